@@ -1,0 +1,51 @@
+"""What a pipeline stage or a search may ask of a model: Protocols over plain arrays, no Ray, no paths.
+
+Images are uint8 arrays (H, W, 3), RGB. Boxes are (x0, y0, x1, y1) in pixels of the image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One box a detector found. score in [0, 1]."""
+
+    class_name: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+class Generator(Protocol):
+    """Text to image."""
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
+        """One image (H, W, 3) uint8 for each prompt; the image depends on (prompt, seed, configuration) alone."""
+        ...
+
+
+class Detector(Protocol):
+    """Open-vocabulary detection."""
+
+    def detect(self, images: Sequence[np.ndarray], class_names: Sequence[Sequence[str]]) -> list[list[Detection]]:
+        """Objects of the named classes in each image, best first."""
+        ...
+
+
+class Segmenter(Protocol):
+    """Boxes to masks."""
+
+    def segment(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """boxes: (n, 4) float for each image. Returns (n, H, W) bool masks for each image."""
+        ...
+
+
+class ColorNamer(Protocol):
+    """Which colour word fits a masked object."""
+
+    def name_colors(self, image: np.ndarray, masks: np.ndarray, class_names: Sequence[str]) -> list[str]:
+        """masks: (n, H, W) bool. One colour name per mask."""
+        ...

@@ -1,0 +1,129 @@
+"""What the commands share: parsing with tyro, opening a run, finishing one."""
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from inference.model_store import model_digest
+from pipelines.conservation import Tally, tally
+from pipelines.driver import RunOptions, drive
+from pipelines.jobs import DatasetConfig
+from pipelines.run_folder import RunFolder
+from pipelines.upkeep import check_models
+from schemas.arrow import record_from_dict
+from schemas.configuration import model_names
+from schemas.errors import InputError
+from schemas.records import Outcome
+from schemas.storage import LocalStorage
+
+T = TypeVar("T")
+RunDir = Annotated[str, tyro.conf.arg(metavar="DIR", help="the run folder")]
+
+
+@dataclass(frozen=True)
+class Finish:
+    """When a finished run counts as a success."""
+
+    allow_quarantine: float = 0.0
+    """Share of prompts that may be in quarantine with exit code 0, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class ResumeArgs:
+    """Go on with a run: find what is missing and make just that."""
+
+    run: RunDir
+    options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
+    finish: Annotated[Finish, tyro.conf.arg(name="")] = field(default_factory=Finish)
+
+
+def parse(arguments: type[T], argv: Sequence[str], command: str, default: T | None = None) -> T:
+    """Arguments of a command. A usage error prints what was expected and exits with 2."""
+    return tyro.cli(
+        arguments,
+        args=list(argv),
+        prog=f"python -m pipelines {command}",
+        default=default,
+    )
+
+
+def open_run(uri: str) -> tuple[RunFolder, DatasetConfig]:
+    """A run and the configuration it was started with."""
+    folder = RunFolder.open(uri)
+    return folder, record_from_dict(DatasetConfig, folder.info.config)
+
+
+def digests_of(config: DatasetConfig) -> dict[str, str]:
+    """Digest of every model a configuration names. MissingWeightsError for one that is not here."""
+    return {name: model_digest(name) for name in model_names(config)}
+
+
+def work(folder: RunFolder, config: DatasetConfig, options: RunOptions, finish: Finish) -> int:
+    """Drive a run to its end, print what came of it, write the report. Returns the exit code."""
+    if not 0 <= finish.allow_quarantine <= 1:
+        raise InputError(f"{finish.allow_quarantine} is no share", field="--allow-quarantine", expected="0 to 1")
+    check_models(folder, digests_of(config))
+    log_to(folder)
+    complete = drive(folder, config, options)
+    counts = tally(folder, config)
+    print_summary(folder, counts)
+    if not complete:
+        print(f"stopped; go on with: python -m pipelines resume --run {folder.storage.uri}")
+        return 1
+    write_report(folder, config)
+    quarantined = counts.prompts[Outcome.QUARANTINED]
+    if quarantined > finish.allow_quarantine * sum(counts.prompts.values()):
+        print(
+            f"{quarantined} prompts are in quarantine: see {folder.storage.uri}/quarantine, "
+            f"then `python -m pipelines retry --run {folder.storage.uri}`",
+            file=sys.stderr,
+        )
+        return 4
+    return 0
+
+
+def write_report(folder: RunFolder, config: DatasetConfig) -> None:
+    """The page of pictures of a run."""
+    from pipelines.report.page import build_report
+
+    path = build_report(folder, config)
+    print(f"look at it: {path}")
+
+
+def print_summary(folder: RunFolder, counts: Tally) -> None:
+    """What became of every prompt, in a few lines."""
+    prompts, pairs = counts.prompts, counts.pairs
+    print(
+        f"{folder.storage.uri}: {sum(prompts.values())} prompts: {prompts[Outcome.SHIPPED]} shipped, "
+        f"{prompts[Outcome.REJECTED]} rejected, {prompts[Outcome.QUARANTINED]} in quarantine, "
+        f"{prompts[Outcome.PENDING]} pending; {pairs['shipped']} pairs"
+    )
+    if counts.reasons:
+        print("  rejected: " + ", ".join(f"{n} {reason}" for reason, n in sorted(counts.reasons.items())))
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(value, sort_keys=True, ensure_ascii=False))
+
+
+def log_to(folder: RunFolder) -> None:
+    """Warnings to the terminal, everything to `logs/run.log` of a local run folder."""
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    handlers[0].setLevel(logging.WARNING)
+    if isinstance(folder.storage, LocalStorage):
+        logs = Path(folder.storage.root) / "logs"
+        logs.mkdir(exist_ok=True)
+        handlers.append(logging.FileHandler(logs / "run.log"))
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        root.addHandler(handler)

@@ -1,0 +1,12 @@
+"""`python -m pipelines resume`: go on with a run that was stopped or killed."""
+
+from collections.abc import Sequence
+
+from pipelines.commands.arguments import ResumeArgs, open_run, parse, work
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit codes as in `python -m pipelines`."""
+    arguments = parse(ResumeArgs, argv, "resume")
+    folder, config = open_run(arguments.run)
+    return work(folder, config, arguments.options, arguments.finish)

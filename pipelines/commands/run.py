@@ -1,0 +1,152 @@
+"""`python -m pipelines run`: start a run, go on with it, append prompts to it, or fork it."""
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pipelines.commands.arguments import Finish, RunDir, digests_of, open_run, parse, work
+from pipelines.driver import RunOptions
+from pipelines.intake import lay_out, take_in
+from pipelines.jobs import DatasetConfig
+from pipelines.presets import PRESETS, load_preset
+from pipelines.run_folder import FORMAT, RunFolder, RunInfo, root_key
+from pipelines.upkeep import copy_valid_blocks, differing_configs
+from schemas.errors import ForeignRunError, InputError
+from schemas.storage import open_storage
+
+
+@dataclass(frozen=True)
+class RunArgs:
+    """Build a dataset. On a folder that holds this very run already, it goes on with what is missing."""
+
+    run: RunDir
+    preset: str = "micro"
+    """Which models and sizes: micro."""
+    fork: str | None = None
+    """Start another run in this new folder with what of --run is still valid (hard links)."""
+    dataset: Annotated[DatasetConfig, tyro.conf.arg(name="")] = field(default_factory=DatasetConfig)
+    options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
+    finish: Annotated[Finish, tyro.conf.arg(name="")] = field(default_factory=Finish)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit codes as in `python -m pipelines`."""
+    arguments = parse_run(argv, "run")
+    folder, config = start(arguments)
+    return work(folder, config, arguments.options, arguments.finish)
+
+
+def parse_run(argv: Sequence[str], command: str) -> RunArgs:
+    """The preset is looked up first: its configuration gives every other flag its default."""
+    preset = preset_of(argv)
+    default = RunArgs(run=tyro.MISSING, preset=preset, dataset=load_preset(preset))
+    return parse(RunArgs, argv, command, default)
+
+
+def start(arguments: RunArgs) -> tuple[RunFolder, DatasetConfig]:
+    """The run folder, made if need be. Nothing is written before everything that was asked for is known to be sound."""
+    config = arguments.dataset
+    if arguments.fork is not None:
+        return _fork(arguments.run, arguments.fork, arguments.preset, config), config
+    if not RunFolder.exists(arguments.run):
+        return create(arguments.run, arguments.preset, config), config
+    folder, started_with = open_run(arguments.run)
+    differences = differing_configs(started_with, config)
+    if not differences:
+        return folder, started_with
+    if _only_more_prompts(started_with, config):
+        return _append(folder, config), config
+    raise ForeignRunError(
+        f"{arguments.run}: this run was started with another configuration:\n"
+        + "\n".join(f"  {line}" for line in differences)
+        + f"\n  go on with its own: `resume --run {arguments.run}`; or start another that keeps what is still valid: "
+        f"`run --run {arguments.run} --fork NEW_DIR ...`"
+    )
+
+
+def create(uri: str, preset: str, config: DatasetConfig) -> RunFolder:
+    """A new run: prompts gathered and checked, models found, then the folder."""
+    storage = open_storage(uri)
+    strangers = [name for name in storage.names("") if name not in ("prompts.parquet", "lease.json", "logs")]
+    if strangers or Path(uri).is_file():
+        raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'})")
+    digests = digests_of(config)
+    intake = take_in(config)
+    info = RunInfo(
+        format=FORMAT,
+        preset=preset,
+        config=asdict(config),
+        seed=config.seed,
+        unit_size=config.unit_size,
+        root_key=root_key(config.seed, config.unit_size, config.num_threads),
+        segments=intake.segments,
+        digests=digests,
+        intake=intake.statistics,
+        code_commit=_code_commit(),
+        created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+    return RunFolder.create(uri, info, intake.rows)
+
+
+def _append(folder: RunFolder, config: DatasetConfig) -> RunFolder:
+    """More prompts for a run: the old ones keep their units, the new ones begin new units."""
+    intake = take_in(config)
+    old_rows = list(folder.all_prompts())
+    by_subset: dict[str, int] = {}
+    rows = list(old_rows)
+    for segment in intake.segments:
+        taken = intake.rows[segment.first_prompt : segment.first_prompt + segment.num_prompts]
+        had = [row for row in old_rows if row.prompt.subset == segment.subset]
+        if list(taken[: len(had)]) != had:
+            raise ForeignRunError(f"{folder.storage.uri}: the prompts it was started with have changed at their source")
+        by_subset[segment.subset] = len(taken) - len(had)
+        rows += taken[len(had) :]
+    segments = (*folder.info.segments, *lay_out(by_subset, config.unit_size, after=folder.info.segments))
+    info = replace(folder.info, config=asdict(config), segments=segments, intake=intake.statistics)
+    return RunFolder.create(folder.storage.uri, info, rows)
+
+
+def _fork(source_uri: str, target_uri: str, preset: str, config: DatasetConfig) -> RunFolder:
+    source, source_config = open_run(source_uri)
+    if RunFolder.exists(target_uri):
+        raise ForeignRunError(f"{target_uri}: there is a run already; --fork starts a new one")
+    target = create(target_uri, preset, config)
+    copied = copy_valid_blocks(source, source_config, target, config)
+    print(f"{target_uri}: a fork of {source_uri} with {copied} of its blocks")
+    return target
+
+
+def _only_more_prompts(old: DatasetConfig, new: DatasetConfig) -> bool:
+    return new.num_prompts > old.num_prompts and replace(new, num_prompts=old.num_prompts) == old
+
+
+def preset_of(argv: Sequence[str]) -> str:
+    """The preset that a command line names; "micro" when it names none."""
+    for index, argument in enumerate(argv):
+        name, _, value = argument.partition("=")
+        if name == "--preset":
+            if value:
+                return value
+            if index + 1 < len(argv):
+                return argv[index + 1]
+            raise InputError("--preset without a name", field="--preset", expected=" or ".join(PRESETS))
+    return "micro"
+
+
+def _code_commit() -> str:
+    """Recorded for people; never compared."""
+    here = Path(__file__).parent
+    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, env=environment
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() if done.returncode == 0 else "unknown"

@@ -1,0 +1,238 @@
+"""Nothing lost, nothing made up: what became of every prompt, candidate and pair, counted from blocks and shards."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipelines.jobs import JobConfig, resolve_chains
+from pipelines.pack_shards import sample_key, shard_inputs, shard_ranges
+from pipelines.run_folder import RunFolder
+from pipelines.stage import Step
+from schemas.errors import CorruptDataError
+from schemas.images import decode_image, sha256
+from schemas.records import Cost, Outcome, PromptRow
+from schemas.shards import read_members
+
+
+@dataclass
+class Tally:
+    """Counts by outcome. Prompts: pending, shipped, rejected, quarantined. Candidates: paired, unused, rejected,
+    quarantined. Pairs: shipped, rejected. reasons: of rejected prompts. cost: summed over stages, by stage."""
+
+    prompts: Counter[str] = field(default_factory=Counter)
+    candidates: Counter[str] = field(default_factory=Counter)
+    pairs: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    cost: dict[str, Cost] = field(default_factory=dict)
+
+    def add(self, row: PromptRow) -> None:
+        """Count one prompt's last row."""
+        outcome = row_outcome(row)
+        self.prompts[outcome] += 1
+        if row.rejection is not None:
+            self.reasons[row.rejection.reason] += 1
+        paired = {i for pair in row.shipped_pairs for i in (pair.good, pair.bad)}
+        for candidate in row.candidates:
+            if outcome in (Outcome.REJECTED, Outcome.QUARANTINED):
+                self.candidates[outcome] += 1
+            else:
+                self.candidates["paired" if candidate.index in paired else "unused"] += 1
+        shipped = len(row.shipped_pairs)
+        self.pairs["shipped"] += shipped
+        self.pairs["rejected"] += len(row.pairs) - shipped
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, for `--json`."""
+        return {
+            "prompts": {outcome.value: self.prompts[outcome] for outcome in Outcome},
+            "candidates": {k: self.candidates[k] for k in ("paired", "unused", "rejected", "quarantined")},
+            "pairs": {"shipped": self.pairs["shipped"], "rejected": self.pairs["rejected"]},
+            "rejected_by_reason": dict(sorted(self.reasons.items())),
+            "cost_by_stage": {stage: {k: v for k, v in asdict(cost).items() if v} for stage, cost in self.cost.items()},
+        }
+
+
+def row_outcome(row: PromptRow) -> Outcome:
+    """What became of a prompt whose last stage is done."""
+    if row.quarantine is not None:
+        return Outcome.QUARANTINED
+    if row.rejection is not None:
+        return Outcome.REJECTED
+    return Outcome.SHIPPED
+
+
+def tally(folder: RunFolder, config: JobConfig) -> Tally:
+    """Count from committed blocks. Prompts whose last block is missing or does not read are pending."""
+    counts = Tally()
+    chains = resolve_chains(folder, config)
+    for subset, steps in chains.items():
+        for unit in folder.units(subset):
+            rows = _last_rows(folder, steps, unit)
+            if rows is None:
+                counts.prompts[Outcome.PENDING] += len(folder.prompts(unit))
+            for row in rows or ():
+                counts.add(row)
+    for step in _distinct(chains):
+        counts.cost[step.name] = counts.cost.get(step.name, Cost()) + _step_cost(folder, step)
+    return counts
+
+
+def _distinct(chains: dict[str, list[Step]]) -> list[Step]:
+    return list({(s.name, s.key): s for steps in chains.values() for s in steps if s.settled}.values())
+
+
+def _step_cost(folder: RunFolder, step: Step) -> Cost:
+    total = Cost()
+    for unit in sorted(folder.committed_units(step.name, step.key)):
+        try:
+            total += folder.read_footer(step.name, step.key, unit).cost
+        except CorruptDataError:
+            continue
+    return total
+
+
+def _last_rows(folder: RunFolder, steps: list[Step], unit: int) -> list[PromptRow] | None:
+    last = steps[-1]
+    if not last.settled:
+        return None
+    try:
+        return folder.read_block(last.name, last.key, unit)[1]
+    except (FileNotFoundError, CorruptDataError):
+        return None
+
+
+def verify(folder: RunFolder, config: JobConfig, *, deep: bool) -> list[str]:
+    """Everything that does not add up, a sentence each, naming unit or shard; [] for a sound run.
+
+    deep: also decodes every image and hashes every shard member.
+    """
+    chains = resolve_chains(folder, config)
+    problems: list[str] = []
+    expected: dict[int, set[str]] = {}
+    for unit in folder.units():
+        steps = chains[folder.segment_of(unit).subset]
+        expected[unit] = set()
+        problems += _verify_unit(folder, steps, unit, expected[unit], deep=deep)
+    for index, units in enumerate(shard_ranges(folder, config.pack)):
+        wanted = set().union(*(expected[unit] for unit in units))
+        inputs = shard_inputs(folder, chains, config.pack, units)
+        problems += _verify_shard(folder, index, wanted, inputs, deep=deep)
+    problems += _verify_index(folder, sum(len(keys) for keys in expected.values()))
+    return problems
+
+
+def _verify_unit(folder: RunFolder, steps: list[Step], unit: int, keys: set[str], *, deep: bool) -> Iterator[str]:
+    prompts = folder.prompts(unit)
+    ids = [row.prompt.prompt_id for row in prompts]
+    upstream: str | None = None
+    images: dict[tuple[int, int], str] = {}
+    for step in steps:
+        where = f"unit {unit}, {step.name}"
+        if not step.settled:
+            yield f"{where}: not begun: its barrier is not settled"
+            return
+        try:
+            footer, rows = folder.read_block(step.name, step.key, unit)
+        except FileNotFoundError:
+            yield f"{where}: the block is missing"
+            return
+        except CorruptDataError as error:
+            yield f"{where}: {error}"
+            return
+        if [row.prompt.prompt_id for row in rows] != ids:
+            yield f"{where}: its rows are not the unit's prompts"
+        if upstream is not None and footer.input_hash != upstream:
+            yield f"{where}: made from other rows than the stage before it holds now"
+        upstream = footer.rows_hash
+        if step.link.stage.makes_images and deep:
+            yield from _verify_images(folder, step, unit, rows)
+        for index, row in enumerate(rows):
+            for candidate in row.candidates:
+                if images.setdefault((index, candidate.index), candidate.image_sha256) != candidate.image_sha256:
+                    yield f"{where}: candidate {candidate.index} of row {index} changed on the way"
+        if step is steps[-1]:
+            for index, row in enumerate(rows):
+                if row_outcome(row) is Outcome.SHIPPED and not row.shipped_pairs:
+                    yield f"{where}: {row.prompt.prompt_id} is neither shipped, rejected nor in quarantine"
+                known = {candidate.index for candidate in row.candidates}
+                for pair in row.shipped_pairs:
+                    keys.add(sample_key(unit, index, pair.index))
+                    if not {pair.good, pair.bad} <= known or pair.good == pair.bad:
+                        yield f"{where}: pair {pair.index} of row {index} names candidates that are not there"
+
+
+def _verify_images(folder: RunFolder, step: Step, unit: int, rows: list[PromptRow]) -> Iterator[str]:
+    where = f"unit {unit}, {step.name}"
+    try:
+        rows = folder.with_images(rows, step.name, step.key, unit)
+    except CorruptDataError as error:
+        yield f"{where}: {error}"
+        return
+    for index, row in enumerate(rows):
+        paired = {i for pair in row.shipped_pairs for i in (pair.good, pair.bad)}
+        for candidate in row.candidates:
+            what = f"{where}: image of row {index} candidate {candidate.index}"
+            if candidate.image is None:
+                if candidate.index in paired:
+                    yield f"{what} is missing"
+                continue
+            if sha256(candidate.image) != candidate.image_sha256:
+                yield f"{what} has other bytes than it was made with"
+            try:
+                decode_image(candidate.image, what)
+            except CorruptDataError as error:
+                yield str(error)
+
+
+def _verify_shard(folder: RunFolder, index: int, wanted: set[str], inputs: str, *, deep: bool) -> Iterator[str]:
+    sidecar = folder.sidecar(index)
+    if sidecar is None:
+        yield f"shard {index}: not packed"
+        return
+    where = f"shards/{sidecar.name}"
+    if sidecar.inputs != inputs:
+        yield f"{where}: packed from other blocks than the run holds now"
+    if sidecar.num_samples != len(wanted):
+        yield f"{where}: its sidecar says {sidecar.num_samples} samples, the blocks hold {len(wanted)} shipped pairs"
+    if not sidecar.num_samples:
+        return
+    try:
+        data = folder.storage.read(where)
+    except FileNotFoundError:
+        yield f"{where}: missing"
+        return
+    if hashlib.sha256(data).hexdigest() != sidecar.sha256:
+        yield f"{where}: its bytes are not those that were packed ({len(data)} bytes, {sidecar.num_bytes} expected)"
+    try:
+        members = dict(read_members(data, where))
+    except CorruptDataError as error:
+        yield str(error)
+        return
+    found = {name.partition(".")[0] for name in members}
+    for missing in sorted(wanted - found)[:5]:
+        yield f"{where}: pair {missing} is in the blocks and not in the shard"
+    for extra in sorted(found - wanted)[:5]:
+        yield f"{where}: sample {extra} is in the shard and not in the blocks"
+    if deep:
+        for name, body in members.items():
+            if sidecar.members_sha256.get(name) != sha256(body):
+                yield f"{where}: member {name} has other bytes than it was packed with"
+            if ".good_image." in name or ".bad_image." in name:
+                try:
+                    decode_image(body, f"{where}: {name}")
+                except CorruptDataError as error:
+                    yield str(error)
+
+
+def _verify_index(folder: RunFolder, num_pairs: int) -> Iterator[str]:
+    try:
+        index = folder.read_json("shards/index.json")
+    except CorruptDataError as error:
+        yield str(error)
+        return
+    if index is None:
+        yield "shards/index.json: missing"
+    elif index.get("num_samples") != num_pairs:
+        yield f"shards/index.json: says {index.get('num_samples')} samples, the blocks hold {num_pairs} shipped pairs"

@@ -1,0 +1,91 @@
+"""Where a run's prompts come from: composed by rules, or read from a file. Read once, checked, numbered into segments."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.jobs import DatasetConfig
+from pipelines.run_folder import Segment
+from schemas.errors import InputError
+from schemas.records import PromptRow
+
+
+@dataclass(frozen=True)
+class Intake:
+    """The rows of a run, subset after subset, and what is to be said about how they were got."""
+
+    rows: tuple[PromptRow, ...]
+    segments: tuple[Segment, ...]
+    statistics: dict[str, Any]
+
+
+def take_in(config: DatasetConfig) -> Intake:
+    """Gather every subset's prompts. InputError (file, line, field) for the first thing that is wrong."""
+    if config.num_prompts < 1:
+        raise InputError(f"{config.num_prompts} prompts", field="--num-prompts", expected="at least 1")
+    if config.unit_size < 1:
+        raise InputError(f"units of {config.unit_size} prompts", field="--unit-size", expected="at least 1")
+    rows: list[PromptRow] = []
+    by_subset: dict[str, int] = {}
+    statistics: dict[str, Any] = {}
+    for subset in config.subsets:
+        taken, statistics[subset] = _read(config, subset) if config.prompts else _compose(config)
+        by_subset[subset] = len(taken)
+        rows += taken
+    return Intake(tuple(rows), lay_out(by_subset, config.unit_size), statistics)
+
+
+def lay_out(num_prompts: dict[str, int], unit_size: int, after: Sequence[Segment] = ()) -> tuple[Segment, ...]:
+    """Segments for so many prompts of each subset, numbered on from segments that there are already."""
+    segments: list[Segment] = []
+    first_unit = max((s.first_unit + -(-s.num_prompts // unit_size) for s in after), default=0)
+    first_prompt = max((s.first_prompt + s.num_prompts for s in after), default=0)
+    for subset, count in num_prompts.items():
+        segments.append(Segment(subset, first_unit, first_prompt, count))
+        first_unit += -(-count // unit_size)
+        first_prompt += count
+    return tuple(segments)
+
+
+def _compose(config: DatasetConfig) -> tuple[list[PromptRow], dict[str, Any]]:
+    from inference.micro.captions import is_reserved
+    from pipelines.prompts.compose_rules import compose_prompts
+    from pipelines.prompts.overlap import BenchmarkOverlap
+    from pipelines.prompts.vocabulary import load_vocabulary
+
+    overlap = (
+        BenchmarkOverlap.from_metadata(config.benchmark_metadata)
+        if config.benchmark_metadata
+        else BenchmarkOverlap.shipped()
+    )
+    vocabulary = load_vocabulary(config.vocabulary)
+    composed = compose_prompts(vocabulary, config.num_prompts, config.seed, overlap, reserved=is_reserved)
+    statistics = {
+        "source": f"composed from vocabulary {config.vocabulary!r}",
+        "num_prompts": len(composed.prompts),
+        "removed_same_text_as_benchmark": composed.num_removed_as_overlap_by_text,
+        "removed_same_composition_as_benchmark": composed.num_removed_by_composition,
+    }
+    return [PromptRow(prompt) for prompt in composed.prompts], statistics
+
+
+def _read(config: DatasetConfig, subset: str) -> tuple[list[PromptRow], dict[str, Any]]:
+    from pipelines.prompts.read_prompts import read_prompts
+    from pipelines.prompts.vocabulary import load_vocabulary
+
+    assert config.prompts is not None
+    vocabulary = load_vocabulary(config.vocabulary)
+    known = frozenset(c.name for c in vocabulary.classes) if vocabulary.closed else None
+    rows: list[PromptRow] = []
+    for row in read_prompts(config.prompts, subset, known, skip_bad_rows=config.skip_bad_rows):
+        rows.append(row)
+        if len(rows) == config.num_prompts:
+            break
+    if not rows:
+        raise InputError("no prompts", file=config.prompts, expected="at least one row")
+    statistics = {
+        "source": config.prompts,
+        "num_prompts": len(rows),
+        "bad_rows": sum(row.rejection is not None for row in rows),
+    }
+    return rows, statistics

@@ -1,0 +1,234 @@
+"""The run folder: what was asked, the numbered prompts, blocks, barriers, shards, quarantine. One class, plain files.
+
+    run.json  prompts.parquet  stages/<stage>/<key>/<unit // 1000>/<unit:06d>.parquet  barriers/  shards/  quarantine/
+    stats/  logs/  report/
+
+A unit is a slice of consecutive prompts of one subset. Which units there are follows from the segments in `run.json`.
+"""
+
+import functools
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.arrow import from_table, record_from_dict, to_table
+from schemas.blocks import BlockFooter, attach_images, decode_block, decode_images, encode_block, read_footer
+from schemas.configuration import content_key
+from schemas.errors import CorruptDataError, ForeignRunError
+from schemas.records import PromptRow
+from schemas.shards import ShardSidecar, sidecar_name
+from schemas.storage import Storage, open_storage
+
+FORMAT = 1
+FOLDER_UNITS = 1000
+_PROMPTS_ROW_GROUP = 1024
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive units of one subset. The last unit may hold fewer prompts than the others."""
+
+    subset: str
+    first_unit: int
+    first_prompt: int
+    num_prompts: int
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """`run.json`. config: the dataset configuration as plain data. digests: of every model it names, by name."""
+
+    format: int
+    preset: str
+    config: dict[str, Any]
+    seed: int
+    unit_size: int
+    root_key: str
+    segments: tuple[Segment, ...]
+    digests: dict[str, str]
+    intake: dict[str, Any]
+    code_commit: str
+    created_at: str
+
+
+def root_key(seed: int, unit_size: int, num_threads: int) -> str:
+    """Key of the prompts, from which every stage's key descends. The prompts themselves are checked by hash, by unit."""
+    return content_key("prompts", FORMAT, seed, unit_size, num_threads)
+
+
+class RunFolder:
+    """An open run."""
+
+    def __init__(self, storage: Storage, info: RunInfo) -> None:
+        self.storage, self.info = storage, info
+        self._prompts: pq.ParquetFile | None = None
+
+    @classmethod
+    def create(cls, uri: str, info: RunInfo, rows: Sequence[PromptRow]) -> "RunFolder":
+        """Write prompts, then `run.json`: a folder without `run.json` is no run, and creating can be repeated."""
+        storage = open_storage(uri)
+        buffer = io.BytesIO()
+        pq.write_table(to_table(PromptRow, rows), buffer, row_group_size=_PROMPTS_ROW_GROUP, compression="zstd")
+        storage.commit("prompts.parquet", buffer.getvalue())
+        storage.commit("run.json", json.dumps(asdict(info), indent=2, sort_keys=True).encode())
+        return cls(storage, info)
+
+    @classmethod
+    def open(cls, uri: str) -> "RunFolder":
+        """ForeignRunError when the folder is no run, or one of another format."""
+        storage = open_storage(uri)
+        try:
+            raw = json.loads(storage.read("run.json"))
+        except FileNotFoundError:
+            raise ForeignRunError(f"{uri}: no run here (it has no run.json); `run --run {uri}` starts one") from None
+        except ValueError as error:
+            raise ForeignRunError(f"{uri}/run.json: not JSON ({error})") from None
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+            raise ForeignRunError(f"{uri}/run.json: not a run of format {FORMAT}")
+        return cls(storage, record_from_dict(RunInfo, raw))
+
+    @classmethod
+    def exists(cls, uri: str) -> bool:
+        """True when there is a run at this place."""
+        return open_storage(uri).size("run.json") is not None
+
+    # Units and prompts
+
+    @property
+    def num_units(self) -> int:
+        """Units of all subsets together."""
+        return sum(self._segment_units(segment) for segment in self.info.segments)
+
+    @property
+    def subsets(self) -> tuple[str, ...]:
+        """Subsets in the order in which they were first asked for."""
+        return tuple(dict.fromkeys(segment.subset for segment in self.info.segments))
+
+    def _segment_units(self, segment: Segment) -> int:
+        return -(-segment.num_prompts // self.info.unit_size)
+
+    def units(self, subset: str | None = None) -> list[int]:
+        """Unit numbers, of one subset or of all."""
+        return [
+            unit
+            for segment in self.info.segments
+            if subset is None or segment.subset == subset
+            for unit in range(segment.first_unit, segment.first_unit + self._segment_units(segment))
+        ]
+
+    def segment_of(self, unit: int) -> Segment:
+        """The segment a unit lies in. KeyError for a unit that the run does not have."""
+        for segment in self.info.segments:
+            if segment.first_unit <= unit < segment.first_unit + self._segment_units(segment):
+                return segment
+        raise KeyError(f"unit {unit}: the run has units 0 to {self.num_units - 1}")
+
+    def prompts(self, unit: int) -> list[PromptRow]:
+        """The rows a unit starts from."""
+        segment = self.segment_of(unit)
+        start = segment.first_prompt + (unit - segment.first_unit) * self.info.unit_size
+        stop = min(start + self.info.unit_size, segment.first_prompt + segment.num_prompts)
+        first, last = start // _PROMPTS_ROW_GROUP, (stop - 1) // _PROMPTS_ROW_GROUP
+        rows = [row for group in range(first, last + 1) for row in self._prompt_group(group)]
+        offset = first * _PROMPTS_ROW_GROUP
+        return rows[start - offset : stop - offset]
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - one folder lives as long as its process
+    def _prompt_group(self, group: int) -> list[PromptRow]:
+        if self._prompts is None:
+            try:
+                self._prompts = pq.ParquetFile(io.BytesIO(self.storage.read("prompts.parquet")))
+            except (pa.ArrowException, FileNotFoundError) as error:
+                raise CorruptDataError(f"{self.storage.uri}/prompts.parquet does not read: {error}") from error
+        return from_table(PromptRow, self._prompts.read_row_group(group, use_threads=False))
+
+    def all_prompts(self) -> Iterator[PromptRow]:
+        """Every prompt of the run, streamed."""
+        for unit in self.units():
+            yield from self.prompts(unit)
+
+    # Blocks
+
+    @staticmethod
+    def block_path(stage: str, key: str, unit: int) -> str:
+        """Where the block of a unit lies."""
+        return f"stages/{stage}/{key}/{unit // FOLDER_UNITS:03d}/{unit:06d}.parquet"
+
+    def committed_units(self, stage: str, key: str) -> set[int]:
+        """Units whose block has its final name. A listing, no file is opened."""
+        base = f"stages/{stage}/{key}"
+        return {
+            int(name.removesuffix(".parquet"))
+            for folder in self.storage.names(base)
+            for name in self.storage.names(f"{base}/{folder}")
+            if name.endswith(".parquet")
+        }
+
+    def write_block(self, footer: BlockFooter, rows: Sequence[PromptRow], *, with_images: bool) -> None:
+        """Commit a block."""
+        data = encode_block(footer, rows, with_images=with_images)
+        self.storage.commit(self.block_path(footer.stage, footer.key, footer.unit), data)
+
+    def read_block(self, stage: str, key: str, unit: int) -> tuple[BlockFooter, list[PromptRow]]:
+        """Footer and rows without images. FileNotFoundError; CorruptDataError when it is not this unit's whole block."""
+        path = self.block_path(stage, key, unit)
+        footer, rows = decode_block(self.storage.read(path), path)
+        if (footer.stage, footer.key, footer.unit) != (stage, key, unit):
+            raise CorruptDataError(f"{path}: its footer says {footer.stage}/{footer.key} unit {footer.unit}")
+        return footer, rows
+
+    def read_footer(self, stage: str, key: str, unit: int) -> BlockFooter:
+        """FileNotFoundError; CorruptDataError."""
+        path = self.block_path(stage, key, unit)
+        return read_footer(self.storage.read(path), path)
+
+    def with_images(self, rows: Sequence[PromptRow], stage: str, key: str, unit: int) -> list[PromptRow]:
+        """Rows with the images that the block of an image-making stage holds."""
+        path = self.block_path(stage, key, unit)
+        return attach_images(rows, decode_images(self.storage.read(path), path))
+
+    def delete_block(self, stage: str, key: str, unit: int) -> None:
+        """Remove a block, so that it is made again."""
+        self.storage.delete(self.block_path(stage, key, unit))
+
+    # Barriers, shards, quarantine
+
+    def read_json(self, path: str) -> Any | None:
+        """A JSON file of the run, None when it is missing. CorruptDataError when it is not JSON."""
+        try:
+            return json.loads(self.storage.read(path))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise CorruptDataError(f"{self.storage.uri}/{path}: not JSON ({error})") from error
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Commit a JSON file."""
+        self.storage.commit(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+    def barriers(self) -> dict[str, dict[str, Any]]:
+        """Every settled barrier by path."""
+        paths = [f"barriers/{name}" for name in self.storage.names("barriers")]
+        return {path: value for path in paths if (value := self.read_json(path)) is not None}
+
+    def sidecar(self, index: int) -> ShardSidecar | None:
+        """What is known of a shard, None while it is not packed. An unreadable sidecar counts as missing."""
+        try:
+            raw = self.read_json(f"shards/{sidecar_name(index)}")
+            return None if raw is None else record_from_dict(ShardSidecar, raw)
+        except (CorruptDataError, TypeError):
+            return None
+
+    def quarantined(self) -> list[dict[str, Any]]:
+        """Every quarantine entry: stage, key, unit, row, prompt_id, error, traceback."""
+        return [
+            entry
+            for stage in self.storage.names("quarantine")
+            for name in self.storage.names(f"quarantine/{stage}")
+            if (entry := self.read_json(f"quarantine/{stage}/{name}")) is not None
+        ]

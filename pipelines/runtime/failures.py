@@ -1,0 +1,159 @@
+"""How a stage is run on rows that may fail: retry what may pass, shrink what is too big, quarantine what is broken.
+
+Shared by every runtime. Nothing is quarantined for an outage: when rows fail alike in a row, the run stops instead.
+"""
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from schemas.errors import OutageError, StorageError, TransientError
+from schemas.records import PromptRow, Quarantine
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FailurePolicy:
+    """When to try again and when to give up.
+
+    outage_rows: this many rows failing alike, one after the other, is an outage; so is a whole unit of at least four.
+    Waits double from `first_wait_s`.
+    """
+
+    max_attempts: int = 5
+    first_wait_s: float = 0.5
+    max_wait_s: float = 30.0
+    outage_rows: int = 8
+
+
+@dataclass(frozen=True)
+class RowFailure:
+    """A row that failed for good."""
+
+    row: PromptRow
+    error: str
+    trace: str
+
+
+class Breaker:
+    """Counts rows of one stage that failed alike, one after the other, over units."""
+
+    def __init__(self) -> None:
+        self.kind, self.count = "", 0
+
+    def success(self) -> None:
+        """A row came through."""
+        self.kind, self.count = "", 0
+
+    def failure(self, kind: str) -> int:
+        """Another row failed. Returns how many in a row have failed in this way."""
+        self.count = self.count + 1 if kind == self.kind else 1
+        self.kind = kind
+        return self.count
+
+
+def execute(
+    stage: Any,
+    rows: Sequence[PromptRow],
+    policy: FailurePolicy,
+    breaker: Breaker | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[list[PromptRow], list[RowFailure]]:
+    """Run a loaded stage on a unit's rows. Rejected and quarantined rows pass through with no cost.
+
+    Returns a row for every row, in order, failed ones marked as quarantined, and the failures with their tracebacks.
+    Raises OutageError when `outage_rows` rows fail alike in a row, or a transient failure does not pass.
+    """
+    active = [(i, row) for i, row in enumerate(rows) if row.active]
+    run = _Execution(stage, policy, breaker or Breaker(), sleep, num_rows=len(active))
+    done = dict(zip((i for i, _ in active), run.process([row for _, row in active]), strict=True))
+    return [done.get(i, row if row.active else _free(row)) for i, row in enumerate(rows)], run.failures
+
+
+def _free(row: PromptRow) -> PromptRow:
+    return replace(row, cost=type(row.cost)())
+
+
+class _Execution:
+    def __init__(
+        self,
+        stage: Any,
+        policy: FailurePolicy,
+        breaker: Breaker,
+        sleep: Callable[[float], None],
+        num_rows: int,
+    ) -> None:
+        self.stage, self.policy, self.breaker, self.sleep = stage, policy, breaker, sleep
+        self.outage_at = min(policy.outage_rows, max(4, num_rows))
+        self.failures: list[RowFailure] = []
+
+    def process(self, rows: list[PromptRow]) -> list[PromptRow]:
+        if not rows:
+            return []
+        try:
+            done = self._attempt(rows)
+            self.breaker.success()
+            return done
+        except (OutageError, StorageError):
+            raise
+        except Exception as error:
+            if len(rows) > 1:
+                # Permanent for these rows together; bisect to the row that does it.
+                half = len(rows) // 2
+                return self.process(rows[:half]) + self.process(rows[half:])
+            return [self._quarantine(rows[0], error)]
+
+    def _attempt(self, rows: list[PromptRow]) -> list[PromptRow]:
+        wait = self.policy.first_wait_s
+        recovered: str | None = None
+        attempt = 1
+        while True:
+            try:
+                done = self.stage(rows)
+                if len(done) != len(rows):
+                    raise RuntimeError(f"{self.stage.name} returned {len(done)} rows for {len(rows)}")
+                return [replace(row, recovered=recovered) for row in done] if recovered else done
+            except Exception as error:
+                kind = classify(error)
+                if kind == "out_of_memory" and getattr(self.stage, "shrink", lambda: False)():
+                    recovered = "smaller micro-batch"
+                    log.warning("%s: out of memory, going on with a smaller micro-batch", self.stage.name)
+                    continue
+                if kind != "transient":
+                    raise
+                if attempt >= self.policy.max_attempts:
+                    raise OutageError(
+                        f"{self.stage.name}: {type(error).__name__}: {error}\n"
+                        f"  tried {attempt} times; nothing was quarantined; `resume` goes on when it is back"
+                    ) from error
+                log.warning("%s: %s; attempt %d of %d", self.stage.name, error, attempt, self.policy.max_attempts)
+                self.sleep(wait)
+                wait = min(2 * wait, self.policy.max_wait_s)
+                attempt += 1
+
+    def _quarantine(self, row: PromptRow, error: Exception) -> PromptRow:
+        message = f"{type(error).__name__}: {error}"
+        self.failures.append(RowFailure(row, message, "".join(traceback.format_exception(error))))
+        alike = self.breaker.failure(type(error).__name__)
+        if alike >= self.outage_at:
+            raise OutageError(
+                f"{self.stage.name}: {alike} rows failed alike, one after the other: {message}\n"
+                f"  this looks like an outage, so nothing was quarantined for it; mend the cause, then `resume`"
+            ) from error
+        return replace(row, quarantine=Quarantine(self.stage.name, message[:2000]), cost=type(row.cost)())
+
+
+def classify(error: Exception) -> str:
+    """ "transient" (may pass), "out_of_memory", or "permanent"."""
+    if isinstance(error, (TransientError, TimeoutError, ConnectionError)):
+        return "transient"
+    if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):  # torch's own, without importing torch
+        return "out_of_memory"
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"APIConnectionError", "APITimeoutError", "RateLimitError", "InternalServerError"}:  # openai's
+        return "transient"
+    return "permanent"

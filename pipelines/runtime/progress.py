@@ -1,0 +1,114 @@
+"""A line a stage: done, rate, ETA, rejected, quarantined. Live with rich on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import Self
+
+from schemas.records import PromptRow
+
+PLAIN_EVERY_S = 10.0
+
+
+@dataclass
+class StageProgress:
+    """Counts of one stage. `already` were done before this process began, so they do not count towards the rate."""
+
+    name: str
+    total: int
+    already: int = 0
+    done: int = 0
+    rejected: int = 0
+    quarantined: int = 0
+    seconds: float = 0.0
+
+    def line(self, elapsed_s: float) -> str:
+        """As text: `generate_candidates  12/48 units  1.3/s  ETA 0:28`."""
+        rate = self.done / elapsed_s if elapsed_s > 0 and self.done else 0.0
+        left = self.total - self.already - self.done
+        parts = [f"{self.name:<22} {self.already + self.done}/{self.total} units"]
+        if rate:
+            parts.append(f"{rate:.2g}/s")
+        if left and rate:
+            parts.append(f"ETA {format_seconds(left / rate)}")
+        if self.rejected:
+            parts.append(f"{self.rejected} rejected")
+        if self.quarantined:
+            parts.append(f"{self.quarantined} in quarantine")
+        return "  ".join(parts)
+
+
+class Progress:
+    """Shows the stages of a run while it works. Use as a context."""
+
+    def __init__(self, stages: list[StageProgress], *, quiet: bool = False) -> None:
+        self.stages = {stage.name: stage for stage in stages}
+        self.quiet = quiet
+        self.started = time.time()
+        self._shown = self.started
+        self._live = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty() and not self.quiet:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(self._table(), console=Console(stderr=True), refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.update(self._table())
+            self._live.stop()
+        elif not self.quiet:
+            self._print_lines()
+
+    def add(self, stage: str, rows: list[PromptRow], seconds: float) -> None:
+        """A unit of a stage was committed."""
+        self.add_counts(
+            stage,
+            rejected=sum(r.rejection is not None and r.rejection.stage == stage for r in rows),
+            quarantined=sum(r.quarantine is not None and r.quarantine.stage == stage for r in rows),
+            seconds=seconds,
+        )
+
+    def add_counts(self, stage: str, *, rejected: int = 0, quarantined: int = 0, seconds: float = 0.0) -> None:
+        """The same, from counts alone."""
+        entry = self.stages[stage]
+        entry.done += 1
+        entry.rejected += rejected
+        entry.quarantined += quarantined
+        entry.seconds += seconds
+        if self._live is not None:
+            self._live.update(self._table())
+        elif not self.quiet and time.time() - self._shown > PLAIN_EVERY_S:
+            self._print_lines()
+
+    def _print_lines(self) -> None:
+        self._shown = time.time()
+        for stage in self.stages.values():
+            if stage.total:
+                print(stage.line(self._shown - self.started), file=sys.stderr, flush=True)
+
+    def _table(self) -> object:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for column in ("stage", "done", "rate", "ETA", "rejected", "quarantined"):
+            table.add_column(column, justify="left" if column == "stage" else "right")
+        elapsed = max(time.time() - self.started, 1e-9)
+        for s in self.stages.values():
+            rate = s.done / elapsed
+            left = s.total - s.already - s.done
+            eta = format_seconds(left / rate) if rate and left else ""
+            done = f"{s.already + s.done}/{s.total}"
+            table.add_row(s.name, done, f"{rate:.2g}/s" if rate else "", eta, str(s.rejected), str(s.quarantined))
+        return table
+
+
+def format_seconds(seconds: float) -> str:
+    """`1:02:03` or `2:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

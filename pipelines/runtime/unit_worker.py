@@ -1,0 +1,188 @@
+"""One worker's share of a run: make the missing blocks of a unit. Every runtime uses this; none adds to what it writes."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pipelines.run_folder import RunFolder
+from pipelines.runtime.failures import Breaker, FailurePolicy, RowFailure, execute
+from pipelines.stage import Step
+from schemas.arrow import hash_rows
+from schemas.blocks import BlockFooter, footer_of
+from schemas.errors import CorruptDataError, WorkFailedError
+from schemas.records import PromptRow
+
+log = logging.getLogger(__name__)
+
+
+class UnitWorker:
+    """Holds loaded stages and turns units into committed blocks. check_blocks: read images, too, before trusting a block."""
+
+    def __init__(
+        self, folder: RunFolder, policy: FailurePolicy, num_threads: int, *, check_blocks: bool = False
+    ) -> None:
+        self.folder, self.policy, self.num_threads = folder, policy, num_threads
+        self.check_blocks = check_blocks
+        self._stages: dict[str, Any] = {}
+        self._breakers: dict[str, Breaker] = {}
+        self.stats = StatsLog(folder)
+
+    def make_blocks(
+        self,
+        steps: Sequence[Step],
+        unit: int,
+        upto: int,
+        on_block: Callable[[Step, list[PromptRow], float], None] = lambda step, rows, seconds: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Make every missing block of a unit, from the first step to `upto` (included). False when stopped before the end.
+
+        A block that does not read, or that was made from other rows than those upstream now, counts as missing.
+        """
+        rows = self.folder.prompts(unit)
+        rows_hash = hash_rows(rows)
+        for step in steps[: upto + 1]:
+            committed = self._read_committed(step, unit, rows_hash)
+            if committed is not None:
+                rows, rows_hash = self._keep_images(rows, committed[1]), committed[0].rows_hash
+                continue
+            if stop():
+                return False
+            rows = self._make_block(steps, step, unit, rows, rows_hash, on_block)
+            rows_hash = hash_rows(rows)
+        return True
+
+    def _read_committed(self, step: Step, unit: int, input_hash: str) -> tuple[BlockFooter, list[PromptRow]] | None:
+        try:
+            footer, rows = self.folder.read_block(step.name, step.key, unit)
+            if self.check_blocks and step.link.stage.makes_images:
+                self.folder.with_images(rows, step.name, step.key, unit)
+        except FileNotFoundError:
+            return None
+        except CorruptDataError as error:
+            log.warning("%s; it is made again", error)
+            return None
+        return (footer, rows) if footer.input_hash == input_hash else None
+
+    @staticmethod
+    def _keep_images(before: Sequence[PromptRow], after: Sequence[PromptRow]) -> list[PromptRow]:
+        images = [{c.index: c.image for c in row.candidates if c.image is not None} for row in before]
+        return [
+            replace(row, candidates=tuple(replace(c, image=found.get(c.index)) for c in row.candidates))
+            if found
+            else row
+            for row, found in zip(after, images, strict=True)
+        ]
+
+    def _make_block(
+        self,
+        steps: Sequence[Step],
+        step: Step,
+        unit: int,
+        rows: list[PromptRow],
+        input_hash: str,
+        on_block: Callable[[Step, list[PromptRow], float], None],
+    ) -> list[PromptRow]:
+        stage = self.stage(step)
+        if step.link.stage.reads_images:
+            rows = self.load_images(steps[: step.index], unit, rows)
+        had_images = [{c.index for c in row.candidates} for row in rows]
+        started = time.time()
+        done, failures = execute(stage, rows, self.policy, self._breakers.setdefault(step.key, Breaker()))
+        seconds = time.time() - started
+        for failure in failures:
+            self._write_quarantine(step, unit, done, failure)
+        footer = footer_of(step.name, step.key, unit, input_hash, done)
+        if step.link.stage.makes_images:
+            self.folder.write_block(footer, _only_new_images(done, had_images), with_images=True)
+        else:
+            self.folder.write_block(footer, done, with_images=False)
+        self.stats.add(step, unit, started, seconds)
+        on_block(step, done, seconds)
+        return done
+
+    def load_images(self, upstream: Sequence[Step], unit: int, rows: list[PromptRow]) -> list[PromptRow]:
+        """Rows whose candidates carry their images, read from the blocks of the stages that made them."""
+        if all(c.image is not None for row in rows if row.active for c in row.candidates):
+            return rows
+        for step in upstream:
+            if step.link.stage.makes_images:
+                rows = self.folder.with_images(rows, step.name, step.key, unit)
+        if any(c.image is None for row in rows if row.active for c in row.candidates):
+            paths = [self.folder.block_path(s.name, s.key, unit) for s in upstream if s.link.stage.makes_images]
+            raise WorkFailedError(
+                f"unit {unit}: images that are needed again were removed by `gc --keep-candidates paired`\n"
+                f"  delete {', '.join(paths)} and `resume`: they are then drawn again, the same"
+            )
+        return rows
+
+    def stage(self, step: Step) -> Any:
+        """The loaded stage of a step; loaded at its first unit."""
+        if step.key not in self._stages:
+            log.info("loading %s", step.name)
+            _set_threads(self.num_threads)
+            stage = step.link.stage(step.link.config, self.folder.info.seed, step.barrier_value)
+            stage.load()
+            self._stages[step.key] = stage
+        return self._stages[step.key]
+
+    def unload(self) -> None:
+        """Let go of every loaded stage and its models."""
+        self._stages.clear()
+
+    def _write_quarantine(self, step: Step, unit: int, rows: Sequence[PromptRow], failure: RowFailure) -> None:
+        prompt_id = failure.row.prompt.prompt_id
+        index = next(i for i, row in enumerate(rows) if row.prompt.prompt_id == prompt_id)
+        entry = {
+            "stage": step.name,
+            "key": step.key,
+            "unit": unit,
+            "row": index,
+            "prompt_id": prompt_id,
+            "error": failure.error,
+            "traceback": failure.trace,
+        }
+        self.folder.write_json(f"quarantine/{step.name}/{unit:06d}-{index:03d}.json", entry)
+
+
+class StatsLog:
+    """Seconds, hosts and attempts, kept out of blocks. Buffered; what a kill loses is only statistics."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns():x}"
+        self._entries: list[dict[str, Any]] = []
+        self._written_at = time.time()
+        self._part = 0
+
+    def add(self, step: Step, unit: int, started: float, seconds: float) -> None:
+        """Note that a unit of a stage was made."""
+        entry = {"stage": step.name, "key": step.key, "unit": unit, "started_at": started, "seconds": seconds}
+        self._entries.append(entry | {"host": socket.gethostname(), "pid": os.getpid()})
+        if time.time() - self._written_at > 10:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was noted since the last time."""
+        if self._entries:
+            self._folder.write_json(f"stats/{self._name}-{self._part:04d}.json", self._entries)
+            self._part += 1
+        self._entries, self._written_at = [], time.time()
+
+
+def _only_new_images(rows: Sequence[PromptRow], had: Sequence[set[int]]) -> list[PromptRow]:
+    return [
+        replace(row, candidates=tuple(replace(c, image=None) if c.index in old else c for c in row.candidates))
+        for row, old in zip(rows, had, strict=True)
+    ]
+
+
+def _set_threads(num_threads: int) -> None:
+    import torch
+
+    # The number of threads changes the order of floating-point sums, hence bytes: it is part of the configuration.
+    torch.set_num_threads(num_threads)

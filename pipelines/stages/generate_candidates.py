@@ -1,0 +1,70 @@
+"""Draw several images of each prompt."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from schemas.configuration import stable_seed
+from schemas.images import encode_png, sha256
+from schemas.records import Candidate, Cost, PromptRow
+
+
+@dataclass(frozen=True)
+class GenerateCandidatesConfig:
+    """How many images of each prompt, and by what."""
+
+    candidates_per_prompt: int = 10
+    generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
+
+
+class GenerateCandidates:
+    """FLUX rollout (ReflectionFlow §3.2: ten candidates a prompt). Noise is seeded by (run seed, prompt id, index)."""
+
+    name: ClassVar[str] = "generate_candidates"
+    version: ClassVar[int] = 1
+    reads_images: ClassVar[bool] = False
+    makes_images: ClassVar[bool] = True
+
+    def __init__(self, config: GenerateCandidatesConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
+        self.config, self.seed = config, seed
+        self.batch_size = config.generator.batch_size
+
+    def load(self) -> None:
+        self.generator = FluxGenerator(replace(self.config.generator, batch_size=self.batch_size))
+
+    def shrink(self) -> bool:
+        """Halve the generator's micro-batch, after running out of memory."""
+        if self.batch_size == 1:
+            return False
+        self.batch_size //= 2
+        self.load()
+        return True
+
+    def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
+        count = self.config.candidates_per_prompt
+        texts = [row.prompt.text for row in rows for _ in range(count)]
+        seeds = [stable_seed(self.seed, row.prompt.prompt_id, i) for row in rows for i in range(count)]
+        images = self.generator.generate(texts, seeds)
+        settings = self.config.generator
+        cost = Cost(generations=count, denoiser_passes=count * settings.denoiser_passes_per_image)
+        done: list[PromptRow] = []
+        for row_index, row in enumerate(rows):
+            candidates: list[Candidate] = []
+            for index in range(count):
+                flat = row_index * count + index
+                png = encode_png(images[flat])
+                candidates.append(
+                    Candidate(
+                        index=index,
+                        seed=seeds[flat],
+                        text=texts[flat],
+                        num_steps=settings.num_steps,
+                        width_px=images[flat].shape[1],
+                        height_px=images[flat].shape[0],
+                        image_sha256=sha256(png),
+                        image=png,
+                    )
+                )
+            done.append(replace(row, candidates=tuple(candidates), cost=cost))
+        return done

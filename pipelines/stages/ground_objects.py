@@ -1,0 +1,50 @@
+"""Find the objects of each candidate and check them against what its prompt requires."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from inference.grounding.check import check_objects
+from inference.grounding.grounded_sam import GroundedSam, GroundedSamConfig
+from schemas.images import decode_image
+from schemas.records import Cost, PromptRow
+
+
+@dataclass(frozen=True)
+class GroundObjectsConfig:
+    """What finds the objects."""
+
+    grounded_sam: GroundedSamConfig = field(default_factory=GroundedSamConfig)
+
+
+class GroundObjects:
+    """The rule check of ReflectionFlow §3.2: GroundingDINO boxes, SAM masks, colours; correct or not, a score, reasons."""
+
+    name: ClassVar[str] = "ground_objects"
+    version: ClassVar[int] = 1
+    reads_images: ClassVar[bool] = True
+    makes_images: ClassVar[bool] = False
+
+    def __init__(self, config: GroundObjectsConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
+        self.config = config
+
+    def load(self) -> None:
+        self.grounded_sam = GroundedSam(self.config.grounded_sam)
+
+    def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
+        images, class_names = [], []
+        for row in rows:
+            clauses = (*row.prompt.include, *row.prompt.exclude)
+            names = list(dict.fromkeys(clause.class_name for clause in clauses))
+            for candidate in row.candidates:
+                where = f"{row.prompt.prompt_id} candidate {candidate.index}"
+                images.append(decode_image(candidate.image or b"", where))
+                class_names.append(names)
+        found = iter(self.grounded_sam.find_objects(images, class_names))
+        done: list[PromptRow] = []
+        for row in rows:
+            candidates = tuple(
+                replace(candidate, check=check_objects(row.prompt, next(found))) for candidate in row.candidates
+            )
+            done.append(replace(row, candidates=candidates, cost=Cost(detector_calls=len(candidates))))
+        return done

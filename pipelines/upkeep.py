@@ -1,0 +1,150 @@
+"""What keeps a run folder in order: retry of quarantined rows, removal of blocks nobody refers to, forks."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from pipelines.jobs import DatasetConfig, JobConfig, resolve_chains
+from pipelines.pack_shards import PackShardsConfig
+from pipelines.run_folder import RunFolder
+from pipelines.stage import Step
+from schemas.arrow import hash_rows
+from schemas.blocks import footer_of
+from schemas.errors import CorruptDataError, ForeignRunError
+from schemas.shards import shard_name, sidecar_name
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What `gc` removed."""
+
+    num_blocks: int
+    num_images: int
+
+
+def clear_quarantine(folder: RunFolder, config: JobConfig) -> list[int]:
+    """Remove the blocks of every quarantined row's unit, from the stage that failed on, and the shards that hold them.
+
+    Entries go last, so that a kill in between leaves something to retry. Returns the units to do again.
+    """
+    chains = resolve_chains(folder, config)
+    entries = folder.quarantined()
+    for entry in entries:
+        unit, stage = int(entry["unit"]), entry["stage"]
+        steps = chains[folder.segment_of(unit).subset]
+        names = [step.name for step in steps]
+        for step in steps[names.index(stage) if stage in names else 0 :]:
+            if step.settled:
+                folder.delete_block(step.name, step.key, unit)
+        drop_shard_of(folder, config.pack, unit)
+    for entry in entries:
+        folder.storage.delete(f"quarantine/{entry['stage']}/{entry['unit']:06d}-{entry['row']:03d}.json")
+    return sorted({int(entry["unit"]) for entry in entries})
+
+
+def drop_shard_of(folder: RunFolder, config: PackShardsConfig, unit: int) -> None:
+    """Remove the shard a unit's pairs lie in, so that it is packed again."""
+    index = unit // config.units_per_shard
+    folder.storage.delete(f"shards/{sidecar_name(index)}")
+    folder.storage.delete(f"shards/{shard_name(index)}")
+
+
+def collect_garbage(folder: RunFolder, config: JobConfig, keep: Literal["all", "paired"]) -> Removed:
+    """Remove blocks under keys the configuration does not refer to; with `paired`, also images that no pair uses."""
+    chains = resolve_chains(folder, config)
+    used = {(step.name, step.key) for steps in chains.values() for step in steps if step.settled}
+    num_blocks = 0
+    for stage in folder.storage.names("stages"):
+        for key in folder.storage.names(f"stages/{stage}"):
+            if (stage, key) not in used:
+                num_blocks += len(folder.committed_units(stage, key))
+                folder.storage.delete(f"stages/{stage}/{key}")
+    num_images = 0
+    if keep == "paired":
+        for subset, steps in chains.items():
+            for unit in folder.units(subset):
+                num_images += _drop_unpaired_images(folder, steps, unit)
+    return Removed(num_blocks, num_images)
+
+
+def _drop_unpaired_images(folder: RunFolder, steps: Sequence[Step], unit: int) -> int:
+    """Write a finished unit's image blocks again without the images that no shipped pair uses. Hashes stay as they are:
+    they cover images by digest."""
+    last = steps[-1]
+    try:
+        _, final = folder.read_block(last.name, last.key, unit)
+    except (FileNotFoundError, CorruptDataError):
+        return 0
+    paired = [{i for pair in row.shipped_pairs for i in (pair.good, pair.bad)} for row in final]
+    dropped = 0
+    for step in steps:
+        if not step.link.stage.makes_images:
+            continue
+        footer, rows = folder.read_block(step.name, step.key, unit)
+        rows = folder.with_images(rows, step.name, step.key, unit)
+        before = sum(c.image is not None for row in rows for c in row.candidates)
+        kept = [
+            replace(
+                row,
+                candidates=tuple(c if c.index in wanted else replace(c, image=None) for c in row.candidates),
+            )
+            for row, wanted in zip(rows, paired, strict=True)
+        ]
+        after = sum(c.image is not None for row in kept for c in row.candidates)
+        if after < before:
+            rewritten = footer_of(step.name, step.key, unit, footer.input_hash, kept)
+            folder.write_block(rewritten, kept, with_images=True)
+            dropped += before - after
+    return dropped
+
+
+def differing_fields(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """`name: old -> new` for every field in which two configurations (as plain data) differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for name in sorted({*old, *new})
+            for line in differing_fields(old.get(name), new.get(name), f"{prefix}.{name}" if prefix else name)
+        ]
+    if isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)):
+        old, new = list(old), list(new)
+    return [] if old == new else [f"{prefix}: {old!r} -> {new!r}"]
+
+
+def copy_valid_blocks(source: RunFolder, source_config: JobConfig, target: RunFolder, target_config: JobConfig) -> int:
+    """Into a fork, take every block whose key and prompts are the same there. Returns how many."""
+    if target.info.seed != source.info.seed:
+        return 0
+    old, new = resolve_chains(source, source_config), resolve_chains(target, target_config)
+    copied = 0
+    for subset in new:
+        if subset not in old:
+            continue
+        same_units = [
+            unit
+            for unit in set(target.units(subset)).intersection(source.units(subset))
+            if hash_rows(target.prompts(unit)) == hash_rows(source.prompts(unit))
+        ]
+        for step in new[subset]:
+            if not step.settled or all(step.key != s.key for s in old[subset]):
+                break
+            committed = source.committed_units(step.name, step.key)
+            for unit in committed.intersection(same_units):
+                target.storage.copy_from(source.storage, target.block_path(step.name, step.key, unit))
+                copied += 1
+    return copied
+
+
+def differing_configs(started_with: DatasetConfig, config: DatasetConfig) -> list[str]:
+    """Fields in which a configuration differs from the one a run was started with."""
+    return differing_fields(asdict(started_with), asdict(config))
+
+
+def check_models(folder: RunFolder, digests: dict[str, str]) -> None:
+    """ForeignRunError when a model is no longer the one the run was started with: its blocks would not belong together."""
+    changed = [name for name, digest in folder.info.digests.items() if digests.get(name, digest) != digest]
+    if changed:
+        raise ForeignRunError(
+            f"{folder.storage.uri}: the weights of {', '.join(changed)} are not those that this run was started with\n"
+            f"  bring back the same weights, or start another run that keeps what is still valid: `run --fork`"
+        )

@@ -1,0 +1,119 @@
+"""A block: the committed output of one stage for one unit, one Parquet file. Its footer says what it was made from."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.arrow import from_table, hash_rows, record_from_dict, to_table
+from schemas.errors import CorruptDataError
+from schemas.records import Cost, PromptRow
+
+_FOOTER_KEY = b"reflectionflow.block"
+_IMAGE_COLUMN = "candidates.list.element.image"
+
+
+@dataclass(frozen=True)
+class BlockFooter:
+    """What a block says of itself without its rows being read.
+
+    input_hash: `rows_hash` of the block it was made from (of the prompts, for a first stage). Counts are of rows, but
+    num_pairs, which counts pairs not rejected.
+    """
+
+    stage: str
+    key: str
+    unit: int
+    input_hash: str
+    rows_hash: str
+    num_rows: int
+    num_rejected: int
+    num_quarantined: int
+    num_pairs: int
+    cost: Cost
+
+
+def footer_of(stage: str, key: str, unit: int, input_hash: str, rows: Sequence[PromptRow]) -> BlockFooter:
+    """The footer that rows get."""
+    return BlockFooter(
+        stage=stage,
+        key=key,
+        unit=unit,
+        input_hash=input_hash,
+        rows_hash=hash_rows(rows),
+        num_rows=len(rows),
+        num_rejected=sum(row.rejection is not None for row in rows),
+        num_quarantined=sum(row.quarantine is not None for row in rows),
+        num_pairs=sum(len(row.shipped_pairs) for row in rows),
+        cost=sum((row.cost for row in rows), Cost()),
+    )
+
+
+def encode_block(footer: BlockFooter, rows: Sequence[PromptRow], *, with_images: bool) -> bytes:
+    """Parquet bytes. Images are left out unless `with_images`: they live in the block of the stage that made them."""
+    table = to_table(PromptRow, rows if with_images else [_without_images(row) for row in rows])
+    metadata = {_FOOTER_KEY: json.dumps(asdict(footer), sort_keys=True).encode()}
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd", write_page_checksum=True)
+    return buffer.getvalue()
+
+
+def read_footer(data: bytes, where: str) -> BlockFooter:
+    """Raises CorruptDataError when the bytes are no whole block."""
+    return _footer(_open(data, where), where)
+
+
+def decode_block(data: bytes, where: str) -> tuple[BlockFooter, list[PromptRow]]:
+    """Footer and rows, without images. Raises CorruptDataError when the bytes are no whole block."""
+    file = _open(data, where)
+    footer = _footer(file, where)
+    columns = [path for path in _leaf_paths(file) if path != _IMAGE_COLUMN]
+    try:
+        rows = from_table(PromptRow, file.read(columns=columns, use_threads=False))
+    except (pa.ArrowException, OSError, TypeError, KeyError) as error:
+        raise CorruptDataError(f"{where}: block does not read ({error})") from error
+    if len(rows) != footer.num_rows:
+        raise CorruptDataError(f"{where}: {len(rows)} rows, its footer says {footer.num_rows}")
+    return footer, rows
+
+
+def decode_images(data: bytes, where: str) -> list[dict[int, bytes]]:
+    """For each row, the images the block holds, by candidate index."""
+    try:
+        table = _open(data, where).read(columns=["candidates.list.element.index", _IMAGE_COLUMN], use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptDataError(f"{where}: block does not read ({error})") from error
+    return [{c["index"]: c["image"] for c in row["candidates"] if c["image"] is not None} for row in table.to_pylist()]
+
+
+def attach_images(rows: Sequence[PromptRow], images: Sequence[dict[int, bytes]]) -> list[PromptRow]:
+    """Rows whose candidates carry the images found for them."""
+    return [
+        replace(row, candidates=tuple(replace(c, image=found.get(c.index, c.image)) for c in row.candidates))
+        for row, found in zip(rows, images, strict=True)
+    ]
+
+
+def _without_images(row: PromptRow) -> PromptRow:
+    return replace(row, candidates=tuple(replace(c, image=None) for c in row.candidates))
+
+
+def _open(data: bytes, where: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptDataError(f"{where}: no whole Parquet file ({error})") from error
+
+
+def _footer(file: pq.ParquetFile, where: str) -> BlockFooter:
+    metadata = file.schema_arrow.metadata or {}
+    if _FOOTER_KEY not in metadata:
+        raise CorruptDataError(f"{where}: a Parquet file, but no block of a run")
+    return record_from_dict(BlockFooter, json.loads(metadata[_FOOTER_KEY]))
+
+
+def _leaf_paths(file: pq.ParquetFile) -> list[str]:
+    return [file.schema.column(i).path for i in range(len(file.schema))]

@@ -1,0 +1,154 @@
+"""WebDataset shards that the published GenRef loaders read, with provenance beside the five members they know.
+
+One sample = `<key>.good_image.jpg`, `<key>.bad_image.jpg`, `<key>.reflection.txt`, `<key>.prompt.txt`,
+`<key>.subset.txt` and `<key>.meta.json`. Members of a sample are adjacent; times and owners are fixed, so equal samples
+give equal bytes. Each shard has a sidecar `<name>.json`; `index.json` lists them all.
+"""
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.errors import CorruptDataError
+
+KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,100}")
+TEXT_MEMBERS = ("reflection.txt", "prompt.txt", "subset.txt")
+IMAGE_SUFFIXES = ("jpg", "png")
+MAX_MEMBER_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class ShardSample:
+    """One triplet. Images are encoded bytes in `image_format` ("jpg" or "png"); meta is plain JSON data."""
+
+    key: str
+    good_image: bytes
+    bad_image: bytes
+    reflection: str
+    prompt: str
+    subset: str
+    meta: dict[str, Any] | None = None
+    image_format: str = "jpg"
+
+    def members(self) -> list[tuple[str, bytes]]:
+        """(file name, bytes) in the order in which they lie in the tar."""
+        named = [
+            (f"good_image.{self.image_format}", self.good_image),
+            (f"bad_image.{self.image_format}", self.bad_image),
+            ("reflection.txt", self.reflection.encode()),
+            ("prompt.txt", self.prompt.encode()),
+            ("subset.txt", self.subset.encode()),
+        ]
+        if self.meta is not None:
+            named.append(("meta.json", json.dumps(self.meta, sort_keys=True, ensure_ascii=False).encode()))
+        return [(f"{self.key}.{name}", data) for name, data in named]
+
+
+@dataclass(frozen=True)
+class ShardSidecar:
+    """What is known of a shard without opening it. units: first and one past the last. inputs: key of what it holds."""
+
+    name: str
+    inputs: str
+    first_unit: int
+    end_unit: int
+    num_samples: int
+    num_samples_by_subset: dict[str, int]
+    num_bytes: int
+    sha256: str
+    members_sha256: dict[str, str]
+
+
+def shard_name(index: int) -> str:
+    """`genref_000000.tar`."""
+    return f"genref_{index:06d}.tar"
+
+
+def sidecar_name(index: int) -> str:
+    """`genref_000000.json`."""
+    return f"genref_{index:06d}.json"
+
+
+def encode_shard(samples: Sequence[ShardSample]) -> bytes:
+    """A tar of the samples in the order given. ValueError for a key that is not unique or not `KEY_PATTERN`."""
+    seen: set[str] = set()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in samples:
+            if not KEY_PATTERN.fullmatch(sample.key) or sample.key in seen:
+                raise ValueError(f"shard key {sample.key!r} is malformed or not unique")
+            seen.add(sample.key)
+            for name, data in sample.members():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                info.mode = 0o644
+                tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def member_digests(samples: Sequence[ShardSample]) -> dict[str, str]:
+    """SHA-256 of every member by name."""
+    return {name: hashlib.sha256(data).hexdigest() for sample in samples for name, data in sample.members()}
+
+
+def read_members(data: bytes, where: str) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of every member, in order; nothing is ever written to disk.
+
+    CorruptDataError for a truncated tar, a member that is no plain file, is too large, or whose name points elsewhere.
+    """
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            for info in tar:
+                if not info.isreg() or "/" in info.name or "\\" in info.name or info.name.startswith("."):
+                    raise CorruptDataError(f"{where}: member {info.name!r} is not a plain file in the shard's root")
+                if info.size > MAX_MEMBER_BYTES:
+                    raise CorruptDataError(f"{where}: member {info.name!r} says {info.size:,} bytes")
+                content = tar.extractfile(info)
+                body = content.read() if content is not None else b""
+                if len(body) != info.size:
+                    raise CorruptDataError(f"{where}: member {info.name!r} is cut short")
+                yield info.name, body
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise CorruptDataError(f"{where}: no whole tar file ({error})") from error
+    if not data.endswith(b"\0" * 1024):
+        raise CorruptDataError(f"{where}: the tar has no end mark: it was cut short")
+
+
+def decode_shard(data: bytes, where: str) -> list[ShardSample]:
+    """Samples of a shard of ours or a published one (without `meta.json`). CorruptDataError names what is missing."""
+    grouped: dict[str, dict[str, bytes]] = {}
+    for name, body in read_members(data, where):
+        key, _, suffix = name.partition(".")
+        if suffix in grouped.setdefault(key, {}):
+            raise CorruptDataError(f"{where}: member {name!r} comes twice")
+        grouped[key][suffix] = body
+    return [_sample(key, members, where) for key, members in grouped.items()]
+
+
+def _sample(key: str, members: dict[str, bytes], where: str) -> ShardSample:
+    formats = [f for f in IMAGE_SUFFIXES if f"good_image.{f}" in members and f"bad_image.{f}" in members]
+    missing = [name for name in TEXT_MEMBERS if name not in members]
+    if not formats or missing:
+        lacking = ", ".join(([] if formats else ["good_image and bad_image"]) + missing)
+        raise CorruptDataError(f"{where}: sample {key!r} lacks {lacking}")
+    try:
+        reflection, prompt, subset = (members[name].decode() for name in TEXT_MEMBERS)
+        meta = json.loads(members["meta.json"]) if "meta.json" in members else None
+    except ValueError as error:
+        raise CorruptDataError(f"{where}: sample {key!r}: {error}") from error
+    image_format = formats[0]
+    return ShardSample(
+        key=key,
+        good_image=members[f"good_image.{image_format}"],
+        bad_image=members[f"bad_image.{image_format}"],
+        reflection=reflection,
+        prompt=prompt,
+        subset=subset,
+        meta=meta,
+        image_format=image_format,
+    )
