@@ -1,7 +1,7 @@
 """From a model's name to its folder, and from a folder to a digest.
 
-A name is a folder of this project's model zoo ("micro/flux"), a local path, or a hub id ("black-forest-labs/FLUX.1-dev")
-that is already in the local hub cache. Nothing is downloaded behind anybody's back.
+A name is a folder of this project's model zoo ("micro/flux"), a local path, or a hub id
+("black-forest-labs/FLUX.1-dev") that is already in the local hub cache. Nothing is downloaded behind anybody's back.
 """
 
 import functools

@@ -1,6 +1,7 @@
 """The driver: finds what is missing in a run folder, has a runtime make it, settles barriers, packs shards.
 
-It holds the lease, never an image, and can be killed at any instant: whatever is committed stays, `resume` does the rest.
+It holds the lease, never an image, and can be killed at any instant: whatever is committed stays, `resume` does the
+rest.
 """
 
 import logging

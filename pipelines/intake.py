@@ -1,4 +1,5 @@
-"""Where a run's prompts come from: composed by rules, or read from a file. Read once, checked, numbered into segments."""
+"""Where a run's prompts come from: composed by rules, or read from a file. Read once, checked, numbered into
+segments."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

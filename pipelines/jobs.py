@@ -42,7 +42,8 @@ class DatasetConfig:
     vocabulary: str = "micro"
     """Objects and attributes that rule prompts are composed of: micro, everyday, or a JSON file."""
     benchmark_metadata: str | None = None
-    """GenEval's evaluation_metadata.jsonl to keep prompts away from; without it, the shipped table of its compositions."""
+    """GenEval's evaluation_metadata.jsonl to keep prompts away from; without it, the shipped table of its
+    compositions."""
     skip_bad_rows: bool = False
     """Reject malformed rows of the prompt file instead of refusing the file."""
     unit_size: int = 8

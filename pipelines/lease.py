@@ -91,7 +91,8 @@ def _alive(holder: dict[str, Any]) -> bool:
 
 
 def _process_started(pid: int) -> str | None:
-    """Start time of a process in kernel ticks, None when there is no such process. Tells a reused pid from the old one."""
+    """Start time of a process in kernel ticks, None when there is no such process. Tells a reused pid from the old
+    one."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()

@@ -1,4 +1,5 @@
-"""Shards from committed blocks: a shard holds the pairs of a fixed range of units, so a late pair rewrites one shard."""
+"""Shards from committed blocks: a shard holds the pairs of a fixed range of units, so a late pair rewrites one
+shard."""
 
 import dataclasses
 import hashlib

@@ -57,7 +57,8 @@ class RunInfo:
 
 
 def root_key(seed: int, unit_size: int, num_threads: int) -> str:
-    """Key of the prompts, from which every stage's key descends. The prompts themselves are checked by hash, by unit."""
+    """Key of the prompts, from which every stage's key descends. The prompts themselves are checked by hash, by
+    unit."""
     return content_key("prompts", FORMAT, seed, unit_size, num_threads)
 
 
@@ -175,7 +176,8 @@ class RunFolder:
         self.storage.commit(self.block_path(footer.stage, footer.key, footer.unit), data)
 
     def read_block(self, stage: str, key: str, unit: int) -> tuple[BlockFooter, list[PromptRow]]:
-        """Footer and rows without images. FileNotFoundError; CorruptDataError when it is not this unit's whole block."""
+        """Footer and rows without images. FileNotFoundError; CorruptDataError when it is not this unit's whole
+        block."""
         path = self.block_path(stage, key, unit)
         footer, rows = decode_block(self.storage.read(path), path)
         if (footer.stage, footer.key, footer.unit) != (stage, key, unit):

@@ -32,7 +32,8 @@ class Stage(Protocol):
         ...
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
-        """Active rows in, the same rows in the same order out, each with this stage's part filled in and its cost set."""
+        """Active rows in, the same rows in the same order out, each with this stage's part filled in and its cost
+        set."""
         ...
 
 

@@ -141,7 +141,8 @@ def differing_configs(started_with: DatasetConfig, config: DatasetConfig) -> lis
 
 
 def check_models(folder: RunFolder, digests: dict[str, str]) -> None:
-    """ForeignRunError when a model is no longer the one the run was started with: its blocks would not belong together."""
+    """ForeignRunError when a model is no longer the one the run was started with: its blocks would not belong
+    together."""
     changed = [name for name, digest in folder.info.digests.items() if digests.get(name, digest) != digest]
     if changed:
         raise ForeignRunError(

@@ -30,7 +30,8 @@ def _unwrap_optional(annotation: Any) -> tuple[Any, bool]:
 
 
 def arrow_type(annotation: Any) -> pa.DataType:
-    """Arrow type of a field annotation: scalar, record, `tuple[X, ...]`, or `X | None` of those. TypeError otherwise."""
+    """Arrow type of a field annotation: scalar, record, `tuple[X, ...]`, or `X | None` of those. TypeError
+    otherwise."""
     annotation, _ = _unwrap_optional(annotation)
     if annotation in _SCALARS:
         return _SCALARS[annotation]

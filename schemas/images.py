@@ -27,7 +27,8 @@ def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
 
 
 def open_image(data: bytes, what: str = "image") -> Image.Image:
-    """A fully decoded PIL image. Raises CorruptDataError, naming `what`, when the bytes do not decode or are too large."""
+    """A fully decoded PIL image. Raises CorruptDataError, naming `what`, when the bytes do not decode or are too
+    large."""
     try:
         image = Image.open(io.BytesIO(data))
         if image.width * image.height > MAX_IMAGE_PIXELS:

@@ -93,7 +93,8 @@ class DetectedObject:
 
 @dataclass(frozen=True)
 class Check:
-    """The Grounded-SAM verdict on a candidate: all requirements met or not, a score in [0, 1], and GenEval-style reasons."""
+    """The Grounded-SAM verdict on a candidate: all requirements met or not, a score in [0, 1], and GenEval-style
+    reasons."""
 
     correct: bool
     score: float
@@ -111,7 +112,8 @@ class Reward:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One image of a prompt. `image` (PNG bytes) is held by the block of the stage that made it and attached on reading.
+    """One image of a prompt. `image` (PNG bytes) is held by the block of the stage that made it and attached on
+    reading.
 
     text: what it was drawn from (the prompt, its condensed form, a refined one). seed: of its noise, in [0, 2**63).
     """
@@ -141,8 +143,8 @@ class Rejection:
 class Reflection:
     """How to get from the bad image to the good one.
 
-    annotator: "rule", or the name of the model that wrote it. analysis, verdict ("left" | "right") and good_side are those
-    of the chain of thought, where there was one.
+    annotator: "rule", or the name of the model that wrote it. analysis, verdict ("left" | "right") and good_side are
+    those of the chain of thought, where there was one.
     """
 
     text: str
@@ -194,8 +196,9 @@ class Quarantine:
 class PromptRow:
     """One prompt with its candidates and pairs: the row of every stage.
 
-    difficulty: share of correct candidates in [0, 1]; difficulty_bin: "easy" | "medium" | "hard". cost: of the stage that
-    wrote the block alone. recovered: how the row was computed when not in the usual batch shape (after an out-of-memory).
+    difficulty: share of correct candidates in [0, 1]; difficulty_bin: "easy" | "medium" | "hard". cost: of the stage
+    that wrote the block alone. recovered: how the row was computed when not in the usual batch shape (after an
+    out-of-memory).
     """
 
     prompt: PromptRecord

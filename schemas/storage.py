@@ -33,7 +33,8 @@ class Storage(Protocol):
         ...
 
     def names(self, folder: str) -> list[str]:
-        """Sorted names of files and folders directly in a folder, temporary ones left out; [] when there is no folder."""
+        """Sorted names of files and folders directly in a folder, temporary ones left out; [] when there is no
+        folder."""
         ...
 
     def delete(self, path: str) -> None:

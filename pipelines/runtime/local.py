@@ -34,8 +34,8 @@ def run_local(
     on_unit_done: Callable[[int], None],
     stop: Callable[[], bool],
 ) -> bool:
-    """Work through the tasks. `streaming`: a unit through all its stages, then the next. `staged`: a stage over all units,
-    then the next, with one stage's models in memory. False when stopped before the end."""
+    """Work through the tasks. `streaming`: a unit through all its stages, then the next. `staged`: a stage over all
+    units, then the next, with one stage's models in memory. False when stopped before the end."""
     worker = UnitWorker(folder, policy, num_threads, check_blocks=check_blocks)
     depth = max((task.upto for task in tasks), default=-1)
     passes = [depth] if schedule == "streaming" else range(depth + 1)

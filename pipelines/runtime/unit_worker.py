@@ -1,4 +1,5 @@
-"""One worker's share of a run: make the missing blocks of a unit. Every runtime uses this; none adds to what it writes."""
+"""One worker's share of a run: make the missing blocks of a unit. Every runtime uses this; none adds to what it
+writes."""
 
 import logging
 import os
@@ -20,7 +21,8 @@ log = logging.getLogger(__name__)
 
 
 class UnitWorker:
-    """Holds loaded stages and turns units into committed blocks. check_blocks: read images, too, before trusting a block."""
+    """Holds loaded stages and turns units into committed blocks. check_blocks: read images, too, before trusting a
+    block."""
 
     def __init__(
         self, folder: RunFolder, policy: FailurePolicy, num_threads: int, *, check_blocks: bool = False
@@ -39,7 +41,8 @@ class UnitWorker:
         on_block: Callable[[Step, list[PromptRow], float], None] = lambda step, rows, seconds: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Make every missing block of a unit, from the first step to `upto` (included). False when stopped before the end.
+        """Make every missing block of a unit, from the first step to `upto` (included). False when stopped before
+        the end.
 
         A block that does not read, or that was made from other rows than those upstream now, counts as missing.
         """

@@ -18,7 +18,8 @@ class GroundObjectsConfig:
 
 
 class GroundObjects:
-    """The rule check of ReflectionFlow §3.2: GroundingDINO boxes, SAM masks, colours; correct or not, a score, reasons."""
+    """The rule check of ReflectionFlow §3.2: GroundingDINO boxes, SAM masks, colours; correct or not, a score,
+    reasons."""
 
     name: ClassVar[str] = "ground_objects"
     version: ClassVar[int] = 1

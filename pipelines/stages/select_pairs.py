@@ -14,8 +14,9 @@ from schemas.records import Candidate, Check, Cost, Pair, PromptRow, Reason, Ref
 class SelectPairsConfig:
     """Which prompts are kept, and how their candidates become good/bad pairs.
 
-    Difficulty is the share of correct candidates. `bins`: hard at most `hard_max`, easy at least `easy_min` (ReflectionFlow
-    §4.4: .3 and .8). `quantiles`: the run's own tertiles (§3.2), which needs the whole run checked before one pair is made.
+    Difficulty is the share of correct candidates. `bins`: hard at most `hard_max`, easy at least `easy_min`
+    (ReflectionFlow §4.4: .3 and .8). `quantiles`: the run's own tertiles (§3.2), which needs the whole run checked
+    before one pair is made.
     """
 
     difficulty: Literal["bins", "quantiles"] = "bins"
