@@ -8,18 +8,19 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.lease import Lease
-from pipelines.pack_shards import pack_shard, packed, shard_inputs, shard_ranges, write_index
+from pipelines.pack_shards import packed, shard_inputs, shard_ranges, write_index
 from pipelines.run_folder import RunFolder
 from pipelines.runtime.failures import FailurePolicy
-from pipelines.runtime.local import Schedule, UnitTask, run_local
+from pipelines.runtime.local import LocalRuntime
 from pipelines.runtime.progress import Progress, StageProgress
+from pipelines.runtime.runtime import Runtime, Schedule, UnitTask, Work
 from pipelines.stage import Step
 from schemas.errors import CorruptDataError, LeaseHeldError
 from schemas.records import PromptRow
@@ -31,8 +32,8 @@ log = logging.getLogger(__name__)
 class RunOptions:
     """How a run is computed: nothing here changes one byte of what it makes."""
 
-    runtime: Literal["local"] = "local"
-    """Where the stages run."""
+    runtime: Literal["local", "ray"] = "local"
+    """Where the stages run: in this process, or on a Ray cluster (RAY_ADDRESS, or one started for the run)."""
     schedule: Schedule = "streaming"
     """streaming: all stages at once, models resident; staged: one stage over all units, then the next."""
     take_over: bool = False
@@ -54,6 +55,7 @@ def drive(folder: RunFolder, config: JobConfig, options: RunOptions) -> bool:
             return stopped()
 
         folder.storage.sweep()
+        folder.drop_stale_quarantine()
         try:
             return _advance(folder, config, options, stop)
         except CorruptDataError as error:
@@ -63,19 +65,33 @@ def drive(folder: RunFolder, config: JobConfig, options: RunOptions) -> bool:
 
 
 def _advance(folder: RunFolder, config: JobConfig, options: RunOptions, stop: Callable[[], bool]) -> bool:
-    while True:
-        chains = resolve_chains(folder, config)
-        if not _make_units(folder, chains, config, options, stop):
+    runtime = _start(folder, config, options)
+    try:
+        while True:
+            chains = resolve_chains(folder, config)
+            if not _make_units(folder, chains, config, options, runtime, stop):
+                return False
+            if not _settle_barriers(folder, chains):
+                break
+        num_shards = len(shard_ranges(folder, config.pack))
+        unpacked = [index for index in range(num_shards) if not _packed(folder, chains, config, index)]
+        if not runtime.pack_shards(unpacked, stop):
             return False
-        if not _settle_barriers(folder, chains):
-            break
-    packer = _Packer(folder, chains, config)
-    for index in range(len(packer.ranges)):
-        if stop():
-            return False
-        packer.pack(index)
-    write_index(folder, len(packer.ranges))
-    return True
+        write_index(folder, num_shards)
+        return True
+    except FileNotFoundError as error:
+        raise CorruptDataError(f"{error}: missing, though a later one is there") from error
+    finally:
+        runtime.close()
+
+
+def _start(folder: RunFolder, config: JobConfig, options: RunOptions) -> Runtime:
+    work = Work(folder, config, options.failures, options.schedule)
+    if options.runtime == "ray":
+        from pipelines.runtime.ray import RayRuntime
+
+        return RayRuntime(work)
+    return LocalRuntime(work)
 
 
 def settled_depth(steps: list[Step]) -> int:
@@ -88,33 +104,28 @@ def _make_units(
     chains: dict[str, list[Step]],
     config: JobConfig,
     options: RunOptions,
+    runtime: Runtime,
     stop: Callable[[], bool],
 ) -> bool:
     tasks: list[UnitTask] = []
     stages: dict[str, StageProgress] = {}
     for subset, steps in chains.items():
         units = folder.units(subset)
-        committed = {step.name: folder.committed_units(step.name, step.key) for step in steps if step.settled}
         upto = settled_depth(steps)
-        for step in steps[: upto + 1]:
+        if options.check_blocks:
+            _discard_broken_blocks(folder, steps[: upto + 1], units)
+        committed = [folder.committed_units(step.name, step.key) for step in steps[: upto + 1]]
+        for step, done in zip(steps, committed, strict=False):
             progress = stages.setdefault(step.name, StageProgress(step.name, 0))
             progress.total += len(units)
-            progress.already += len(committed[step.name].intersection(units))
-        done = committed[steps[upto].name]
-        tasks += [UnitTask(unit, steps, upto) for unit in units if options.check_blocks or unit not in done]
-    packer = _Packer(folder, chains, config)
+            progress.already += len(done.intersection(units))
+        for unit in units:
+            first = next((i for i, done in enumerate(committed) if unit not in done), None)
+            if first is not None:
+                tasks.append(UnitTask(unit, steps, upto, first))
+    shards = _ShardWatch(folder, chains, config)
     with Progress(list(stages.values()), quiet=options.quiet or not tasks) as progress:
-        return run_local(
-            folder,
-            tasks,
-            num_threads=config.num_threads,
-            policy=options.failures,
-            schedule=options.schedule,
-            check_blocks=options.check_blocks,
-            progress=progress,
-            on_unit_done=packer.unit_done,
-            stop=stop,
-        )
+        return runtime.make_units(tasks, progress, shards.complete_with, stop)
 
 
 def _settle_barriers(folder: RunFolder, chains: dict[str, list[Step]]) -> bool:
@@ -136,38 +147,42 @@ def _rows(folder: RunFolder, step: Step, units: Iterable[int]) -> Iterator[Promp
         yield from folder.read_block(step.name, step.key, unit)[1]
 
 
-class _Packer:
-    """Packs a shard as soon as the last of its units is done."""
+class _ShardWatch:
+    """Knows which shard is complete with a unit. Only once every key is known."""
 
     def __init__(self, folder: RunFolder, chains: dict[str, list[Step]], config: JobConfig) -> None:
-        self.folder, self.chains, self.config = folder, chains, config.pack
-        self.ranges = shard_ranges(folder, config.pack)
-        self.complete = all(step.settled for steps in chains.values() for step in steps)
+        self.units_per_shard = config.pack.units_per_shard
         self.missing: dict[int, set[int]] = {}
-        if self.complete:
+        if all(step.settled for steps in chains.values() for step in steps):
             done = {subset: folder.committed_units(steps[-1].name, steps[-1].key) for subset, steps in chains.items()}
-            for index, units in enumerate(self.ranges):
-                self.missing[index] = {u for u in units if u not in done[folder.segment_of(u).subset]}
+            for index, units in enumerate(shard_ranges(folder, config.pack)):
+                self.missing[index] = {unit for unit in units if unit not in done[folder.segment_of(unit).subset]}
 
-    def unit_done(self, unit: int) -> None:
-        """A unit's last block is committed."""
-        if not self.complete:
-            return
-        index = unit // self.config.units_per_shard
+    def complete_with(self, unit: int) -> int | None:
+        """A unit's last block is committed: the shard that has all its units now, if it is this unit's."""
+        index = unit // self.units_per_shard
+        if index not in self.missing:
+            return None
         self.missing[index].discard(unit)
-        if not self.missing[index]:
-            self.pack(index)
+        return None if self.missing[index] else index
 
-    def pack(self, index: int) -> None:
-        """Pack a shard unless it is packed already. CorruptDataError when a block or image of it does not read."""
-        units = self.ranges[index]
-        inputs = shard_inputs(self.folder, self.chains, self.config, units)
-        if packed(self.folder, index, inputs):
-            return
-        try:
-            pack_shard(self.folder, self.chains, self.config, index, units)
-        except FileNotFoundError as error:
-            raise CorruptDataError(f"a block is missing: {error}") from error
+
+def _discard_broken_blocks(folder: RunFolder, steps: Sequence[Step], units: Sequence[int]) -> None:
+    """Remove blocks that do not read, images included: then they are missing, and made again."""
+    for step in steps:
+        for unit in sorted(folder.committed_units(step.name, step.key).intersection(units)):
+            try:
+                _, rows = folder.read_block(step.name, step.key, unit)
+                if step.link.stage.makes_images:
+                    folder.with_images(rows, step.name, step.key, unit)
+            except CorruptDataError as error:
+                log.warning("%s; it is made again", error)
+                folder.delete_block(step.name, step.key, unit)
+
+
+def _packed(folder: RunFolder, chains: dict[str, list[Step]], config: JobConfig, index: int) -> bool:
+    units = shard_ranges(folder, config.pack)[index]
+    return packed(folder, index, shard_inputs(folder, chains, config.pack, units))
 
 
 @contextmanager

@@ -69,8 +69,8 @@ class DatasetConfig:
 
 def resolve_chains(folder: RunFolder, config: JobConfig) -> dict[str, list[Step]]:
     """Every subset's chain with keys, as far as barriers are settled."""
-    barriers = folder.barriers()
+    barriers, info = folder.barriers(), folder.info
     return {
-        subset: resolve_chain(links, folder.info.root_key, folder.info.digests, barriers)
+        subset: resolve_chain(links, info.root_key, info.digests, barriers, folder.num_prompts(subset))
         for subset, links in config.links().items()
     }

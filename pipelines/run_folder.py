@@ -69,6 +69,10 @@ class RunFolder:
         self.storage, self.info = storage, info
         self._prompts: pq.ParquetFile | None = None
 
+    def __reduce__(self) -> tuple[type["RunFolder"], tuple[Storage, RunInfo]]:
+        """Workers get the place and what was asked, and open files themselves."""
+        return RunFolder, (self.storage, self.info)
+
     @classmethod
     def create(cls, uri: str, info: RunInfo, rows: Sequence[PromptRow]) -> "RunFolder":
         """Write prompts, then `run.json`: a folder without `run.json` is no run, and creating can be repeated."""
@@ -121,6 +125,10 @@ class RunFolder:
             if subset is None or segment.subset == subset
             for unit in range(segment.first_unit, segment.first_unit + self._segment_units(segment))
         ]
+
+    def num_prompts(self, subset: str) -> int:
+        """Prompts of a subset."""
+        return sum(segment.num_prompts for segment in self.info.segments if segment.subset == subset)
 
     def segment_of(self, unit: int) -> Segment:
         """The segment a unit lies in. KeyError for a unit that the run does not have."""
@@ -225,6 +233,13 @@ class RunFolder:
             return None if raw is None else record_from_dict(ShardSidecar, raw)
         except (CorruptDataError, TypeError):
             return None
+
+    def drop_stale_quarantine(self) -> None:
+        """Remove entries whose block was never committed: their rows are done again anyway."""
+        for entry in self.quarantined():
+            stage, unit = entry["stage"], entry["unit"]
+            if self.storage.size(self.block_path(stage, entry["key"], unit)) is None:
+                self.storage.delete(f"quarantine/{stage}/{unit:06d}-{entry['row']:03d}.json")
 
     def quarantined(self) -> list[dict[str, Any]]:
         """Every quarantine entry: stage, key, unit, row, prompt_id, error, traceback."""

@@ -55,8 +55,21 @@ class Barrier(Protocol):
 
 
 @dataclass(frozen=True)
+class Workers:
+    """How many Ray actors a stage gets, and what each of them holds. Has no say in what they make."""
+
+    count: int = 1
+    """Actors of this stage; 0 for as many as the cluster has room for."""
+    cpus: float = 1.0
+    """CPUs each."""
+    gpus: float = 0.0
+    """GPUs each; fractions share one."""
+
+
+@dataclass(frozen=True)
 class Link:
-    """One step of a chain: the stage, its configuration, and the barrier that must be settled before it."""
+    """One step of a chain: the stage, its configuration (with `workers: Workers`), and the barrier that must be settled
+    before it."""
 
     stage: type[Stage]
     config: Any
@@ -89,14 +102,16 @@ def resolve_chain(
     root_key: str,
     digests: Mapping[str, str],
     barriers: Mapping[str, Mapping[str, Any]],
+    num_prompts: int,
 ) -> list[Step]:
-    """Keys for a chain. barriers: settled values by path. Steps after an unsettled barrier have no key yet."""
+    """Keys for a chain. barriers: settled values by path. num_prompts: of the subset; a barrier looks at all of them,
+    so it is settled anew when prompts are appended. Steps after an unsettled barrier have no key yet."""
     steps: list[Step] = []
     upstream = root_key
     for index, link in enumerate(chain):
         value: Mapping[str, Any] | None = None
         if link.barrier is not None and upstream:
-            path = f"barriers/{link.barrier.name}-{content_key(link.barrier.version, upstream)}.json"
+            path = f"barriers/{link.barrier.name}-{content_key(link.barrier.version, upstream, num_prompts)}.json"
             value = barriers.get(path)
             if value is None:
                 steps.append(Step(index, link, key="", barrier_path=path))

@@ -1,7 +1,7 @@
 """What keeps a run folder in order: retry of quarantined rows, removal of blocks nobody refers to, forks."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pipelines.jobs import DatasetConfig, JobConfig, resolve_chains
@@ -10,6 +10,7 @@ from pipelines.run_folder import RunFolder
 from pipelines.stage import Step
 from schemas.arrow import hash_rows
 from schemas.blocks import footer_of
+from schemas.configuration import output_config
 from schemas.errors import CorruptDataError, ForeignRunError
 from schemas.shards import shard_name, sidecar_name
 
@@ -136,8 +137,8 @@ def copy_valid_blocks(source: RunFolder, source_config: JobConfig, target: RunFo
 
 
 def differing_configs(started_with: DatasetConfig, config: DatasetConfig) -> list[str]:
-    """Fields in which a configuration differs from the one a run was started with."""
-    return differing_fields(asdict(started_with), asdict(config))
+    """Fields in which a configuration differs from the one a run was started with, where that can change output."""
+    return differing_fields(output_config(started_with, {}), output_config(config, {}))
 
 
 def check_models(folder: RunFolder, digests: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,19 @@ def open_run(uri: str) -> tuple[RunFolder, DatasetConfig]:
     """A run and the configuration it was started with."""
     folder = RunFolder.open(uri)
     return folder, record_from_dict(DatasetConfig, folder.info.config)
+
+
+def shared_uri(uri: str, runtime: str) -> str:
+    """The run's place as every worker finds it. InputError for a place that a submitted job would lose."""
+    if runtime != "ray" or "://" in uri or os.path.isabs(uri):
+        return uri
+    if "working_dir_files" in os.getcwd():
+        raise InputError(
+            f"{uri!r} would lie in this job's temporary folder, where a second submission does not find it",
+            field="--run",
+            expected="an absolute path on storage that every node shares, or a URI such as s3://bucket/run",
+        )
+    return os.path.abspath(uri)
 
 
 def digests_of(config: DatasetConfig) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipelines.commands.arguments import ResumeArgs, open_run, parse, work
+from pipelines.commands.arguments import ResumeArgs, open_run, parse, shared_uri, work
 from pipelines.lease import Lease
 from pipelines.upkeep import clear_quarantine
 
@@ -11,7 +11,7 @@ from pipelines.upkeep import clear_quarantine
 def main(argv: Sequence[str]) -> int:
     """Exit codes as in `python -m pipelines`; 0 when nothing is in quarantine."""
     arguments = parse(ResumeArgs, argv, "retry")
-    folder, config = open_run(arguments.run)
+    folder, config = open_run(shared_uri(arguments.run, arguments.options.runtime))
     with Lease(folder.storage, take_over=arguments.options.take_over):
         units = clear_quarantine(folder, config)
     print(f"{len(units)} units to do again" if units else "nothing is in quarantine")

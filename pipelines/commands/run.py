@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from pipelines.commands.arguments import Finish, RunDir, digests_of, open_run, parse, work
+from pipelines.commands.arguments import Finish, RunDir, digests_of, open_run, parse, shared_uri, work
 from pipelines.driver import RunOptions
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig
@@ -38,7 +38,9 @@ class RunArgs:
 def main(argv: Sequence[str]) -> int:
     """Exit codes as in `python -m pipelines`."""
     arguments = parse_run(argv, "run")
-    folder, config = start(arguments)
+    uri = shared_uri(arguments.run, arguments.options.runtime)
+    fork = shared_uri(arguments.fork, arguments.options.runtime) if arguments.fork else None
+    folder, config = start(replace(arguments, run=uri, fork=fork))
     return work(folder, config, arguments.options, arguments.finish)
 
 
@@ -59,7 +61,7 @@ def start(arguments: RunArgs) -> tuple[RunFolder, DatasetConfig]:
     folder, started_with = open_run(arguments.run)
     differences = differing_configs(started_with, config)
     if not differences:
-        return folder, started_with
+        return folder, config
     if _only_more_prompts(started_with, config):
         return _append(folder, config), config
     raise ForeignRunError(

@@ -1,50 +1,36 @@
 """The local runtime: units one after the other, in this process."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-from pipelines.run_folder import RunFolder
-from pipelines.runtime.failures import FailurePolicy
+from pipelines.jobs import resolve_chains
+from pipelines.pack_shards import pack_shard, shard_ranges
 from pipelines.runtime.progress import Progress
+from pipelines.runtime.runtime import UnitTask, Work
 from pipelines.runtime.unit_worker import UnitWorker
-from pipelines.stage import Step
-
-Schedule = Literal["streaming", "staged"]
 
 
-@dataclass(frozen=True)
-class UnitTask:
-    """Make the blocks of a unit, up to the step `upto` (included)."""
+class LocalRuntime:
+    """`streaming`: a unit through all its stages, then the next. `staged`: a stage over all units, then the next, with
+    one stage's models in memory."""
 
-    unit: int
-    steps: Sequence[Step]
-    upto: int
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.worker = UnitWorker(work.folder, work.policy, work.config.num_threads)
 
-
-def run_local(
-    folder: RunFolder,
-    tasks: Sequence[UnitTask],
-    *,
-    num_threads: int,
-    policy: FailurePolicy,
-    schedule: Schedule,
-    check_blocks: bool,
-    progress: Progress,
-    on_unit_done: Callable[[int], None],
-    stop: Callable[[], bool],
-) -> bool:
-    """Work through the tasks. `streaming`: a unit through all its stages, then the next. `staged`: a stage over all
-    units, then the next, with one stage's models in memory. False when stopped before the end."""
-    worker = UnitWorker(folder, policy, num_threads, check_blocks=check_blocks)
-    depth = max((task.upto for task in tasks), default=-1)
-    passes = [depth] if schedule == "streaming" else range(depth + 1)
-    try:
-        for upto in passes:
-            if schedule == "staged":
-                worker.unload()
+    def make_units(
+        self,
+        tasks: Sequence[UnitTask],
+        progress: Progress,
+        shard_complete_with: Callable[[int], int | None],
+        stop: Callable[[], bool],
+    ) -> bool:
+        """See `Runtime`."""
+        depth = max((task.upto for task in tasks), default=-1)
+        for upto in [depth] if self.work.schedule == "streaming" else range(depth + 1):
+            if self.work.schedule == "staged":
+                self.worker.unload()
             for task in tasks:
-                finished = worker.make_blocks(
+                finished = self.worker.make_blocks(
                     task.steps,
                     task.unit,
                     min(upto, task.upto),
@@ -53,8 +39,22 @@ def run_local(
                 )
                 if not finished:
                     return False
-                if upto >= task.upto:
-                    on_unit_done(task.unit)
+                shard = shard_complete_with(task.unit) if upto >= task.upto else None
+                if shard is not None:
+                    self.pack_shards([shard], stop)
         return True
-    finally:
-        worker.stats.flush()
+
+    def pack_shards(self, indices: Sequence[int], stop: Callable[[], bool]) -> bool:
+        """See `Runtime`."""
+        work = self.work
+        chains = resolve_chains(work.folder, work.config)
+        ranges = shard_ranges(work.folder, work.config.pack)
+        for index in indices:
+            if stop():
+                return False
+            pack_shard(work.folder, chains, work.config.pack, index, ranges[index])
+        return True
+
+    def close(self) -> None:
+        """Write what statistics are left."""
+        self.worker.stats.flush()

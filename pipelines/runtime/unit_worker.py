@@ -21,14 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class UnitWorker:
-    """Holds loaded stages and turns units into committed blocks. check_blocks: read images, too, before trusting a
-    block."""
+    """Holds loaded stages and turns units into committed blocks."""
 
-    def __init__(
-        self, folder: RunFolder, policy: FailurePolicy, num_threads: int, *, check_blocks: bool = False
-    ) -> None:
+    def __init__(self, folder: RunFolder, policy: FailurePolicy, num_threads: int) -> None:
         self.folder, self.policy, self.num_threads = folder, policy, num_threads
-        self.check_blocks = check_blocks
         self._stages: dict[str, Any] = {}
         self._breakers: dict[str, Breaker] = {}
         self.stats = StatsLog(folder)
@@ -59,11 +55,24 @@ class UnitWorker:
             rows_hash = hash_rows(rows)
         return True
 
+    def make_block(self, steps: Sequence[Step], index: int, unit: int) -> list[PromptRow]:
+        """Make the block of one step from the committed block before it, unless it is there. FileNotFoundError or
+        CorruptDataError when the one before it is missing or does not read."""
+        if index == 0:
+            rows = self.folder.prompts(unit)
+            input_hash = hash_rows(rows)
+        else:
+            before = steps[index - 1]
+            footer, rows = self.folder.read_block(before.name, before.key, unit)
+            input_hash = footer.rows_hash
+        committed = self._read_committed(steps[index], unit, input_hash)
+        if committed is not None:
+            return committed[1]
+        return self._make_block(steps, steps[index], unit, rows, input_hash, lambda step, done, seconds: None)
+
     def _read_committed(self, step: Step, unit: int, input_hash: str) -> tuple[BlockFooter, list[PromptRow]] | None:
         try:
             footer, rows = self.folder.read_block(step.name, step.key, unit)
-            if self.check_blocks and step.link.stage.makes_images:
-                self.folder.with_images(rows, step.name, step.key, unit)
         except FileNotFoundError:
             return None
         except CorruptDataError as error:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
-from schemas.configuration import stable_seed
+from pipelines.stage import Workers
+from schemas.configuration import execution_field, stable_seed
 from schemas.images import encode_png, sha256
 from schemas.records import Candidate, Cost, PromptRow
 
@@ -16,6 +17,7 @@ class GenerateCandidatesConfig:
 
     candidates_per_prompt: int = 10
     generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
+    workers: Workers = execution_field(Workers())
 
 
 class GenerateCandidates:

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 from inference.grounding.check import check_objects
 from inference.grounding.grounded_sam import GroundedSam, GroundedSamConfig
+from pipelines.stage import Workers
+from schemas.configuration import execution_field
 from schemas.images import decode_image
 from schemas.records import Cost, PromptRow
 
@@ -15,6 +17,7 @@ class GroundObjectsConfig:
     """What finds the objects."""
 
     grounded_sam: GroundedSamConfig = field(default_factory=GroundedSamConfig)
+    workers: Workers = execution_field(Workers())
 
 
 class GroundObjects:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from inference.grounding.check import write_reflection
-from schemas.configuration import stable_seed
+from pipelines.stage import Workers
+from schemas.configuration import execution_field, stable_seed
 from schemas.records import Candidate, Check, Cost, Pair, PromptRow, Reason, Reflection, Rejection
 
 
@@ -26,6 +27,7 @@ class SelectPairsConfig:
     top_k: int = 3
     bottom_k: int = 3
     pairs_per_prompt: int = 2
+    workers: Workers = execution_field(Workers())
 
 
 class DifficultyTertiles:

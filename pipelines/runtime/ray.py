@@ -1,0 +1,321 @@
+"""The Ray runtime: a pool of actors for each stage. Units flow from pool to pool through committed blocks, so neither
+the driver nor Ray's object store ever carries an image, and any process or node may die at any moment.
+
+Ray does what an engine does: places actors on CPUs and GPUs, restarts them, moves them to other nodes, retries calls.
+"""
+
+import logging
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.metrics import Counter, Histogram
+
+from pipelines.jobs import JobConfig, resolve_chains
+from pipelines.pack_shards import pack_shard, shard_ranges
+from pipelines.run_folder import RunFolder
+from pipelines.runtime.failures import FailurePolicy
+from pipelines.runtime.progress import Progress
+from pipelines.runtime.runtime import UnitTask, Work
+from pipelines.runtime.unit_worker import UnitWorker
+from pipelines.stage import Step, Workers
+from schemas.errors import CorruptDataError, ReflectionFlowError, WorkFailedError
+
+log = logging.getLogger(__name__)
+CALLS_AHEAD = 2
+"""Calls waiting at each actor: one works, the next is there already."""
+CRASHES_PER_UNIT = 5
+"""A unit that brought its worker down so often stops the run: it is named instead of being tried for ever."""
+_ROOT = str(Path(__file__).parents[2])
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """What an actor says of a block. upstream_broken: the block before it is missing or does not read."""
+
+    rejected: int = 0
+    quarantined: int = 0
+    seconds: float = 0.0
+    upstream_broken: str | None = None
+
+
+class StageActor:
+    """One worker of one stage."""
+
+    def __init__(
+        self, folder: RunFolder, policy: FailurePolicy, num_threads: int, steps: list[Step], index: int
+    ) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it lets the block at hand be finished
+        self.steps, self.index, self.folder = steps, index, folder
+        self.worker = UnitWorker(folder, policy, num_threads)
+        tags = {"stage": steps[index].name}
+        self.made = Counter("reflectionflow_units", "units made", tag_keys=("stage",))
+        self.seconds = Histogram(
+            "reflectionflow_unit_seconds", "seconds a unit", boundaries=[0.1, 1, 10, 60, 600], tag_keys=("stage",)
+        )
+        self.made.set_default_tags(tags)
+        self.seconds.set_default_tags(tags)
+        log_to_run(folder, steps[index].name)
+
+    def make(self, unit: int) -> BlockReport:
+        """Make this stage's block of a unit. Safe to repeat: a block that is there already is left as it is."""
+        step = self.steps[self.index]
+        started = time.time()
+        try:
+            rows = self.worker.make_block(self.steps, self.index, unit)
+        except (FileNotFoundError, CorruptDataError) as error:
+            return BlockReport(upstream_broken=str(error))
+        seconds = time.time() - started
+        self.made.inc()
+        self.seconds.observe(seconds)
+        self.worker.stats.flush()
+        return BlockReport(
+            rejected=sum(r.rejection is not None and r.rejection.stage == step.name for r in rows),
+            quarantined=sum(r.quarantine is not None and r.quarantine.stage == step.name for r in rows),
+            seconds=seconds,
+        )
+
+
+def pack(folder: RunFolder, config: JobConfig, index: int) -> None:
+    """Pack one shard, on whatever node has a CPU."""
+    pack_shard(folder, resolve_chains(folder, config), config.pack, index, shard_ranges(folder, config.pack)[index])
+
+
+class RayRuntime:
+    """See `Runtime`. Connects to RAY_ADDRESS, or to the cluster of the submitted job, or starts a local one."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.started_here = not ray.is_initialized()
+        if self.started_here:
+            connect()
+
+    def make_units(
+        self,
+        tasks: Sequence[UnitTask],
+        progress: Progress,
+        shard_complete_with: Callable[[int], int | None],
+        stop: Callable[[], bool],
+    ) -> bool:
+        """See `Runtime`."""
+        if self.work.schedule == "streaming":
+            return _Flow(self.work, tasks, progress, shard_complete_with, stop).run()
+        depth = max((task.upto for task in tasks), default=-1)
+        for index in range(depth + 1):
+            stage = [replace(task, upto=index) for task in tasks if task.first <= index <= task.upto]
+            last = index == depth
+            if (
+                stage
+                and not _Flow(
+                    self.work, stage, progress, shard_complete_with if last else lambda unit: None, stop, only=index
+                ).run()
+            ):
+                return False
+        return True
+
+    def pack_shards(self, indices: Sequence[int], stop: Callable[[], bool]) -> bool:
+        """See `Runtime`."""
+        remote = ray.remote(num_cpus=0.5, max_retries=5)(pack)
+        for reference in [remote.remote(self.work.folder, self.work.config, index) for index in indices]:
+            _get(reference)
+        return not stop()
+
+    def close(self) -> None:
+        """Leave the cluster; end it when it was started here."""
+        if self.started_here:
+            ray.shutdown()
+
+
+class _Flow:
+    """Units on their way through pools of actors."""
+
+    def __init__(
+        self,
+        work: Work,
+        tasks: Sequence[UnitTask],
+        progress: Progress,
+        shard_complete_with: Callable[[int], int | None],
+        stop: Callable[[], bool],
+        only: int | None = None,
+    ) -> None:
+        self.work, self.progress, self.stop = work, progress, stop
+        self.shard_complete_with = shard_complete_with
+        self.pools: dict[str, _Pool] = {}
+        self.queues: dict[str, deque[tuple[UnitTask, int]]] = {}
+        self.in_flight: dict[Any, tuple[UnitTask, int, _Pool, Any]] = {}
+        self.packing: list[Any] = []
+        self.repairs: dict[int, int] = {}
+        self.open = len(tasks)
+        for task in tasks:
+            for index in range(task.upto + 1) if only is None else [only]:
+                if index >= task.first and task.steps[index].key not in self.queues:
+                    self.queues[task.steps[index].key] = deque()
+                    self.pools[task.steps[index].key] = _Pool(work, list(task.steps), index)
+            self._enqueue(task, task.first if only is None else only)
+
+    def run(self) -> bool:
+        """True when every unit is through."""
+        try:
+            while self.open:
+                stopping = self.stop()
+                if not stopping:
+                    self._submit()
+                elif not self.in_flight:
+                    return False
+                ready, _ = ray.wait(list(self.in_flight), num_returns=1, timeout=1.0) if self.in_flight else ([], [])
+                for reference in ready:
+                    self._finish(reference)
+            for reference in self.packing:
+                _get(reference)
+            return True
+        finally:
+            for pool in self.pools.values():
+                pool.end()
+
+    def _enqueue(self, task: UnitTask, index: int) -> None:
+        self.queues[task.steps[index].key].append((task, index))
+
+    def _submit(self) -> None:
+        # The latest stages first, so that what is begun gets finished; a stage whose successor has more waiting than
+        its  # actors can take soon is held back.
+        for key in reversed(list(self.pools)):
+            pool, queue = self.pools[key], self.queues[key]
+            while queue and (actor := pool.free()) is not None:
+                task, index = queue[0]
+                if index < task.upto and self._crowded(task.steps[index + 1].key):
+                    break
+                queue.popleft()
+                self.in_flight[pool.call(actor, task.unit)] = (task, index, pool, actor)
+
+    def _crowded(self, key: str) -> bool:
+        return len(self.queues[key]) > 4 * CALLS_AHEAD * len(self.pools[key].actors)
+
+    def _finish(self, reference: Any) -> None:
+        task, index, pool, actor = self.in_flight.pop(reference)
+        pool.done(actor)
+        step = task.steps[index]
+        try:
+            report: BlockReport = _get(reference)
+        except RayActorError as error:
+            raise WorkFailedError(
+                f"{step.name}: unit {task.unit} brought its worker down {CRASHES_PER_UNIT} times: {error}\n"
+                f"  see logs/{step.name}-*.log in the run folder; `resume` tries again"
+            ) from error
+        if report.upstream_broken is not None:
+            self._repair(task, index, report.upstream_broken)
+            return
+        self.progress.add_counts(
+            step.name, rejected=report.rejected, quarantined=report.quarantined, seconds=report.seconds
+        )
+        if index < task.upto and task.steps[index + 1].key in self.queues:
+            self._enqueue(task, index + 1)
+            return
+        self.open -= 1
+        shard = self.shard_complete_with(task.unit)
+        if shard is not None:
+            remote = ray.remote(num_cpus=0.1, max_retries=5)(pack)
+            self.packing.append(remote.remote(self.work.folder, self.work.config, shard))
+
+    def _repair(self, task: UnitTask, index: int, problem: str) -> None:
+        """The block before is broken: go back one step, if that has a pool in this flow; else the driver looks
+        again."""
+        self.repairs[task.unit] = self.repairs.get(task.unit, 0) + 1
+        before = task.steps[index - 1]
+        if index == 0 or before.key not in self.queues or self.repairs[task.unit] > len(task.steps):
+            raise CorruptDataError(problem)
+        log.warning("%s; it is made again", problem)
+        self.work.folder.delete_block(before.name, before.key, task.unit)
+        self._enqueue(task, index - 1)
+
+
+class _Pool:
+    """The actors of one stage."""
+
+    def __init__(self, work: Work, steps: list[Step], index: int) -> None:
+        workers: Workers = getattr(steps[index].link.config, "workers", Workers())
+        actor_class = ray.remote(
+            num_cpus=workers.cpus,
+            num_gpus=workers.gpus,
+            max_restarts=-1,
+            max_task_retries=CRASHES_PER_UNIT,
+        )(StageActor)
+        self.actors = [
+            actor_class.remote(work.folder, work.policy, work.config.num_threads, steps, index)
+            for _ in range(workers.count or room_for(workers))
+        ]
+        self.waiting = dict.fromkeys(self.actors, 0)
+
+    def free(self) -> Any | None:
+        """The actor with the fewest calls, None when all have enough."""
+        actor = min(self.actors, key=lambda a: self.waiting[a])
+        return actor if self.waiting[actor] < CALLS_AHEAD else None
+
+    def call(self, actor: Any, unit: int) -> Any:
+        """Have an actor make a unit."""
+        self.waiting[actor] += 1
+        return actor.make.remote(unit)
+
+    def done(self, actor: Any) -> None:
+        """A call came back."""
+        self.waiting[actor] -= 1
+
+    def end(self) -> None:
+        """End the actors; what they were at is not committed and is done again."""
+        for actor in self.actors:
+            ray.kill(actor)
+
+
+def connect() -> None:
+    """Join RAY_ADDRESS or the submitted job's cluster; without one, start a local one with more logical CPUs than
+    cores, since most of a stage's time is one core's."""
+    environment = {"PYTHONPATH": _ROOT, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0")}
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": environment})
+        return
+    ray.init(
+        address="local",
+        num_cpus=max(8, os.cpu_count() or 1),
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": environment},
+    )
+
+
+def room_for(workers: Workers) -> int:
+    """How many workers of this kind the whole cluster can hold, at least one."""
+    resources = ray.cluster_resources()
+    by_cpu = resources.get("CPU", 1) / workers.cpus if workers.cpus else float("inf")
+    by_gpu = resources.get("GPU", 0) / workers.gpus if workers.gpus else float("inf")
+    return max(1, int(min(by_cpu, by_gpu)))
+
+
+def log_to_run(folder: RunFolder, stage: str) -> None:
+    """A worker's log lines go to `logs/<stage>-<host>-<pid>.log` of a local run folder."""
+    root = getattr(folder.storage, "root", None)
+    if root is None:
+        return
+    logs = Path(root) / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(logs / f"{stage}-{os.uname().nodename}-{os.getpid()}.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+
+
+def _get(reference: Any) -> Any:
+    """A result, with our own errors as they were raised."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, ReflectionFlowError):
+            raise cause from error
+        raise

@@ -1,0 +1,56 @@
+"""What a runtime does for the driver: make blocks and pack shards, wherever it likes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pipelines.jobs import JobConfig
+from pipelines.run_folder import RunFolder
+from pipelines.runtime.failures import FailurePolicy
+from pipelines.runtime.progress import Progress
+from pipelines.stage import Step
+
+Schedule = Literal["streaming", "staged"]
+
+
+@dataclass(frozen=True)
+class UnitTask:
+    """Make the blocks of a unit, up to the step `upto` (included). first: the first step whose block is missing."""
+
+    unit: int
+    steps: Sequence[Step]
+    upto: int
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a runtime is made for: a run with its configuration, and how to go about it."""
+
+    folder: RunFolder
+    config: JobConfig
+    policy: FailurePolicy
+    schedule: Schedule
+
+
+class Runtime(Protocol):
+    """Runs stages. Blocks and shards are committed by whoever makes them; the driver sees counts alone."""
+
+    def make_units(
+        self,
+        tasks: Sequence[UnitTask],
+        progress: Progress,
+        shard_complete_with: Callable[[int], int | None],
+        stop: Callable[[], bool],
+    ) -> bool:
+        """Make every block that the tasks name. After a unit's last block, pack the shard that is complete with it, if
+        there is one. False when stopped before the end."""
+        ...
+
+    def pack_shards(self, indices: Sequence[int], stop: Callable[[], bool]) -> bool:
+        """Pack the shards of these numbers. False when stopped before the end. CorruptDataError for a bad block."""
+        ...
+
+    def close(self) -> None:
+        """Let go of workers."""
+        ...
