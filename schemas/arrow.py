@@ -6,7 +6,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -101,19 +101,40 @@ def canonical_json(value: Any) -> str:
 
 
 def hash_rows(rows: Sequence[Any]) -> str:
-    """SHA-256 of records without their image and mask bytes (images are covered by their own `image_sha256`)."""
+    """SHA-256 of records without their images (those are covered by their own `image_sha256`). Numbers count as what
+    their field holds, so rows have the same hash before they are written and after they are read."""
+    return hash_plain([_writer(type(row))(row) for row in rows])
+
+
+def hash_plain(rows: Sequence[Mapping[str, Any]]) -> str:
+    """`hash_rows` of rows as Arrow gives them: dicts of those columns that the table has."""
 
     def plain(value: Any) -> Any:
-        if dataclasses.is_dataclass(value):
-            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != "image"}
-        if isinstance(value, tuple):
-            return [plain(v) for v in value]
-        if isinstance(value, bytes):
-            return hashlib.sha256(value).hexdigest()
-        return value
+        if isinstance(value, Mapping):
+            return {name: plain(item) for name, item in value.items() if name != "image"}
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value
 
     digest = hashlib.sha256()
     for row in rows:
         digest.update(canonical_json(plain(row)).encode())
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+@functools.cache
+def _writer(annotation: Any) -> Callable[[Any], Any]:
+    """The way back from `_reader`: records to dicts, tuples to lists, numbers to their field's type."""
+    annotation, optional = _unwrap_optional(annotation)
+    if optional:
+        inner = _writer(annotation)
+        return lambda value: None if value is None else inner(value)
+    if dataclasses.is_dataclass(annotation):
+        hints = typing.get_type_hints(annotation)
+        writers = {f.name: _writer(hints[f.name]) for f in dataclasses.fields(annotation)}
+        return lambda value: {name: write(getattr(value, name)) for name, write in writers.items()}
+    if typing.get_origin(annotation) is tuple:
+        item = _writer(typing.get_args(annotation)[0])
+        return lambda value: [item(v) for v in value]
+    return annotation if annotation in (int, float) else lambda value: value

@@ -8,12 +8,16 @@ from dataclasses import asdict, dataclass, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.arrow import from_table, hash_rows, record_from_dict, to_table
+from schemas.arrow import hash_plain, hash_rows, record_from_dict, to_table
 from schemas.errors import CorruptDataError
+from schemas.images import sha256
 from schemas.records import Cost, PromptRow
 
 _FOOTER_KEY = b"reflectionflow.block"
 _IMAGE_COLUMN = "candidates.list.element.image"
+_IMAGE_COLUMNS = ("candidates.list.element.index", "candidates.list.element.image_sha256", _IMAGE_COLUMN)
+# What pyarrow, and the conversion of what it read, raise on broken bytes.
+_READ_ERRORS = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,18 @@ class BlockFooter:
 
 def footer_of(stage: str, key: str, unit: int, input_hash: str, rows: Sequence[PromptRow]) -> BlockFooter:
     """The footer that rows get."""
+    return _footer_with(stage, key, unit, input_hash, hash_rows(rows), rows)
+
+
+def _footer_with(
+    stage: str, key: str, unit: int, input_hash: str, rows_hash: str, rows: Sequence[PromptRow]
+) -> BlockFooter:
     return BlockFooter(
         stage=stage,
         key=key,
         unit=unit,
         input_hash=input_hash,
-        rows_hash=hash_rows(rows),
+        rows_hash=rows_hash,
         num_rows=len(rows),
         num_rejected=sum(row.rejection is not None for row in rows),
         num_quarantined=sum(row.quarantine is not None for row in rows),
@@ -67,26 +77,39 @@ def read_footer(data: bytes, where: str) -> BlockFooter:
 
 
 def decode_block(data: bytes, where: str) -> tuple[BlockFooter, list[PromptRow]]:
-    """Footer and rows, without images. Raises CorruptDataError when the bytes are no whole block."""
+    """Footer and rows, without images. Raises CorruptDataError when the bytes are no whole block, or when the rows are
+    not those its footer speaks of: page checksums do not cover the names and numbers in a Parquet footer."""
     file = _open(data, where)
     footer = _footer(file, where)
-    columns = [path for path in _leaf_paths(file) if path != _IMAGE_COLUMN]
     try:
-        rows = from_table(PromptRow, file.read(columns=columns, use_threads=False))
-    except (pa.ArrowException, OSError, TypeError, KeyError) as error:
+        columns = [path for path in _leaf_paths(file) if path != _IMAGE_COLUMN]
+        plain = file.read(columns=columns, use_threads=False).to_pylist()
+        rows = [record_from_dict(PromptRow, row) for row in plain]
+    except _READ_ERRORS as error:
         raise CorruptDataError(f"{where}: block does not read ({error})") from error
     if len(rows) != footer.num_rows:
         raise CorruptDataError(f"{where}: {len(rows)} rows, its footer says {footer.num_rows}")
+    if _footer_with(footer.stage, footer.key, footer.unit, footer.input_hash, hash_plain(plain), rows) != footer:
+        raise CorruptDataError(f"{where}: its rows are not those that its footer counts and hashes")
     return footer, rows
 
 
 def decode_images(data: bytes, where: str) -> list[dict[int, bytes]]:
-    """For each row, the images the block holds, by candidate index."""
+    """For each row, the images the block holds, by candidate index. CorruptDataError when one has other bytes than its
+    `image_sha256` says."""
+    images: list[dict[int, bytes]] = []
     try:
-        table = _open(data, where).read(columns=["candidates.list.element.index", _IMAGE_COLUMN], use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+        rows = _open(data, where).read(columns=list(_IMAGE_COLUMNS), use_threads=False).to_pylist()
+        for number, row in enumerate(rows):
+            held = [candidate for candidate in row["candidates"] if candidate["image"] is not None]
+            for candidate in held:
+                if sha256(candidate["image"]) != candidate["image_sha256"]:
+                    what = f"{where}: image of row {number} candidate {candidate['index']}"
+                    raise CorruptDataError(f"{what} has other bytes than it was made with")
+            images.append({candidate["index"]: candidate["image"] for candidate in held})
+    except _READ_ERRORS as error:
         raise CorruptDataError(f"{where}: block does not read ({error})") from error
-    return [{c["index"]: c["image"] for c in row["candidates"] if c["image"] is not None} for row in table.to_pylist()]
+    return images
 
 
 def attach_images(rows: Sequence[PromptRow], images: Sequence[dict[int, bytes]]) -> list[PromptRow]:
@@ -104,15 +127,18 @@ def _without_images(row: PromptRow) -> PromptRow:
 def _open(data: bytes, where: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+    except _READ_ERRORS as error:
         raise CorruptDataError(f"{where}: no whole Parquet file ({error})") from error
 
 
 def _footer(file: pq.ParquetFile, where: str) -> BlockFooter:
-    metadata = file.schema_arrow.metadata or {}
-    if _FOOTER_KEY not in metadata:
-        raise CorruptDataError(f"{where}: a Parquet file, but no block of a run")
-    return record_from_dict(BlockFooter, json.loads(metadata[_FOOTER_KEY]))
+    try:
+        metadata = file.schema_arrow.metadata or {}
+        if _FOOTER_KEY not in metadata:
+            raise CorruptDataError(f"{where}: a Parquet file, but no block of a run")
+        return record_from_dict(BlockFooter, json.loads(metadata[_FOOTER_KEY]))
+    except (*_READ_ERRORS, AttributeError) as error:
+        raise CorruptDataError(f"{where}: its footer does not read ({error})") from error
 
 
 def _leaf_paths(file: pq.ParquetFile) -> list[str]:

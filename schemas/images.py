@@ -11,6 +11,9 @@ from schemas.errors import CorruptDataError
 MAX_IMAGE_PIXELS = 64_000_000
 """Larger images are refused before a pixel is decoded (a 100,000 x 100,000 header costs nothing to write)."""
 
+FORMATS = ("PNG", "JPEG", "WEBP")
+"""What shards hold. Pillow's other decoders are kept away from strangers' bytes: one of them starts Ghostscript."""
+
 
 def encode_png(image: np.ndarray) -> bytes:
     """image: (H, W, 3) uint8, or (H, W) bool, which becomes a 1-bit PNG."""
@@ -30,7 +33,7 @@ def open_image(data: bytes, what: str = "image") -> Image.Image:
     """A fully decoded PIL image. Raises CorruptDataError, naming `what`, when the bytes do not decode or are too
     large."""
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_IMAGE_PIXELS:
             raise CorruptDataError(
                 f"{what}: {image.width}x{image.height} pixels; at most {MAX_IMAGE_PIXELS:,} are accepted"

@@ -101,21 +101,23 @@ def read_members(data: bytes, where: str) -> Iterator[tuple[str, bytes]]:
 
     CorruptDataError for a truncated tar, a member that is no plain file, is too large, or whose name points elsewhere.
     """
+    end = 0
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             for info in tar:
-                if not info.isreg() or "/" in info.name or "\\" in info.name or info.name.startswith("."):
+                plain = info.isreg() and not info.issparse()
+                if not plain or "/" in info.name or "\\" in info.name or info.name.startswith("."):
                     raise CorruptDataError(f"{where}: member {info.name!r} is not a plain file in the shard's root")
-                if info.size > MAX_MEMBER_BYTES:
+                if not 0 <= info.size <= MAX_MEMBER_BYTES:
                     raise CorruptDataError(f"{where}: member {info.name!r} says {info.size:,} bytes")
-                content = tar.extractfile(info)
-                body = content.read() if content is not None else b""
+                end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                body = data[info.offset_data : info.offset_data + info.size]
                 if len(body) != info.size:
                     raise CorruptDataError(f"{where}: member {info.name!r} is cut short")
                 yield info.name, body
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise CorruptDataError(f"{where}: no whole tar file ({error})") from error
-    if not data.endswith(b"\0" * 1024):
+    if data[end : end + 2 * tarfile.BLOCKSIZE] != bytes(2 * tarfile.BLOCKSIZE):
         raise CorruptDataError(f"{where}: the tar has no end mark: it was cut short")
 
 
@@ -139,7 +141,7 @@ def _sample(key: str, members: dict[str, bytes], where: str) -> ShardSample:
     try:
         reflection, prompt, subset = (members[name].decode() for name in TEXT_MEMBERS)
         meta = json.loads(members["meta.json"]) if "meta.json" in members else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptDataError(f"{where}: sample {key!r}: {error}") from error
     image_format = formats[0]
     return ShardSample(

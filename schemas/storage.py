@@ -1,5 +1,6 @@
 """Where runs live: a folder whose files appear whole or not at all. The final name is the commit."""
 
+import contextlib
 import errno
 import os
 import secrets
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from schemas.errors import InputError, StorageError
+from schemas.errors import StorageError
 
 _TEMPORARY = ".tmp-"
 
@@ -75,7 +76,8 @@ class LocalStorage:
             os.replace(temporary, target)
             _sync_folder(target.parent)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             raise _storage_error(target, error) from error
 
     def create(self, path: str, data: bytes) -> bool:
@@ -88,12 +90,13 @@ class LocalStorage:
                 os.link(temporary, target)
             except FileExistsError:
                 return False
-            finally:
-                temporary.unlink()
             _sync_folder(target.parent)
             return True
         except OSError as error:
             raise _storage_error(target, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
     def size(self, path: str) -> int | None:
         try:
@@ -125,8 +128,8 @@ class LocalStorage:
     def copy_from(self, other: Storage, path: str) -> None:
         if isinstance(other, LocalStorage):
             target = self.root / path
-            self._make_folder(target.parent)
             try:
+                self._make_folder(target.parent)
                 os.link(other.root / path, target)
                 return
             except FileExistsError:
@@ -139,7 +142,10 @@ class LocalStorage:
     def sweep(self) -> int:
         stale = list(self._temporary_files())
         for path in stale:
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise _storage_error(path, error) from error
         return len(stale)
 
     def _temporary_files(self) -> Iterator[Path]:
@@ -160,13 +166,16 @@ class LocalStorage:
 
 
 def open_storage(uri: str) -> Storage:
-    """The storage a path or URI names. Nothing is created by opening. InputError for an unknown scheme."""
+    """The storage a path or URI names: a local folder, or whatever `pyarrow.fs` reaches (s3://, gs://, hdfs://).
+    Nothing is created by opening. InputError for an unknown scheme."""
     scheme, separator, _ = uri.partition("://")
     if not separator:
         return LocalStorage(uri)
     if scheme == "file":
         return LocalStorage(uri.removeprefix("file://"))
-    raise InputError(f"no storage for {uri!r}", expected="a local folder")
+    from schemas.object_storage import ObjectStorage
+
+    return ObjectStorage(uri)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -184,7 +184,7 @@ class _Flow:
 
     def _submit(self) -> None:
         # The latest stages first, so that what is begun gets finished; a stage whose successor has more waiting than
-        its  # actors can take soon is held back.
+        # its actors can take soon is held back.
         for key in reversed(list(self.pools)):
             pool, queue = self.pools[key], self.queues[key]
             while queue and (actor := pool.free()) is not None:
@@ -224,8 +224,7 @@ class _Flow:
             self.packing.append(remote.remote(self.work.folder, self.work.config, shard))
 
     def _repair(self, task: UnitTask, index: int, problem: str) -> None:
-        """The block before is broken: go back one step, if that has a pool in this flow; else the driver looks
-        again."""
+        """The block before is broken: go back a step, if that has a pool in this flow; else the driver looks again."""
         self.repairs[task.unit] = self.repairs.get(task.unit, 0) + 1
         before = task.steps[index - 1]
         if index == 0 or before.key not in self.queues or self.repairs[task.unit] > len(task.steps):
