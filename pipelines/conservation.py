@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.jobs import JobConfig, resolve_chains
-from pipelines.pack_shards import sample_key, shard_inputs, shard_ranges
-from pipelines.run_folder import RunFolder
+from pipelines.pack_shards import index_of, sample_key, shard_inputs, shard_ranges
+from pipelines.run_folder import RunFolder, quarantine_path
 from pipelines.stage import Step
+from schemas.arrow import hash_rows
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image, sha256
 from schemas.records import Cost, Outcome, PromptRow
-from schemas.shards import read_members
+from schemas.shards import read_members, shard_name, sidecar_name
 
 
 @dataclass
@@ -88,7 +89,7 @@ def _step_cost(folder: RunFolder, step: Step) -> Cost:
     for unit in sorted(folder.committed_units(step.name, step.key)):
         try:
             total += folder.read_footer(step.name, step.key, unit).cost
-        except CorruptDataError:
+        except (FileNotFoundError, CorruptDataError):
             continue
     return total
 
@@ -115,19 +116,20 @@ def verify(folder: RunFolder, config: JobConfig, *, deep: bool) -> list[str]:
         steps = chains[folder.segment_of(unit).subset]
         expected[unit] = set()
         problems += _verify_unit(folder, steps, unit, expected[unit], deep=deep)
-    for index, units in enumerate(shard_ranges(folder, config.pack)):
-        wanted = set().union(*(expected[unit] for unit in units))
+    ranges = shard_ranges(folder, config.pack)
+    for index, units in enumerate(ranges):
         inputs = shard_inputs(folder, chains, config.pack, units)
-        problems += _verify_shard(folder, index, wanted, inputs, deep=deep)
-    problems += _verify_index(folder, sum(len(keys) for keys in expected.values()))
+        problems += _verify_shard(folder, index, units, expected, inputs, deep=deep)
+    problems += _verify_index(folder, ranges, expected)
     return problems
 
 
 def _verify_unit(folder: RunFolder, steps: list[Step], unit: int, keys: set[str], *, deep: bool) -> Iterator[str]:
     prompts = folder.prompts(unit)
     ids = [row.prompt.prompt_id for row in prompts]
-    upstream: str | None = None
-    images: dict[tuple[int, int], str] = {}
+    upstream = hash_rows(prompts)
+    images: list[dict[int, str]] = [{} for _ in prompts]
+    rows: list[PromptRow] = []
     for step in steps:
         where = f"unit {unit}, {step.name}"
         if not step.settled:
@@ -143,90 +145,128 @@ def _verify_unit(folder: RunFolder, steps: list[Step], unit: int, keys: set[str]
             return
         if [row.prompt.prompt_id for row in rows] != ids:
             yield f"{where}: its rows are not the unit's prompts"
-        if upstream is not None and footer.input_hash != upstream:
-            yield f"{where}: made from other rows than the stage before it holds now"
+            return
+        if footer.input_hash != upstream:
+            yield f"{where}: made from other rows than those before it hold now"
         upstream = footer.rows_hash
-        if step.link.stage.makes_images and deep:
-            yield from _verify_images(folder, step, unit, rows)
-        for index, row in enumerate(rows):
-            for candidate in row.candidates:
-                if images.setdefault((index, candidate.index), candidate.image_sha256) != candidate.image_sha256:
-                    yield f"{where}: candidate {candidate.index} of row {index} changed on the way"
-        if step is steps[-1]:
-            for index, row in enumerate(rows):
-                if row_outcome(row) is Outcome.SHIPPED and not row.shipped_pairs:
-                    yield f"{where}: {row.prompt.prompt_id} is neither shipped, rejected nor in quarantine"
-                known = {candidate.index for candidate in row.candidates}
-                for pair in row.shipped_pairs:
-                    keys.add(sample_key(unit, index, pair.index))
-                    if not {pair.good, pair.bad} <= known or pair.good == pair.bad:
-                        yield f"{where}: pair {pair.index} of row {index} names candidates that are not there"
+        yield from _verify_candidates(where, rows, images)
+    last = f"unit {unit}, {steps[-1].name}"
+    yield from _verify_outcomes(folder, last, unit, rows, keys)
+    if deep:
+        yield from _verify_images(folder, steps, unit, rows)
 
 
-def _verify_images(folder: RunFolder, step: Step, unit: int, rows: list[PromptRow]) -> Iterator[str]:
-    where = f"unit {unit}, {step.name}"
-    try:
-        rows = folder.with_images(rows, step.name, step.key, unit)
-    except CorruptDataError as error:
-        yield f"{where}: {error}"
-        return
-    for index, row in enumerate(rows):
+def _verify_candidates(where: str, rows: list[PromptRow], images: list[dict[int, str]]) -> Iterator[str]:
+    """No candidate that a stage before made is lost or changed. images: hash by candidate, of each row; filled in."""
+    for number, (row, known) in enumerate(zip(rows, images, strict=True)):
+        now = {candidate.index: candidate.image_sha256 for candidate in row.candidates}
+        if len(now) < len(row.candidates):
+            yield f"{where}: two candidates of row {number} have the same number"
+        for index, digest in known.items():
+            if index not in now:
+                yield f"{where}: candidate {index} of row {number} is lost"
+            elif now[index] != digest:
+                yield f"{where}: candidate {index} of row {number} changed on the way"
+        known |= now
+
+
+def _verify_outcomes(folder: RunFolder, where: str, unit: int, rows: list[PromptRow], keys: set[str]) -> Iterator[str]:
+    """Every prompt has one outcome, every pair two candidates. keys: of the shipped pairs, filled in."""
+    for number, row in enumerate(rows):
+        if row.quarantine is not None:
+            path = quarantine_path(row.quarantine.stage, unit, number)
+            if folder.storage.size(path) is None:
+                yield f"{where}: {row.prompt.prompt_id} is in quarantine, and {path}, which `retry` needs, is missing"
+        if row_outcome(row) is Outcome.SHIPPED and not row.shipped_pairs:
+            yield f"{where}: {row.prompt.prompt_id} is neither shipped, rejected nor in quarantine"
+        known = {candidate.index for candidate in row.candidates}
+        for pair in row.shipped_pairs:
+            key = sample_key(unit, number, pair.index)
+            if key in keys:
+                yield f"{where}: two pairs of row {number} have the number {pair.index}"
+            keys.add(key)
+            if not {pair.good, pair.bad} <= known or pair.good == pair.bad:
+                yield f"{where}: pair {pair.index} of row {number} names candidates that are not there"
+
+
+def _verify_images(folder: RunFolder, steps: list[Step], unit: int, final: list[PromptRow]) -> Iterator[str]:
+    """Images decode, have their hashes (checked on reading), and those of shipped pairs are there."""
+    rows = final
+    for step in steps:
+        if step.link.stage.makes_images:
+            try:
+                rows = folder.with_images(rows, step.name, step.key, unit)
+            except CorruptDataError as error:
+                yield f"unit {unit}, {step.name}: {error}"
+                return
+    for number, row in enumerate(rows):
         paired = {i for pair in row.shipped_pairs for i in (pair.good, pair.bad)}
         for candidate in row.candidates:
-            what = f"{where}: image of row {index} candidate {candidate.index}"
-            if candidate.image is None:
-                if candidate.index in paired:
-                    yield f"{what} is missing"
-                continue
-            if sha256(candidate.image) != candidate.image_sha256:
-                yield f"{what} has other bytes than it was made with"
-            try:
-                decode_image(candidate.image, what)
-            except CorruptDataError as error:
-                yield str(error)
+            what = f"unit {unit}: image of row {number} candidate {candidate.index}"
+            if candidate.image is not None:
+                yield from _decodes(candidate.image, what)
+            elif candidate.index in paired:
+                yield f"{what} is missing"
 
 
-def _verify_shard(folder: RunFolder, index: int, wanted: set[str], inputs: str, *, deep: bool) -> Iterator[str]:
+def _decodes(image: bytes, what: str) -> Iterator[str]:
+    try:
+        decode_image(image, what)
+    except CorruptDataError as error:
+        yield str(error)
+
+
+def _verify_shard(
+    folder: RunFolder, index: int, units: range, expected: dict[int, set[str]], inputs: str, *, deep: bool
+) -> Iterator[str]:
     sidecar = folder.sidecar(index)
     if sidecar is None:
-        yield f"shard {index}: not packed"
+        yield f"shard {index}: not packed (no sidecar that reads)"
         return
-    where = f"shards/{sidecar.name}"
+    where = f"shards/{shard_name(index)}"
+    wanted = set().union(*(expected[unit] for unit in units))
     if sidecar.inputs != inputs:
         yield f"{where}: packed from other blocks than the run holds now"
+    if (sidecar.name, sidecar.first_unit, sidecar.end_unit) != (shard_name(index), units.start, units.stop):
+        yield f"{where}: its sidecar speaks of {sidecar.name}, units {sidecar.first_unit} to {sidecar.end_unit}"
     if sidecar.num_samples != len(wanted):
         yield f"{where}: its sidecar says {sidecar.num_samples} samples, the blocks hold {len(wanted)} shipped pairs"
-    if not sidecar.num_samples:
-        return
+    by_subset = Counter(folder.segment_of(unit).subset for unit in units for _ in expected[unit])
+    if sidecar.num_samples_by_subset != by_subset:
+        yield f"{where}: its sidecar says {sidecar.num_samples_by_subset} by subset, the blocks hold {dict(by_subset)}"
     try:
         data = folder.storage.read(where)
     except FileNotFoundError:
-        yield f"{where}: missing"
+        if wanted or sidecar.num_samples:
+            yield f"{where}: missing"
         return
-    if hashlib.sha256(data).hexdigest() != sidecar.sha256:
+    if not wanted:
+        yield f"{where}: there, though the blocks hold no pair for it"
+        return
+    if (hashlib.sha256(data).hexdigest(), len(data)) != (sidecar.sha256, sidecar.num_bytes):
         yield f"{where}: its bytes are not those that were packed ({len(data)} bytes, {sidecar.num_bytes} expected)"
     try:
-        members = dict(read_members(data, where))
+        members = list(read_members(data, where))
     except CorruptDataError as error:
         yield str(error)
         return
-    found = {name.partition(".")[0] for name in members}
+    names = [name for name, _ in members]
+    found = {name.partition(".")[0] for name in names}
     for missing in sorted(wanted - found)[:5]:
         yield f"{where}: pair {missing} is in the blocks and not in the shard"
     for extra in sorted(found - wanted)[:5]:
         yield f"{where}: sample {extra} is in the shard and not in the blocks"
-    if deep:
-        for name, body in members.items():
-            if sidecar.members_sha256.get(name) != sha256(body):
-                yield f"{where}: member {name} has other bytes than it was packed with"
-            if ".good_image." in name or ".bad_image." in name:
-                try:
-                    decode_image(body, f"{where}: {name}")
-                except CorruptDataError as error:
-                    yield str(error)
+    if sorted(names) != sorted(sidecar.members_sha256):
+        yield f"{where}: its members are not those that its sidecar lists"
+    for name, body in members if deep else ():
+        if sidecar.members_sha256.get(name) != sha256(body):
+            yield f"{where}: member {name} has other bytes than it was packed with"
+        if ".good_image." in name or ".bad_image." in name:
+            yield from _decodes(body, f"{where}: {name}")
 
 
-def _verify_index(folder: RunFolder, num_pairs: int) -> Iterator[str]:
+def _verify_index(folder: RunFolder, ranges: list[range], expected: dict[int, set[str]]) -> Iterator[str]:
+    num_pairs = sum(len(keys) for keys in expected.values())
     try:
         index = folder.read_json("shards/index.json")
     except CorruptDataError as error:
@@ -234,5 +274,11 @@ def _verify_index(folder: RunFolder, num_pairs: int) -> Iterator[str]:
         return
     if index is None:
         yield "shards/index.json: missing"
-    elif index.get("num_samples") != num_pairs:
-        yield f"shards/index.json: says {index.get('num_samples')} samples, the blocks hold {num_pairs} shipped pairs"
+    elif not isinstance(index, dict) or index.get("num_samples") != num_pairs:
+        says = index.get("num_samples") if isinstance(index, dict) else type(index).__name__
+        yield f"shards/index.json: says {says} samples, the blocks hold {num_pairs} shipped pairs"
+    elif index != index_of(folder, len(ranges)):
+        yield "shards/index.json: does not list the shards as their sidecars describe them"
+    known = {"index.json"} | {name(i) for i in range(len(ranges)) for name in (shard_name, sidecar_name)}
+    for stranger in sorted(set(folder.storage.names("shards")) - known)[:5]:
+        yield f"shards/{stranger}: no shard of this run, though loaders would read it"

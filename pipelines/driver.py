@@ -5,8 +5,8 @@ rest.
 """
 
 import logging
+import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,13 +15,15 @@ from typing import Literal
 
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.lease import Lease
-from pipelines.pack_shards import packed, shard_inputs, shard_ranges, write_index
+from pipelines.pack_shards import packed, reads_as_packed, shard_inputs, shard_ranges, write_index
 from pipelines.run_folder import RunFolder
 from pipelines.runtime.failures import FailurePolicy
 from pipelines.runtime.local import LocalRuntime
 from pipelines.runtime.progress import Progress, StageProgress
 from pipelines.runtime.runtime import Runtime, Schedule, UnitTask, Work
 from pipelines.stage import Step
+from pipelines.upkeep import drop_shard_of
+from schemas.arrow import hash_rows
 from schemas.errors import CorruptDataError, LeaseHeldError
 from schemas.records import PromptRow
 
@@ -39,7 +41,7 @@ class RunOptions:
     take_over: bool = False
     """Take the run over from a driver that is known to be gone."""
     check_blocks: bool = False
-    """Read every committed block first; those that do not read are made again."""
+    """Read every committed block and shard; those that do not read are made again."""
     quiet: bool = False
     """No progress lines."""
     failures: FailurePolicy = field(default_factory=FailurePolicy)
@@ -74,7 +76,7 @@ def _advance(folder: RunFolder, config: JobConfig, options: RunOptions, stop: Ca
             if not _settle_barriers(folder, chains):
                 break
         num_shards = len(shard_ranges(folder, config.pack))
-        unpacked = [index for index in range(num_shards) if not _packed(folder, chains, config, index)]
+        unpacked = [index for index in range(num_shards) if not _packed(folder, chains, config, index, options)]
         if not runtime.pack_shards(unpacked, stop):
             return False
         write_index(folder, num_shards)
@@ -123,7 +125,10 @@ def _make_units(
             first = next((i for i, done in enumerate(committed) if unit not in done), None)
             if first is not None:
                 tasks.append(UnitTask(unit, steps, upto, first))
-    shards = _ShardWatch(folder, chains, config)
+    shards = _ShardWatch(tasks, config, complete=all(step.settled for steps in chains.values() for step in steps))
+    for unit in {task.unit // config.pack.units_per_shard: task.unit for task in tasks}.values():
+        # Blocks may come out otherwise this time (a row in quarantine may not fail again): the shard is out of date.
+        drop_shard_of(folder, config.pack, unit)
     with Progress(list(stages.values()), quiet=options.quiet or not tasks) as progress:
         return runtime.make_units(tasks, progress, shards.complete_with, stop)
 
@@ -148,15 +153,13 @@ def _rows(folder: RunFolder, step: Step, units: Iterable[int]) -> Iterator[Promp
 
 
 class _ShardWatch:
-    """Knows which shard is complete with a unit. Only once every key is known."""
+    """Knows which shard is complete with a unit. complete: every key is known, so that last blocks are last."""
 
-    def __init__(self, folder: RunFolder, chains: dict[str, list[Step]], config: JobConfig) -> None:
+    def __init__(self, tasks: Sequence[UnitTask], config: JobConfig, *, complete: bool) -> None:
         self.units_per_shard = config.pack.units_per_shard
         self.missing: dict[int, set[int]] = {}
-        if all(step.settled for steps in chains.values() for step in steps):
-            done = {subset: folder.committed_units(steps[-1].name, steps[-1].key) for subset, steps in chains.items()}
-            for index, units in enumerate(shard_ranges(folder, config.pack)):
-                self.missing[index] = {unit for unit in units if unit not in done[folder.segment_of(unit).subset]}
+        for task in tasks if complete else ():
+            self.missing.setdefault(task.unit // self.units_per_shard, set()).add(task.unit)
 
     def complete_with(self, unit: int) -> int | None:
         """A unit's last block is committed: the shard that has all its units now, if it is this unit's."""
@@ -168,21 +171,35 @@ class _ShardWatch:
 
 
 def _discard_broken_blocks(folder: RunFolder, steps: Sequence[Step], units: Sequence[int]) -> None:
-    """Remove blocks that do not read, images included: then they are missing, and made again."""
-    for step in steps:
-        for unit in sorted(folder.committed_units(step.name, step.key).intersection(units)):
+    """Remove blocks that do not read, images included, or that were made from other rows than those before them: then
+    they are missing, and made again."""
+    for unit in units:
+        upstream: str | None = hash_rows(folder.prompts(unit))
+        for step in steps:
             try:
-                _, rows = folder.read_block(step.name, step.key, unit)
+                footer, rows = folder.read_block(step.name, step.key, unit)
                 if step.link.stage.makes_images:
                     folder.with_images(rows, step.name, step.key, unit)
+                if upstream is not None and footer.input_hash != upstream:
+                    path = folder.block_path(step.name, step.key, unit)
+                    raise CorruptDataError(f"{path}: made from other rows than those before it")
+                upstream = footer.rows_hash
+            except FileNotFoundError:
+                upstream = None
             except CorruptDataError as error:
                 log.warning("%s; it is made again", error)
                 folder.delete_block(step.name, step.key, unit)
+                upstream = None
 
 
-def _packed(folder: RunFolder, chains: dict[str, list[Step]], config: JobConfig, index: int) -> bool:
+def _packed(
+    folder: RunFolder, chains: dict[str, list[Step]], config: JobConfig, index: int, options: RunOptions
+) -> bool:
     units = shard_ranges(folder, config.pack)[index]
-    return packed(folder, index, shard_inputs(folder, chains, config.pack, units))
+    inputs = shard_inputs(folder, chains, config.pack, units)
+    if options.check_blocks and not reads_as_packed(folder, index, inputs, units):
+        return False
+    return packed(folder, index, inputs)
 
 
 @contextmanager
@@ -194,7 +211,8 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        print("stopping after the block at hand; once more to stop now", file=sys.stderr, flush=True)
+        # Not print: the handler may run in the middle of one, whose buffer takes no second writer.
+        os.write(2, b"stopping after the block at hand; once more to stop now\n")
 
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set

@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.jobs import DatasetConfig
 from pipelines.run_folder import Segment
 from schemas.errors import InputError
-from schemas.records import PromptRow
+from schemas.records import PromptRecord, PromptRow
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,6 @@ def lay_out(num_prompts: dict[str, int], unit_size: int, after: Sequence[Segment
 
 
 def _compose(config: DatasetConfig) -> tuple[list[PromptRow], dict[str, Any]]:
-    from inference.micro.captions import is_reserved
     from pipelines.prompts.compose_rules import compose_prompts
     from pipelines.prompts.overlap import BenchmarkOverlap
     from pipelines.prompts.vocabulary import load_vocabulary
@@ -60,12 +59,14 @@ def _compose(config: DatasetConfig) -> tuple[list[PromptRow], dict[str, Any]]:
         else BenchmarkOverlap.shipped()
     )
     vocabulary = load_vocabulary(config.vocabulary)
-    composed = compose_prompts(vocabulary, config.num_prompts, config.seed, overlap, reserved=is_reserved)
+    reserved = reserved_by_the_micro_world if config.closed_vocabulary else None
+    composed = compose_prompts(vocabulary, config.num_prompts, config.seed, overlap, reserved=reserved)
     statistics = {
         "source": f"composed from vocabulary {config.vocabulary!r}",
         "num_prompts": len(composed.prompts),
         "removed_same_text_as_benchmark": composed.num_removed_as_overlap_by_text,
         "removed_same_composition_as_benchmark": composed.num_removed_by_composition,
+        "removed_reserved_for_micro_benchmarks": composed.num_removed_as_reserved,
     }
     return [PromptRow(prompt) for prompt in composed.prompts], statistics
 
@@ -76,9 +77,10 @@ def _read(config: DatasetConfig, subset: str) -> tuple[list[PromptRow], dict[str
 
     assert config.prompts is not None
     vocabulary = load_vocabulary(config.vocabulary)
-    known = frozenset(c.name for c in vocabulary.classes) if vocabulary.closed else None
+    classes = vocabulary.class_names if config.closed_vocabulary else None
+    colors = frozenset(vocabulary.colors) if config.closed_vocabulary else None
     rows: list[PromptRow] = []
-    for row in read_prompts(config.prompts, subset, known, skip_bad_rows=config.skip_bad_rows):
+    for row in read_prompts(config.prompts, subset, classes, skip_bad_rows=config.skip_bad_rows, known_colors=colors):
         rows.append(row)
         if len(rows) == config.num_prompts:
             break
@@ -90,3 +92,19 @@ def _read(config: DatasetConfig, subset: str) -> tuple[list[PromptRow], dict[str
         "bad_rows": sum(row.rejection is not None for row in rows),
     }
     return rows, statistics
+
+
+def reserved_by_the_micro_world(record: PromptRecord) -> bool:
+    """True for compositions that the micro world keeps for its own benchmarks (and out of training)."""
+    from inference.micro.captions import Caption, Clause, is_reserved
+
+    clauses = tuple(
+        Clause(
+            c.class_name,
+            c.count,
+            c.color,
+            (c.relation, c.relative_to) if c.relation and c.relative_to is not None else None,
+        )
+        for c in record.include
+    )
+    return is_reserved(Caption(record.tag or "", record.text, clauses))

@@ -41,6 +41,8 @@ class DatasetConfig:
     """Prompt file (.txt, .jsonl, .parquet) instead of composed prompts."""
     vocabulary: str = "micro"
     """Objects and attributes that rule prompts are composed of: micro, everyday, or a JSON file."""
+    closed_vocabulary: bool = True
+    """The models know the vocabulary's words alone, so prompts with other words are refused."""
     benchmark_metadata: str | None = None
     """GenEval's evaluation_metadata.jsonl to keep prompts away from; without it, the shipped table of its
     compositions."""

@@ -15,6 +15,7 @@ from schemas.storage import Storage
 HEARTBEAT_S = 10.0
 STALE_AFTER_S = 60.0
 _PATH = "lease.json"
+_FIELDS = {"token", "host", "pid", "process_started", "heartbeat_at"}
 
 
 class Lease:
@@ -39,12 +40,30 @@ class Lease:
                     f"last heard {time.time() - holder['heartbeat_at']:.0f} s ago)\n"
                     f"  wait for it, stop it, or take over with --take-over when you know that it is gone"
                 )
-            self.storage.commit(_PATH, self._record())
-            holder = self._holder()
-            if holder is None or holder["token"] != self.token:
+            if not self._replace(holder):
                 raise LeaseHeldError(f"{self.storage.uri}: another driver took the lease at the same moment")
         self._thread.start()
         return self
+
+    def _replace(self, holder: dict[str, Any] | None) -> bool:
+        """Put this driver's lease in the place of a dead one's. Of several that try, one gets the claim to it; a claim
+        whose owner died, too, can be claimed in turn."""
+        claims: list[str] = []
+        dead = holder
+        while not self.take_over:
+            claims.append(f"lease-{dead['token'] if dead else 'unreadable'}.claim")
+            if self.storage.create(claims[-1], self._record()):
+                break
+            dead = self._read(claims[-1])
+            if dead is None or _alive(dead):
+                return False
+        mine = self.take_over or self._holder() == holder
+        if mine:
+            self.storage.commit(_PATH, self._record())
+        for claim in claims:
+            self.storage.delete(claim)
+        taken = self._holder()
+        return mine and taken is not None and taken["token"] == self.token
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -66,10 +85,14 @@ class Lease:
         return json.dumps(record).encode()
 
     def _holder(self) -> dict[str, Any] | None:
+        return self._read(_PATH)
+
+    def _read(self, path: str) -> dict[str, Any] | None:
         try:
-            return json.loads(self.storage.read(_PATH))
+            record = json.loads(self.storage.read(path))
         except (FileNotFoundError, ValueError):
             return None
+        return record if isinstance(record, dict) and record.keys() >= _FIELDS else None
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):

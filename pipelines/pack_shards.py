@@ -4,6 +4,7 @@ shard."""
 import dataclasses
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +15,15 @@ from schemas.configuration import content_key
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image, encode_jpeg
 from schemas.records import Candidate, Check, Pair, PromptRow
-from schemas.shards import ShardSample, ShardSidecar, encode_shard, member_digests, shard_name, sidecar_name
+from schemas.shards import (
+    ShardSample,
+    ShardSidecar,
+    decode_shard,
+    encode_shard,
+    member_digests,
+    shard_name,
+    sidecar_name,
+)
 
 log = logging.getLogger(__name__)
 VERSION = 1
@@ -58,20 +67,7 @@ def pack_shard(
     for unit in units:
         samples += unit_samples(folder, chains[folder.segment_of(unit).subset], config, unit)
     data = encode_shard(samples)
-    by_subset: dict[str, int] = {}
-    for sample in samples:
-        by_subset[sample.subset] = by_subset.get(sample.subset, 0) + 1
-    sidecar = ShardSidecar(
-        name=shard_name(index),
-        inputs=shard_inputs(folder, chains, config, units),
-        first_unit=units.start,
-        end_unit=units.stop,
-        num_samples=len(samples),
-        num_samples_by_subset=by_subset,
-        num_bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        members_sha256=member_digests(samples),
-    )
+    sidecar = _sidecar(index, shard_inputs(folder, chains, config, units), units, samples, data)
     if samples:
         folder.storage.commit(f"shards/{sidecar.name}", data)
     else:
@@ -80,25 +76,54 @@ def pack_shard(
     return sidecar
 
 
-def write_index(folder: RunFolder, num_shards: int) -> None:
-    """`shards/index.json`: every shard with its counts; what trainers open first."""
-    sidecars = [s for i in range(num_shards) if (s := folder.sidecar(i)) is not None and s.num_samples]
-    folder.write_json(
-        "shards/index.json",
-        {
-            "num_samples": sum(s.num_samples for s in sidecars),
-            "shards": [
-                {
-                    "name": s.name,
-                    "num_samples": s.num_samples,
-                    "num_samples_by_subset": s.num_samples_by_subset,
-                    "num_bytes": s.num_bytes,
-                    "sha256": s.sha256,
-                }
-                for s in sidecars
-            ],
-        },
+def _sidecar(index: int, inputs: str, units: range, samples: Sequence[ShardSample], data: bytes) -> ShardSidecar:
+    return ShardSidecar(
+        name=shard_name(index),
+        inputs=inputs,
+        first_unit=units.start,
+        end_unit=units.stop,
+        num_samples=len(samples),
+        num_samples_by_subset=dict(Counter(sample.subset for sample in samples)),
+        num_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        members_sha256=member_digests(samples),
     )
+
+
+def reads_as_packed(folder: RunFolder, index: int, inputs: str, units: range) -> bool:
+    """True when the shard on disk holds, byte for byte, what its sidecar says."""
+    sidecar = folder.sidecar(index)
+    if sidecar is None:
+        return False
+    path = f"shards/{shard_name(index)}"
+    try:
+        data = folder.storage.read(path) if sidecar.num_samples else encode_shard([])
+        return _sidecar(index, inputs, units, decode_shard(data, path), data) == sidecar
+    except (FileNotFoundError, CorruptDataError):
+        return False
+
+
+def index_of(folder: RunFolder, num_shards: int) -> dict[str, Any]:
+    """What `shards/index.json` holds: every shard with its counts."""
+    sidecars = [s for i in range(num_shards) if (s := folder.sidecar(i)) is not None and s.num_samples]
+    return {
+        "num_samples": sum(s.num_samples for s in sidecars),
+        "shards": [
+            {
+                "name": s.name,
+                "num_samples": s.num_samples,
+                "num_samples_by_subset": s.num_samples_by_subset,
+                "num_bytes": s.num_bytes,
+                "sha256": s.sha256,
+            }
+            for s in sidecars
+        ],
+    }
+
+
+def write_index(folder: RunFolder, num_shards: int) -> None:
+    """`shards/index.json`: what trainers open first."""
+    folder.write_json("shards/index.json", index_of(folder, num_shards))
 
 
 def unit_samples(folder: RunFolder, steps: Sequence[Step], config: PackShardsConfig, unit: int) -> list[ShardSample]:

@@ -6,6 +6,7 @@
 A unit is a slice of consecutive prompts of one subset. Which units there are follows from the segments in `run.json`.
 """
 
+import contextlib
 import functools
 import io
 import json
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from schemas.arrow import from_table, record_from_dict, to_table
 from schemas.blocks import BlockFooter, attach_images, decode_block, decode_images, encode_block, read_footer
 from schemas.configuration import content_key
-from schemas.errors import CorruptDataError, ForeignRunError
+from schemas.errors import CorruptDataError, ForeignRunError, WorkFailedError
 from schemas.records import PromptRow
 from schemas.shards import ShardSidecar, sidecar_name
 from schemas.storage import Storage, open_storage
@@ -27,6 +28,7 @@ from schemas.storage import Storage, open_storage
 FORMAT = 1
 FOLDER_UNITS = 1000
 _PROMPTS_ROW_GROUP = 1024
+_PARQUET: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ def root_key(seed: int, unit_size: int, num_threads: int) -> str:
     return content_key("prompts", FORMAT, seed, unit_size, num_threads)
 
 
+def quarantine_path(stage: str, unit: int, row: int) -> str:
+    """Where the entry of a quarantined row lies."""
+    return f"quarantine/{stage}/{unit:06d}-{row:03d}.json"
+
+
 class RunFolder:
     """An open run."""
 
@@ -78,7 +85,7 @@ class RunFolder:
         """Write prompts, then `run.json`: a folder without `run.json` is no run, and creating can be repeated."""
         storage = open_storage(uri)
         buffer = io.BytesIO()
-        pq.write_table(to_table(PromptRow, rows), buffer, row_group_size=_PROMPTS_ROW_GROUP, compression="zstd")
+        pq.write_table(to_table(PromptRow, rows), buffer, row_group_size=_PROMPTS_ROW_GROUP, **_PARQUET)
         storage.commit("prompts.parquet", buffer.getvalue())
         storage.commit("run.json", json.dumps(asdict(info), indent=2, sort_keys=True).encode())
         return cls(storage, info)
@@ -95,7 +102,10 @@ class RunFolder:
             raise ForeignRunError(f"{uri}/run.json: not JSON ({error})") from None
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
             raise ForeignRunError(f"{uri}/run.json: not a run of format {FORMAT}")
-        return cls(storage, record_from_dict(RunInfo, raw))
+        try:
+            return cls(storage, record_from_dict(RunInfo, raw))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ForeignRunError(f"{uri}/run.json: not a run of format {FORMAT} ({error})") from None
 
     @classmethod
     def exists(cls, uri: str) -> bool:
@@ -149,12 +159,16 @@ class RunFolder:
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 - one folder lives as long as its process
     def _prompt_group(self, group: int) -> list[PromptRow]:
-        if self._prompts is None:
-            try:
-                self._prompts = pq.ParquetFile(io.BytesIO(self.storage.read("prompts.parquet")))
-            except (pa.ArrowException, FileNotFoundError) as error:
-                raise CorruptDataError(f"{self.storage.uri}/prompts.parquet does not read: {error}") from error
-        return from_table(PromptRow, self._prompts.read_row_group(group, use_threads=False))
+        try:
+            if self._prompts is None:
+                data = io.BytesIO(self.storage.read("prompts.parquet"))
+                self._prompts = pq.ParquetFile(data, page_checksum_verification=True)
+            return from_table(PromptRow, self._prompts.read_row_group(group, use_threads=False))
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+            raise WorkFailedError(
+                f"{self.storage.uri}/prompts.parquet does not read: {error}\n"
+                f"  bring it back from a copy, or start the run again in a new folder"
+            ) from error
 
     def all_prompts(self) -> Iterator[PromptRow]:
         """Every prompt of the run, streamed."""
@@ -175,7 +189,7 @@ class RunFolder:
             int(name.removesuffix(".parquet"))
             for folder in self.storage.names(base)
             for name in self.storage.names(f"{base}/{folder}")
-            if name.endswith(".parquet")
+            if name.endswith(".parquet") and name.removesuffix(".parquet").isdecimal()
         }
 
     def write_block(self, footer: BlockFooter, rows: Sequence[PromptRow], *, with_images: bool) -> None:
@@ -222,9 +236,14 @@ class RunFolder:
         self.storage.commit(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
     def barriers(self) -> dict[str, dict[str, Any]]:
-        """Every settled barrier by path."""
-        paths = [f"barriers/{name}" for name in self.storage.names("barriers")]
-        return {path: value for path in paths if (value := self.read_json(path)) is not None}
+        """Every settled barrier by path. One that does not read counts as missing, and is settled again."""
+        settled: dict[str, dict[str, Any]] = {}
+        for name in self.storage.names("barriers"):
+            with contextlib.suppress(CorruptDataError):
+                value = self.read_json(f"barriers/{name}")
+                if isinstance(value, dict):
+                    settled[f"barriers/{name}"] = value
+        return settled
 
     def sidecar(self, index: int) -> ShardSidecar | None:
         """What is known of a shard, None while it is not packed. An unreadable sidecar counts as missing."""
@@ -239,7 +258,7 @@ class RunFolder:
         for entry in self.quarantined():
             stage, unit = entry["stage"], entry["unit"]
             if self.storage.size(self.block_path(stage, entry["key"], unit)) is None:
-                self.storage.delete(f"quarantine/{stage}/{unit:06d}-{entry['row']:03d}.json")
+                self.storage.delete(quarantine_path(stage, unit, entry["row"]))
 
     def quarantined(self) -> list[dict[str, Any]]:
         """Every quarantine entry: stage, key, unit, row, prompt_id, error, traceback."""

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pipelines.jobs import DatasetConfig, JobConfig, resolve_chains
 from pipelines.pack_shards import PackShardsConfig
-from pipelines.run_folder import RunFolder
+from pipelines.run_folder import RunFolder, quarantine_path
 from pipelines.stage import Step
 from schemas.arrow import hash_rows
 from schemas.blocks import footer_of
@@ -26,7 +26,8 @@ class Removed:
 def clear_quarantine(folder: RunFolder, config: JobConfig) -> list[int]:
     """Remove the blocks of every quarantined row's unit, from the stage that failed on, and the shards that hold them.
 
-    Entries go last, so that a kill in between leaves something to retry. Returns the units to do again.
+    Shards go first, then blocks, the last stage's first: whatever is left after a kill, `resume` makes whole. Entries
+    go last, so that there is still something to retry. Returns the units to do again.
     """
     chains = resolve_chains(folder, config)
     entries = folder.quarantined()
@@ -34,12 +35,12 @@ def clear_quarantine(folder: RunFolder, config: JobConfig) -> list[int]:
         unit, stage = int(entry["unit"]), entry["stage"]
         steps = chains[folder.segment_of(unit).subset]
         names = [step.name for step in steps]
-        for step in steps[names.index(stage) if stage in names else 0 :]:
+        drop_shard_of(folder, config.pack, unit)
+        for step in reversed(steps[names.index(stage) if stage in names else 0 :]):
             if step.settled:
                 folder.delete_block(step.name, step.key, unit)
-        drop_shard_of(folder, config.pack, unit)
     for entry in entries:
-        folder.storage.delete(f"quarantine/{entry['stage']}/{entry['unit']:06d}-{entry['row']:03d}.json")
+        folder.storage.delete(quarantine_path(entry["stage"], entry["unit"], entry["row"]))
     return sorted({int(entry["unit"]) for entry in entries})
 
 
@@ -70,19 +71,24 @@ def collect_garbage(folder: RunFolder, config: JobConfig, keep: Literal["all", "
 
 def _drop_unpaired_images(folder: RunFolder, steps: Sequence[Step], unit: int) -> int:
     """Write a finished unit's image blocks again without the images that no shipped pair uses. Hashes stay as they are:
-    they cover images by digest."""
+    they cover images by digest. A unit with rows in quarantine keeps its images: `retry` needs them."""
     last = steps[-1]
     try:
         _, final = folder.read_block(last.name, last.key, unit)
     except (FileNotFoundError, CorruptDataError):
+        return 0
+    if any(row.quarantine is not None for row in final):
         return 0
     paired = [{i for pair in row.shipped_pairs for i in (pair.good, pair.bad)} for row in final]
     dropped = 0
     for step in steps:
         if not step.link.stage.makes_images:
             continue
-        footer, rows = folder.read_block(step.name, step.key, unit)
-        rows = folder.with_images(rows, step.name, step.key, unit)
+        try:
+            footer, rows = folder.read_block(step.name, step.key, unit)
+            rows = folder.with_images(rows, step.name, step.key, unit)
+        except (FileNotFoundError, CorruptDataError):
+            continue  # `resume --check-blocks` makes it again, with all its images
         before = sum(c.image is not None for row in rows for c in row.candidates)
         kept = [
             replace(
@@ -113,7 +119,8 @@ def differing_fields(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 
 def copy_valid_blocks(source: RunFolder, source_config: JobConfig, target: RunFolder, target_config: JobConfig) -> int:
-    """Into a fork, take every block whose key and prompts are the same there. Returns how many."""
+    """Into a fork, take every block whose key and prompts are the same there, with the quarantine entries of their
+    rows. Returns how many blocks."""
     if target.info.seed != source.info.seed:
         return 0
     old, new = resolve_chains(source, source_config), resolve_chains(target, target_config)
@@ -133,6 +140,9 @@ def copy_valid_blocks(source: RunFolder, source_config: JobConfig, target: RunFo
             for unit in committed.intersection(same_units):
                 target.storage.copy_from(source.storage, target.block_path(step.name, step.key, unit))
                 copied += 1
+    for entry in source.quarantined():
+        if target.storage.size(target.block_path(entry["stage"], entry["key"], entry["unit"])) is not None:
+            target.write_json(quarantine_path(entry["stage"], entry["unit"], entry["row"]), entry)
     return copied
 
 

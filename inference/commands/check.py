@@ -9,7 +9,8 @@ from typing import Annotated
 import tyro
 
 from inference.grounding.check import check_objects
-from inference.grounding.grounded_sam import GroundedSamConfig
+from inference.grounding.grounded_sam import GroundedSamConfig, classes_to_find
+from inference.grounding.presets import micro_grounded_sam
 from inference.prompt_grammar import parse_prompt
 from schemas.errors import InputError
 from schemas.images import decode_image
@@ -26,7 +27,7 @@ class CheckArgs:
     """PNG or JPEG files."""
     json: bool = False
     """Print one JSON object."""
-    grounded_sam: GroundedSamConfig = field(default_factory=GroundedSamConfig)
+    grounded_sam: GroundedSamConfig = field(default_factory=micro_grounded_sam)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,8 +41,8 @@ def main(argv: Sequence[str]) -> int:
         images.append(decode_image(path.read_bytes(), str(path)))
     from inference.grounding.grounded_sam import GroundedSam
 
-    names = list(dict.fromkeys(clause.class_name for clause in (*record.include, *record.exclude)))
-    found = GroundedSam(arguments.grounded_sam).find_objects(images, [names] * len(images))
+    grounded_sam = GroundedSam.from_config(arguments.grounded_sam)
+    found = grounded_sam.find_objects(images, [classes_to_find(record)] * len(images))
     checks = [check_objects(record, objects) for objects in found]
     if arguments.json:
         print(json.dumps([_plain(path, check) for path, check in zip(arguments.images, checks, strict=True)]))

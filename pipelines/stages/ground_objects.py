@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from inference.grounding.check import check_objects
-from inference.grounding.grounded_sam import GroundedSam, GroundedSamConfig
+from inference.grounding.grounded_sam import GroundedSam, GroundedSamConfig, classes_to_find
+from inference.grounding.presets import micro_grounded_sam
 from pipelines.stage import Workers
 from schemas.configuration import execution_field
 from schemas.images import decode_image
@@ -16,7 +17,7 @@ from schemas.records import Cost, PromptRow
 class GroundObjectsConfig:
     """What finds the objects."""
 
-    grounded_sam: GroundedSamConfig = field(default_factory=GroundedSamConfig)
+    grounded_sam: GroundedSamConfig = field(default_factory=micro_grounded_sam)
     workers: Workers = execution_field(Workers())
 
 
@@ -33,13 +34,12 @@ class GroundObjects:
         self.config = config
 
     def load(self) -> None:
-        self.grounded_sam = GroundedSam(self.config.grounded_sam)
+        self.grounded_sam = GroundedSam.from_config(self.config.grounded_sam)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         images, class_names = [], []
         for row in rows:
-            clauses = (*row.prompt.include, *row.prompt.exclude)
-            names = list(dict.fromkeys(clause.class_name for clause in clauses))
+            names = classes_to_find(row.prompt)
             for candidate in row.candidates:
                 where = f"{row.prompt.prompt_id} candidate {candidate.index}"
                 images.append(decode_image(candidate.image or b"", where))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from inference.grounding.check import write_reflection
+from inference.grounding.rule_reflection import write_reflection
 from pipelines.stage import Workers
 from schemas.configuration import execution_field, stable_seed
 from schemas.records import Candidate, Check, Cost, Pair, PromptRow, Reason, Reflection, Rejection

@@ -1,0 +1,1 @@
+"""FLUX: the generator, what conditions it, and the corrector."""

@@ -1,0 +1,140 @@
+"""Text to image with a `diffusers.FluxPipeline`: FLUX.1-dev, -schnell, or the micro FLUX that ships here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from schemas.configuration import execution_field, model_field
+from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class FluxGeneratorConfig:
+    """Which FLUX draws, and how. The defaults are the micro FLUX's; `production_flux()` has FLUX.1-dev's."""
+
+    model: str = model_field("micro/flux")
+    """Model zoo name, local folder or hub id."""
+    num_steps: int = 8
+    """Denoising steps."""
+    guidance: float = 1.0
+    """Value of the distilled guidance embedding (FLUX.1-dev: 3.5); models without one ignore it."""
+    true_cfg_scale: float = 2.5
+    """True classifier-free guidance with an empty negative prompt; off at 1, else two forward passes a step."""
+    size_px: int = 32
+    """Height and width."""
+    max_sequence_length: int = 16
+    """T5 tokens, padding included (FLUX sees the padding, so it belongs to the configuration)."""
+    batch_size: int = 8
+    """Images a forward pass; always this many, short batches are padded."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = execution_field("cpu")
+
+    @property
+    def denoiser_passes_per_image(self) -> int:
+        """Transformer forward passes for one image."""
+        return self.num_steps * (2 if self.true_cfg_scale > 1 else 1)
+
+
+def production_flux(model: str = "black-forest-labs/FLUX.1-dev") -> FluxGeneratorConfig:
+    """FLUX.1-dev as ReflectionFlow uses it (§4: 30 steps, guidance 3.5, 1024 px)."""
+    return FluxGeneratorConfig(
+        model=model,
+        num_steps=30,
+        guidance=3.5,
+        true_cfg_scale=1.0,
+        size_px=1024,
+        max_sequence_length=512,
+        batch_size=1,
+        dtype="bfloat16",
+        device="cuda",
+    )
+
+
+class FluxGenerator:
+    """Draws images in micro-batches of one fixed shape, so that an image depends on (prompt, seed, config) alone."""
+
+    def __init__(self, config: FluxGeneratorConfig) -> None:
+        """Loads the pipeline. MissingWeightsError where the model is not on this machine."""
+        import torch
+        from diffusers import FluxPipeline
+
+        from inference.model_store import resolve_model
+
+        if config.batch_size < 1 or config.num_steps < 1:
+            raise InputError(
+                f"batch_size {config.batch_size}, num_steps {config.num_steps}", expected="both at least 1"
+            )
+        self.config = config
+        # The dtype is always named: without it, text encoders come in the file's type, the transformer in float32.
+        self.pipeline = FluxPipeline.from_pretrained(
+            resolve_model(config.model), torch_dtype=getattr(torch, config.dtype)
+        )
+        self.pipeline.to(config.device)
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
+        """One image uint8 (H, W, 3) for each (prompt, seed). Each distinct prompt's text is encoded once a call."""
+        if len(prompts) != len(seeds):
+            raise InputError(f"{len(prompts)} prompts but {len(seeds)} seeds", expected="one seed for each prompt")
+        texts = {text: self._encode(text) for text in dict.fromkeys(prompts)}
+        negative = self._encode("") if self.config.true_cfg_scale > 1 else None
+        size = self.config.batch_size
+        images: list[np.ndarray] = []
+        for start in range(0, len(prompts), size):
+            batch, batch_seeds = list(prompts[start : start + size]), list(seeds[start : start + size])
+            missing = size - len(batch)
+            drawn = self._draw(
+                [texts[text] for text in batch + batch[-1:] * missing],
+                batch_seeds + batch_seeds[-1:] * missing,
+                negative,
+            )
+            images.extend(drawn[: len(batch)])
+        return images
+
+    def _encode(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """T5 states (1, max_sequence_length, d) and CLIP's pooled vector (1, d), one prompt at a time."""
+        import torch
+
+        with torch.no_grad():
+            embeds, pooled, _ = self.pipeline.encode_prompt(
+                prompt=text, prompt_2=None, max_sequence_length=self.config.max_sequence_length
+            )
+        return embeds, pooled
+
+    def _draw(
+        self,
+        texts: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        seeds: Sequence[int],
+        negative: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> list[np.ndarray]:
+        import torch
+
+        config = self.config
+        guided = {}
+        if negative is not None:
+            guided = {
+                "true_cfg_scale": config.true_cfg_scale,
+                "negative_prompt_embeds": negative[0].expand(len(texts), -1, -1),
+                "negative_pooled_prompt_embeds": negative[1].expand(len(texts), -1),
+            }
+        output = self.pipeline(
+            prompt_embeds=torch.cat([embeds for embeds, _ in texts]),
+            pooled_prompt_embeds=torch.cat([pooled for _, pooled in texts]),
+            num_inference_steps=config.num_steps,
+            guidance_scale=config.guidance,
+            height=config.size_px,
+            width=config.size_px,
+            max_sequence_length=config.max_sequence_length,
+            # Noise is drawn on the CPU, one generator an image: the same on every device and in every batch.
+            generator=[torch.Generator("cpu").manual_seed(seed % 2**63) for seed in seeds],
+            output_type="np",
+            **guided,
+        )
+        return list((output.images * 255).round().astype(np.uint8))
