@@ -1,0 +1,1 @@
+"""Where prompts come from: vocabularies, rule composition, benchmark overlap, prompt files, brainstorming."""

@@ -1,0 +1,145 @@
+"""Prompt files of users become prompt rows: streamed, every row checked, every bad one named or kept as a rejection."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.prompts.checked_json import BadValue, check_choice, check_text, quote, safe_text
+from pipelines.prompts.clauses import KnownWords, parse_exclude, parse_include
+from pipelines.prompts.prompt_files import RawRow, check_prompt_file, raw_rows
+from pipelines.prompts.prompt_ids import ID_FORM, PromptIds
+from schemas.errors import InputError
+from schemas.records import PromptRecord, PromptRow, Reason, Rejection, Subset, Tag
+
+INTAKE = "intake"  # the stage that rejections of bad input name
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that makes no prompt. `text` is what can safely be shown of it; `line` of a Parquet file is the row."""
+
+    prompt_id: str
+    line: int
+    problem: str
+    field: str | None = None
+    expected: str | None = None
+    text: str = ""
+
+    def as_rejection(self, subset: str) -> PromptRow:
+        """The row that stands for it in a run, so that no row of the input is unaccounted for."""
+        field = f" ({self.field})" if self.field else ""
+        expected = f"; expected {self.expected}" if self.expected else ""
+        detail = f"line {self.line}{field}: {self.problem}{expected}"
+        record = PromptRecord(self.prompt_id, self.text, subset)
+        return PromptRow(record, rejection=Rejection(INTAKE, Reason.BAD_INPUT_ROW.value, safe_text(detail, 500)))
+
+
+def _claim_id(row: RawRow, ids: PromptIds) -> str:
+    if not isinstance(row.prompt_id, str) or ID_FORM.fullmatch(row.prompt_id) is None:
+        expected = "1 to 64 characters of A-Z a-z 0-9 _ - as a string, or no id"
+        raise BadValue(f"{quote(row.prompt_id)} is no usable id", "id", expected)
+    if (first := ids.claim(row.prompt_id, row.line)) is not None:
+        raise BadValue(f"{row.prompt_id!r} is already the id of the prompt on line {first}", "id", "an id used once")
+    return row.prompt_id
+
+
+def _record(row: RawRow, prompt_id: str, subset: Subset, known: KnownWords, max_chars: int) -> PromptRecord:
+    if row.prompt is None:
+        raise BadValue("there is no prompt", "prompt", "a field prompt or text")
+    text = check_text(row.prompt, "prompt", max_chars)
+    tag = None if row.tag is None else check_choice(row.tag, "tag", [tag.value for tag in Tag])
+    include = parse_include(row.include, known)
+    exclude = parse_exclude(row.exclude, include, known)
+    if subset is Subset.RULE:
+        # Without them nothing can be checked, and the rule subset consists of what was checked.
+        for field, missing in (("tag", tag is None), ("include", not include)):
+            if missing:
+                raise BadValue(
+                    f"a prompt of subset rule has no {field}", field, f"GenEval's {field} (.jsonl, .parquet)"
+                )
+    return PromptRecord(prompt_id, text, subset.value, tag, include, exclude)
+
+
+def _checked(
+    row: RawRow, row_number: int, ids: PromptIds, subset: Subset, known: KnownWords, max_chars: int
+) -> PromptRecord | BadRow:
+    prompt_id = None
+    try:
+        if row.problem is not None:
+            raise row.problem
+        if row.prompt_id is not None:
+            prompt_id = _claim_id(row, ids)
+        else:
+            prompt_id = ids.generate(subset.value, row_number, row.line)
+        return _record(row, prompt_id, subset, known, max_chars)
+    except BadValue as bad:
+        # A bad row keeps its id where that is what was right about it.
+        prompt_id = prompt_id or ids.generate(subset.value, row_number, row.line)
+        text = safe_text(row.prompt if isinstance(row.prompt, str) else row.excerpt)
+        return BadRow(prompt_id, row.line, bad.problem, bad.field, bad.expected, text)
+
+
+def _rows(path: Path, subset: Subset, known: KnownWords, max_chars: int) -> Iterator[PromptRecord | BadRow]:
+    # Room for every character escaped as a surrogate pair, and for clauses.
+    max_line_bytes = (1 << 20) + 12 * max_chars
+    row_number = -1
+    with closing(PromptIds()) as ids:
+        for row_number, row in enumerate(raw_rows(path, max_line_bytes)):
+            yield _checked(row, row_number, ids, subset, known, max_chars)
+    if row_number < 0:
+        raise InputError("there is no prompt in the file", file=str(path), expected="one prompt or more")
+
+
+def iterate_prompts(
+    path: str | Path,
+    subset: str,
+    *,
+    known_classes: frozenset[str] | None = None,
+    known_colors: frozenset[str] | None = None,
+    max_chars: int = 2000,
+) -> Iterator[PromptRecord | BadRow]:
+    """Every row of a prompt file as a prompt, or as what is wrong with it; one row in memory at a time.
+
+    `.txt` holds a prompt a line; `.jsonl` and `.parquet` have `prompt` (or `text`) and optionally `id`, `tag`,
+    `include`, `exclude` in GenEval's form (GenEval's own metadata file is one). Blank lines are skipped. Rows without
+    an id get `<subset>-<row number>`. Raises InputError at the call for a file that cannot be a prompt file, and while
+    reading for one without a single row.
+    """
+    path = Path(path)
+    try:
+        subset = Subset(subset)
+    except ValueError:
+        expected = ", ".join(item.value for item in Subset)
+        raise InputError(f"unknown subset {quote(subset)}", field="subset", expected=expected) from None
+    check_prompt_file(path)
+    return _rows(path, subset, KnownWords(known_classes, known_colors), max_chars)
+
+
+def _or_raise(
+    rows: Iterator[PromptRecord | BadRow], path: str, subset: str, skip_bad_rows: bool
+) -> Iterator[PromptRow]:
+    for row in rows:
+        if isinstance(row, PromptRecord):
+            yield PromptRow(row)
+        elif skip_bad_rows:
+            yield row.as_rejection(subset)
+        else:
+            raise InputError(row.problem, file=path, line=row.line, field=row.field, expected=row.expected)
+
+
+def read_prompts(
+    path: str | Path,
+    subset: str,
+    known_classes: frozenset[str] | None = None,
+    max_chars: int = 2000,
+    skip_bad_rows: bool = False,
+    known_colors: frozenset[str] | None = None,
+) -> Iterator[PromptRow]:
+    """The rows a run starts from, streamed from a prompt file (see `iterate_prompts`).
+
+    The first bad row raises InputError with file, line, field and what was expected; with `skip_bad_rows` it becomes a
+    row rejected as `Reason.BAD_INPUT_ROW`.
+    """
+    rows = iterate_prompts(path, subset, known_classes=known_classes, known_colors=known_colors, max_chars=max_chars)
+    return _or_raise(rows, str(path), str(subset), skip_bad_rows)
