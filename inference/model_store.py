@@ -7,6 +7,7 @@ A name is a folder of this project's model zoo ("micro/flux"), a local path, or 
 import functools
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,11 @@ _SAMPLE_BYTES = 2**20
 
 @dataclass(frozen=True)
 class HubModel:
-    """What a person needs to know before fetching a model."""
+    """What a person needs to know before fetching a model. source: of a model that is not fetched by its hub id."""
 
     size: str
     licence: str
+    source: str | None = None
 
 
 KNOWN_MODELS: dict[str, HubModel] = {
@@ -31,6 +33,20 @@ KNOWN_MODELS: dict[str, HubModel] = {
     "black-forest-labs/FLUX.1-schnell": HubModel("34 GB", "Apache-2.0"),
     "IDEA-Research/grounding-dino-tiny": HubModel("0.7 GB", "Apache-2.0"),
     "IDEA-Research/grounding-dino-base": HubModel("0.9 GB", "Apache-2.0"),
+    "groundingdino_swint_ogc.pth": HubModel(
+        "0.7 GB",
+        "Apache-2.0",
+        "https://github.com/IDEA-Research/GroundingDINO/releases/download/v0.1.0-alpha/groundingdino_swint_ogc.pth",
+    ),
+    "groundingdino_swinb_cogcoor.pth": HubModel(
+        "0.9 GB",
+        "Apache-2.0",
+        "https://github.com/IDEA-Research/GroundingDINO/releases/download/v0.1.0-alpha2/groundingdino_swinb_cogcoor.pth",
+    ),
+    "google-bert/bert-base-uncased": HubModel("0.4 GB, of which config and tokenizer are used", "Apache-2.0"),
+    "sam_vit_h_4b8939.pth": HubModel(
+        "2.6 GB", "Apache-2.0", "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth"
+    ),
     "openai/clip-vit-large-patch14": HubModel("1.7 GB", "MIT"),
 }
 
@@ -51,12 +67,27 @@ def resolve_model(name: str) -> Path:
     cached = _hub_snapshot(name)
     if cached is not None:
         return cached
-    known = KNOWN_MODELS.get(name)
+    known = KNOWN_MODELS.get(path.name if name.endswith((".pth", ".safetensors")) else name)
     about = f" ({known.size}; licence: {known.licence})" if known else ""
-    raise MissingWeightsError(
-        f"no weights for {name!r}{about}",
-        expected=f"a local folder, or a model in the hub cache: `hf download {name}` (HF_TOKEN for gated ones)",
-    )
+    how = f"a local folder, or a model in the hub cache: `hf download {name}` (HF_TOKEN for gated ones)"
+    if known and known.source:
+        how = f"the file at this path (absolute for a cluster): `curl -LO {known.source}`"
+    raise MissingWeightsError(f"no weights for {name!r}{about}", expected=how)
+
+
+def require_models(names: Iterable[str]) -> None:
+    """One MissingWeightsError that names every model that is not on this machine, so that all are fetched at once."""
+    missing: list[MissingWeightsError] = []
+    for name in names:
+        try:
+            resolve_model(name)
+        except MissingWeightsError as error:
+            missing.append(error)
+    if len(missing) == 1:
+        raise missing[0]
+    if missing:
+        lines = [f"{error.problem}\n    expected: {error.expected}" for error in missing]
+        raise MissingWeightsError(f"{len(missing)} models are not here:\n  " + "\n  ".join(lines))
 
 
 def _hub_snapshot(name: str) -> Path | None:

@@ -1,22 +1,53 @@
-"""What a run will make and cost, from stated figures, or from what its own units have shown."""
+"""What a run will make, take and cost: from stated figures, or from what a run's own units have shown."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
+from pipelines import stated_figures as stated
 from pipelines.jobs import DatasetConfig
 from pipelines.run_folder import RunFolder
+from pipelines.runtime.runtime import Schedule
+from pipelines.stated_figures import GIB, GPUS, Gpu
+from schemas.arrow import record_from_dict
+from schemas.errors import InputError
 
-PNG_BYTES_PER_PIXEL = {"micro": 1.6, "flux": 1.4}
-SECONDS_PER_ITEM = {
-    # Two cores of a 2023 server CPU without AMX: the demo's own statistics.
-    "micro": {"generate_candidates": 0.05, "ground_objects": 0.05, "select_pairs": 0.0002},
-}
+GpuType = Literal["h100", "h200", "a100-80gb", "l40s", "rtx4090"]
 ITEMS = {"generate_candidates": "images", "ground_objects": "images", "select_pairs": "prompts"}
+CPU_SECONDS = {"generate_candidates": 0.05, "ground_objects": 0.05, "select_pairs": 0.0002}
+CPU_SOURCE = "stated: the micro models on two cores of a server CPU without AMX"
+WORTHWHILE_LOSS = 0.05
+"""Whole GPUs are given to stages for good when that idles no more of the cluster than this."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The machines a plan is for."""
+
+    gpus: int = 8
+    """GPUs of the whole cluster."""
+    gpu_type: GpuType = "h100"
+    """What they are."""
+    gpus_per_node: int = 8
+    """GPUs of one machine."""
+    gpu_hour_cost: float | None = None
+    """US dollars an hour of one GPU; without it, an assumed price."""
+
+    @property
+    def gpu(self) -> Gpu:
+        """Its figures."""
+        return GPUS[self.gpu_type]
+
+    @property
+    def hour_cost(self) -> float:
+        """US dollars an hour of one GPU."""
+        return self.gpu.hour_cost if self.gpu_hour_cost is None else self.gpu_hour_cost
 
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """One stage. source: "stated", or "measured" when the run's own statistics were used."""
+    """One stage on one worker. source: "stated", "derived" or "measured", and of what. memory_gib: peak on its GPU."""
 
     name: str
     item: str
@@ -24,53 +55,217 @@ class StageEstimate:
     seconds_per_item: float
     seconds: float
     source: str
+    memory_gib: float = 0.0
+    memory_source: str = ""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How GPUs are shared out. workers: by stage; gpus: of the cluster, each worker's. flags: that ask `run` for it."""
+
+    schedule: Schedule
+    why: str
+    workers: dict[str, int]
+    gpus: dict[str, float]
+    hours: float
+    flags: str
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The whole run, on one worker."""
+    """The whole run. `seconds`: on one worker a stage, one stage after the other."""
 
     subsets: tuple[str, ...]
     num_prompts: int
     num_units: int
+    num_pairs: int
     stages: tuple[StageEstimate, ...]
     seconds: float
-    storage_bytes: float
+    block_bytes: float
+    shard_bytes: float
+    cluster: Cluster | None = None
+    placement: Placement | None = None
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of the whole cluster, while the run lasts."""
+        return self.placement.hours * self.cluster.gpus if self.placement and self.cluster else 0.0
+
+    @property
+    def cost(self) -> float:
+        """US dollars."""
+        return self.gpu_hours * self.cluster.hour_cost if self.cluster else 0.0
 
 
-def estimate(config: DatasetConfig, preset: str, run: str | None = None) -> Estimate:
-    """Work out a plan. `run` names a folder whose statistics replace the stated seconds."""
-    measured = measured_seconds_per_item(RunFolder.open(run), config) if run else {}
-    stages: dict[str, StageEstimate] = {}
-    images = config.num_prompts * config.generate.candidates_per_prompt * len(config.subsets)
+def estimate(config: DatasetConfig, cluster: Cluster | None = None, run: str | None = None) -> Estimate:
+    """Work out a plan. cluster: for models on GPUs, not used for those on the CPU. run: a folder whose statistics
+    replace the stated seconds. InputError for a GPU that a model does not fit, even alone."""
+    on_gpu = config.generate.generator.device != "cpu"
+    cluster = (cluster or Cluster()) if on_gpu else None
+    if cluster is not None and cluster.gpus < 1:
+        raise InputError(f"{cluster.gpus} GPUs", field="--gpus", expected="at least 1")
+    measured = measured_rates(RunFolder.open(run), config) if run else {}
     num_prompts = config.num_prompts * len(config.subsets)
+    images = num_prompts * config.generate.candidates_per_prompt
+    stages: dict[str, StageEstimate] = {}
     for links in config.links().values():
         for link in links:
             name = link.stage.name
-            item = ITEMS[name]
-            count = images if item == "images" else num_prompts
-            each = measured.get(name, SECONDS_PER_ITEM[preset][name])
-            source = "measured" if name in measured else "stated"
-            stages[name] = StageEstimate(name, item, count, each, each * count, source)
-    pixels = images * config.generate.generator.size_px**2
+            count = images if ITEMS[name] == "images" else num_prompts
+            each, source = stated_rate(config, name, cluster)
+            if name in measured:
+                each, source = measured[name], f"measured: {run}"
+            stages[name] = StageEstimate(name, ITEMS[name], count, each, each * count, source)
+    if cluster is not None:
+        memory = {"generate_candidates": generator_memory(config), "ground_objects": grounding_memory(config)}
+        for name, (gib, source) in memory.items():
+            stages[name] = replace(stages[name], memory_gib=gib, memory_source=source)
+    pixels = config.generate.generator.size_px**2
+    pairs = round(num_prompts * stated.KEPT_SHARE * config.select.pairs_per_prompt)
     return Estimate(
         subsets=config.subsets,
         num_prompts=num_prompts,
         num_units=len(config.subsets) * -(-config.num_prompts // config.unit_size),
+        num_pairs=pairs,
         stages=tuple(stages.values()),
         seconds=sum(stage.seconds for stage in stages.values()),
-        storage_bytes=pixels * PNG_BYTES_PER_PIXEL[preset],
+        block_bytes=images * pixels * stated.PNG_BYTES_PER_PIXEL,
+        shard_bytes=2 * pairs * pixels * stated.JPEG_BYTES_PER_PIXEL,
+        cluster=cluster,
+        placement=place(tuple(stages.values()), cluster) if cluster else None,
     )
 
 
-def measured_seconds_per_item(folder: RunFolder, config: DatasetConfig) -> dict[str, float]:
-    """Seconds per image or prompt of every stage that has run, from the run's statistics (median over units)."""
+def stated_rate(config: DatasetConfig, stage: str, cluster: Cluster | None) -> tuple[float, str]:
+    """(seconds an item of one worker, where that comes from)."""
+    if cluster is None:
+        return CPU_SECONDS[stage], CPU_SOURCE
+    generator = config.generate.generator
+    if stage == "generate_candidates":
+        share = stated.flux_pass_tflop(generator.size_px, generator.max_sequence_length) / stated.FLUX_PASS_TFLOP
+        passes = generator.denoiser_passes_per_image * cluster.gpu.pass_seconds * share
+        extra = stated.OFFLOAD_SECONDS[generator.offload] / generator.batch_size + stated.PNG_SECONDS
+        slower = stated.QUANTIZATION_SLOWDOWN[generator.quantization]
+        how = f"{generator.denoiser_passes_per_image} passes" + (
+            f" x {slower:.2f} for {generator.quantization}" if slower > 1 else ""
+        )
+        how += f" + {extra:.2f} s PNG" + (" and offload" if generator.offload != "none" else "")
+        return passes * slower + extra, f"{cluster.gpu.pass_source}; here {how}"
+    if stage == "ground_objects":
+        return stated.GROUNDING_SECONDS, "stated: GroundingDINO-T 8.37 images/s and SAM ViT-H 0.15 s, both on an A100"
+    return CPU_SECONDS[stage], CPU_SOURCE
+
+
+def measured_rates(folder: RunFolder, config: DatasetConfig) -> dict[str, float]:
+    """Seconds per image or prompt of every stage that has run (median over units), from the run's statistics; of
+    generation, scaled by arithmetic where sizes or steps differ from `config`'s."""
+    ran = record_from_dict(DatasetConfig, folder.info.config)
     per_unit: dict[str, list[float]] = {}
     for name in folder.storage.names("stats"):
         for entry in json.loads(folder.storage.read(f"stats/{name}")):
             per_unit.setdefault(entry["stage"], []).append(entry["seconds"])
-    measured: dict[str, float] = {}
+    rates: dict[str, float] = {}
     for stage, seconds in per_unit.items():
-        items = config.unit_size * (config.generate.candidates_per_prompt if ITEMS.get(stage) == "images" else 1)
-        measured[stage] = sorted(seconds)[len(seconds) // 2] / items
-    return measured
+        items = ran.unit_size * (ran.generate.candidates_per_prompt if ITEMS.get(stage) == "images" else 1)
+        rates[stage] = sorted(seconds)[len(seconds) // 2] / items
+    if "generate_candidates" in rates:
+        rates["generate_candidates"] *= _generation_tflop(config) / _generation_tflop(ran)
+    return rates
+
+
+def _generation_tflop(config: DatasetConfig) -> float:
+    generator = config.generate.generator
+    tflop = stated.flux_pass_tflop(generator.size_px, generator.max_sequence_length)
+    return generator.denoiser_passes_per_image * tflop
+
+
+def generator_memory(config: DatasetConfig) -> tuple[float, str]:
+    """(GiB on a GPU at its peak, how that comes about) of the FLUX pipeline."""
+    generator = config.generate.generator
+    full = 4 if generator.dtype == "float32" else 2
+    transformer = stated.FLUX_TRANSFORMER * (full if generator.quantization == "none" else 1)
+    t5 = stated.FLUX_T5 * (1 if generator.quantization == "int8" else full)
+    others = (stated.FLUX_CLIP + stated.FLUX_VAE) * full
+    resident = {
+        "none": transformer + t5 + others,
+        "model": max(transformer, t5),
+        "sequential": 2 * 2**30,  # a few layers at a time
+    }[generator.offload]
+    working = stated.FLUX_WORKING_GIB * generator.batch_size * (generator.size_px / 1024) ** 2
+    return (
+        resident / GIB + working + stated.CUDA_CONTEXT_GIB,
+        f"derived: {resident / GIB:.1f} weights ({generator.dtype}, quantization {generator.quantization}, offload "
+        f"{generator.offload}) + {working:.1f} at work (stated) + {stated.CUDA_CONTEXT_GIB} CUDA",
+    )
+
+
+def grounding_memory(config: DatasetConfig) -> tuple[float, str]:
+    """(GiB on a GPU at its peak, how that comes about) of GroundingDINO and SAM, whose peaks do not coincide."""
+    ground = config.ground.grounded_sam
+    weights = (stated.GROUNDING_DINO_SWIN_T + stated.SAM_VIT_H) * 4 / GIB
+    detecting = stated.DINO_WORKING_GIB * ground.detector.batch_size
+    segmenting = stated.SAM_WORKING_GIB * ground.segmenter.image_batch
+    return (
+        weights + max(detecting, segmenting) + stated.CUDA_CONTEXT_GIB,
+        f"derived: {weights:.1f} weights (float32) + {max(detecting, segmenting):.1f} at work (larger of two) "
+        f"+ {stated.CUDA_CONTEXT_GIB} CUDA",
+    )
+
+
+def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
+    """Which schedule, and how many GPUs each stage gets so that none starves."""
+    by_name = {stage.name: stage for stage in stages}
+    flux, ground = by_name["generate_candidates"], by_name["ground_objects"]
+    available, n = cluster.gpu.memory_gib, cluster.gpus
+    for stage in (flux, ground):
+        if stage.memory_gib > available:
+            raise InputError(
+                f"{stage.name} takes {stage.memory_gib:.1f} GiB, a {cluster.gpu_type} has {available:.1f}",
+                field="--gpu-type",
+                expected="a larger GPU, or `--preset flux-24gb` (fp8 weights, models offloaded)",
+            )
+    together = flux.memory_gib + ground.memory_gib
+    one_after_the_other = (flux.seconds + ground.seconds) / n / 3600
+    need = f"both together take {together:.1f} of {available:.1f} GiB"
+    if together <= available:
+        return Placement(
+            "streaming",
+            f"{need}: every GPU holds one worker of each, and the first shard is there early",
+            {flux.name: n, ground.name: n},
+            {flux.name: 0.75, ground.name: 0.25},
+            one_after_the_other,
+            _flags("streaming", (flux.name, n, 0.75), (ground.name, n, 0.25), n),
+        )
+    grounding_gpus = max(1, round(n * ground.seconds / (flux.seconds + ground.seconds)))
+    if n > grounding_gpus:
+        divided = max(flux.seconds / (n - grounding_gpus), ground.seconds / grounding_gpus) / 3600
+        loss = 1 - one_after_the_other / divided
+        if loss <= WORTHWHILE_LOSS:
+            return Placement(
+                "streaming",
+                f"{need}, so {grounding_gpus} of {n} GPUs check while the others draw; {loss:.0%} of the time idles",
+                {flux.name: n - grounding_gpus, ground.name: grounding_gpus},
+                {flux.name: 1.0, ground.name: 1.0},
+                divided,
+                _flags("streaming", (flux.name, n - grounding_gpus, 1.0), (ground.name, grounding_gpus, 1.0), n),
+            )
+        why = f"{need}, and GPUs of their own for checking would idle {loss:.0%} of the time"
+    else:
+        why = f"{need}, and there is one GPU"
+    return Placement(
+        "staged",
+        f"{why}: every stage has all GPUs in turn",
+        {flux.name: n, ground.name: n},
+        {flux.name: 1.0, ground.name: 1.0},
+        one_after_the_other,
+        _flags("staged", (flux.name, n, 1.0), (ground.name, n, 1.0), n),
+    )
+
+
+def _flags(schedule: str, flux: tuple[str, int, float], ground: tuple[str, int, float], gpus: int) -> str:
+    flags = f"--schedule {schedule}"
+    if gpus == 1:
+        return flags
+    for prefix, (_, count, share) in (("generate", flux), ("ground", ground)):
+        flags += f" --{prefix}.workers.count {count} --{prefix}.workers.gpus {share:g}"
+    return f"--runtime ray {flags}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -34,6 +35,12 @@ class FluxGeneratorConfig:
     batch_size: int = 8
     """Images a forward pass; always this many, short batches are padded."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantization: Literal["none", "fp8", "int8"] = "none"
+    """How the transformer's weights are kept: fp8 is cast to `dtype` layer by layer (diffusers alone, half the memory);
+    int8 also the T5's, through bitsandbytes on a CUDA device. Changes images slightly."""
+    offload: Literal["none", "model", "sequential"] = execution_field("none")
+    """What waits in main memory while it is not used: whole models (T5, then transformer, then VAE), or single layers
+    (least memory, many times slower). Changes no image."""
     device: str = execution_field("cpu")
 
     @property
@@ -73,10 +80,13 @@ class FluxGenerator:
             )
         self.config = config
         # The dtype is always named: without it, text encoders come in the file's type, the transformer in float32.
+        dtype = getattr(torch, config.dtype)
         self.pipeline = FluxPipeline.from_pretrained(
-            resolve_model(config.model), torch_dtype=getattr(torch, config.dtype)
+            resolve_model(config.model), torch_dtype=dtype, quantization_config=_quantization(config)
         )
-        self.pipeline.to(config.device)
+        if config.quantization == "fp8":
+            self.pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
+        _place(self.pipeline, config)
         self.pipeline.set_progress_bar_config(disable=True)
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
@@ -138,3 +148,35 @@ class FluxGenerator:
             **guided,
         )
         return list((output.images * 255).round().astype(np.uint8))
+
+
+def _quantization(config: FluxGeneratorConfig) -> Any:
+    """diffusers' configuration for weights that are quantised while they are read. InputError where that cannot be."""
+    if config.offload != "none" and config.device == "cpu":
+        raise InputError(f"offload {config.offload!r} on the CPU", field="offload", expected="none, or a CUDA device")
+    if config.quantization != "none" and config.offload == "sequential":
+        raise InputError("quantised weights cannot be offloaded layer by layer", field="offload", expected="model")
+    if config.quantization != "int8":
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(
+            "quantization 'int8' needs bitsandbytes, which is not installed",
+            field="quantization",
+            expected="`pip install bitsandbytes`, or fp8, which needs nothing more",
+        )
+    from diffusers.quantizers import PipelineQuantizationConfig
+
+    return PipelineQuantizationConfig(
+        quant_backend="bitsandbytes_8bit",
+        quant_kwargs={"load_in_8bit": True},
+        components_to_quantize=["transformer", "text_encoder_2"],
+    )
+
+
+def _place(pipeline: Any, config: FluxGeneratorConfig) -> None:
+    if config.offload == "model":
+        pipeline.enable_model_cpu_offload(device=config.device)
+    elif config.offload == "sequential":
+        pipeline.enable_sequential_cpu_offload(device=config.device)
+    else:
+        pipeline.to(config.device)

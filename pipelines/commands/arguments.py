@@ -19,7 +19,7 @@ from pipelines.run_folder import RunFolder
 from pipelines.upkeep import check_models
 from schemas.arrow import record_from_dict
 from schemas.configuration import model_names
-from schemas.errors import InputError
+from schemas.errors import InputError, StorageError
 from schemas.records import Outcome
 from schemas.storage import LocalStorage
 
@@ -136,8 +136,11 @@ def log_to(folder: RunFolder) -> None:
     handlers[0].setLevel(logging.WARNING)
     if isinstance(folder.storage, LocalStorage):
         logs = Path(folder.storage.root) / "logs"
-        logs.mkdir(exist_ok=True)
-        handlers.append(logging.FileHandler(logs / "run.log"))
+        try:
+            logs.mkdir(exist_ok=True)
+            handlers.append(logging.FileHandler(logs / "run.log"))
+        except OSError as error:
+            raise StorageError(f"{logs}: {error.strerror}; make it writable, then `resume`") from error
     for handler in handlers:
         handler.setFormatter(formatter)
         root.addHandler(handler)

@@ -6,40 +6,47 @@ from typing import Annotated
 
 import tyro
 
-from pipelines.commands.arguments import digests_of, parse, print_json
-from pipelines.estimate import Estimate, estimate
+from inference.model_store import require_models
+from pipelines.commands.arguments import parse, print_json
+from pipelines.driver import RunOptions
+from pipelines.estimate import Cluster, Estimate, estimate
 from pipelines.jobs import DatasetConfig
 from pipelines.presets import load_preset
 from pipelines.runtime.progress import format_seconds
+from schemas.configuration import model_names
 from schemas.errors import MissingWeightsError
 
 
 @dataclass(frozen=True)
 class PlanArgs:
-    """Say what a run will make: images, time, storage. Nothing is written."""
+    """Say what a run will make: images, time, memory, storage, cost. Nothing is written."""
 
     run: str | None = None
     """A run that has begun: its measured rates replace the stated ones."""
     preset: str = "micro"
-    """Which models and sizes: micro."""
+    """Which models and sizes: micro, flux, flux-24gb."""
+    cluster: Annotated[Cluster, tyro.conf.arg(name="")] = field(default_factory=Cluster)
     dataset: Annotated[DatasetConfig, tyro.conf.arg(name="")] = field(default_factory=DatasetConfig)
+    options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
     json: bool = False
     """Print one JSON object."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """0; 2 when the run could not start (missing weights, bad prompts)."""
+    """0; 2 when the run could not start (missing weights, a GPU too small)."""
     from pipelines.commands.run import preset_of
 
-    preset = preset_of(argv)
-    default = PlanArgs(preset=preset, dataset=load_preset(preset))
+    name = preset_of(argv)
+    preset = load_preset(name)
+    cluster = Cluster(gpus=1, gpu_type="rtx4090") if name == "flux-24gb" else Cluster()
+    default = PlanArgs(preset=name, cluster=cluster, dataset=preset.dataset, options=preset.options)
     arguments = parse(PlanArgs, argv, "plan", default)
-    plan = estimate(arguments.dataset, preset, arguments.run)
+    plan = estimate(arguments.dataset, arguments.cluster, arguments.run)
     missing = _missing(arguments.dataset)
     if arguments.json:
-        print_json({**asdict(plan), "missing_weights": missing})
+        print_json({**plan_json(plan), "preset": name, "missing_weights": missing})
     else:
-        _print(plan)
+        print_plan(plan)
         if missing:
             print(f"before it can start: {missing}")
     return 2 if missing else 0
@@ -47,19 +54,59 @@ def main(argv: Sequence[str]) -> int:
 
 def _missing(config: DatasetConfig) -> str | None:
     try:
-        digests_of(config)
+        require_models(model_names(config))
     except MissingWeightsError as error:
         return str(error)
     return None
 
 
-def _print(plan: Estimate) -> None:
-    print(f"{plan.num_prompts} prompts in {plan.num_units} units, subsets {', '.join(plan.subsets)}")
+def plan_json(plan: Estimate) -> dict[str, object]:
+    """A plan as one JSON object."""
+    return {**asdict(plan), "gpu_hours": plan.gpu_hours, "cost": plan.cost}
+
+
+def print_plan(plan: Estimate) -> None:
+    """A plan for people. Every figure that was not measured says where it comes from."""
+    print(f"{plan.num_prompts:,} prompts in {plan.num_units:,} units, subsets {', '.join(plan.subsets)}")
+    print(f"  {'stage':<20} {'items':>16} {'each':>10} {'one worker':>12}  figure")
     for stage in plan.stages:
-        print(
-            f"  {stage.name:<22} {stage.num_items:>9,} {stage.item}  {stage.seconds_per_item * 1000:8.1f} ms each "
-            f"({stage.source})  {format_seconds(stage.seconds)}"
+        items = f"{stage.num_items:,} {stage.item}"
+        each = (
+            f"{stage.seconds_per_item:.2f} s"
+            if stage.seconds_per_item >= 1
+            else f"{stage.seconds_per_item * 1e3:.1f} ms"
         )
-    print(
-        f"  about {format_seconds(plan.seconds)} on one worker, {plan.storage_bytes / 1e6:,.0f} MB of blocks and shards"
+        print(f"  {stage.name:<20} {items:>16} {each:>10} {format_seconds(stage.seconds):>12}  {stage.source}")
+    storage = f"{_bytes(plan.block_bytes)} of blocks, {_bytes(plan.shard_bytes)} of shards"
+    if plan.cluster is None or plan.placement is None:
+        print(f"  about {format_seconds(plan.seconds)} on one worker, {storage}")
+        return
+    cluster, placement = plan.cluster, plan.placement
+    print(f"  {'memory of a worker':<20} {'GiB':>16}")
+    for stage in plan.stages:
+        if stage.memory_gib:
+            print(f"  {stage.name:<20} {stage.memory_gib:>16.1f}  {stage.memory_source}")
+    nodes = -(-cluster.gpus // cluster.gpus_per_node)
+    used = sum(
+        s.memory_gib for s in plan.stages if placement.schedule == "streaming" or s.name == "generate_candidates"
     )
+    per_node = min(cluster.gpus, cluster.gpus_per_node)
+    print(
+        f"{cluster.gpus} x {cluster.gpu_type} ({cluster.gpu.memory_gib:.1f} GiB each) on {nodes} node"
+        f"{'s' if nodes > 1 else ''}: {placement.schedule}\n"
+        f"  {placement.why}\n"
+        f"  GPUs: "
+        + ", ".join(f"{count} x {placement.gpus[name]:g} {name}" for name, count in placement.workers.items())
+        + f"; a node of {per_node} uses up to {min(used, cluster.gpu.memory_gib) * per_node:.0f} GiB of GPU memory\n"
+        f"  flags: {placement.flags}"
+    )
+    price = "given" if cluster.gpu_hour_cost is not None else "assumed"
+    print(
+        f"  {format_seconds(placement.hours * 3600)} (derived; loading models not counted), "
+        f"{plan.gpu_hours:,.1f} GPU hours, ${plan.cost:,.0f} at ${cluster.hour_cost:.2f} an hour ({price})\n"
+        f"  {storage}, about {plan.num_pairs:,} pairs (assumed: two prompts in five are of middling difficulty)"
+    )
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from inference.model_store import require_models
 from pipelines.commands.arguments import Finish, RunDir, digests_of, open_run, parse, shared_uri, work
 from pipelines.driver import RunOptions
 from pipelines.intake import lay_out, take_in
@@ -17,6 +18,7 @@ from pipelines.jobs import DatasetConfig
 from pipelines.presets import PRESETS, load_preset
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, root_key
 from pipelines.upkeep import copy_valid_blocks, differing_configs
+from schemas.configuration import model_names
 from schemas.errors import ForeignRunError, InputError
 from schemas.storage import open_storage
 
@@ -27,7 +29,7 @@ class RunArgs:
 
     run: RunDir
     preset: str = "micro"
-    """Which models and sizes: micro."""
+    """Which models and sizes: micro, flux, flux-24gb."""
     fork: str | None = None
     """Start another run in this new folder with what of --run is still valid (hard links)."""
     dataset: Annotated[DatasetConfig, tyro.conf.arg(name="")] = field(default_factory=DatasetConfig)
@@ -46,8 +48,9 @@ def main(argv: Sequence[str]) -> int:
 
 def parse_run(argv: Sequence[str], command: str) -> RunArgs:
     """The preset is looked up first: its configuration gives every other flag its default."""
-    preset = preset_of(argv)
-    default = RunArgs(run=tyro.MISSING, preset=preset, dataset=load_preset(preset))
+    name = preset_of(argv)
+    preset = load_preset(name)
+    default = RunArgs(run=tyro.MISSING, preset=name, dataset=preset.dataset, options=preset.options)
     return parse(RunArgs, argv, command, default)
 
 
@@ -78,6 +81,7 @@ def create(uri: str, preset: str, config: DatasetConfig) -> RunFolder:
     strangers = [name for name in storage.names("") if name not in ("prompts.parquet", "lease.json", "logs")]
     if strangers or Path(uri).is_file():
         raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'})")
+    require_models(model_names(config))
     digests = digests_of(config)
     intake = take_in(config)
     info = RunInfo(

@@ -40,10 +40,12 @@ class RowFailure:
 
 
 class Breaker:
-    """Counts rows of one stage that failed alike, one after the other, over units."""
+    """What is remembered of one loaded stage over units: how many rows failed alike, one after the other, and whether
+    it had to shrink its micro-batch."""
 
     def __init__(self) -> None:
         self.kind, self.count = "", 0
+        self.shrunk = False
 
     def success(self) -> None:
         """A row came through."""
@@ -91,36 +93,36 @@ class _Execution:
         self.outage_at = min(policy.outage_rows, max(4, num_rows))
         self.failures: list[RowFailure] = []
 
-    def process(self, rows: list[PromptRow]) -> list[PromptRow]:
+    def process(self, rows: list[PromptRow], *, bisected: bool = False) -> list[PromptRow]:
         if not rows:
             return []
         try:
             done = self._attempt(rows)
             self.breaker.success()
-            return done
+            recovered = "smaller micro-batch" if self.breaker.shrunk else "fewer rows at once" if bisected else None
+            return [replace(row, recovered=recovered) for row in done] if recovered else done
         except (OutageError, StorageError):
             raise
         except Exception as error:
             if len(rows) > 1:
                 # Permanent for these rows together; bisect to the row that does it.
                 half = len(rows) // 2
-                return self.process(rows[:half]) + self.process(rows[half:])
+                return self.process(rows[:half], bisected=True) + self.process(rows[half:], bisected=True)
             return [self._quarantine(rows[0], error)]
 
     def _attempt(self, rows: list[PromptRow]) -> list[PromptRow]:
         wait = self.policy.first_wait_s
-        recovered: str | None = None
         attempt = 1
         while True:
             try:
                 done = self.stage(rows)
                 if len(done) != len(rows):
                     raise RuntimeError(f"{self.stage.name} returned {len(done)} rows for {len(rows)}")
-                return [replace(row, recovered=recovered) for row in done] if recovered else done
+                return done
             except Exception as error:
                 kind = classify(error)
                 if kind == "out_of_memory" and getattr(self.stage, "shrink", lambda: False)():
-                    recovered = "smaller micro-batch"
+                    self.breaker.shrunk = True
                     log.warning("%s: out of memory, going on with a smaller micro-batch", self.stage.name)
                     continue
                 if kind != "transient":
@@ -136,8 +138,8 @@ class _Execution:
                 attempt += 1
 
     def _quarantine(self, row: PromptRow, error: Exception) -> PromptRow:
-        message = f"{type(error).__name__}: {error}"
-        self.failures.append(RowFailure(row, message, "".join(traceback.format_exception(error))))
+        message = _printable(f"{type(error).__name__}: {error}")
+        self.failures.append(RowFailure(row, message, _printable("".join(traceback.format_exception(error)))))
         alike = self.breaker.failure(type(error).__name__)
         if alike >= self.outage_at:
             raise OutageError(
@@ -145,6 +147,11 @@ class _Execution:
                 f"  this looks like an outage, so nothing was quarantined for it; mend the cause, then `resume`"
             ) from error
         return replace(row, quarantine=Quarantine(self.stage.name, message[:2000]), cost=type(row.cost)())
+
+
+def _printable(text: str) -> str:
+    """Without lone surrogates (file names have them), which neither JSON nor Arrow can write."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def classify(error: Exception) -> str:

@@ -275,6 +275,8 @@ def connect() -> None:
     """Join RAY_ADDRESS or the submitted job's cluster; without one, start a local one with more logical CPUs than
     cores, since most of a stage's time is one core's."""
     environment = {"PYTHONPATH": _ROOT, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0")}
+    # Said explicitly, so that head, workers and later drivers agree; a cluster that is there keeps its own mode.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     address = os.environ.get("RAY_ADDRESS")
     if address:
         ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": environment})

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipelines.run_folder import RunFolder
+from pipelines.run_folder import RunFolder, quarantine_path
 from pipelines.runtime.failures import Breaker, FailurePolicy, RowFailure, execute
 from pipelines.stage import Step
 from schemas.arrow import hash_rows
@@ -145,6 +145,7 @@ class UnitWorker:
     def unload(self) -> None:
         """Let go of every loaded stage and its models."""
         self._stages.clear()
+        self._breakers.clear()
 
     def _write_quarantine(self, step: Step, unit: int, rows: Sequence[PromptRow], failure: RowFailure) -> None:
         prompt_id = failure.row.prompt.prompt_id
@@ -158,7 +159,7 @@ class UnitWorker:
             "error": failure.error,
             "traceback": failure.trace,
         }
-        self.folder.write_json(f"quarantine/{step.name}/{unit:06d}-{index:03d}.json", entry)
+        self.folder.write_json(quarantine_path(step.name, unit, index), entry)
 
 
 class StatsLog:

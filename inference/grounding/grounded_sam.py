@@ -1,0 +1,75 @@
+"""Grounded-SAM: detect by name, segment the boxes, name the colours; what `check_objects` judges."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from inference.grounding.color import PixelColorConfig, PixelColorNamer
+from inference.grounding.detector import GroundingDinoConfig, GroundingDinoDetector
+from inference.grounding.groundingdino_py import GroundingDinoPyDetector
+from inference.grounding.segmenter import SamConfig, SamSegmenter
+from inference.interfaces import ColorNamer, Detector, Segmenter
+from schemas.records import DetectedObject, PromptRecord
+
+
+@dataclass(frozen=True)
+class GroundedSamConfig:
+    """The three parts."""
+
+    detector: GroundingDinoConfig
+    segmenter: SamConfig
+    color: PixelColorConfig = field(default_factory=PixelColorConfig)
+
+
+class GroundedSam:
+    """Objects of named classes, with mask and colour, for many images at once."""
+
+    def __init__(self, detector: Detector, segmenter: Segmenter, color_namer: ColorNamer) -> None:
+        self._detector, self._segmenter, self._color_namer = detector, segmenter, color_namer
+
+    @classmethod
+    def from_config(cls, config: GroundedSamConfig) -> GroundedSam:
+        """Load all models. Raises MissingWeightsError before anything is computed."""
+        backends = {"transformers": GroundingDinoDetector, "groundingdino-py": GroundingDinoPyDetector}
+        detector = backends[config.detector.backend](config.detector)
+        return cls(detector, SamSegmenter(config.segmenter), PixelColorNamer(config.color))
+
+    def find_objects(
+        self, images: Sequence[np.ndarray], class_names: Sequence[Sequence[str]]
+    ) -> list[list[DetectedObject]]:
+        """images: uint8 (H, W, 3). class_names: what to look for in each image. Objects of each image, best first."""
+        detections = self._detector.detect(images, class_names)
+        boxes = [np.array([d.box for d in found], np.float32).reshape(-1, 4) for found in detections]
+        all_masks = self._segmenter.segment(images, boxes)
+        results = []
+        for image, found, masks in zip(images, detections, all_masks, strict=True):
+            colors = self._color_namer.name_colors(image, masks, [d.class_name for d in found])
+            results.append(
+                [
+                    DetectedObject(d.class_name, d.score, tuple(d.box), color, encode_mask(mask))
+                    for d, color, mask in zip(found, colors, masks, strict=True)
+                ]
+            )
+        return results
+
+
+def classes_to_find(prompt: PromptRecord) -> tuple[str, ...]:
+    """The classes of all clauses, each once, in order."""
+    return tuple(dict.fromkeys(clause.class_name for clause in (*prompt.include, *prompt.exclude)))
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """bool (H, W) as a 1-bit PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, format="PNG", optimize=False)
+    return buffer.getvalue()
+
+
+def decode_mask(mask_png: bytes) -> np.ndarray:
+    """What `encode_mask` wrote: bool (H, W)."""
+    return np.array(Image.open(io.BytesIO(mask_png)).convert("1"))

@@ -1,0 +1,80 @@
+"""Figures that a plan starts from, each with its source. Parameter counts are checked against the real architectures by
+`tests/pipelines/test_presets.py`; everything else is replaced by a run's own rates as soon as there are some."""
+
+from dataclasses import dataclass
+
+GIB = 2**30
+
+# Parameters of each component (built without weights and counted by a test).
+FLUX_TRANSFORMER = 11_901_408_320
+FLUX_T5 = 4_762_310_656
+FLUX_CLIP = 123_060_480
+FLUX_VAE = 83_819_683
+GROUNDING_DINO_SWIN_T = 172_249_090
+SAM_VIT_H = 641_090_608
+
+FLUX_PASS_TFLOP = 74.4
+"""One forward pass at 1024 px with 512 text tokens (published)."""
+FLUX_TOKENS = 4096 + 512
+FLUX_ATTENTION_TFLOP = 57 * 4 * FLUX_TOKENS**2 * 3072 / 1e12
+"""The part of it that grows with the square of the tokens: 57 blocks, 3072 wide, two products of n x n x d."""
+
+FLUX_WORKING_GIB = 36.166 - 31.447
+"""Peak less loaded memory at 1024 px, one image (Hugging Face, "Exploring Quantization Backends", H100)."""
+SAM_WORKING_GIB = 4 * 16 * 4096**2 * 4 / GIB
+"""An image in ViT-H: four float32 copies of a global block's 16 attention maps of 4096 x 4096 (derived)."""
+DINO_WORKING_GIB = 0.8
+"""An image at 800 px in GroundingDINO Swin-T (allowance, not measured)."""
+CUDA_CONTEXT_GIB = 0.6
+"""Of every process on a GPU (allowance)."""
+
+QUANTIZATION_SLOWDOWN = {"none": 1.0, "fp8": 13 / 12, "int8": 27 / 12}
+"""Seconds against bf16 (the same page: 13 s layer-wise fp8, 27 s bitsandbytes int8, 12 s bf16)."""
+OFFLOAD_SECONDS = {"none": 0.0, "model": 5.0, "sequential": 60.0}
+"""Seconds more an image: moving whole models (same page, 17 s against 12 s); single layers (allowance)."""
+GROUNDING_SECONDS = 1 / 8.37 + 0.15
+"""GroundingDINO-T 8.37 images/s (its paper, appendix I) and SAM ViT-H 0.15 s (segment-anything.com), both A100."""
+PNG_SECONDS = 0.35
+"""Packing one 1024 px image as PNG and unpacking it again, one core (measured with schemas/images.py)."""
+
+PNG_BYTES_PER_PIXEL = 1.5
+JPEG_BYTES_PER_PIXEL = 0.6
+"""Quality 95, no chroma subsampling (both: allowance for photographs)."""
+KEPT_SHARE = 0.4
+"""Prompts of middling difficulty, so that pairs come of them (assumption; a pilot run tells)."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One kind of GPU. bf16_tflops: dense peak of the data sheet. hour_cost: US dollars, an assumption to override."""
+
+    memory_gib: float
+    bf16_tflops: float
+    hour_cost: float
+    pass_seconds: float
+    pass_source: str
+
+
+_A100_USE = 74.4 / (15.65 / 28) / 312
+"""Share of its peak that an A100 reaches; taken for cards of which no trustworthy figure was found."""
+
+
+def _like_a100(memory_gib: float, bf16_tflops: float, hour_cost: float) -> Gpu:
+    source = f"derived: 74.4 TFLOP at {_A100_USE:.0%} of {bf16_tflops:.0f} TFLOP/s, the share an A100 reaches"
+    return Gpu(memory_gib, bf16_tflops, hour_cost, FLUX_PASS_TFLOP / (_A100_USE * bf16_tflops), source)
+
+
+GPUS: dict[str, Gpu] = {
+    "h100": Gpu(79.6, 989, 2.50, 6.7 / 28, "stated: FLUX.1-dev 1024 px, 28 steps in 6.7 s, diffusers eager, H100"),
+    "h200": Gpu(139.8, 989, 3.50, 6.7 / 28, "derived: as on an H100, which has the same arithmetic"),
+    "a100-80gb": Gpu(79.3, 312, 1.60, 15.65 / 28, "stated: FLUX.1-dev 1024 px, 28 steps in 15.65 s, bf16 eager, A100"),
+    "l40s": _like_a100(44.7, 362, 1.00),
+    "rtx4090": _like_a100(23.6, 165, 0.45),
+}
+
+
+def flux_pass_tflop(size_px: int, text_tokens: int, condition_px: int = 0) -> float:
+    """TFLOP of one forward pass: the linear part grows with the tokens, attention with their square."""
+    tokens = (size_px // 16) ** 2 + (condition_px // 16) ** 2 + text_tokens
+    share = tokens / FLUX_TOKENS
+    return (FLUX_PASS_TFLOP - FLUX_ATTENTION_TFLOP) * share + FLUX_ATTENTION_TFLOP * share**2

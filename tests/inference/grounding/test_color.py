@@ -1,0 +1,44 @@
+"""Colours by pixels."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.grounding.color import GENEVAL_COLORS, PixelColorConfig, PixelColorNamer, erode, srgb_to_lab
+from inference.grounding.presets import micro_grounded_sam
+from inference.micro.world import COLORS, SHAPES, Background, Scene, SceneObject, render
+
+
+def test_known_values_of_cielab():
+    lab = srgb_to_lab(np.array([[255, 255, 255], [0, 0, 0], [255, 0, 0], [0, 0, 255]], float))
+    expected = [[100, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20], [32.30, 79.19, -107.86]]
+    assert np.allclose(lab, expected, atol=0.05)
+
+
+def test_erosion_takes_the_rim():
+    mask = np.zeros((7, 7), bool)
+    mask[1:6, 1:6] = True
+    assert erode(mask).sum() == 9
+    assert not erode(np.ones((1, 5), bool)).any()
+
+
+@pytest.mark.parametrize("color", list(COLORS))
+def test_every_color_of_the_world_on_every_shape(color):
+    namer = PixelColorNamer(micro_grounded_sam().color)
+    scenes = [Scene(Background(), (SceneObject(shape, color, 16, 16, 9),)) for shape in SHAPES]
+    rendered = render(scenes)
+    for image, masks in zip(rendered.images, rendered.masks, strict=True):
+        assert namer.name_colors(image, masks, ["x"]) == [color]
+
+
+@given(st.sampled_from(GENEVAL_COLORS), st.integers(-12, 12))
+def test_reference_colors_are_named_in_dim_and_bright_light(reference, shift):
+    name, rgb = reference
+    image = np.clip(np.full((8, 8, 3), rgb) + shift, 0, 255).astype(np.uint8)
+    assert PixelColorNamer(PixelColorConfig()).name_colors(image, np.ones((1, 8, 8), bool), ["x"]) == [name]
+
+
+def test_an_empty_mask_has_no_color():
+    namer = PixelColorNamer(PixelColorConfig())
+    assert namer.name_colors(np.zeros((4, 4, 3), np.uint8), np.zeros((1, 4, 4), bool), ["x"]) == ["unknown"]

@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+
+from inference.micro.world import (
+    COLORS,
+    FRAME_PX,
+    MIN_GAP_PX,
+    SHAPES,
+    Background,
+    Scene,
+    SceneObject,
+    random_scene,
+    render,
+)
+
+GREY = Background("plain", (140, 140, 140), (140, 140, 140))
+
+
+def scenes(count: int, seed: int = 0) -> list[Scene]:
+    rng = np.random.default_rng(seed)
+    return [random_scene(rng) for _ in range(count)]
+
+
+@pytest.mark.parametrize("size_px", [32, 48])
+def test_boxes_are_tight_around_masks(size_px):
+    rendered = render(scenes(60), size_px)
+    for masks, boxes in zip(rendered.masks, rendered.boxes, strict=True):
+        for mask, (x0, y0, x1, y1) in zip(masks, boxes.astype(int), strict=True):
+            assert mask.any()
+            assert mask[y0:y1, x0:x1].sum() == mask.sum()
+            assert mask[y0].any()
+            assert mask[y1 - 1].any()
+            assert mask[:, x0].any()
+            assert mask[:, x1 - 1].any()
+
+
+def test_objects_stay_inside_the_frame_and_apart():
+    for scene in scenes(300):
+        for i, a in enumerate(scene.objects):
+            assert a.size / 2 <= min(a.cx, a.cy)
+            assert max(a.cx, a.cy) <= FRAME_PX - a.size / 2
+            for b in scene.objects[:i]:
+                gap = max(abs(a.cx - b.cx), abs(a.cy - b.cy)) - (a.size + b.size) / 2
+                assert gap >= MIN_GAP_PX - 1e-9
+
+
+def test_masks_of_random_scenes_do_not_touch():
+    for masks in render(scenes(200)).masks:
+        grown = np.zeros(masks.shape, bool)  # each mask with its eight neighbours
+        padded = np.pad(masks, ((0, 0), (1, 1), (1, 1)))
+        for dy in range(3):
+            for dx in range(3):
+                grown |= padded[:, dy : dy + FRAME_PX, dx : dx + FRAME_PX]
+        for i in range(len(masks)):
+            for j in range(i):
+                assert not (grown[i] & masks[j]).any()
+
+
+def test_interior_pixels_have_the_exact_colour():
+    for shape in SHAPES:
+        for color, rgb in COLORS.items():
+            rendered = render([Scene(GREY, (SceneObject(shape, color, 16.2, 15.7, 14.0),))])
+            mask = rendered.masks[0][0]
+            values = rendered.images[0][mask]
+            assert (values == rgb).all(1).sum() >= 0.4 * mask.sum(), (shape, color)
+
+
+def test_every_shape_fills_its_bounding_square():
+    for shape in SHAPES:
+        box = render([Scene(GREY, (SceneObject(shape, "red", 16, 16, 14.0),))]).boxes[0][0]
+        assert abs(box - np.array([9, 9, 23, 23])).max() <= 2, (shape, box)
+
+
+def test_shapes_differ_from_each_other_at_the_smallest_size():
+    masks = {s: render([Scene(GREY, (SceneObject(s, "red", 16, 16, 8.0),))]).masks[0][0] for s in SHAPES}
+    for a in SHAPES:
+        for b in SHAPES:
+            if a < b:
+                assert (masks[a] ^ masks[b]).sum() >= 6, (a, b)
+
+
+def test_later_objects_cover_earlier_ones():
+    back, front = SceneObject("square", "red", 16, 16, 14.0), SceneObject("circle", "blue", 16, 16, 8.0)
+    rendered = render([Scene(GREY, (back, front))])
+    assert tuple(rendered.images[0][16, 16]) == COLORS["blue"]
+    assert not (rendered.masks[0][0] & rendered.masks[0][1]).any()
+    hidden = render([Scene(GREY, (front, back))])
+    assert hidden.masks[0][0].sum() == 0
+    assert (hidden.boxes[0][0] == 0).all()
+
+
+def test_objects_may_stand_partly_or_wholly_outside():
+    partly, wholly = SceneObject("square", "red", 0, 16, 12.0), SceneObject("star", "blue", -40, 90, 12.0)
+    rendered = render([Scene(GREY, (partly, wholly))])
+    assert rendered.boxes[0][0][0] == 0
+    assert not rendered.masks[0][1].any()
+
+
+def test_a_scene_looks_the_same_in_any_batch():
+    many = scenes(30, seed=3)
+    alone = render([many[7]])
+    assert (render(many).images[7] == alone.images[0]).all()
+    assert (render(many).masks[7] == alone.masks[0]).all()
+
+
+def test_no_scenes_and_no_objects():
+    assert render([]).images.shape == (0, 32, 32, 3)
+    empty = render([Scene(Background("gradient", (100, 100, 100), (160, 160, 160)), ())])
+    assert empty.masks[0].shape == (0, 32, 32)
+    assert empty.images[0][0].mean() < empty.images[0][-1].mean()
+
+
+def test_unknown_background_is_refused():
+    with pytest.raises(ValueError, match="expected plain, gradient or horizon"):
+        render([Scene(Background("stripes"), ())])

@@ -1,0 +1,203 @@
+from dataclasses import replace
+
+import pytest
+
+from pipelines.runtime.failures import Breaker, FailurePolicy, classify, execute
+from schemas.arrow import hash_rows
+from schemas.errors import OutageError, StorageError, TransientError
+from schemas.records import Cost, PromptRecord, PromptRow, Rejection
+
+POLICY = FailurePolicy()
+
+
+def rows(count: int) -> list[PromptRow]:
+    return [PromptRow(PromptRecord(f"p{number:04d}", "a red square", "rule")) for number in range(count)]
+
+
+class Doubler:
+    """Costs one call a row. fails: prompt id -> the error it raises. errors: raised by the first calls, in turn."""
+
+    name = "doubler"
+
+    def __init__(self, fails=(), errors=(), micro_batch=8, fits=8):
+        self.fails, self.errors = dict(fails), list(errors)
+        self.micro_batch, self.fits = micro_batch, fits
+        self.calls = []
+
+    def shrink(self) -> bool:
+        self.micro_batch //= 2
+        return self.micro_batch >= 1
+
+    def __call__(self, batch):
+        self.calls.append(len(batch))
+        if self.errors:
+            raise self.errors.pop(0)
+        if self.micro_batch > self.fits:
+            raise MemoryError
+        for row in batch:
+            if row.prompt.prompt_id in self.fails:
+                raise self.fails[row.prompt.prompt_id]
+        return [replace(row, cost=Cost(verifier_calls=1)) for row in batch]
+
+
+def test_one_poison_row_in_a_thousand_is_found_in_few_calls():
+    stage = Doubler(fails={"p0613": ValueError("cannot be drawn")})
+    done, failures = execute(stage, rows(1000), POLICY)
+    assert len(stage.calls) <= 21  # 1 + 2 log2(1000)
+    assert [row.prompt.prompt_id for row in done if row.quarantine] == ["p0613"]
+    assert [row.prompt.prompt_id for row in done] == [row.prompt.prompt_id for row in rows(1000)]
+    (failure,) = failures
+    assert failure.error == "ValueError: cannot be drawn"
+    assert "raise self.fails" in failure.trace
+    assert sum(row.cost.verifier_calls for row in done) == 999
+    assert done[613].quarantine.stage == "doubler"
+
+
+def test_rows_that_were_done_in_another_batch_are_marked():
+    done, _ = execute(Doubler(fails={"p0002": ValueError()}), rows(4), POLICY)
+    assert [row.recovered for row in done] == ["fewer rows at once"] * 2 + [None, "fewer rows at once"]
+    done, _ = execute(Doubler(), rows(4), POLICY)
+    assert [row.recovered for row in done] == [None] * 4
+
+
+def test_several_poison_rows_among_good_ones_are_all_quarantined():
+    poison = {f"p{number:04d}": ValueError() for number in range(0, 100, 10)}
+    done, failures = execute(Doubler(fails=poison), rows(100), POLICY)
+    assert {row.prompt.prompt_id for row in done if row.quarantine} == set(poison)
+    assert len(failures) == 10
+
+
+def test_a_transient_failure_is_tried_again_with_growing_waits():
+    waits = []
+    stage = Doubler(errors=[TransientError("503"), TimeoutError(), ConnectionResetError()])
+    done, failures = execute(stage, rows(4), POLICY, sleep=waits.append)
+    assert waits == [0.5, 1.0, 2.0]
+    assert stage.calls == [4, 4, 4, 4]
+    assert failures == []
+    assert all(row.active and row.recovered is None for row in done)
+
+
+def test_a_transient_failure_that_stays_is_an_outage_and_quarantines_nothing():
+    waits = []
+    stage = Doubler(errors=[TransientError("503")] * 99)
+    with pytest.raises(OutageError, match=r"doubler: TransientError: 503\n  tried 5 times; nothing was quarantined"):
+        execute(stage, rows(4), POLICY, sleep=waits.append)
+    assert len(stage.calls) == 5
+    assert len(waits) == 4
+
+
+def test_waits_do_not_grow_beyond_their_limit():
+    waits = []
+    policy = FailurePolicy(max_attempts=10, max_wait_s=3)
+    execute(Doubler(errors=[TransientError("503")] * 9), rows(1), policy, sleep=waits.append)
+    assert waits == [0.5, 1, 2, 3, 3, 3, 3, 3, 3]
+
+
+def test_out_of_memory_shrinks_the_micro_batch_and_marks_the_rows():
+    stage = Doubler(micro_batch=8, fits=2)
+    done, failures = execute(stage, rows(4), POLICY)
+    assert stage.micro_batch == 2
+    assert failures == []
+    assert [row.recovered for row in done] == ["smaller micro-batch"] * 4
+
+
+def test_units_after_an_out_of_memory_are_marked_too():
+    stage, breaker = Doubler(micro_batch=8, fits=2), Breaker()
+    execute(stage, rows(4), POLICY, breaker)
+    done, _ = execute(stage, rows(4), POLICY, breaker)
+    assert [row.recovered for row in done] == ["smaller micro-batch"] * 4
+
+
+def test_a_row_too_big_for_the_smallest_micro_batch_is_quarantined_alone():
+    class Huge(Doubler):
+        def __call__(self, batch):
+            if any(row.prompt.prompt_id == "p0002" for row in batch):
+                raise MemoryError
+            return super().__call__(batch)
+
+    done, failures = execute(Huge(), rows(8), POLICY)
+    assert [row.prompt.prompt_id for row in done if row.quarantine] == ["p0002"]
+    assert failures[0].error.startswith("MemoryError")
+
+
+def test_eight_rows_failing_alike_are_an_outage():
+    stage = Doubler(fails={row.prompt.prompt_id: RuntimeError("no device") for row in rows(40)})
+    with pytest.raises(OutageError, match="8 rows failed alike, one after the other: RuntimeError: no device"):
+        execute(stage, rows(40), POLICY)
+
+
+@pytest.mark.parametrize("count", [4, 5, 7])
+def test_a_whole_small_unit_failing_alike_is_an_outage(count):
+    stage = Doubler(fails={row.prompt.prompt_id: RuntimeError("no device") for row in rows(count)})
+    with pytest.raises(OutageError, match=f"{count} rows failed alike"):
+        execute(stage, rows(count), POLICY)
+
+
+def test_failures_alike_are_counted_over_units():
+    breaker = Breaker()
+    stage = Doubler(fails={row.prompt.prompt_id: RuntimeError("no device") for row in rows(3)})
+    execute(stage, rows(3), POLICY, breaker)
+    with pytest.raises(OutageError, match="4 rows failed alike"):
+        execute(stage, rows(3), POLICY, breaker)
+
+
+def test_seven_alike_and_then_a_good_row_are_no_outage():
+    fails = {f"p{number:04d}": RuntimeError() for number in [*range(7), *range(8, 15)]}
+    done, failures = execute(Doubler(fails=fails), rows(16), POLICY)
+    assert len(failures) == 14
+    assert [row.prompt.prompt_id for row in done if row.active] == ["p0007", "p0015"]
+
+
+def test_failures_of_different_kinds_are_no_outage():
+    kinds = [ValueError, KeyError]
+    fails = {f"p{number:04d}": kinds[number % 2](number) for number in range(20)}
+    _, failures = execute(Doubler(fails=fails), rows(20), POLICY)
+    assert len(failures) == 20
+
+
+def test_a_full_disk_is_not_the_rows_fault():
+    with pytest.raises(StorageError, match="disk is full"):
+        execute(Doubler(errors=[StorageError("disk is full")]), rows(4), POLICY)
+
+
+@pytest.mark.parametrize("returned", [[], [0, 1, 2], [0, 1, 2, 3, 0]])
+def test_a_stage_that_loses_or_makes_up_rows_is_caught(returned):
+    class Wrong:
+        name = "wrong"
+
+        def __call__(self, batch):
+            return [batch[i] for i in returned] if len(batch) == 4 else list(batch)
+
+    done, failures = execute(Wrong(), rows(4), POLICY)
+    assert failures == []
+    assert [row.prompt.prompt_id for row in done] == ["p0000", "p0001", "p0002", "p0003"]
+
+
+def test_rejected_and_quarantined_rows_pass_through_at_no_cost():
+    rejected = replace(rows(3)[1], rejection=Rejection("before", "too_easy"), cost=Cost(generations=9))
+    before = [rows(3)[0], rejected, rows(3)[2]]
+    stage = Doubler(fails={"p0001": AssertionError("a rejected row reached the stage")})
+    done, failures = execute(stage, before, POLICY)
+    assert failures == []
+    assert done[1] == replace(rejected, cost=Cost())
+    assert [row.cost.verifier_calls for row in done] == [1, 0, 1]
+
+
+def test_a_unit_without_active_rows_does_not_reach_the_stage():
+    stage = Doubler()
+    before = [replace(row, rejection=Rejection("before", "too_easy")) for row in rows(3)]
+    assert execute(stage, before, POLICY) == (before, [])
+    assert stage.calls == []
+
+
+def test_an_error_message_with_a_lone_surrogate_can_be_written_down():
+    done, failures = execute(Doubler(fails={"p0000": ValueError("file \udcff")}), rows(2), POLICY)
+    assert hash_rows(done)
+    assert failures[0].trace.encode()
+
+
+def test_errors_of_libraries_that_are_not_imported_are_told_apart_by_name():
+    kinds = {name: type(name, (Exception,), {}) for name in ("OutOfMemoryError", "RateLimitError", "BadRequestError")}
+    assert classify(kinds["OutOfMemoryError"]()) == "out_of_memory"
+    assert classify(type("Sub", (kinds["RateLimitError"],), {})()) == "transient"
+    assert classify(kinds["BadRequestError"]()) == "permanent"

@@ -1,0 +1,162 @@
+"""The Ray runtime on a real local cluster: the same bytes as `local`, whatever is killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipelines.driver import RunOptions, drive
+from tests.pipelines import toy_runs
+from tests.pipelines.toy_job import ToyConfig, create, open_run
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A local cluster whose workers are slow enough to be killed at work."""
+    import ray
+
+    from pipelines.runtime.ray import connect
+
+    os.environ["TOY_SLEEP_S"] = "0.15"
+    connect()
+    yield ray
+    ray.shutdown()
+    del os.environ["TOY_SLEEP_S"]
+
+
+def run_on_ray(path: Path, **options) -> bool:
+    if not (path / "run.json").exists():
+        create(str(path), ToyConfig())
+    folder, config = open_run(str(path))
+    return drive(folder, config, RunOptions(runtime="ray", quiet=True, **options))
+
+
+def stage_workers() -> list[psutil.Process]:
+    """Processes of our actors, at work or waiting."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any("ray::StageActor" in part for part in process.info["cmdline"] or ())
+    ]
+
+
+class Killer(threading.Thread):
+    """Kills `count` workers of the run with SIGKILL, at random moments, while something is left to do."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.left, self.random, self.over = count, random.Random(seed), threading.Event()
+        self.killed: list[int] = []
+
+    def run(self) -> None:
+        while self.left and not self.over.wait(self.random.uniform(0.2, 1.0)):
+            if workers := stage_workers():
+                victim = self.random.choice(workers)
+                victim.send_signal(signal.SIGKILL)
+                self.killed.append(victim.pid)
+                self.left -= 1
+
+
+@pytest.mark.parametrize("schedule", ["streaming", "staged"])
+def test_ray_gives_the_same_shard_bytes_as_local(cluster, undisturbed, tmp_path, schedule):
+    assert run_on_ray(tmp_path / "run", schedule=schedule)
+    assert toy_runs.shards(tmp_path / "run") == toy_runs.shards(undisturbed)
+
+
+def test_killed_workers_are_replaced_and_the_bytes_are_the_same(cluster, undisturbed, tmp_path):
+    killer = Killer(count=3, seed=0)
+    killer.start()
+    assert run_on_ray(tmp_path / "run")
+    killer.over.set()
+    killer.join()
+    assert len(killer.killed) == 3
+    assert toy_runs.shards(tmp_path / "run") == toy_runs.shards(undisturbed)
+
+
+def test_a_missing_block_is_made_again_and_no_other(cluster, undisturbed, tmp_path):
+    path = tmp_path / "run"
+    assert run_on_ray(path)
+    victim = toy_runs.blocks(path, "draw_squares")[1]
+    before = toy_runs.stamps(path)
+    victim.unlink()
+    (path / "shards" / "genref_000000.json").unlink()
+    assert run_on_ray(path, check_blocks=True)
+    after = toy_runs.stamps(path)
+    assert {block for block in before if before[block] != after[block]} == {victim}
+    assert toy_runs.shards(path) == toy_runs.shards(undisturbed)
+
+
+def test_the_driver_killed_and_started_again_goes_on_with_the_same_bytes(undisturbed, tmp_path):
+    path = tmp_path / "run"
+    script = (
+        "import sys; from pathlib import Path; from tests.pipelines.runtime.test_ray import run_on_ray; "
+        "sys.exit(0 if run_on_ray(Path(sys.argv[1])) else 1)"
+    )
+    environment = os.environ | {"TOY_SLEEP_S": "0.3", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", script, str(path)]
+    driver = subprocess.Popen(command, cwd=ROOT, env=environment)
+    deadline = time.time() + 120
+    while len(toy_runs.blocks(path)) < 3 and time.time() < deadline:
+        assert driver.poll() is None, "the driver ended before it could be killed"
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait()
+    committed = toy_runs.stamps(path)
+    assert 3 <= len(committed) < len(toy_runs.blocks(undisturbed))
+    assert subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
+    after = toy_runs.stamps(path)
+    # A worker that outlives its driver for a moment may commit one block more; none is ever made twice.
+    assert all(after[block] == stamp for block, stamp in committed.items())
+    assert toy_runs.shards(path) == toy_runs.shards(undisturbed)
+
+
+def test_a_node_that_dies_takes_nothing_with_it(undisturbed, tmp_path, monkeypatch):
+    import ray
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("TOY_SLEEP_S", "0.3")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    lost = nodes.add_node(num_cpus=3)
+    ray.init(address=nodes.address, log_to_driver=False)
+    try:
+        path = tmp_path / "run"
+
+        def lose_a_node() -> None:
+            while len(toy_runs.blocks(path)) < 3:
+                time.sleep(0.05)
+            nodes.remove_node(lost, allow_graceful=False)
+            nodes.add_node(num_cpus=3)
+
+        thread = threading.Thread(target=lose_a_node, daemon=True)
+        thread.start()
+        assert run_on_ray(path)
+        thread.join(timeout=60)
+        assert toy_runs.shards(path) == toy_runs.shards(undisturbed)
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+
+
+def test_bad_rows_are_quarantined_on_workers_too(cluster, tmp_path, monkeypatch):
+    import ray
+
+    from pipelines.runtime.ray import connect
+
+    ray.shutdown()  # workers read the environment when they start
+    monkeypatch.setenv("TOY_FAIL", "p005")
+    connect()
+    path = tmp_path / "run"
+    assert run_on_ray(path)
+    folder, _ = open_run(str(path))
+    assert [entry["prompt_id"] for entry in folder.quarantined()] == ["p005"]

@@ -1,0 +1,142 @@
+"""Presets name what they say, survive run.json, and refuse to start without weights; stated sizes are the real ones."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+
+from pipelines import stated_figures
+from pipelines.jobs import DatasetConfig
+from pipelines.presets import PRESETS, load_preset
+from schemas.arrow import record_from_dict
+from schemas.configuration import model_names
+from schemas.errors import InputError
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_survives_run_json(name):
+    dataset = load_preset(name).dataset
+    text = json.dumps(asdict(dataset))
+    again = record_from_dict(DatasetConfig, json.loads(text))
+    assert json.dumps(asdict(again)) == text
+    assert again.ground.workers == dataset.ground.workers
+    assert again.generate == dataset.generate
+
+
+def test_the_flux_preset_is_flux_dev_with_the_authors_detector():
+    dataset = load_preset("flux").dataset
+    generator = dataset.generate.generator
+    assert (generator.size_px, generator.num_steps, generator.guidance) == (1024, 30, 3.5)
+    assert generator.denoiser_passes_per_image == 30
+    assert generator.dtype == "bfloat16"
+    assert dataset.ground.grounded_sam.detector.backend == "groundingdino-py"
+    assert model_names(dataset) == (
+        "black-forest-labs/FLUX.1-dev",
+        "groundingdino_swint_ogc.pth",
+        "google-bert/bert-base-uncased",
+        "sam_vit_h_4b8939.pth",
+    )
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match="micro or flux or flux-24gb"):
+        load_preset("fluxx")
+
+
+def test_missing_weights_end_a_run_before_there_is_a_folder(tmp_path, monkeypatch, capsys):
+    from pipelines.__main__ import main
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--run", str(tmp_path / "run"), "--preset", "flux"]) == 2
+    assert not (tmp_path / "run").exists()
+    message = capsys.readouterr().err
+    for word in (
+        "4 models",
+        "FLUX.1-dev",
+        "34 GB",
+        "non-commercial",
+        "hf download black-forest-labs/FLUX.1-dev",
+        "groundingdino_swint_ogc.pth",
+        "bert-base-uncased",
+        "sam_vit_h_4b8939.pth' (2.6 GB; licence: Apache-2.0)",
+        "dl.fbaipublicfiles.com",
+    ):
+        assert word in message
+
+
+def test_looking_at_a_preset_imports_no_torch():
+    code = (
+        "import sys, pipelines.commands.plan, pipelines.presets as p;"
+        "p.load_preset('flux'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_stated_parameter_counts_are_those_of_the_architectures():
+    import torch
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
+    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+    from inference.grounding.segmenter import SamArchitecture, build_sam
+
+    with torch.device("meta"):
+        counted = {
+            "FLUX_TRANSFORMER": FluxTransformer2DModel(guidance_embeds=True),
+            "FLUX_T5": T5EncoderModel(
+                T5Config(
+                    vocab_size=32128,
+                    d_model=4096,
+                    d_ff=10240,
+                    num_layers=24,
+                    num_heads=64,
+                    feed_forward_proj="gated-gelu",
+                    is_encoder_decoder=False,
+                )
+            ),
+            "FLUX_CLIP": CLIPTextModel(
+                CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+            ),
+            "FLUX_VAE": AutoencoderKL(
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                block_out_channels=(128, 256, 512, 512),
+                layers_per_block=2,
+                latent_channels=16,
+                use_quant_conv=False,
+                use_post_quant_conv=False,
+            ),
+            "SAM_VIT_H": build_sam(SamArchitecture()),
+        }
+    counts = {name: sum(p.numel() for p in module.parameters()) for name, module in counted.items()}
+    assert counts == {name: getattr(stated_figures, name) for name in counts}
+
+
+@pytest.mark.slow
+def test_the_stated_parameter_count_of_grounding_dino_is_that_of_the_package():
+    """On the meta device too, but its import takes long."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+    from transformers import BertConfig
+
+    from inference.grounding.groundingdino_py_loading import GroundingDinoArchitecture, build_grounding_dino
+
+    class NumbersOnCpu(TorchFunctionMode):
+        """The package reads its drop-path rates with `.item()`, which meta tensors do not have."""
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            kwargs = dict(kwargs or {})
+            if func is torch.linspace:
+                kwargs["device"] = "cpu"
+            return func(*args, **kwargs)
+
+    class Tokenizer:
+        def convert_tokens_to_ids(self, tokens):
+            return [101, 102, 1012, 1029]
+
+    with torch.device("meta"), NumbersOnCpu():
+        network = build_grounding_dino(GroundingDinoArchitecture(), BertConfig(), Tokenizer())
+    assert sum(p.numel() for p in network.parameters()) == stated_figures.GROUNDING_DINO_SWIN_T
+    assert next(network.parameters()).device.type == "meta"

@@ -1,0 +1,434 @@
+import gc
+import json
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pipelines import lease
+from pipelines.lease import Lease
+from schemas.errors import InputError, LeaseHeldError, StorageError
+from schemas.object_storage import ObjectStorage
+from schemas.storage import LocalStorage, open_storage
+from tests.s3_server import ENVIRONMENT, FlakyProxy, shared_server
+
+ROOT = Path(__file__).parents[2]
+BIG = 12_000_000  # two parts of an upload
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    """Every S3 request of the test goes through this."""
+    flaky = FlakyProxy(shared_server().port)
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": flaky.url}.items():
+        monkeypatch.setenv(name, value)
+    yield flaky
+    flaky.stop()
+
+
+@pytest.fixture
+def storage(proxy) -> ObjectStorage:
+    """A folder of its own."""
+    return ObjectStorage(f"s3://bucket/{uuid.uuid4().hex}")
+
+
+def published(storage: ObjectStorage, path: str) -> int | None:
+    """Bytes of an object as the server has it, None when it has none."""
+    status, body = shared_server().request("GET", f"/{storage._path(path)}")
+    assert status in (200, 404), body
+    return len(body) if status == 200 else None
+
+
+def python(code: str, *arguments: object) -> subprocess.Popen:
+    """A process of its own, so that it can be killed."""
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+# What a folder does
+
+
+def test_what_is_committed_is_read_back_and_may_be_replaced(storage):
+    storage.commit("a/b/c.bin", b"one")
+    storage.commit("a/b/c.bin", b"two")
+    assert (storage.read("a/b/c.bin"), storage.size("a/b/c.bin")) == (b"two", 3)
+    assert storage.names("a") == ["b"]
+    assert storage.names("a/b") == ["c.bin"]
+    assert storage.names("nowhere") == []
+    assert storage.size("a/b") is None
+    assert storage.size("a/none") is None
+    with pytest.raises(FileNotFoundError):
+        storage.read("a/none")
+
+
+def test_a_small_commit_is_one_request(storage, proxy):
+    storage.commit("block.parquet", b"x" * 1000)
+    assert [method for method, _, _ in proxy.seen] == ["PUT"]
+
+
+def test_empty_and_compressed_looking_files_keep_their_bytes(storage):
+    storage.commit("empty", b"")
+    storage.commit("packed.gz", b"not gzip at all")
+    assert storage.read("empty") == b""
+    assert storage.size("empty") == 0
+    assert storage.read("packed.gz") == b"not gzip at all"
+    assert published(storage, "packed.gz") == 15
+
+
+def test_a_listing_longer_than_one_page(storage, proxy):
+    root = storage._root.removeprefix("bucket/")
+    names = [f"{number:06d}.parquet" for number in range(2100)]
+    shared_server().put_many([f"{root}/stages/000/{name}" for name in names])
+    assert storage.names("stages/000") == names
+    assert storage.names("stages") == ["000"]
+    assert len(proxy.seen) == 4  # three pages, and one
+
+
+def test_delete_removes_a_file_or_a_folder_and_leaves_its_neighbours(storage):
+    for path in ("stages/a/k/000/000000.parquet", "stages/a/k/000/000001.parquet", "stages/ab/k/000/000000.parquet"):
+        storage.commit(path, b"x")
+    storage.delete("stages/a/k/000/000001.parquet")
+    assert storage.names("stages/a/k/000") == ["000000.parquet"]
+    storage.delete("stages/a")
+    storage.delete("stages/a")
+    storage.delete("nowhere")
+    assert storage.names("stages/a/k/000") == []
+    assert storage.names("stages/ab/k/000") == ["000000.parquet"]
+
+
+def test_a_copy_within_the_store_does_not_travel(storage, proxy, tmp_path):
+    other = ObjectStorage(f"{storage.uri}-fork")
+    storage.commit("a/block", b"x" * 1000)
+    proxy.seen.clear()
+    other.copy_from(storage, "a/block")
+    assert [method for method, _, _ in proxy.seen] == ["PUT"]
+    assert other.read("a/block") == b"x" * 1000
+    local = LocalStorage(tmp_path)
+    local.copy_from(storage, "a/block")
+    storage.copy_from(local, "a/block")
+    assert local.read("a/block") == b"x" * 1000
+    with pytest.raises(FileNotFoundError):
+        other.copy_from(storage, "a/none")
+
+
+def test_workers_get_the_place_and_connect_themselves(storage):
+    storage.commit("a", b"x")
+    assert pickle.loads(pickle.dumps(storage)).read("a") == b"x"
+
+
+def test_places_that_cannot_be_a_run_are_named():
+    with pytest.raises(InputError, match="no storage"):
+        open_storage("ftp://host/run")
+    with pytest.raises(InputError, match="s3://bucket/run"):
+        open_storage("hdfs://host/run")
+    with pytest.raises(InputError, match="names no bucket"):
+        open_storage("s3://")
+
+
+# Whole or not at all
+
+
+def test_a_reader_in_another_process_sees_no_part(storage):
+    reader = python(
+        """
+        import sys
+        from schemas.object_storage import ObjectStorage
+        storage, seen = ObjectStorage(sys.argv[1]), set()
+        print("reading", flush=True)
+        while int(sys.argv[2]) not in seen:
+            seen.add(storage.size("shard"))
+            try: seen.add(len(storage.read("shard")))
+            except FileNotFoundError: pass
+        print(sorted(size for size in seen if size is not None))
+        """,
+        storage.uri,
+        BIG,
+    )
+    assert reader.stdout.readline() == "reading\n"
+    storage.commit("shard", b"x" * BIG)
+    output, errors = reader.communicate(timeout=30)
+    assert (output, errors) == (f"[{BIG}]\n", "")
+
+
+def test_a_writer_killed_in_the_middle_publishes_nothing(storage, proxy):
+    proxy.rule = lambda method, path: "hang" if "partNumber=3" in path else "pass"
+    writer = python(
+        """
+        import sys
+        from schemas.object_storage import ObjectStorage
+        ObjectStorage(sys.argv[1]).commit("shard", b"x" * 50_000_000)
+        """,
+        storage.uri,
+    )
+    assert proxy.reached.wait(30)
+    writer.send_signal(signal.SIGKILL)
+    writer.communicate()
+    proxy.release.set()
+    time.sleep(0.2)
+    assert published(storage, "shard") is None
+    proxy.rule = lambda method, path: "pass"
+    storage.commit("shard", b"x" * BIG)
+    assert published(storage, "shard") == BIG
+
+
+INTERRUPTED = """
+    import gc, sys
+    from schemas.object_storage import ObjectStorage
+    storage = ObjectStorage(sys.argv[1])
+
+    class Files:  # the real ones, interrupted when they are written to
+        def open_output_stream(self, *arguments):
+            self.stream = files.open_output_stream(*arguments)
+            if sys.argv[2] == "opened":
+                return Stream(self.stream, b"")
+            return Stream(self.stream, b"x" * int(sys.argv[2]))
+
+    class Stream:
+        closed = False
+        def __init__(self, stream, part): self.stream, self.part = stream, part
+        def write(self, data):
+            self.stream.write(self.part)
+            raise KeyboardInterrupt
+
+    files, storage._fs = storage._fs, Files()
+    try:
+        storage.commit("shard", b"x" * 50_000_000)
+    except KeyboardInterrupt:
+        del storage, files
+        gc.collect()
+        print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("written", ["opened", "1000", "15000000"])
+def test_an_exception_between_open_and_close_publishes_nothing_even_at_exit(storage, written):
+    writer = python(INTERRUPTED, storage.uri, written)
+    output, errors = writer.communicate(timeout=60)
+    assert output == "interrupted\n"
+    assert published(storage, "shard") is None, errors
+
+
+def test_ctrl_c_at_any_instant_leaves_whole_objects_or_none(storage):
+    writer = python(
+        """
+        import random, signal, sys
+        from schemas.object_storage import ObjectStorage
+        storage, rng = ObjectStorage(sys.argv[1]), random.Random(0)
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        for number in range(150):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.0001, 0.02))
+                storage.commit(f"{number:03d}", b"x" * 1000)
+            except KeyboardInterrupt:
+                pass
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        """,
+        storage.uri,
+    )
+    _, errors = writer.communicate(timeout=60)
+    sizes = {storage.size(name) for name in storage.names("")}
+    assert sizes == {1000}, errors
+
+
+# What fails, and how long it takes
+
+
+FAILURES = {
+    "small put": (1000, lambda method, path: "500" if method == "PUT" else "pass"),
+    "small put, dropped": (1000, lambda method, path: "drop" if method == "PUT" else "pass"),
+    "begin of an upload": (BIG, lambda method, path: "500" if path.endswith("?uploads") else "pass"),
+    "one part": (BIG, lambda method, path: "500" if "partNumber=2" in path else "pass"),
+    "end of an upload": (BIG, lambda method, path: "500" if method == "POST" and "uploadId" in path else "pass"),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_a_failed_put_is_an_error_and_publishes_nothing_later(storage, proxy, case):
+    size, rule = FAILURES[case]
+    proxy.rule = rule
+    with pytest.raises(StorageError, match="can be resumed") as caught:
+        storage.commit("shard", b"x" * size)
+    assert storage.uri in str(caught.value)
+    failed = [path for _, path, action in proxy.seen if action != "pass"]
+    assert len(failed) == int(ENVIRONMENT["AWS_MAX_ATTEMPTS"])
+    proxy.rule = lambda method, path: "pass"
+    del caught
+    gc.collect()  # whatever is left of the stream must not put now what it has
+    assert published(storage, "shard") is None
+    storage.commit("shard", b"x" * size)
+    assert published(storage, "shard") == size
+
+
+def test_a_store_that_stumbles_is_tried_again(storage, proxy):
+    bad = iter(["500"])
+    proxy.rule = lambda method, path: next(bad, "pass")
+    storage.commit("a", b"x")
+    bad = iter(["drop"])
+    assert storage.read("a") == b"x"
+    bad = iter(["500"])
+    assert storage.names("") == ["a"]
+
+
+def test_everything_one_can_ask_reports_an_outage(storage, proxy):
+    storage.commit("a/b", b"x")
+    proxy.rule = lambda method, path: "500"
+    calls = [
+        lambda: storage.read("a/b"),
+        lambda: storage.size("a/b"),
+        lambda: storage.names("a"),
+        lambda: storage.delete("a"),
+        lambda: storage.create("new", b"x"),
+        lambda: storage.copy_from(ObjectStorage(f"{storage.uri}-other"), "a/b"),
+    ]
+    for call in calls:
+        with pytest.raises(StorageError, match="can be resumed"):
+            call()
+
+
+def test_an_answer_cut_short_is_no_file(storage, proxy):
+    storage.commit("a", b"x" * 100_000)
+    proxy.rule = lambda method, path: "cut" if method == "GET" else "pass"
+    with pytest.raises(StorageError):
+        storage.read("a")
+
+
+def test_a_bucket_that_does_not_exist_is_named(proxy):
+    storage = ObjectStorage("s3://elsewhere/run")
+    assert storage.names("") == []
+    with pytest.raises(StorageError, match="no such bucket"):
+        storage.commit("a", b"x")
+    with pytest.raises(StorageError, match="no such bucket"):
+        storage.commit("a", b"x" * BIG)
+
+
+def test_refused_credentials_say_what_to_set(storage, proxy):
+    proxy.rule = lambda method, path: "403"
+    for call in (lambda: storage.read("a"), lambda: storage.names(""), lambda: storage.commit("a", b"x")):
+        with pytest.raises(StorageError, match="AWS_ACCESS_KEY_ID"):
+            call()
+    assert len(proxy.seen) == 3  # asking again does not help
+
+
+def test_a_silent_store_is_given_up(storage, proxy, monkeypatch):
+    monkeypatch.setattr("schemas.object_storage.SILENCE_TIMEOUT_S", 1.0)
+    proxy.rule = lambda method, path: "hang"
+    impatient = ObjectStorage(storage.uri)
+    with pytest.raises(StorageError, match="can be resumed"):
+        impatient.commit("a", b"x")
+    assert len(proxy.seen) == int(ENVIRONMENT["AWS_MAX_ATTEMPTS"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["silent", "silent in the middle of an upload", "refused", "500"])
+def test_a_dead_store_is_given_up_within_a_minute(storage, proxy, monkeypatch, how):
+    monkeypatch.delenv("AWS_MAX_ATTEMPTS")
+    patient = ObjectStorage(storage.uri)
+    if how == "refused":
+        proxy.stop()
+    upload = how.endswith("upload")
+    proxy.rule = lambda method, path: (
+        "500" if how == "500" else "pass" if upload and "partNumber=2" not in path else "hang"
+    )
+    calls = [lambda: patient.commit("a", b"x" * (BIG if upload else 1)), lambda: patient.read("a")]
+    for call in calls[: 1 if upload else 2]:
+        started = time.monotonic()
+        with pytest.raises(StorageError):
+            call()
+        assert time.monotonic() - started < 60
+
+
+# One driver at a time
+
+
+def test_a_name_is_created_once(storage):
+    assert storage.create("lease.json", b"one")
+    assert not storage.create("lease.json", b"two")
+    assert storage.read("lease.json") == b"one"
+    assert storage.names("") == ["lease.json"]
+
+
+def test_of_many_that_create_at_once_exactly_one_does(storage):
+    for number in range(3):
+        start = threading.Barrier(4)
+
+        def create(who: int, start=start, number=number) -> bool:
+            mine = ObjectStorage(storage.uri)
+            start.wait()
+            return mine.create(f"{number}.json", str(who).encode())
+
+        with ThreadPoolExecutor(4) as pool:
+            made = list(pool.map(create, range(4)))
+        assert sum(made) == 1
+        assert storage.read(f"{number}.json") == str(made.index(True)).encode()
+    assert storage.names("") == ["0.json", "1.json", "2.json"]
+    assert [info.base_name for info in storage._infos("")] == ["0.json", "1.json", "2.json"]
+
+
+def test_a_claim_that_a_killed_process_left_does_not_stand_for_ever(storage, monkeypatch):
+    storage.commit(".tmp-lease.json-00", b"claim")
+    assert storage.names("") == []
+    monkeypatch.setattr("schemas.object_storage.STALE_CLAIM_S", 0.0)
+    time.sleep(1.1)  # stores give times in whole seconds
+    assert storage.create("lease.json", b"x")
+    assert storage.sweep() == 1
+    assert [info.base_name for info in storage._infos("")] == ["lease.json"]
+
+
+def lease_record(**changed) -> bytes:
+    record = {"token": "0" * 16, "host": "another-host", "pid": 1, "process_started": "1", "heartbeat_at": time.time()}
+    return json.dumps({**record, **changed}).encode()
+
+
+def test_a_second_driver_is_refused_and_a_finished_one_leaves_nothing(storage):
+    with Lease(storage), pytest.raises(LeaseHeldError, match="another driver works here"), Lease(storage):
+        pass
+    assert storage.names("") == []
+    storage.commit("lease.json", lease_record())
+    with pytest.raises(LeaseHeldError, match="another-host"), Lease(storage):
+        pass
+    with Lease(storage, take_over=True) as taken:
+        assert json.loads(storage.read("lease.json"))["token"] == taken.token
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        {"heartbeat_at": time.time() - lease.STALE_AFTER_S - 1},
+        {"host": socket.gethostname(), "pid": 2**22 + 1},
+    ],
+)
+def test_the_lease_of_a_driver_that_is_gone_is_taken_over(storage, gone):
+    storage.commit("lease.json", lease_record(**gone))
+    with Lease(storage) as taken:
+        assert json.loads(storage.read("lease.json"))["token"] == taken.token
+
+
+def test_of_two_drivers_that_start_at_once_exactly_one_goes_on(storage, monkeypatch):
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 0.3)
+    for stale in (None, lease_record(heartbeat_at=0)):
+        if stale:
+            storage.commit("lease.json", stale)
+        start = threading.Barrier(2)
+
+        def drive(who: int, start=start) -> bool:
+            start.wait()
+            try:
+                with Lease(ObjectStorage(storage.uri)) as held:
+                    time.sleep(1.5)
+                    return not held.lost.is_set()
+            except LeaseHeldError:
+                return False
+
+        with ThreadPoolExecutor(2) as pool:
+            assert sorted(pool.map(drive, range(2))) == [False, True]
+        assert storage.names("") == []

@@ -1,0 +1,169 @@
+"""Who imports whom, read from the source of every file, and what a command may cost before it works."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("schemas", "inference", "trainers", "pipelines")
+HEAVY = {
+    "datasets",
+    "diffusers",
+    "matplotlib",
+    "openai",
+    "ray",
+    "segment_anything",
+    "torch",
+    "torchvision",
+    "transformers",
+    "vllm",
+}
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path, *, at_module_level: bool) -> set[str]:
+    """Full names that a file imports: `a.b` for `import a.b`, `a.b` and `a.b.c` for `from a.b import c`."""
+
+    def walk(node: ast.AST):
+        for child in ast.iter_child_nodes(node):
+            inner = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+            if at_module_level and (inner or _only_for_types(child)):
+                continue
+            yield child
+            yield from walk(child)
+
+    names: set[str] = set()
+    for node in walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def _only_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+def top(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def reachable(entry: str) -> dict[str, str]:
+    """Modules of ours that importing `entry` imports, each with the module that it was first imported by."""
+    files = {module_name(path): path for path in FILES}
+    found, waiting = {entry: ""}, [entry]
+    while waiting:
+        module = waiting.pop()
+        for name in imported(files[module], at_module_level=True):
+            parts = name.split(".")
+            for end in range(1, len(parts) + 1):
+                prefix = ".".join(parts[:end])
+                if prefix in files and prefix not in found:
+                    found[prefix] = module
+                    waiting.append(prefix)
+    return found
+
+
+def test_there_is_something_to_look_at():
+    assert len(FILES) > 40
+    assert top(imported(ROOT / "pipelines" / "driver.py", at_module_level=True)) >= {"pipelines", "schemas", "logging"}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_go_one_way(package):
+    later = set(PACKAGES[PACKAGES.index(package) + 1 :])
+    wrong = {
+        str(path.relative_to(ROOT)): sorted(names)
+        for path in FILES
+        if path.relative_to(ROOT).parts[0] == package
+        if (names := top(imported(path, at_module_level=False)) & (later | {"tests", "benchmarks"}))
+    }
+    assert wrong == {}
+
+
+def test_ray_is_known_to_its_runtime_and_one_trainer_module_alone():
+    users = [path.relative_to(ROOT) for path in FILES if "ray" in top(imported(path, at_module_level=False))]
+    assert [str(path) for path in users if path.parts[0] == "inference" or path.parts[0] == "schemas"] == []
+    assert [str(path) for path in users if path.parts[0] == "pipelines" and path.parts[1] != "runtime"] == []
+    assert len([path for path in users if path.parts[0] == "trainers"]) <= 1
+
+
+def test_schemas_are_light():
+    allowed = {"schemas", "numpy", "pyarrow", "PIL", *sys.stdlib_module_names}
+    wrong = {
+        path.name: sorted(top(imported(path, at_module_level=False)) - allowed)
+        for path in FILES
+        if path.relative_to(ROOT).parts[0] == "schemas"
+    }
+    assert {name: names for name, names in wrong.items() if names} == {}
+
+
+# pipelines.commands.* are imported by name, one a call.
+ENTRIES = sorted(
+    module_name(path)
+    for path in FILES
+    if path.name == "__main__.py" or (path.parent.name == "commands" and path.name != "__init__.py")
+)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_no_command_imports_a_heavy_library_before_it_works(entry):
+    files = {module_name(path): path for path in FILES}
+    modules = reachable(entry)
+    wrong = {
+        module: f"{sorted(names)}, imported by {modules[module]}"
+        for module in modules
+        if (names := top(imported(files[module], at_module_level=True)) & HEAVY)
+    }
+    assert wrong == {}
+
+
+def pipelines_commands() -> list[str]:
+    folder = ROOT / "pipelines" / "commands"
+    return sorted(path.stem for path in folder.glob("*.py") if path.stem not in ("__init__", "arguments"))
+
+
+HELPS = [
+    ["pipelines"],
+    *(["pipelines", command] for command in pipelines_commands()),
+    *([package] for package in ("inference", "trainers") if (ROOT / package / "__main__.py").exists()),
+]
+
+
+def cpu_seconds(*arguments: str) -> tuple[float, str]:
+    """CPU seconds of a Python process, and what it printed."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"COLUMNS": "120"},
+    )
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, output
+    return usage.ru_utime + usage.ru_stime, output
+
+
+@pytest.mark.parametrize("command", HELPS, ids=" ".join)
+def test_help_answers_within_a_second(command):
+    """Seconds of CPU, the best of three; on a busy machine, as many times more as numpy and pyarrow take more."""
+    for _ in range(3):
+        seconds, output = cpu_seconds("-m", *command, "--help")
+        assert "usage" in output.lower()
+        if seconds < 1.0 or seconds < 3 * cpu_seconds("-c", "import numpy, pyarrow.parquet, PIL.Image")[0]:
+            return
+    pytest.fail(f"{seconds:.2f} s")

@@ -1,0 +1,107 @@
+import numpy as np
+import torch
+from diffusers import FluxPipeline
+
+from inference.micro.captions import TAGS, VOCABULARY, sample_caption, sample_scene
+from inference.micro.world import render
+from trainers.micro.flux_model import (
+    T5_LENGTH,
+    VOCABULARY_SIZE,
+    build_clip_text,
+    build_t5,
+    build_tokenizer,
+    image_ids,
+    pack,
+)
+from trainers.micro.latent_pool import CLIP_TRAINING_LENGTH, LatentPool
+from trainers.micro.pixel_scorer import fixed_captions, read_scene, score_images
+from trainers.micro.text_pretraining import HEAD_SIZES, noun_targets, pretrain_text
+
+
+def test_packing_and_position_ids_are_those_of_the_pipeline():
+    latents = torch.randn(2, 4, 8, 6)
+    assert torch.equal(pack(latents), FluxPipeline._pack_latents(latents, 2, 4, 8, 6))
+    ids = FluxPipeline._prepare_latent_image_ids(2, 4, 3, "cpu", torch.float32)
+    assert torch.equal(image_ids(4, 3), ids)
+
+
+def test_the_tokenizer_knows_every_word_and_keeps_the_separator_whole():
+    tokenizer = build_tokenizer(clip=False)
+    assert tokenizer.unk_token_id not in tokenizer(" ".join(VOCABULARY)).input_ids
+    words = tokenizer.convert_ids_to_tokens(tokenizer("a red circle [Reflexion] Add 12 stars.").input_ids)
+    assert words == ["a", "red", "circle", "[reflexion]", "add", "1", "2", "stars", ".", "</s>"]
+    assert len(tokenizer) <= VOCABULARY_SIZE
+
+
+def test_every_caption_fits_the_bucket():
+    tokenizer = build_tokenizer(clip=False)
+    rng = np.random.default_rng(0)
+    for tag in TAGS:
+        texts = [sample_caption(rng, {tag: 1.0}).text for _ in range(50)]
+        assert max(len(ids) for ids in tokenizer(texts).input_ids) <= T5_LENGTH
+
+
+def test_clip_pools_the_same_with_more_padding():
+    torch.manual_seed(0)
+    tokenizer, clip = build_tokenizer(clip=True), build_clip_text().eval()
+    pooled = [
+        clip(**tokenizer("a red star", padding="max_length", max_length=n, return_tensors="pt")).pooler_output
+        if n == CLIP_TRAINING_LENGTH
+        else clip(
+            tokenizer("a red star", padding="max_length", max_length=n, return_tensors="pt").input_ids
+        ).pooler_output
+        for n in (CLIP_TRAINING_LENGTH, tokenizer.model_max_length)
+    ]
+    torch.testing.assert_close(*pooled)
+
+
+def test_the_pixel_scorer_accepts_truth_and_refuses_other_scenes():
+    rng = np.random.default_rng(0)
+    captions = fixed_captions(per_tag=10)
+    images = list(render([sample_scene(rng, caption, varied_share=0.0) for caption in captions]).images)
+    assert score_images(captions, images)["mean"] >= 0.95
+    shuffled = score_images(captions, images[7:] + images[:7])
+    assert shuffled["mean"] <= 0.2
+
+
+def test_the_pixel_scorer_sees_nothing_in_noise_of_mid_tones():
+    noise = np.random.default_rng(0).integers(100, 180, (32, 32, 3)).astype(np.uint8)
+    assert read_scene(noise).objects == ()
+
+
+def test_a_pool_is_found_again_and_draws_matching_rows(tmp_path):
+    def encode(images):
+        return torch.from_numpy(images.mean((1, 2, 3))).view(-1, 1, 1, 1).expand(-1, 4, 8, 8).float()
+
+    pool = LatentPool(tmp_path, encode, seed=0)
+    pool.grow(40)
+    pool.grow(30)
+    again = LatentPool(tmp_path, encode, seed=0)
+    assert len(again) == len(pool) == 70
+    rows = again.draw(np.random.default_rng(0), 64)
+    assert rows.latents.shape == (64, 4, 8, 8)
+    assert rows.t5_ids.shape == (64, T5_LENGTH)
+    # CLIP's ids are T5's with a start token: rows were not mixed up.
+    assert (rows.clip_ids[:, 1 : T5_LENGTH + 1] == rows.t5_ids).all()
+    assert len(np.unique(rows.latents[:, 0, 0, 0])) > 20
+
+
+def test_noun_targets_point_at_nouns_and_mirror_relations():
+    rng = np.random.default_rng(0)
+    for tag in TAGS:
+        for _ in range(20):
+            caption = sample_caption(rng, {tag: 1.0})
+            words = caption.text.split()
+            rows = noun_targets(caption)
+            assert [words[row[0]][:4] for row in rows] == [c.shape[:4] for c in caption.clauses]
+            assert all(0 <= value < size for row in rows for value, size in zip(row[1:], HEAD_SIZES, strict=True))
+            if tag == "position":
+                assert rows[0][3] != rows[1][3]
+
+
+def test_text_pretraining_learns():
+    torch.manual_seed(0)
+    t5, clip = build_t5(), build_clip_text()
+    before = t5.shared.weight.detach().clone()
+    pretrain_text(t5, clip, seconds=0.5, seed=0, batch_size=8)
+    assert not torch.equal(before, t5.shared.weight)

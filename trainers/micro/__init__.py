@@ -1,0 +1,1 @@
+"""Training of the micro family: one module a model, each with `train(config: MicroTrainingConfig) -> None`."""

@@ -1,0 +1,68 @@
+"""`python -m trainers micro --model flux`: train the micro family on CPU or one GPU, resumably."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from schemas.errors import InputError
+from trainers.micro.training_loop import MicroTrainingConfig
+
+# Model -> (module with `train(config)`, minutes on two cores that its shipped weights took). In the order of `all`.
+MODELS: dict[str, tuple[str, float]] = {
+    "vae": ("trainers.micro.vae", 6.0),
+    "flux": ("trainers.micro.flux", 58.0),
+    "grounding-dino": ("trainers.micro.grounding_dino", 10.0),
+    "sam": ("trainers.micro.sam", 4.0),
+}
+
+
+@dataclass(frozen=True)
+class MicroArgs:
+    """Train models of the micro family. Killed or interrupted, the same command goes on where it stopped."""
+
+    model: Literal["vae", "flux", "grounding-dino", "sam", "all"]
+    """Which; `all` trains them one after the other."""
+    minutes: float | None = None
+    """Training time of the model, over all resumptions; the default is what the shipped weights took. With `all`,
+    the time of all of them together, shared out in proportion."""
+    work_dir: Path = Path("runs/micro")
+    """Checkpoints, pools, curves and sample sheets."""
+    out: Path = Path("inference/micro/weights")
+    """Weights go to a folder a model below this one."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    seed: int = 0
+    threads: int = 2
+    """CPU threads."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when the weights are written."""
+    arguments = tyro.cli(MicroArgs, args=list(argv), prog="python -m trainers micro")
+    if arguments.minutes is not None and arguments.minutes <= 0:
+        raise InputError(f"{arguments.minutes} minutes", field="--minutes", expected="more than 0")
+    names = list(MODELS) if arguments.model == "all" else [arguments.model]
+    if arguments.model == "flux" and not (arguments.out / "flux" / "vae" / "config.json").exists():
+        raise InputError(
+            f"{arguments.out / 'flux' / 'vae'} holds no VAE",
+            expected="`python -m trainers micro --model vae` first: FLUX trains on its latents",
+        )
+    total = sum(MODELS[name][1] for name in names)
+    for name in names:
+        module, usual_minutes = MODELS[name]
+        share = usual_minutes / total
+        config = MicroTrainingConfig(
+            minutes=usual_minutes if arguments.minutes is None else arguments.minutes * share,
+            work_dir=arguments.work_dir,
+            out_dir=arguments.out,
+            device=arguments.device,
+            seed=arguments.seed,
+            num_threads=arguments.threads,
+        )
+        importlib.import_module(module).train(config)
+    return 0

@@ -1,0 +1,273 @@
+"""Train the micro FLUX (transformer, T5 and CLIP text jointly) on captioned scenes, as VAE latents.
+
+Flow matching as FLUX has it: x_t = (1 - t) x0 + t noise, target = noise - x0, t = sigmoid(shift + N(0, 1)).
+A tenth of the captions is dropped, so that true classifier-free guidance works. The result is an ordinary
+`FluxPipeline` folder with the averaged (EMA) weights, written every few minutes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainers.micro.training_loop import (
+    Ema,
+    MicroTrainingConfig,
+    TrainingClock,
+    autocast,
+    bf16_is_faster,
+    export_folder,
+    learning_rate_factor,
+    load_checkpoint,
+    prepare_process,
+    save_checkpoint,
+    save_curve,
+    set_learning_rate,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL, FluxPipeline
+
+
+@dataclass(frozen=True)
+class FluxRecipe:
+    """What was measured to work on two cores within an hour."""
+
+    batch_size: int = 128
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.01  # shares of the budget
+    decay: float = 0.2
+    ema_decay: float = 0.998
+    time_shift: float = 0.4
+    caption_dropout: float = 0.1
+    text_pretraining_s: float = 150.0  # at most; it stops when it has learnt all
+    compile: bool = True
+    bf16: bool | None = None  # None: measure which is faster here
+    pool_start: int = 20_000  # scenes before the first step
+    pool_chunk: int = 10_000  # ...then one chunk more every pool_every_s
+    pool_every_s: float = 100.0
+    pool_end: int = 250_000
+    score_every_s: float = 300.0
+    export_every_s: float = 540.0
+    score_per_tag: int = 20
+    score_steps: int = 8
+    score_true_cfg: float = 2.5
+
+
+class FluxModel:
+    """The three trained modules with the forward pass of one training step."""
+
+    def __init__(self, device: str, recipe: FluxRecipe) -> None:
+        import torch
+
+        from trainers.micro.flux_model import (
+            T5_LENGTH,
+            build_clip_text,
+            build_t5,
+            build_transformer,
+            image_ids,
+            use_plain_attention,
+        )
+
+        if device == "cpu":
+            use_plain_attention()
+
+        self.modules = torch.nn.ModuleDict(
+            {"transformer": build_transformer(), "t5": build_t5(), "clip": build_clip_text()}
+        ).to(device)
+        self._img_ids = image_ids(4, 4).to(device)
+        self._txt_ids = torch.zeros(T5_LENGTH, 3, device=device)
+        self.compiled = torch.compile(self.forward, dynamic=False) if recipe.compile else self.forward
+
+    def forward(
+        self,
+        noisy: torch.Tensor,
+        t: torch.Tensor,
+        guidance: torch.Tensor,
+        t5_ids: torch.Tensor,
+        clip_ids: torch.Tensor,
+    ) -> torch.Tensor:
+        """noisy (B, 16, 16) packed latents, t and guidance (B,), ids (B, L) -> velocity (B, 16, 16)."""
+        prompt_embeds = self.modules["t5"](input_ids=t5_ids)[0]
+        pooled = self.modules["clip"](input_ids=clip_ids).pooler_output
+        return self.modules["transformer"](
+            hidden_states=noisy,
+            timestep=t,
+            guidance=guidance,
+            encoder_hidden_states=prompt_embeds,
+            pooled_projections=pooled,
+            img_ids=self._img_ids,
+            txt_ids=self._txt_ids,
+            return_dict=False,
+        )[0]
+
+
+def load_frozen_vae(config: MicroTrainingConfig) -> AutoencoderKL:
+    from diffusers import AutoencoderKL
+
+    folder = config.out_dir / "flux" / "vae"
+    if not (folder / "config.json").exists():
+        raise FileNotFoundError(f"{folder} holds no VAE; train it first: python -m trainers micro --model vae")
+    return AutoencoderKL.from_pretrained(folder).to(config.device).eval().requires_grad_(False)
+
+
+def make_encoder(vae: AutoencoderKL, use_bf16: bool):
+    """uint8 images (B, 32, 32, 3) -> normalised latent means (B, 4, 8, 8), float32."""
+    import torch
+
+    from trainers.micro.vae import to_pixels
+
+    @torch.no_grad()
+    def encode(images) -> torch.Tensor:
+        pixels = to_pixels(images).contiguous().to(vae.device)
+        with autocast(vae.device.type, use_bf16):
+            mean = vae.encode(pixels).latent_dist.mean.float()
+        return (mean - vae.config.shift_factor) * vae.config.scaling_factor
+
+    return encode
+
+
+def score_pipeline(pipeline: FluxPipeline, recipe: FluxRecipe, sheet_path) -> dict[str, float]:
+    """Fixed captions and seeds, scored by pixels; saves the images as a sheet, one line a tag."""
+    import torch
+
+    from trainers.micro.flux_model import T5_LENGTH
+    from trainers.micro.pixel_scorer import fixed_captions, save_sheet, score_images
+
+    captions = fixed_captions(recipe.score_per_tag)
+    images = []
+    for i in range(0, len(captions), 60):
+        batch = captions[i : i + 60]
+        output = pipeline(
+            prompt=[c.text for c in batch],
+            negative_prompt=[""] * len(batch),
+            true_cfg_scale=recipe.score_true_cfg,
+            guidance_scale=1.0,
+            num_inference_steps=recipe.score_steps,
+            height=32,
+            width=32,
+            max_sequence_length=T5_LENGTH,
+            generator=[torch.Generator().manual_seed(i + j) for j in range(len(batch))],
+            output_type="np",
+        )
+        images += list((output.images * 255).round().astype("uint8"))
+    save_sheet(images, sheet_path, columns=recipe.score_per_tag)
+    return score_images(captions, images)
+
+
+def train(config: MicroTrainingConfig, recipe: FluxRecipe | None = None) -> None:
+    """Train for `config.minutes`; exports to `out_dir/flux` now and then, and at the end."""
+    import numpy as np
+    import torch
+
+    from trainers.micro.flux_model import build_pipeline, pack, save_pipeline
+    from trainers.micro.latent_pool import LatentPool, Tokenize
+    from trainers.micro.text_pretraining import pretrain_text
+
+    recipe = recipe or FluxRecipe()
+    prepare_process(config)
+    vae = load_frozen_vae(config)
+    digest = hashlib.sha256((config.out_dir / "flux" / "vae" / "diffusion_pytorch_model.safetensors").read_bytes())
+    pool_folder = config.work_dir / f"latents-{digest.hexdigest()[:8]}"  # another VAE, another pool
+    pool = LatentPool(pool_folder, make_encoder(vae, config.device == "cpu"), config.seed)
+    model = FluxModel(config.device, recipe)
+    optimizer = torch.optim.AdamW(
+        model.modules.parameters(),
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+    clock = TrainingClock(config.minutes, "flux")
+    path = config.work_dir / "flux.pt"
+
+    def checkpoint() -> None:
+        save_checkpoint(
+            path,
+            {
+                "model": model.modules.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "ema": ema.state(),
+                "clock": clock.state(),
+            },
+        )
+        save_curve(clock, config.work_dir)
+
+    state = load_checkpoint(path, config.device)
+    if state:
+        model.modules.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        clock.restore(state["clock"])
+    else:
+        modules = model.modules
+        accuracy = pretrain_text(modules["t5"], modules["clip"], recipe.text_pretraining_s, config.seed)
+        print(f"flux: text encoders pretrained, {accuracy:.1%} of nouns fully understood", flush=True)
+    ema = Ema(model.modules, recipe.ema_decay)
+    if state:
+        ema.restore(state["ema"])
+    else:
+        checkpoint()
+    while len(pool) < recipe.pool_start:
+        pool.grow(recipe.pool_chunk)
+    print(f"flux: {len(pool)} scenes in the pool", flush=True)
+    rng = np.random.default_rng([config.seed, clock.num_steps])
+    torch.manual_seed(config.seed * 1_000_003 + clock.num_steps)
+    empty_t5, empty_clip = (torch.from_numpy(ids).long().to(config.device) for ids in Tokenize()([""]))
+
+    def loss_of_batch(use_bf16: bool, forward=model.compiled) -> torch.Tensor:
+        scenes = pool.draw(rng, recipe.batch_size)
+        x0 = pack(torch.from_numpy(scenes.latents).float().to(config.device))
+        t5_ids = torch.from_numpy(scenes.t5_ids).long().to(config.device)
+        clip_ids = torch.from_numpy(scenes.clip_ids).long().to(config.device)
+        dropped = (torch.rand(len(x0), 1) < recipe.caption_dropout).to(config.device)
+        t5_ids, clip_ids = torch.where(dropped, empty_t5, t5_ids), torch.where(dropped, empty_clip, clip_ids)
+        noise = torch.randn_like(x0)
+        t = torch.sigmoid(recipe.time_shift + torch.randn(len(x0), device=x0.device))
+        # Any guidance may be asked for later; untaught, the embedding must do no harm at any value.
+        guidance = 1 + 4 * torch.rand(len(x0), device=x0.device)
+        noisy = torch.lerp(x0, noise, t[:, None, None])
+        with autocast(config.device, use_bf16):
+            velocity = forward(noisy, t, guidance, t5_ids, clip_ids)
+        return (velocity.float() - (noise - x0)).square().mean()
+
+    def timed_step(use_bf16: bool) -> None:
+        loss_of_batch(use_bf16, forward=model.forward).backward()  # eager: to compile both would take minutes
+        model.modules.zero_grad(set_to_none=True)
+
+    def evaluate(export: bool) -> None:
+        with ema.applied():
+            pipeline = build_pipeline(vae, *(model.modules[name] for name in ("clip", "t5", "transformer")))
+            if export:
+                export_folder(lambda folder: save_pipeline(pipeline, folder), config.out_dir / "flux")
+            sheet = config.work_dir / "sheets" / f"flux_{clock.spent_s / 60:05.1f}min.png"
+            scores = score_pipeline(pipeline, recipe, sheet)
+        clock.curve.append({"minutes": clock.spent_s / 60, "samples": clock.num_samples, "score": scores["mean"]})
+        print("flux score  " + "  ".join(f"{name} {value:.2f}" for name, value in scores.items()), flush=True)
+        clock.pause()
+
+    if clock.running():
+        use_bf16 = bf16_is_faster(timed_step) if recipe.bf16 is None else recipe.bf16
+        loss_of_batch(use_bf16).backward()  # compiles, which is no training time
+        model.modules.zero_grad(set_to_none=True)
+        clock.pause()
+    while clock.running():
+        loss = loss_of_batch(use_bf16)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.modules.parameters(), 1.0)
+        factor = learning_rate_factor(clock.share(), recipe.warmup, recipe.decay)
+        set_learning_rate(optimizer, recipe.learning_rate * factor)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        ema.update()
+        clock.step(recipe.batch_size, {"loss": loss.item()})
+        if len(pool) < recipe.pool_end and clock.due("pool", recipe.pool_every_s):
+            pool.grow(recipe.pool_chunk)
+        if clock.due("checkpoint", every_s=120):
+            checkpoint()
+        if clock.due("score", recipe.score_every_s):
+            evaluate(export=clock.due("export", recipe.export_every_s))
+    checkpoint()
+    evaluate(export=True)
