@@ -1,5 +1,7 @@
 """Production's classes at tiny random sizes, saved as the folders that the flux preset's flags can name."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 from inference.grounding.groundingdino_py_loading import (
@@ -59,4 +61,77 @@ def save_tiny_grounding_dino(folder: Path, bert: Path, seed: int = 0) -> Path:
             if "bbox_embed" in name and name.endswith("layers.2.weight"):
                 torch.nn.init.normal_(parameter, std=0.3)
     save_grounding_dino(network, TINY_DINO, folder)
+    return folder
+
+
+def save_tiny_flux(folder: Path, seed: int = 0) -> Path:
+    """A random `FluxPipeline` for pictures of 4 px and multiples, with FLUX.1-dev's kinds of parts."""
+    import torch
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+    from trainers.micro.flux_model import WIDTH, build_clip_text, build_t5, build_tokenizer
+
+    torch.manual_seed(seed)
+    transformer = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        guidance_embeds=True,
+        axes_dims_rope=(4, 6, 6),
+    )
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        scaling_factor=1.0,
+        shift_factor=0.0,
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15)
+    pipeline = FluxPipeline(
+        scheduler,
+        vae,
+        build_clip_text(),
+        build_tokenizer(clip=True),
+        build_t5(),
+        build_tokenizer(clip=False),
+        transformer,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def save_tiny_sam(folder: Path, seed: int = 0) -> Path:
+    """A random SAM for inputs of 64 px."""
+    import torch
+    from safetensors.torch import save_file
+
+    from inference.grounding.segmenter import SamArchitecture, build_sam
+
+    torch.manual_seed(seed)
+    architecture = SamArchitecture(
+        image_px=64,
+        encoder_dim=32,
+        encoder_depth=2,
+        encoder_heads=2,
+        global_attention=(1,),
+        window=2,
+        prompt_dim=32,
+        decoder_mlp_dim=64,
+        decoder_heads=2,
+    )
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(asdict(architecture)))
+    save_file(
+        {name: value.contiguous() for name, value in build_sam(architecture).state_dict().items()},
+        folder / "model.safetensors",
+    )
     return folder

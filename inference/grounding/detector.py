@@ -153,11 +153,18 @@ class GroundingDinoDetector:
         height, width = shape[:2]
         scale = torch.tensor([width, height, width, height], dtype=torch.float32)
         xyxy = torch.cat([centre - size / 2, centre + size / 2], 1).clamp(0, 1) * scale
+        # A row's place in the batch moves the last bits of a float (matrix products run in blocks); what leaves here
+        # is rounded far above that, so that it is the same wherever an image stood.
         kept = batched_nms(xyxy, score, label, self.config.nms_iou)
         return [
-            Detection(query.class_names[label[k]], score[k].item(), tuple(xyxy[k].tolist()))  # type: ignore[arg-type]
+            Detection(query.class_names[label[k]], round(score[k].item(), 4), _rounded(xyxy[k].tolist()))
             for k in kept.tolist()
         ]
+
+
+def _rounded(box: Sequence[float]) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = (round(value, 2) for value in box)
+    return x0, y0, x1, y1
 
 
 def _load(config: GroundingDinoConfig) -> tuple[Any, Any, Any]:
@@ -168,7 +175,7 @@ def _load(config: GroundingDinoConfig) -> tuple[Any, Any, Any]:
     folder = resolve_model(config.model)
     try:
         # Pickled checkpoints are not read: every published GroundingDINO of transformers has safetensors.
-        model = GroundingDinoForObjectDetection.from_pretrained(
+        model: Any = GroundingDinoForObjectDetection.from_pretrained(
             folder, dtype=getattr(torch, config.dtype), use_safetensors=True
         )
         tokenizer = AutoTokenizer.from_pretrained(folder)

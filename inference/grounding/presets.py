@@ -10,7 +10,8 @@ from inference.micro.world import COLORS
 
 
 def micro_grounded_sam(device: str = "cpu") -> GroundedSamConfig:
-    """The models that `python -m trainers micro` trains. Thresholds: measured on held-out scenes (`MODEL_CARD.md`)."""
+    """The models that `python -m trainers micro` trains. Thresholds: the best of a sweep on held-out scenes
+    through the VAE (`trainers.micro.grounding_evaluation`); lower ones accept more malformed shapes."""
     return GroundedSamConfig(
         GroundingDinoConfig(
             model="micro/grounding_dino",

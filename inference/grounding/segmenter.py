@@ -159,7 +159,7 @@ def build_sam(architecture: SamArchitecture) -> Sam:
             embed_dim=a.encoder_dim,
             img_size=a.image_px,
             mlp_ratio=4,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),  # pyright: ignore[reportArgumentType]
             num_heads=a.encoder_heads,
             patch_size=a.patch_px,
             qkv_bias=True,

@@ -13,8 +13,9 @@ from pipelines.estimate import Cluster, Estimate, estimate
 from pipelines.jobs import DatasetConfig
 from pipelines.presets import load_preset
 from pipelines.runtime.progress import format_seconds
+from pipelines.stated_figures import GPUS
 from schemas.configuration import model_names
-from schemas.errors import MissingWeightsError
+from schemas.errors import InputError, MissingWeightsError
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,26 @@ def print_plan(plan: Estimate) -> None:
         f"{plan.gpu_hours:,.1f} GPU hours, ${plan.cost:,.0f} at ${cluster.hour_cost:.2f} an hour ({price})\n"
         f"  {storage}, about {plan.num_pairs:,} pairs (assumed: two prompts in five are of middling difficulty)"
     )
+
+
+def announce(config: DatasetConfig, options: RunOptions) -> None:
+    """Before a run on GPUs starts: its plan, for the GPUs that this machine can see. Never stops the run."""
+    if config.generate.generator.device == "cpu":
+        return
+    import torch
+
+    count = torch.cuda.device_count()
+    name = torch.cuda.get_device_name(0).lower().replace(" ", "") if count else ""
+    kind = next((kind for kind in GPUS if kind.split("-")[0] in name), None)
+    gpus = max(count, 1) if options.runtime == "ray" else 1
+    if kind is None:
+        print(
+            "the plan is for H100s, since this machine's GPUs are not known; `plan --gpus N --gpu-type ...` for others"
+        )
+    try:
+        print_plan(estimate(config, Cluster(gpus=gpus, gpu_type=kind or "h100")))  # type: ignore[arg-type]
+    except InputError as error:
+        print(f"the plan: {error}")
 
 
 def _bytes(number: float) -> str:

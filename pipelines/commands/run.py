@@ -12,6 +12,7 @@ import tyro
 
 from inference.model_store import require_models
 from pipelines.commands.arguments import Finish, RunDir, digests_of, open_run, parse, shared_uri, work
+from pipelines.commands.plan import announce
 from pipelines.driver import RunOptions
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig
@@ -43,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
     uri = shared_uri(arguments.run, arguments.options.runtime)
     fork = shared_uri(arguments.fork, arguments.options.runtime) if arguments.fork else None
     folder, config = start(replace(arguments, run=uri, fork=fork))
+    announce(config, arguments.options)
     return work(folder, config, arguments.options, arguments.finish)
 
 

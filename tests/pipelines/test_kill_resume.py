@@ -63,7 +63,7 @@ def test_a_driver_killed_three_times_leaves_the_same_shards_and_makes_no_block_t
     for attempt in range(3):
         driver = Driver(run, TOY_SLEEP_S="0.02")
         # At least one block further, so that three kills fall on three different places.
-        driver.wait_for(lambda: len(blocks(run)) > len(kept))
+        driver.wait_for(lambda before=len(kept): len(blocks(run)) > before)
         time.sleep(moments.uniform(0, 0.05))
         driver.send(signal.SIGKILL)
         assert driver.end() == -signal.SIGKILL

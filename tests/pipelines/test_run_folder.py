@@ -86,7 +86,19 @@ def test_a_folder_travels_to_a_worker(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [None, b"", b"{", b"[]", b"null", b"{}", b'{"format": 99}', b'{"format": 1}', b"\xff\xfe", b'{"format": 1, "segments": 3}']
+    "content",
+    [
+        None,
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"format": 99}',
+        b'{"format": 1}',
+        b"\xff\xfe",
+        b'{"format": 1, "segments": 3}',
+    ],
 )
 def test_a_folder_that_is_no_run_is_a_foreign_run(tmp_path, content):
     if content is not None:
@@ -125,7 +137,7 @@ def test_a_block_under_another_units_name_is_refused(finished):
     folder, _ = open_run(str(finished))
     key = second.parts[-3]
     assert folder.read_block("check_colors", key, 0)
-    with pytest.raises(CorruptDataError, match="its footer says check_colors/.* unit 0"):
+    with pytest.raises(CorruptDataError, match=r"its footer says check_colors/.* unit 0"):
         folder.read_block("check_colors", key, 1)
 
 

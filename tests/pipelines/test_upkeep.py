@@ -6,7 +6,14 @@ import pytest
 from pipelines.conservation import verify
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.stages.select_pairs import SelectPairsConfig
-from pipelines.upkeep import Removed, check_models, clear_quarantine, collect_garbage, copy_valid_blocks, differing_fields
+from pipelines.upkeep import (
+    Removed,
+    check_models,
+    clear_quarantine,
+    collect_garbage,
+    copy_valid_blocks,
+    differing_fields,
+)
 from schemas.errors import ForeignRunError
 from tests.pipelines.toy_job import CheckConfig, DrawConfig, ToyConfig, create, open_run
 from tests.pipelines.toy_runs import blocks, calls, run, shards, stamps
@@ -106,7 +113,6 @@ def test_work_in_a_fork_does_not_touch_its_source(undisturbed, tmp_path):
 
 def with_config(path, config: ToyConfig) -> None:
     """The same folder under another configuration, as after an edit of run.json by a newer version."""
-    folder, _ = open_run(str(path))
     create(str(path), config)
 
 

@@ -67,8 +67,7 @@ def test_a_flipped_bit_anywhere_is_noticed_or_harmless(with_images):
             assert replace(footer, stage="draw", key=FOOTER.key, unit=7, input_hash=FOOTER.input_hash) == FOOTER
             assert bare(rows) == bare(ROWS)
             assert decode_images(bytes(flipped), "block") == images
-        except CorruptDataError as error:
-            assert str(error).startswith("block: ")
+        except CorruptDataError:
             noticed += 1
     assert noticed > 60
 

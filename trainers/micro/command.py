@@ -17,8 +17,8 @@ from trainers.micro.training_loop import MicroTrainingConfig
 MODELS: dict[str, tuple[str, float]] = {
     "vae": ("trainers.micro.vae", 6.0),
     "flux": ("trainers.micro.flux", 58.0),
-    "grounding-dino": ("trainers.micro.grounding_dino", 10.0),
-    "sam": ("trainers.micro.sam", 4.0),
+    "grounding-dino": ("trainers.micro.grounding_dino", 15.0),
+    "sam": ("trainers.micro.sam", 5.0),
 }
 
 

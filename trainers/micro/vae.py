@@ -130,10 +130,10 @@ def train(config: MicroTrainingConfig) -> None:
     checkpoint()
     with ema.applied(), torch.no_grad():
         vae.eval()
-        pixels = batch(512)
+        pixels = batch(256)
         latents = vae.encode(pixels).latent_dist.mean
         mse = F.mse_loss(vae.decode(latents).sample.clamp(-1, 1), pixels)
-        print(f"vae: PSNR {10 * np.log10(4 / mse.item()):.2f} dB on 512 new scenes", flush=True)
+        print(f"vae: PSNR {10 * np.log10(4 / mse.item()):.2f} dB on 256 new scenes", flush=True)
         vae.register_to_config(shift_factor=latents.mean().item(), scaling_factor=1 / latents.std().item())
         export_folder(lambda folder: save_vae(vae, folder), config.out_dir / "flux" / "vae")
 

@@ -11,7 +11,7 @@ def test_times_read_as_clocks(seconds, text):
 def test_a_line_says_done_rate_eta_rejected_and_quarantined():
     stage = StageProgress("draw", total=48, already=10, done=13, rejected=2, quarantined=1)
     line = stage.line(elapsed_s=10)
-    assert line.split() == "draw 23/48 units 1.3/s ETA 0:19 2 rejected 1 in quarantine".split()
+    assert line.split() == ["draw", "23/48", "units", "1.3/s", "ETA", "0:19", "2", "rejected", "1", "in", "quarantine"]
 
 
 def test_units_done_before_do_not_count_towards_the_rate():

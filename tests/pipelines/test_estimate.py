@@ -1,0 +1,131 @@
+"""Plans: arithmetic, memory, who gets which GPU, and that measured rates replace stated ones."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from pipelines import stated_figures as stated
+from pipelines.commands.plan import main as plan
+from pipelines.estimate import Cluster, StageEstimate, estimate, generator_memory, grounding_memory, place
+from pipelines.presets import load_preset
+from schemas.errors import InputError
+
+FLUX = load_preset("flux").dataset
+FLUX_24GB = load_preset("flux-24gb").dataset
+
+
+def test_arithmetic_of_a_pass_fits_the_published_figures():
+    assert stated.flux_pass_tflop(1024, 512) == pytest.approx(74.4)
+    assert stated.flux_pass_tflop(1024, 512, condition_px=512) == pytest.approx(94.9, abs=0.1)
+
+
+def test_memory_of_flux_in_bf16_fits_the_published_peak():
+    gib, source = generator_memory(FLUX)
+    assert gib - stated.CUDA_CONTEXT_GIB == pytest.approx(36.17, abs=0.05)
+    assert source.startswith("derived")
+
+
+def test_the_24gb_preset_fits_where_the_other_does_not():
+    card = Cluster(gpus=1, gpu_type="rtx4090")
+    with pytest.raises(InputError, match=r"takes 36\.7 GiB.*23\.6"):
+        estimate(FLUX, card)
+    placement = estimate(FLUX_24GB, card).placement
+    assert placement is not None
+    assert placement.schedule == "staged"
+    for gib, _ in (generator_memory(FLUX_24GB), grounding_memory(FLUX_24GB)):
+        assert gib < card.gpu.memory_gib - 2
+
+
+def test_eight_h100s_hold_both_models_each_and_cost_what_their_hours_cost():
+    plan = estimate(FLUX, Cluster(gpus=8, gpu_type="h100", gpu_hour_cost=2.0))
+    assert plan.placement is not None
+    assert plan.placement.schedule == "streaming"
+    assert plan.placement.workers == {"generate_candidates": 8, "ground_objects": 8}
+    assert sum(plan.placement.gpus.values()) <= 1
+    # 20,000 images of 30 passes, 28 of which take 6.7 s, and 0.35 s of PNG; then the check of each.
+    seconds = 20_000 * (30 * 6.7 / 28 + 0.35 + 1 / 8.37 + 0.15)
+    assert plan.placement.hours == pytest.approx(seconds / 8 / 3600, rel=1e-6)
+    assert plan.cost == pytest.approx(seconds / 3600 * 2.0, rel=1e-6)
+
+
+def stages(flux_seconds: float, ground_seconds: float, gib: float) -> list[StageEstimate]:
+    return [
+        StageEstimate("generate_candidates", "images", 1, flux_seconds, flux_seconds, "stated", memory_gib=gib),
+        StageEstimate("ground_objects", "images", 1, ground_seconds, ground_seconds, "stated", memory_gib=gib),
+    ]
+
+
+@pytest.mark.parametrize(("gpus", "schedule"), [(1, "staged"), (2, "staged"), (8, "staged"), (32, "streaming")])
+def test_gpus_are_divided_only_where_little_of_them_idles(gpus, schedule):
+    cluster = Cluster(gpus=gpus, gpu_type="l40s")  # 30 GiB fit alone, not together
+    placement = place(stages(31_000, 1_000, 30.0), cluster)
+    assert placement.schedule == schedule
+    if schedule == "streaming":
+        assert placement.workers == {"generate_candidates": 31, "ground_objects": 1}
+        assert sum(placement.workers.values()) == gpus
+        assert "--generate.workers.count 31" in placement.flags
+    assert all(count >= 1 for count in placement.workers.values())
+    assert placement.hours >= 32_000 / gpus / 3600 - 1e-9
+
+
+def test_more_gpus_never_take_longer():
+    hours = [place(stages(31_000, 1_000, 30.0), Cluster(gpus=n, gpu_type="l40s")).hours for n in range(1, 65)]
+    assert hours == sorted(hours, reverse=True)
+
+
+def test_measured_rates_replace_stated_ones(tmp_path):
+    from dataclasses import asdict
+
+    from pipelines.run_folder import FORMAT, RunFolder, RunInfo, Segment
+
+    ran = replace(FLUX, num_prompts=8, unit_size=2)
+    info = RunInfo(FORMAT, "flux", asdict(ran), 0, 2, "0" * 16, (Segment("rule", 0, 0, 8),), {}, {}, "x", "x")
+    folder = RunFolder.create(str(tmp_path / "run"), info, [])
+    # Units of 2 prompts, 20 images: 100 s are 5 s an image; one unit was slow.
+    seconds = {"generate_candidates": [100.0, 100.0, 900.0], "ground_objects": [4.0, 4.0, 4.0]}
+    entries = [{"stage": name, "unit": i, "seconds": s} for name, some in seconds.items() for i, s in enumerate(some)]
+    folder.write_json("stats/host-1-0000.json", entries)
+
+    plan = estimate(FLUX, Cluster(), folder.storage.uri)
+    by_name = {stage.name: stage for stage in plan.stages}
+    assert by_name["generate_candidates"].seconds_per_item == pytest.approx(5.0)
+    assert by_name["ground_objects"].seconds_per_item == pytest.approx(0.2)
+    assert by_name["ground_objects"].source.startswith("measured")
+    assert by_name["select_pairs"].source.startswith("stated")
+
+    twice_the_steps = replace(
+        FLUX, generate=replace(FLUX.generate, generator=replace(FLUX.generate.generator, num_steps=60))
+    )
+    slower = {s.name: s for s in estimate(twice_the_steps, Cluster(), folder.storage.uri).stages}
+    assert slower["generate_candidates"].seconds_per_item == pytest.approx(10.0)
+
+
+def test_plan_prints_one_json_object_and_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert plan(["--preset", "flux", "--gpus", "16", "--gpu-type", "a100-80gb", "--json"]) == 2
+    value = json.loads(capsys.readouterr().out)
+    assert value["cluster"]["gpus"] == 16
+    assert value["placement"]["schedule"] == "streaming"
+    assert "FLUX.1-dev" in value["missing_weights"]
+    assert value["cost"] == pytest.approx(value["gpu_hours"] * 1.60)
+
+
+def test_a_printed_plan_labels_every_figure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert plan(["--preset", "flux-24gb"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    labelled = [
+        line for line in lines if line.startswith(("  generate_candidates", "  ground_objects", "  select_pairs"))
+    ]
+    assert len(labelled) == 5  # three rates, two memories
+    assert all(any(word in line for word in ("stated:", "derived:", "measured:")) for line in labelled)
+    assert any("(assumed)" in line for line in lines)
+
+
+def test_models_on_the_cpu_are_planned_without_a_cluster(capsys, monkeypatch):
+    micro = estimate(load_preset("micro").dataset)
+    assert micro.placement is None
+    assert micro.cost == 0
+    assert [stage.num_items for stage in micro.stages] == [480, 480, 48]
