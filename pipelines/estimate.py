@@ -17,6 +17,8 @@ GpuType = Literal["h100", "h200", "a100-80gb", "l40s", "rtx4090"]
 ITEMS = {"generate_candidates": "images", "ground_objects": "images", "select_pairs": "prompts"}
 CPU_SECONDS = {"generate_candidates": 0.05, "ground_objects": 0.05, "select_pairs": 0.0002}
 CPU_SOURCE = "stated: the micro models on two cores of a server CPU without AMX"
+HEADROOM = 0.9
+"""Models share a GPU when they are not expected to fill more of it than this: the figures are estimates."""
 WORTHWHILE_LOSS = 0.05
 """Whole GPUs are given to stages for good when that idles no more of the cluster than this."""
 
@@ -227,7 +229,7 @@ def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
     together = flux.memory_gib + ground.memory_gib
     one_after_the_other = (flux.seconds + ground.seconds) / n / 3600
     need = f"both together take {together:.1f} of {available:.1f} GiB"
-    if together <= available:
+    if together <= HEADROOM * available:
         return Placement(
             "streaming",
             f"{need}: every GPU holds one worker of each, and the first shard is there early",

@@ -8,7 +8,7 @@ from pipelines.jobs import DatasetConfig, JobConfig, resolve_chains
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.run_folder import RunFolder, quarantine_path
 from pipelines.stage import Step
-from schemas.arrow import hash_rows
+from schemas.arrow import canonical_json, hash_rows
 from schemas.blocks import footer_of
 from schemas.configuration import output_config
 from schemas.errors import CorruptDataError, ForeignRunError
@@ -113,9 +113,8 @@ def differing_fields(old: Any, new: Any, prefix: str = "") -> list[str]:
             for name in sorted({*old, *new})
             for line in differing_fields(old.get(name), new.get(name), f"{prefix}.{name}" if prefix else name)
         ]
-    if isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)):
-        old, new = list(old), list(new)
-    return [] if old == new else [f"{prefix}: {old!r} -> {new!r}"]
+    # As JSON, to which lists and tuples are the same at any depth.
+    return [] if canonical_json(old) == canonical_json(new) else [f"{prefix}: {old!r} -> {new!r}"]
 
 
 def copy_valid_blocks(source: RunFolder, source_config: JobConfig, target: RunFolder, target_config: JobConfig) -> int:

@@ -74,7 +74,11 @@ def _reader(annotation: Any) -> Callable[[Any], Any]:
     if dataclasses.is_dataclass(annotation):
         return _record_reader(annotation)
     if typing.get_origin(annotation) is tuple:
-        item = _reader(typing.get_args(annotation)[0])
+        kinds = typing.get_args(annotation)
+        if kinds[-1] is not Ellipsis:  # tuple[str, int]: configurations have them, records do not
+            readers = [_reader(kind) for kind in kinds]
+            return lambda value: tuple(read(v) for read, v in zip(readers, value, strict=True))
+        item = _reader(kinds[0])
         return lambda value: tuple(item(v) for v in value)
     return lambda value: value
 

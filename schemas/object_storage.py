@@ -17,9 +17,9 @@ from schemas.errors import InputError, StorageError
 from schemas.storage import Storage
 
 CONNECT_TIMEOUT_S = 4.0
-SILENCE_TIMEOUT_S = 5.0
+SILENCE_TIMEOUT_S = 3.0
 """A request is tried again when not one byte came or went for so long."""
-MAX_ATTEMPTS = 5
+MAX_ATTEMPTS = 4
 """Tries of one request, with random waits that double from half a second. AWS_MAX_ATTEMPTS says otherwise."""
 STALE_CLAIM_S = 60.0
 """A claim this much older than one's own was left by a process that is gone."""

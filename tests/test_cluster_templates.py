@@ -88,7 +88,7 @@ FAKE_SLURM = """
 sleep() { command sleep 0.1; }
 srun() { echo "srun $*"; }
 scontrol() { echo "scontrol $*"; }
-python() { if [[ $1 == -c ]]; then echo 2; else echo "python $*"; trap 'echo stopping; exit 1' TERM
+python() { if [[ $1 == -c ]]; then echo 2; else trap 'exit 1' TERM; echo "python $*"
     for i in {1..100}; do command sleep 0.05; done; fi; }
 """
 

@@ -203,8 +203,9 @@ def read_architecture(path: Path) -> GroundingDinoArchitecture:
     if not config.is_file():
         raise MissingWeightsError("no config.json in this GroundingDINO folder", file=str(path))
     try:
-        values = json.loads(config.read_text())
-        return GroundingDinoArchitecture(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values: dict[str, Any] = json.loads(config.read_text())
+        values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return GroundingDinoArchitecture(**values)
     except (ValueError, TypeError, AttributeError) as error:
         names = ", ".join(f.name for f in fields(GroundingDinoArchitecture))
         raise InputError(f"not a GroundingDINO configuration: {error}", file=str(config), expected=names) from error

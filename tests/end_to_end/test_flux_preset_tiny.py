@@ -13,7 +13,8 @@ from PIL import Image
 
 from tests.tiny_models import save_tiny_bert, save_tiny_flux, save_tiny_grounding_dino, save_tiny_sam
 
-pytestmark = pytest.mark.slow  # three processes that import torch, diffusers and groundingdino-py
+# Three processes that import torch, diffusers and groundingdino-py: half a minute on two quiet cores.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def pipelines(*arguments: str) -> subprocess.CompletedProcess[str]:

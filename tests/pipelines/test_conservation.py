@@ -85,7 +85,7 @@ def test_a_prompt_with_another_text_is_named(finished):
 
 
 def test_prompts_that_changed_after_the_fact_are_named(finished):
-    folder, config = open_run(str(finished))
+    folder, _ = open_run(str(finished))
     rows = list(folder.all_prompts())
     rows[5] = replace(rows[5], prompt=replace(rows[5].prompt, text="a green square"))
     type(folder).create(str(finished), folder.info, rows)

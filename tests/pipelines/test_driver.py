@@ -153,7 +153,7 @@ def test_a_broken_image_block_found_while_packing_is_healed_by_resume_alone(fini
 def test_a_block_made_from_other_rows_is_made_again_when_blocks_are_checked(finished, undisturbed):
     folder, config = open_run(str(finished))
     step = resolve_chains(folder, config)["rule"][1]
-    footer, rows = folder.read_block(step.name, step.key, 1)
+    _, rows = folder.read_block(step.name, step.key, 1)
     changed = [replace(row, recovered="by hand") for row in rows]
     folder.write_block(footer_of(step.name, step.key, 1, "0" * 64, changed), changed, with_images=False)
     assert any("made from other rows" in problem for problem in problems(finished))

@@ -1,7 +1,8 @@
 """Plans: arithmetic, memory, who gets which GPU, and that measured rates replace stated ones."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -75,8 +76,6 @@ def test_more_gpus_never_take_longer():
 
 
 def test_measured_rates_replace_stated_ones(tmp_path):
-    from dataclasses import asdict
-
     from pipelines.run_folder import FORMAT, RunFolder, RunInfo, Segment
 
     ran = replace(FLUX, num_prompts=8, unit_size=2)
@@ -129,3 +128,28 @@ def test_models_on_the_cpu_are_planned_without_a_cluster(capsys, monkeypatch):
     assert micro.placement is None
     assert micro.cost == 0
     assert [stage.num_items for stage in micro.stages] == [480, 480, 48]
+
+
+@pytest.mark.parametrize(
+    ("preset", "gpus", "kind"),
+    [
+        ("flux", 1, "h100"),
+        ("flux", 8, "h100"),
+        ("flux", 8, "h200"),
+        ("flux", 8, "a100-80gb"),
+        ("flux", 8, "l40s"),
+        ("flux", 64, "h100"),
+        ("flux-24gb", 1, "rtx4090"),
+    ],
+)
+def test_the_page_on_presets_shows_what_plan_says(preset, gpus, kind, monkeypatch, capsys):
+    plan(["--preset", preset, "--gpus", str(gpus), "--gpu-type", kind, "--json"])
+    value = json.loads(capsys.readouterr().out)
+    images = value["stages"][0]
+    row = (
+        f"| `{preset}` | {gpus} × {kind} | {images['num_items']:,} | {images['seconds_per_item']:.1f} s | "
+        f"{value['placement']['schedule']} | {value['placement']['hours']:.1f} | {value['gpu_hours']:.1f} | "
+        f"${value['cost']:,.0f} |"
+    )
+    page = Path(__file__).parents[2] / "docs" / "presets.md"
+    assert row in page.read_text()

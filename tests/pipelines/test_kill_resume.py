@@ -25,7 +25,7 @@ def drive(run: str, output: str, environment: dict[str, str]) -> None:
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    sys.stdout = sys.stderr = open(1, "w", closefd=False)
+    sys.stdout = sys.stderr = os.fdopen(1, "w", closefd=False)
     sys.exit(toy_job.main([run]))
 
 
@@ -63,7 +63,7 @@ def test_a_driver_killed_three_times_leaves_the_same_shards_and_makes_no_block_t
     for attempt in range(3):
         driver = Driver(run, TOY_SLEEP_S="0.02")
         # At least one block further, so that three kills fall on three different places.
-        driver.wait_for(lambda before=len(kept): len(blocks(run)) > before)
+        driver.wait_for(lambda before=kept: len(blocks(run)) > len(before))
         time.sleep(moments.uniform(0, 0.05))
         driver.send(signal.SIGKILL)
         assert driver.end() == -signal.SIGKILL

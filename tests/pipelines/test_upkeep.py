@@ -178,7 +178,11 @@ def test_gc_passes_over_what_is_unfinished_or_broken(finished):
 def test_differing_fields_are_named_with_both_values():
     old = {"a": 1, "b": {"c": [1, 2], "d": None}, "e": 0}
     new = {"a": 1, "b": {"c": (1, 3), "d": None}, "f": 0}
-    assert differing_fields(old, new) == ["b.c: [1, 2] -> [1, 3]", "e: 0 -> None", "f: None -> 0"]
+    assert differing_fields(old, new) == ["b.c: [1, 2] -> (1, 3)", "e: 0 -> None", "f: None -> 0"]
+
+
+def test_lists_and_tuples_do_not_differ_at_any_depth():
+    assert differing_fields({"a": [["red", [1, 2]]]}, {"a": (("red", (1, 2)),)}) == []
 
 
 def test_other_weights_than_those_a_run_was_started_with_are_refused(tmp_path):

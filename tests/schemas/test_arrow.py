@@ -1,11 +1,12 @@
-from dataclasses import dataclass, replace
+import json
+from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
-from schemas.arrow import arrow_schema, arrow_type, from_table, hash_plain, hash_rows, to_table
+from schemas.arrow import arrow_schema, arrow_type, from_table, hash_plain, hash_rows, record_from_dict, to_table
 from schemas.records import Candidate, Check, PromptRow, Quarantine
 from tests.schemas.rows import prompt_row
 from tests.schemas.strategies import prompt_rows, values
@@ -77,3 +78,11 @@ def test_a_field_type_that_arrow_does_not_know_is_refused():
 
     with pytest.raises(TypeError, match="complex"):
         arrow_type(Odd)
+
+
+def test_a_configuration_with_tuples_in_tuples_comes_back_from_json_as_it_was():
+    @dataclass(frozen=True)
+    class Palette:
+        colors: tuple[tuple[str, tuple[int, int, int]], ...] = (("red", (222, 32, 38)), ("blue", (28, 72, 224)))
+
+    assert record_from_dict(Palette, json.loads(json.dumps(asdict(Palette())))) == Palette()

@@ -324,7 +324,7 @@ def test_a_silent_store_is_given_up(storage, proxy, monkeypatch):
     proxy.rule = lambda method, path: "hang"
     impatient = ObjectStorage(storage.uri)
     with pytest.raises(StorageError, match="can be resumed"):
-        impatient.commit("a", b"x")
+        impatient.size("a")
     assert len(proxy.seen) == int(ENVIRONMENT["AWS_MAX_ATTEMPTS"])
 
 
