@@ -206,7 +206,8 @@ class RunFolder:
         """Footer and rows without images. FileNotFoundError; CorruptDataError when it is not this unit's whole
         block."""
         path = self.block_path(stage, key, unit)
-        footer, rows = decode_block(self.storage.read(path), path)
+        with self.storage.open(path) as file:
+            footer, rows = decode_block(file, path)
         if (footer.stage, footer.key, footer.unit) != (stage, key, unit):
             raise CorruptDataError(f"{path}: its footer says {footer.stage}/{footer.key} unit {footer.unit}")
         return footer, rows
@@ -214,12 +215,14 @@ class RunFolder:
     def read_footer(self, stage: str, key: str, unit: int) -> BlockFooter:
         """FileNotFoundError; CorruptDataError."""
         path = self.block_path(stage, key, unit)
-        return read_footer(self.storage.read(path), path)
+        with self.storage.open(path) as file:
+            return read_footer(file, path)
 
     def with_images(self, rows: Sequence[PromptRow], stage: str, key: str, unit: int) -> list[PromptRow]:
         """Rows with the images that the block of an image-making stage holds."""
         path = self.block_path(stage, key, unit)
-        return attach_images(rows, decode_images(self.storage.read(path), path))
+        with self.storage.open(path) as file:
+            return attach_images(rows, decode_images(file, path))
 
     def delete_block(self, stage: str, key: str, unit: int) -> None:
         """Remove a block, so that it is made again."""

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -71,12 +72,12 @@ def encode_block(footer: BlockFooter, rows: Sequence[PromptRow], *, with_images:
     return buffer.getvalue()
 
 
-def read_footer(data: bytes, where: str) -> BlockFooter:
+def read_footer(data: bytes | BinaryIO, where: str) -> BlockFooter:
     """Raises CorruptDataError when the bytes are no whole block."""
     return _footer(_open(data, where), where)
 
 
-def decode_block(data: bytes, where: str) -> tuple[BlockFooter, list[PromptRow]]:
+def decode_block(data: bytes | BinaryIO, where: str) -> tuple[BlockFooter, list[PromptRow]]:
     """Footer and rows, without images. Raises CorruptDataError when the bytes are no whole block, or when the rows are
     not those its footer speaks of: page checksums do not cover the names and numbers in a Parquet footer."""
     file = _open(data, where)
@@ -94,7 +95,7 @@ def decode_block(data: bytes, where: str) -> tuple[BlockFooter, list[PromptRow]]
     return footer, rows
 
 
-def decode_images(data: bytes, where: str) -> list[dict[int, bytes]]:
+def decode_images(data: bytes | BinaryIO, where: str) -> list[dict[int, bytes]]:
     """For each row, the images the block holds, by candidate index. CorruptDataError when one has other bytes than its
     `image_sha256` says."""
     images: list[dict[int, bytes]] = []
@@ -124,9 +125,10 @@ def _without_images(row: PromptRow) -> PromptRow:
     return replace(row, candidates=tuple(replace(c, image=None) for c in row.candidates))
 
 
-def _open(data: bytes, where: str) -> pq.ParquetFile:
+def _open(data: bytes | BinaryIO, where: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        source = io.BytesIO(data) if isinstance(data, bytes) else data
+        return pq.ParquetFile(source, page_checksum_verification=True)
     except _READ_ERRORS as error:
         raise CorruptDataError(f"{where}: no whole Parquet file ({error})") from error
 

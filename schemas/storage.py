@@ -7,7 +7,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from schemas.errors import StorageError
 
@@ -20,6 +20,10 @@ class Storage(Protocol):
     uri: str
 
     def read(self, path: str) -> bytes: ...
+
+    def open(self, path: str) -> BinaryIO:
+        """A file to read parts of: footers and columns without the images beside them."""
+        ...
 
     def commit(self, path: str, data: bytes) -> None:
         """Put complete bytes under their final name: a reader sees the old file, or the new one, never a part."""
@@ -62,6 +66,14 @@ class LocalStorage:
     def read(self, path: str) -> bytes:
         try:
             return (self.root / path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(f"{self.root / path}") from None
+        except OSError as error:
+            raise _storage_error(self.root / path, error) from error
+
+    def open(self, path: str) -> BinaryIO:
+        try:
+            return open(self.root / path, "rb")
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(f"{self.root / path}") from None
         except OSError as error:

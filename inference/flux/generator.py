@@ -81,7 +81,7 @@ class FluxGenerator:
         self.config = config
         # The dtype is always named: without it, text encoders come in the file's type, the transformer in float32.
         dtype = getattr(torch, config.dtype)
-        self.pipeline = FluxPipeline.from_pretrained(
+        self.pipeline: Any = FluxPipeline.from_pretrained(
             resolve_model(config.model), torch_dtype=dtype, quantization_config=_quantization(config)
         )
         if config.quantization == "fp8":

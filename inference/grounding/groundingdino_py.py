@@ -49,7 +49,7 @@ class GroundingDinoPyDetector:
             raise InputError(f"groundingdino-py in {config.dtype}", field="detector.dtype", expected="float32")
         self.config = config
         network, self._resize = load_grounding_dino(config.model, config.text_encoder, config.text_length)
-        self._model = network.to(config.device)
+        self._model: Any = network.to(config.device)
         self._tokenizer = self._model.tokenizer.tokenizer
 
     def detect(self, images: Sequence[np.ndarray], class_names: Sequence[Sequence[str]]) -> list[list[Detection]]:
@@ -112,7 +112,7 @@ class GroundingDinoPyDetector:
         missing = config.batch_size - len(images)
         pixels = torch.stack([prepare_image(image, *self._resize) for image in images])
         pixels = torch.cat([pixels, pixels[:1].expand(missing, -1, -1, -1)]).to(config.device)
-        outputs = self._model(pixels, captions=[*texts, *texts[:1] * missing])
+        outputs = self._model(pixels, captions=[*texts, *[texts[0]] * missing])
         return outputs["pred_logits"].float().cpu()[: len(images)], outputs["pred_boxes"].float().cpu()[: len(images)]
 
     def _read(
@@ -145,7 +145,8 @@ def prepare_image(image: np.ndarray, short_px: int, long_px: int) -> torch.Tenso
     from torchvision.transforms import functional as F
 
     height, width = image.shape[:2]
-    resized = F.resize(Image.fromarray(image), list(target_size(height, width, short_px, long_px)))
+    size = list(target_size(height, width, short_px, long_px))
+    resized: Any = F.resize(Image.fromarray(image), size)  # type: ignore[arg-type]
     return F.normalize(F.to_tensor(resized), list(IMAGE_MEAN), list(IMAGE_STD))
 
 

@@ -142,9 +142,9 @@ def build_grounding_dino(architecture: GroundingDinoArchitecture, bert_config: A
         """The package repeats masks (B, L, L) head by head, where attention reads them image by image: with different
         captions in a batch, images saw each other's text. Repeated here, they pass through it as they are."""
 
-        def forward(self, src: torch.Tensor, src_mask: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        def forward(self, src: Any, src_mask: Any = None, src_key_padding_mask: Any = None, pos: Any = None) -> Any:
             """src (L, B, d), src_mask (B, L, L)."""
-            return super().forward(src, src_mask=src_mask.repeat_interleave(self.nhead, 0), **kwargs)
+            return super().forward(src, src_mask.repeat_interleave(self.nhead, 0), src_key_padding_mask, pos)
 
     with (
         _replaced(transformer, "TransformerEncoderLayer", TextLayer),
