@@ -75,11 +75,11 @@ def _advance(folder: RunFolder, config: JobConfig, options: RunOptions, stop: Ca
                 return False
             if not _settle_barriers(folder, chains):
                 break
-        num_shards = len(shard_ranges(folder, config.pack))
-        unpacked = [index for index in range(num_shards) if not _packed(folder, chains, config, index, options)]
+        ranges = shard_ranges(folder, config.pack)
+        unpacked = [i for i, units in enumerate(ranges) if not _packed(folder, chains, config, i, units, options)]
         if not runtime.pack_shards(unpacked, stop):
             return False
-        write_index(folder, num_shards)
+        write_index(folder, len(ranges))
         return True
     except FileNotFoundError as error:
         raise CorruptDataError(f"{error}: missing, though a later one is there") from error
@@ -193,9 +193,13 @@ def _discard_broken_blocks(folder: RunFolder, steps: Sequence[Step], units: Sequ
 
 
 def _packed(
-    folder: RunFolder, chains: dict[str, list[Step]], config: JobConfig, index: int, options: RunOptions
+    folder: RunFolder,
+    chains: dict[str, list[Step]],
+    config: JobConfig,
+    index: int,
+    units: range,
+    options: RunOptions,
 ) -> bool:
-    units = shard_ranges(folder, config.pack)[index]
     inputs = shard_inputs(folder, chains, config.pack, units)
     if options.check_blocks and not reads_as_packed(folder, index, inputs, units):
         return False

@@ -40,8 +40,8 @@ class PackShardsConfig:
 
 def shard_ranges(folder: RunFolder, config: PackShardsConfig) -> list[range]:
     """The units of each shard."""
-    size = config.units_per_shard
-    return [range(start, min(start + size, folder.num_units)) for start in range(0, folder.num_units, size)]
+    size, end = config.units_per_shard, folder.num_units
+    return [range(start, min(start + size, end)) for start in range(0, end, size)]
 
 
 def shard_inputs(folder: RunFolder, chains: dict[str, list[Step]], config: PackShardsConfig, units: range) -> str:

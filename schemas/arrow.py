@@ -71,7 +71,7 @@ def _reader(annotation: Any) -> Callable[[Any], Any]:
     if optional:
         inner = _reader(annotation)
         return lambda value: None if value is None else inner(value)
-    if dataclasses.is_dataclass(annotation):
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         return _record_reader(annotation)
     if typing.get_origin(annotation) is tuple:
         kinds = typing.get_args(annotation)

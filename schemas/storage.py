@@ -178,7 +178,7 @@ class LocalStorage:
 
 
 def open_storage(uri: str) -> Storage:
-    """The storage a path or URI names: a local folder, or whatever `pyarrow.fs` reaches (s3://, gs://, hdfs://).
+    """The storage a path or URI names: a local folder, or an object store (s3://, gs://, abfs://).
     Nothing is created by opening. InputError for an unknown scheme."""
     scheme, separator, _ = uri.partition("://")
     if not separator:

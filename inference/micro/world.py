@@ -219,11 +219,11 @@ def render(scenes: Sequence[Scene], size_px: int = FRAME_PX) -> Rendered:
 
 def _tight_boxes(masks: np.ndarray) -> np.ndarray:
     """Boxes float32 (n, 4) xyxy around bool masks (n, H, W); zeros for an empty mask."""
-    columns, rows = masks.any(1), masks.any(2)
+    columns, rows = np.any(masks, axis=1), np.any(masks, axis=2)
     width, height = columns.shape[1], rows.shape[1]
     x0, y0 = columns.argmax(1), rows.argmax(1)
     x1, y1 = width - columns[:, ::-1].argmax(1), height - rows[:, ::-1].argmax(1)
-    return np.stack([x0, y0, x1, y1], 1).astype(np.float32) * columns.any(1)[:, None]
+    return np.stack([x0, y0, x1, y1], 1).astype(np.float32) * np.any(columns, axis=1)[:, None]
 
 
 def random_background(rng: np.random.Generator, varied_share: float = 0.1) -> Background:

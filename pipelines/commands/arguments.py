@@ -46,7 +46,7 @@ class ResumeArgs:
 
 def parse(arguments: type[T], argv: Sequence[str], command: str, default: T | None = None) -> T:
     """Arguments of a command. A usage error prints what was expected and exits with 2."""
-    return tyro.cli(
+    return tyro.cli(  # pyright: ignore[reportReturnType] - tyro types a default of None as a result
         arguments,
         args=list(argv),
         prog=f"python -m pipelines {command}",

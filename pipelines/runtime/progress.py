@@ -3,7 +3,7 @@
 import sys
 import time
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from schemas.records import PromptRow
 
@@ -91,7 +91,7 @@ class Progress:
             if stage.total:
                 print(stage.line(self._shown - self.started), file=sys.stderr, flush=True)
 
-    def _table(self) -> object:
+    def _table(self) -> Any:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)

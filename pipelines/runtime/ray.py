@@ -169,7 +169,10 @@ class _Flow:
                     self._submit()
                 elif not self.in_flight:
                     return False
-                ready, _ = ray.wait(list(self.in_flight), num_returns=1, timeout=1.0) if self.in_flight else ([], [])
+                if not self.in_flight:
+                    time.sleep(0.1)  # no actor has a place yet
+                    continue
+                ready, _ = ray.wait(list(self.in_flight), num_returns=1, timeout=1.0)
                 for reference in ready:
                     self._finish(reference)
             for reference in self.packing:
@@ -245,16 +248,23 @@ class _Pool:
             max_restarts=-1,
             max_task_retries=CRASHES_PER_UNIT,
         )(StageActor)
-        self.actors = [
+        self.actors: list[Any] = [
             actor_class.remote(work.folder, work.policy, work.config.num_threads, steps, index)
             for _ in range(workers.count or room_for(workers))
         ]
         self.waiting = dict.fromkeys(self.actors, 0)
+        # An actor that has no place in the cluster yet gets no calls: they would wait with it while others are idle.
+        self.unplaced = {actor.__ray_ready__.remote(): actor for actor in self.actors}
 
     def free(self) -> Any | None:
         """The actor with the fewest calls, None when all have enough."""
-        actor = min(self.actors, key=lambda a: self.waiting[a])
-        return actor if self.waiting[actor] < CALLS_AHEAD else None
+        if self.unplaced:
+            placed, _ = ray.wait(list(self.unplaced), num_returns=len(self.unplaced), timeout=0)
+            for reference in placed:
+                del self.unplaced[reference]
+        idle = set(self.actors) - set(self.unplaced.values())
+        actor = min(idle, key=lambda a: self.waiting[a], default=None)
+        return actor if actor is not None and self.waiting[actor] < CALLS_AHEAD else None
 
     def call(self, actor: Any, unit: int) -> Any:
         """Have an actor make a unit."""

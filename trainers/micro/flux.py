@@ -1,3 +1,5 @@
+# pyright: reportArgumentType=false
+# A ModuleDict forgets which modules it holds, and diffusers' decorated methods have another signature.
 """Train the micro FLUX (transformer, T5 and CLIP text jointly) on captioned scenes, as VAE latents.
 
 Flow matching as FLUX has it: x_t = (1 - t) x0 + t noise, target = noise - x0, t = sigmoid(shift + N(0, 1)).
@@ -248,8 +250,8 @@ def train(config: MicroTrainingConfig, recipe: FluxRecipe | None = None) -> None
         print("flux score  " + "  ".join(f"{name} {value:.2f}" for name, value in scores.items()), flush=True)
         clock.pause()
 
+    use_bf16 = recipe.bf16 if recipe.bf16 is not None else clock.running() and bf16_is_faster(timed_step)
     if clock.running():
-        use_bf16 = bf16_is_faster(timed_step) if recipe.bf16 is None else recipe.bf16
         loss_of_batch(use_bf16).backward()  # compiles, which is no training time
         model.modules.zero_grad(set_to_none=True)
         clock.pause()

@@ -1,3 +1,5 @@
+# pyright: reportArgumentType=false
+# diffusers asks for its own tokenizer classes by name and takes any.
 """Build the micro FLUX from scratch: plain diffusers and transformers classes at tiny sizes.
 
 An inner width of 192 (6 heads x 32), 2 double and 4 single blocks, 16 image tokens of 16 channels; the text side is

@@ -66,7 +66,7 @@ def read_scene(image: np.ndarray) -> Scene:
 
     pixels = image.astype(np.float32)
     distance = np.linalg.norm(pixels - np.clip(pixels, *MID_TONES), axis=-1)
-    labels, _ = ndimage.label(distance > FOREGROUND_DISTANCE)
+    labels: np.ndarray = ndimage.label(distance > FOREGROUND_DISTANCE)[0]  # pyright: ignore
     ground = np.median(pixels[labels == 0], axis=0) if (labels == 0).any() else np.full(3, 140.0)
     objects = []
     for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):

@@ -1,3 +1,5 @@
+# pyright: reportArgumentType=false
+# diffusers gives block tuples a length of one, and decorated methods another signature.
 """Train the micro VAE: AutoencoderKL, 32 px -> 8 x 8 latents of 4 channels (f = 4)."""
 
 from __future__ import annotations
@@ -112,9 +114,8 @@ def train(config: MicroTrainingConfig) -> None:
         )
         save_curve(clock, config.work_dir)
 
-    if clock.running():
-        use_bf16 = bf16_is_faster(timed_step)
-        clock.pause()
+    use_bf16 = clock.running() and bf16_is_faster(timed_step)
+    clock.pause()
     while clock.running():
         factor = learning_rate_factor(clock.share(), warmup=0.02, decay=0.3)
         set_learning_rate(optimizer, recipe.learning_rate * factor)
