@@ -1,6 +1,7 @@
 """Where a run's prompts come from: composed by rules, or read from a file. Read once, checked, numbered into
 segments."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from pipelines.jobs import DatasetConfig
 from pipelines.run_folder import Segment
 from schemas.errors import InputError
 from schemas.records import PromptRecord, PromptRow
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,15 +83,23 @@ def _read(config: DatasetConfig, subset: str) -> tuple[list[PromptRow], dict[str
     classes = vocabulary.class_names if config.closed_vocabulary else None
     colors = frozenset(vocabulary.colors) if config.closed_vocabulary else None
     rows: list[PromptRow] = []
+    num_left = 0
     for row in read_prompts(config.prompts, subset, classes, skip_bad_rows=config.skip_bad_rows, known_colors=colors):
-        rows.append(row)
-        if len(rows) == config.num_prompts:
-            break
+        # The rest is read all the same: a bad row is found now, and nothing of the file goes unmentioned.
+        if len(rows) < config.num_prompts:
+            rows.append(row)
+        else:
+            num_left += 1
     if not rows:
         raise InputError("no prompts", file=config.prompts, expected="at least one row")
+    if num_left:
+        log.warning(
+            "%s: the first %d prompts are taken, %d are left (--num-prompts)", config.prompts, len(rows), num_left
+        )
     statistics = {
         "source": config.prompts,
         "num_prompts": len(rows),
+        "rows_not_taken": num_left,
         "bad_rows": sum(row.rejection is not None for row in rows),
     }
     return rows, statistics

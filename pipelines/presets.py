@@ -53,6 +53,7 @@ def flux() -> Preset:
     dataset = DatasetConfig(
         num_prompts=2000,
         vocabulary="everyday",
+        closed_vocabulary=False,
         unit_size=4,
         generate=GenerateCandidatesConfig(generator=production_flux(), workers=Workers(count=0, cpus=2.0, gpus=1.0)),
         ground=GroundObjectsConfig(ground, workers=Workers(count=0, cpus=2.0, gpus=0.25)),

@@ -111,11 +111,16 @@ def hash_rows(rows: Sequence[Any]) -> str:
 
 
 def hash_plain(rows: Sequence[Mapping[str, Any]]) -> str:
-    """`hash_rows` of rows as Arrow gives them: dicts of those columns that the table has."""
+    """`hash_rows` of rows as Arrow gives them: dicts of those columns that the table has.
 
-    def plain(value: Any) -> Any:
+    What is absent (None, empty, a counter of a `cost` at zero) is left out, so a field that a later version adds does
+    not change the hash of rows that were written before.
+    """
+
+    def plain(value: Any, counters: bool = False) -> Any:
         if isinstance(value, Mapping):
-            return {name: plain(item) for name, item in value.items() if name != "image"}
+            kept = {name: plain(item, name == "cost") for name, item in value.items() if name != "image"}
+            return {n: v for n, v in kept.items() if v not in (None, [], {}) and not (counters and v == 0)}
         if isinstance(value, list):
             return [plain(item) for item in value]
         return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value

@@ -16,6 +16,7 @@ from pipelines.commands.plan import announce
 from pipelines.driver import RunOptions
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig
+from pipelines.lease import Lease
 from pipelines.presets import PRESETS, load_preset
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, root_key
 from pipelines.upkeep import copy_valid_blocks, differing_configs
@@ -68,7 +69,8 @@ def start(arguments: RunArgs) -> tuple[RunFolder, DatasetConfig]:
     if not differences:
         return folder, config
     if _only_more_prompts(started_with, config):
-        return _append(folder, config), config
+        with Lease(folder.storage, take_over=arguments.options.take_over):
+            return _append(folder, config), config
     raise ForeignRunError(
         f"{arguments.run}: this run was started with another configuration:\n"
         + "\n".join(f"  {line}" for line in differences)

@@ -14,7 +14,7 @@ from pipelines.runtime.failures import Breaker, FailurePolicy, RowFailure, execu
 from pipelines.stage import Step
 from schemas.arrow import hash_rows
 from schemas.blocks import BlockFooter, footer_of
-from schemas.errors import CorruptDataError, WorkFailedError
+from schemas.errors import CorruptDataError, ReflectionFlowError, WorkFailedError
 from schemas.records import PromptRow
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,16 @@ class UnitWorker:
             log.info("loading %s", step.name)
             _set_threads(self.num_threads)
             stage = step.link.stage(step.link.config, self.folder.info.seed, step.barrier_value)
-            stage.load()
+            try:
+                stage.load()
+            except ReflectionFlowError:
+                raise
+            except Exception as error:
+                log.exception("%s does not load", step.name)
+                raise WorkFailedError(
+                    f"{step.name}: its models do not load: {type(error).__name__}: {error}\n"
+                    f"  mend that (the traceback is in the run folder's logs/), then `resume`"
+                ) from error
             self._stages[step.key] = stage
         return self._stages[step.key]
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from pipelines.stage import Workers
 from schemas.configuration import execution_field, stable_seed
+from schemas.errors import InputError
 from schemas.images import encode_png, sha256
 from schemas.records import Candidate, Cost, PromptRow
 
@@ -18,6 +19,14 @@ class GenerateCandidatesConfig:
     candidates_per_prompt: int = 10
     generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
     workers: Workers = execution_field(Workers())
+
+    def __post_init__(self) -> None:
+        if self.candidates_per_prompt < 2:
+            raise InputError(
+                f"{self.candidates_per_prompt} candidates make no pair",
+                field="generate.candidates_per_prompt",
+                expected="at least 2",
+            )
 
 
 class GenerateCandidates:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from inference.grounding.rule_reflection import write_reflection
 from pipelines.stage import Workers
 from schemas.configuration import execution_field, stable_seed
+from schemas.errors import InputError
 from schemas.records import Candidate, Check, Cost, Pair, PromptRow, Reason, Reflection, Rejection
 
 
@@ -28,6 +29,17 @@ class SelectPairsConfig:
     bottom_k: int = 3
     pairs_per_prompt: int = 2
     workers: Workers = execution_field(Workers())
+
+    def __post_init__(self) -> None:
+        for name in ("top_k", "bottom_k", "pairs_per_prompt"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{getattr(self, name)} is too few", field=f"select.{name}", expected="at least 1")
+        if not 0 <= self.hard_max < self.easy_min <= 1:
+            raise InputError(
+                f"hard up to {self.hard_max}, easy from {self.easy_min}",
+                field="select.hard_max, select.easy_min",
+                expected="0 <= hard_max < easy_min <= 1",
+            )
 
 
 class DifficultyTertiles:
