@@ -15,6 +15,7 @@ from inference.model_store import model_digest
 from pipelines.conservation import Tally, tally
 from pipelines.driver import RunOptions, drive
 from pipelines.jobs import DatasetConfig
+from pipelines.presets import PRESETS
 from pipelines.run_folder import RunFolder
 from pipelines.upkeep import check_models
 from schemas.arrow import record_from_dict
@@ -52,6 +53,33 @@ def parse(arguments: type[T], argv: Sequence[str], command: str, default: T | No
         prog=f"python -m pipelines {command}",
         default=default,
     )
+
+
+def parse_resume(argv: Sequence[str], command: str) -> ResumeArgs:
+    """Arguments of a command that goes on with a run. Its preset says how it is computed unless flags do."""
+    uri = flag_value(argv, "--run")
+    options = RunOptions()
+    if uri is not None and RunFolder.exists(uri):
+        preset = PRESETS.get(RunFolder.open(uri).info.preset)
+        options = preset().options if preset else options
+    return parse(ResumeArgs, argv, command, ResumeArgs(run=tyro.MISSING, options=options))
+
+
+def flag_value(argv: Sequence[str], flag: str) -> str | None:
+    """The value a command line gives a flag, looked up before it is parsed."""
+    for index, argument in enumerate(argv):
+        name, separator, value = argument.partition("=")
+        if name == flag:
+            return value if separator else next(iter(argv[index + 1 : index + 2]), None)
+    return None
+
+
+def preset_of(argv: Sequence[str]) -> str:
+    """The preset that a command line names; "micro" when it names none."""
+    name = flag_value(argv, "--preset")
+    if name is None and "--preset" in argv:
+        raise InputError("--preset without a name", field="--preset", expected=" or ".join(PRESETS))
+    return name or "micro"
 
 
 def open_run(uri: str) -> tuple[RunFolder, DatasetConfig]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from inference.model_store import require_models
-from pipelines.commands.arguments import parse, print_json
+from pipelines.commands.arguments import parse, preset_of, print_json
 from pipelines.driver import RunOptions
 from pipelines.estimate import Cluster, Estimate, estimate
 from pipelines.jobs import DatasetConfig
@@ -35,8 +35,6 @@ class PlanArgs:
 
 def main(argv: Sequence[str]) -> int:
     """0; 2 when the run could not start (missing weights, a GPU too small)."""
-    from pipelines.commands.run import preset_of
-
     name = preset_of(argv)
     preset = load_preset(name)
     cluster = Cluster(gpus=1, gpu_type="rtx4090") if name == "flux-24gb" else Cluster()

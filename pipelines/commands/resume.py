@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from pipelines.commands.arguments import ResumeArgs, open_run, parse, shared_uri, work
+from pipelines.commands.arguments import open_run, parse_resume, shared_uri, work
 
 
 def main(argv: Sequence[str]) -> int:
     """Exit codes as in `python -m pipelines`."""
-    arguments = parse(ResumeArgs, argv, "resume")
+    arguments = parse_resume(argv, "resume")
     folder, config = open_run(shared_uri(arguments.run, arguments.options.runtime))
     return work(folder, config, arguments.options, arguments.finish)

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipelines.commands.arguments import ResumeArgs, open_run, parse, shared_uri, work
+from pipelines.commands.arguments import open_run, parse_resume, shared_uri, work
 from pipelines.lease import Lease
 from pipelines.upkeep import clear_quarantine
 
 
 def main(argv: Sequence[str]) -> int:
     """Exit codes as in `python -m pipelines`; 0 when nothing is in quarantine."""
-    arguments = parse(ResumeArgs, argv, "retry")
+    arguments = parse_resume(argv, "retry")
     folder, config = open_run(shared_uri(arguments.run, arguments.options.runtime))
     with Lease(folder.storage, take_over=arguments.options.take_over):
         units = clear_quarantine(folder, config)

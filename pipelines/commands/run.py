@@ -11,17 +11,17 @@ from typing import Annotated
 import tyro
 
 from inference.model_store import require_models
-from pipelines.commands.arguments import Finish, RunDir, digests_of, open_run, parse, shared_uri, work
+from pipelines.commands.arguments import Finish, RunDir, digests_of, open_run, parse, preset_of, shared_uri, work
 from pipelines.commands.plan import announce
 from pipelines.driver import RunOptions
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig
 from pipelines.lease import Lease
-from pipelines.presets import PRESETS, load_preset
+from pipelines.presets import load_preset
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, root_key
 from pipelines.upkeep import copy_valid_blocks, differing_configs
 from schemas.configuration import model_names
-from schemas.errors import ForeignRunError, InputError
+from schemas.errors import ForeignRunError
 from schemas.storage import open_storage
 
 
@@ -134,19 +134,6 @@ def _fork(source_uri: str, target_uri: str, preset: str, config: DatasetConfig) 
 
 def _only_more_prompts(old: DatasetConfig, new: DatasetConfig) -> bool:
     return new.num_prompts > old.num_prompts and replace(new, num_prompts=old.num_prompts) == old
-
-
-def preset_of(argv: Sequence[str]) -> str:
-    """The preset that a command line names; "micro" when it names none."""
-    for index, argument in enumerate(argv):
-        name, _, value = argument.partition("=")
-        if name == "--preset":
-            if value:
-                return value
-            if index + 1 < len(argv):
-                return argv[index + 1]
-            raise InputError("--preset without a name", field="--preset", expected=" or ".join(PRESETS))
-    return "micro"
 
 
 def _code_commit() -> str:

@@ -28,7 +28,7 @@ class LocalRuntime:
         depth = max((task.upto for task in tasks), default=-1)
         for upto in [depth] if self.work.schedule == "streaming" else range(depth + 1):
             if self.work.schedule == "staged":
-                self.worker.unload()
+                self.worker.unload()  # one stage's models in memory at a time
             for task in tasks:
                 finished = self.worker.make_blocks(
                     task.steps,

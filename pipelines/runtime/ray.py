@@ -33,6 +33,7 @@ CALLS_AHEAD = 2
 """Calls waiting at each actor: one works, the next is there already."""
 CRASHES_PER_UNIT = 5
 """A unit that brought its worker down so often stops the run: it is named instead of being tried for ever."""
+WARN_EVERY_S = 60.0
 _ROOT = str(Path(__file__).parents[2])
 
 
@@ -153,12 +154,19 @@ class _Flow:
         self.packing: list[Any] = []
         self.repairs: dict[int, int] = {}
         self.open = len(tasks)
+        stages: dict[str, tuple[list[Step], int]] = {}
         for task in tasks:
-            for index in range(task.upto + 1) if only is None else [only]:
-                if index >= task.first and task.steps[index].key not in self.queues:
-                    self.queues[task.steps[index].key] = deque()
-                    self.pools[task.steps[index].key] = _Pool(work, list(task.steps), index)
+            for index in range(task.first, task.upto + 1) if only is None else [only]:
+                stages.setdefault(task.steps[index].key, (list(task.steps), index))
+        wanted = [getattr(steps[index].link.config, "workers", Workers()) for steps, index in stages.values()]
+        resources = ray.cluster_resources()
+        counts = share_out(wanted, resources.get("CPU", 1), resources.get("GPU", 0))
+        for (key, (steps, index)), workers, count in zip(stages.items(), wanted, counts, strict=True):
+            self.queues[key] = deque()
+            self.pools[key] = _Pool(work, steps, index, workers, count)
+        for task in tasks:
             self._enqueue(task, task.first if only is None else only)
+        self.warned_at = time.time()
 
     def run(self) -> bool:
         """True when every unit is through."""
@@ -169,6 +177,7 @@ class _Flow:
                     self._submit()
                 elif not self.in_flight:
                     return False
+                self._warn_of_waiting()
                 if not self.in_flight:
                     time.sleep(0.1)  # no actor has a place yet
                     continue
@@ -181,6 +190,21 @@ class _Flow:
         finally:
             for pool in self.pools.values():
                 pool.end()
+
+    def _warn_of_waiting(self) -> None:
+        """Once a minute, say which stages have no actor with a place in the cluster: nobody should wait in the dark."""
+        if time.time() - self.warned_at < WARN_EVERY_S:
+            return
+        self.warned_at = time.time()
+        for pool in self.pools.values():
+            if len(pool.unplaced) == len(pool.actors):
+                log.warning(
+                    "%s: none of its %d actors has a place yet; the cluster has %s. Fewer --*.workers.count, or "
+                    "--schedule staged, or more nodes",
+                    pool.name,
+                    len(pool.actors),
+                    {name: n for name, n in ray.cluster_resources().items() if name in ("CPU", "GPU")},
+                )
 
     def _enqueue(self, task: UnitTask, index: int) -> None:
         self.queues[task.steps[index].key].append((task, index))
@@ -240,8 +264,8 @@ class _Flow:
 class _Pool:
     """The actors of one stage."""
 
-    def __init__(self, work: Work, steps: list[Step], index: int) -> None:
-        workers: Workers = getattr(steps[index].link.config, "workers", Workers())
+    def __init__(self, work: Work, steps: list[Step], index: int, workers: Workers, count: int) -> None:
+        self.name = steps[index].name
         actor_class = ray.remote(
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
@@ -249,8 +273,7 @@ class _Pool:
             max_task_retries=CRASHES_PER_UNIT,
         )(StageActor)
         self.actors: list[Any] = [
-            actor_class.remote(work.folder, work.policy, work.config.num_threads, steps, index)
-            for _ in range(workers.count or room_for(workers))
+            actor_class.remote(work.folder, work.policy, work.config.num_threads, steps, index) for _ in range(count)
         ]
         self.waiting = dict.fromkeys(self.actors, 0)
         # An actor that has no place in the cluster yet gets no calls: they would wait with it while others are idle.
@@ -300,12 +323,28 @@ def connect() -> None:
     )
 
 
-def room_for(workers: Workers) -> int:
-    """How many workers of this kind the whole cluster can hold, at least one."""
-    resources = ray.cluster_resources()
-    by_cpu = resources.get("CPU", 1) / workers.cpus if workers.cpus else float("inf")
-    by_gpu = resources.get("GPU", 0) / workers.gpus if workers.gpus else float("inf")
-    return max(1, int(min(by_cpu, by_gpu)))
+def share_out(wanted: Sequence[Workers], cpus: float, gpus: float) -> list[int]:
+    """Actors of each stage on a cluster of so many CPUs and GPUs: the asked count where there is one; those with count
+    0 get one each, and then one more in turn while there is room."""
+
+    def gpus_of(workers: Workers) -> float:
+        # Actors that share a GPU share one, not the rests of several.
+        return 1 / int(1 / workers.gpus) if 0 < workers.gpus < 1 else workers.gpus
+
+    counts = [workers.count or 1 for workers in wanted]
+    cpus -= sum(count * workers.cpus for count, workers in zip(counts, wanted, strict=True))
+    gpus -= sum(count * gpus_of(workers) for count, workers in zip(counts, wanted, strict=True))
+    growing = [index for index, workers in enumerate(wanted) if not workers.count and (workers.cpus or workers.gpus)]
+    while growing:
+        for index in list(growing):
+            workers = wanted[index]
+            if workers.cpus > cpus + 1e-9 or gpus_of(workers) > gpus + 1e-9:
+                growing.remove(index)
+                continue
+            counts[index] += 1
+            cpus -= workers.cpus
+            gpus -= gpus_of(workers)
+    return counts
 
 
 def log_to_run(folder: RunFolder, stage: str) -> None:

@@ -1,9 +1,11 @@
 """One worker's share of a run: make the missing blocks of a unit. Every runtime uses this; none adds to what it
 writes."""
 
+import gc
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -155,6 +157,10 @@ class UnitWorker:
         """Let go of every loaded stage and its models."""
         self._stages.clear()
         self._breakers.clear()
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _write_quarantine(self, step: Step, unit: int, rows: Sequence[PromptRow], failure: RowFailure) -> None:
         prompt_id = failure.row.prompt.prompt_id
