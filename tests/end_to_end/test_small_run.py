@@ -7,17 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from inference.model_store import MICRO_WEIGHTS
-
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not all((MICRO_WEIGHTS / name).is_dir() for name in ("flux", "grounding_dino", "sam")),
-        reason="the micro models are not trained yet",
-    ),
-]
+pytestmark = pytest.mark.slow
 
 
 def pipelines(*arguments: str, code: int = 0) -> str:
