@@ -11,7 +11,6 @@ benchmarks/results/decide_what_is_left.json.
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from benchmarks.results_file import Circumstances, save
 from pipelines import driver
 from pipelines.driver import RunOptions
 from pipelines.intake import lay_out
@@ -35,7 +35,6 @@ from schemas.storage import open_storage
 
 LATENCY_S = 0.1
 TARGET_S, TARGET_GIB = 10.0, 1.0
-RESULTS = Path(__file__).parent / "results" / "decide_what_is_left.json"
 
 
 class CountTasks:
@@ -188,26 +187,19 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(arguments.measure, arguments.units)))
         return
+    circumstances = Circumstances.now("python -m benchmarks.decide_what_is_left")
     figures = {"local": on_disk(arguments.units), "s3": on_s3(arguments.units_on_s3)}
     for place, row in figures.items():
         print(
             f"{place:<6} {row['units']:>9,} units  {row['seconds']:6.2f} s  {row['gib']:.2f} GiB  {row['tasks']:,} left"
         )
     print(f"target {TARGET_S:.0f} s, {TARGET_GIB:.0f} GiB")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(
-        json.dumps(
-            {
-                "figures": figures,
-                "target": {"seconds": TARGET_S, "gib": TARGET_GIB},
-                "command": "python -m benchmarks.decide_what_is_left",
-                "commit": commit,
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end",
-            },
-            indent=1,
-        )
-        + "\n"
+    save(
+        "decide_what_is_left",
+        circumstances,
+        figures,
+        compared_with="the target: no other tool reads these folders",
+        target={"seconds": TARGET_S, "gib": TARGET_GIB},
     )
 
 

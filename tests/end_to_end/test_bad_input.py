@@ -5,13 +5,7 @@ import re
 
 import pytest
 
-from inference.model_store import MICRO_WEIGHTS
 from pipelines.__main__ import main
-
-pytestmark = pytest.mark.skipif(
-    not all((MICRO_WEIGHTS / name).is_dir() for name in ("flux", "grounding_dino", "sam")),
-    reason="the micro models are not trained yet",
-)
 
 GOOD = {"prompt": "a red square", "tag": "colors", "include": [{"class": "square", "count": 1, "color": "red"}]}
 

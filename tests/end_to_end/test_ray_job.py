@@ -1,4 +1,4 @@
-"""`ray start --head`, then `ray job submit`: the same shard bytes as a local run, also when killed and submitted again."""
+"""`ray start --head`, then `ray job submit`: the shard bytes of a local run, also when killed and submitted again."""
 
 import os
 import signal

@@ -1,0 +1,103 @@
+"""Where the rounds take place: a Ray cluster of two nodes that lives through them, and a way to find our processes."""
+
+import os
+import secrets
+import signal
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+from ray.cluster_utils import Cluster
+
+MARK = "REFLECTIONFLOW_SOAK"
+"""Environment variable that every process of a soak inherits, Ray's own included."""
+# A dead node is noticed within seconds, not after half a minute.
+NODE_CHECKS = {
+    "health_check_initial_delay_ms": 500,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 5000,
+    "health_check_failure_threshold": 4,
+}
+
+
+class Arena:
+    """Use as a context. The head has room for one stage's actor, so that the other node always holds some."""
+
+    def __init__(self, sleep_s: float) -> None:
+        self.mark = secrets.token_hex(8)
+        root = str(Path(__file__).parents[2])
+        # Workers get the environment of the node they run on.
+        os.environ |= {MARK: self.mark, "TOY_SLEEP_S": str(sleep_s), "PYTHONPATH": root, "RAY_AUTH_MODE": "disabled"}
+        # Ray gives workers way to everything else; a soak is to end in time beside other work.
+        os.environ["RAY_worker_niceness"] = "0"
+
+    def __enter__(self) -> "Arena":
+        head: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "_system_config": NODE_CHECKS}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.node = self.cluster.add_node(num_cpus=3)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cluster.shutdown()
+
+    @property
+    def address(self) -> str:
+        """For RAY_ADDRESS."""
+        return self.cluster.address
+
+    def kill_node(self) -> int:
+        """The second node dies with all that runs on it, as when its power fails, and another takes its place.
+        Returns the raylet's pid."""
+        raylet = psutil.Process(self.node.all_processes["raylet"][0].process.pid)
+        workers = raylet.children(recursive=True)
+        self.cluster.remove_node(self.node, allow_graceful=False)
+        for worker in workers:
+            _kill(worker)
+        self.node = self.cluster.add_node(num_cpus=3)
+        return raylet.pid
+
+    def leftovers(self, wait_s: float) -> list[psutil.Process]:
+        """Our processes that are still there after so many seconds, this one left out."""
+        until = time.monotonic() + wait_s
+        while (found := self._processes()) and time.monotonic() < until:
+            time.sleep(0.2)
+        return found
+
+    def _processes(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+                if process.environ().get(MARK) == self.mark:
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+
+def stage_worker(run: Path, stage: str, since: float, wait_s: float = 60.0) -> psutil.Process | None:
+    """A living actor of a stage of this run that was started after `since`; each keeps a log named by its pid. None
+    when none turns up."""
+    until = time.monotonic() + wait_s
+    while time.monotonic() < until:
+        for log in sorted((run / "logs").glob(f"{stage}-*.log")):
+            try:
+                process = psutil.Process(int(log.stem.rpartition("-")[2]))
+                if process.create_time() >= since and any("ray::StageActor" in part for part in process.cmdline()):
+                    return process
+            except psutil.Error:
+                continue
+        time.sleep(0.05)
+    return None
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.send_signal(signal.SIGKILL)
+    except psutil.NoSuchProcess:
+        return
