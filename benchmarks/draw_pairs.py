@@ -1,4 +1,4 @@
-"""Draw pairs of a run as one picture: `python benchmarks/draw_pairs.py runs/demo docs/images/demo_pairs.png`.
+"""Draw pairs of a run as one picture: `python -m benchmarks.draw_pairs runs/demo docs/images/demo_pairs.png`.
 
 One pair of each tag, from the shards: the bad image with the boxes its check found, the reflection, the good image.
 """

@@ -48,7 +48,7 @@ def open_image(data: bytes, what: str = "image") -> Image.Image:
 
 def decode_image(data: bytes, what: str = "image") -> np.ndarray:
     """(H, W, 3) uint8, RGB. Raises CorruptDataError."""
-    return np.asarray(open_image(data, what).convert("RGB"))
+    return np.array(open_image(data, what).convert("RGB"))
 
 
 def decode_mask(data: bytes, what: str = "mask") -> np.ndarray:

@@ -71,6 +71,8 @@ class FluxGenerator:
         """Loads the pipeline. MissingWeightsError where the model is not on this machine."""
         import torch
         from diffusers import FluxPipeline
+        from diffusers.utils import logging as diffusers_logging
+        from transformers.utils import logging as transformers_logging
 
         from inference.model_store import resolve_model
 
@@ -79,10 +81,13 @@ class FluxGenerator:
                 f"batch_size {config.batch_size}, num_steps {config.num_steps}", expected="both at least 1"
             )
         self.config = config
+        # A progress line a run is enough: none for the loading of each component.
+        diffusers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
         # The dtype is always named: without it, text encoders come in the file's type, the transformer in float32.
         dtype = getattr(torch, config.dtype)
         self.pipeline: Any = FluxPipeline.from_pretrained(
-            resolve_model(config.model), torch_dtype=dtype, quantization_config=_quantization(config)
+            resolve_model(config.model), dtype=dtype, quantization_config=_quantization(config)
         )
         if config.quantization == "fp8":
             self.pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)

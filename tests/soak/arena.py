@@ -26,12 +26,12 @@ class Arena:
     """Use as a context. The head has room for one stage's actor, so that the other node always holds some."""
 
     def __init__(self, sleep_s: float) -> None:
-        self.mark = secrets.token_hex(8)
+        self.mark, self.since = secrets.token_hex(8), time.time()
         root = str(Path(__file__).parents[2])
         # Workers get the environment of the node they run on.
         os.environ |= {MARK: self.mark, "TOY_SLEEP_S": str(sleep_s), "PYTHONPATH": root, "RAY_AUTH_MODE": "disabled"}
         # Ray gives workers way to everything else; a soak is to end in time beside other work.
-        os.environ["RAY_worker_niceness"] = "0"
+        os.environ |= {"RAY_worker_niceness": "0"}
 
     def __enter__(self) -> "Arena":
         head: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "_system_config": NODE_CHECKS}
@@ -73,7 +73,9 @@ class Arena:
             try:
                 if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                     continue
-                if process.environ().get(MARK) == self.mark:
+                # Ray's daemons write their title over their environment.
+                titled = process.create_time() >= self.since and "".join(process.cmdline()).startswith("ray::")
+                if titled or process.environ().get(MARK) == self.mark:
                     found.append(process)
             except (psutil.Error, OSError):
                 continue

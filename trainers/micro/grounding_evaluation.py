@@ -157,7 +157,7 @@ def vae_round_trip(weights: Path) -> Transform:
     import torch
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(weights / "flux" / "vae", torch_dtype=torch.float32).eval()
+    vae = AutoencoderKL.from_pretrained(weights / "flux" / "vae", dtype=torch.float32).eval()
 
     def transform(images: np.ndarray) -> np.ndarray:
         decoded = []
