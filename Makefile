@@ -56,5 +56,8 @@ requirements:
 	uv export --quiet --extra dev --extra gdino --no-header --no-hashes --no-annotate --no-emit-project -o requirements-core.txt
 	uv export --quiet --extra dev --extra gdino --extra cpu --no-header --no-hashes --no-annotate --no-emit-project -o requirements-cpu.txt
 
+soak: env
+	$(BIN)/python -m tests.soak.kill_everything --kills 24 --out benchmarks/results/soak.json
+
 clean:
 	rm -rf $(VENV) runs

@@ -33,6 +33,7 @@ from pipelines.driver import RunOptions, drive
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.presets import micro
 from pipelines.runtime import local
+from pipelines.runtime.unit_worker import UnitWorker
 from pipelines.stage import Link
 from pipelines.stages.generate_candidates import GenerateCandidates
 from pipelines.stages.ground_objects import GroundObjects
@@ -122,7 +123,7 @@ def measure_micro(num_prompts: int) -> dict[str, Any]:
     """The micro preset, from an empty folder."""
     config = replace(micro().dataset, num_prompts=num_prompts)
     stages = (GenerateCandidates, GroundObjects, SelectPairs)
-    places = {stage.name: [(stage, "__call__")] for stage in stages} | {"load": [(stage, "load") for stage in stages]}
+    places = {stage.name: [(stage, "__call__")] for stage in stages} | {"load": [(UnitWorker, "stage")]}
     with tempfile.TemporaryDirectory() as folder, timed(places) as seconds:
         began = time.perf_counter()
         run = create_run(f"{folder}/run", "micro", config)
@@ -149,7 +150,7 @@ def measure_1024(pictures: str, num_units: int) -> dict[str, Any]:
     """Seconds an image of everything but drawing it and looking at it."""
     config = HandOutConfig(num_prompts=num_units * UNIT_SIZE, draw=NoiseConfig(pictures=pictures, size_px=SIZE_PX))
     places = {
-        "load": [(HandOut, "load")],
+        "load": [(UnitWorker, "stage")],
         "encode_png": [(sys.modules[__name__], "encode_png")],
         "commit": [(run_folder.RunFolder, "write_block")],
         "read_images": [(run_folder.RunFolder, "with_images")],
@@ -179,7 +180,7 @@ def measure_1024(pictures: str, num_units: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=24)
-    parser.add_argument("--units", type=int, default=2, help="units of 40 images of 1024 px")
+    parser.add_argument("--units", type=int, default=1, help="units of 40 images of 1024 px")
     arguments = parser.parse_args()
     circumstances = Circumstances.now("python -m benchmarks.pipeline_overhead")
     figures: dict[str, Any] = {"micro": measure_micro(arguments.prompts)}

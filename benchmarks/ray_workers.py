@@ -1,6 +1,6 @@
 """Does a second Ray worker double a stage's throughput, and what does Ray cost beside the local runtime?
 
-    python -m benchmarks.ray_workers [--units 32] [--repetitions 3]
+    python -m benchmarks.ray_workers [--units 24] [--repetitions 3]
 
 The toy job with a draw stage that only sleeps, as one that waits for a GPU does, so that two workers fit on two cores.
 Local, Ray with one worker, Ray with two, turn by turn, medians. Throughput is that of the second half of the draw
@@ -88,7 +88,7 @@ def summary(runtime: str, workers: int, turns: Sequence[Turn]) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--units", type=int, default=32)
+    parser.add_argument("--units", type=int, default=24)
     parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
     circumstances = Circumstances.now("python -m benchmarks.ray_workers")

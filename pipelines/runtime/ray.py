@@ -31,8 +31,9 @@ from schemas.errors import CorruptDataError, ReflectionFlowError, WorkFailedErro
 log = logging.getLogger(__name__)
 CALLS_AHEAD = 2
 """Calls waiting at each actor: one works, the next is there already."""
-CRASHES_PER_UNIT = 5
-"""A unit that brought its worker down so often stops the run: it is named instead of being tried for ever."""
+CRASHES_PER_UNIT = 20
+"""A unit that brought its worker down so often stops the run: it is named instead of being tried for ever. Calls that
+were lost with a node count as well."""
 WARN_EVERY_S = 60.0
 _ROOT = str(Path(__file__).parents[2])
 

@@ -26,7 +26,8 @@ class Arena:
     """Use as a context. The head has room for one stage's actor, so that the other node always holds some."""
 
     def __init__(self, sleep_s: float) -> None:
-        self.mark, self.since = secrets.token_hex(8), time.time()
+        self.mark = secrets.token_hex(8)
+        self.known: set[tuple[int, float]] = set()
         root = str(Path(__file__).parents[2])
         # Workers get the environment of the node they run on.
         os.environ |= {MARK: self.mark, "TOY_SLEEP_S": str(sleep_s), "PYTHONPATH": root, "RAY_AUTH_MODE": "disabled"}
@@ -42,6 +43,7 @@ class Arena:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.look()
         self.cluster.shutdown()
 
     @property
@@ -60,6 +62,11 @@ class Arena:
         self.node = self.cluster.add_node(num_cpus=3)
         return raylet.pid
 
+    def look(self) -> None:
+        """Remember the processes that descend from this one now: the orphans of a kill are known by that."""
+        for process in psutil.Process().children(recursive=True):
+            self.known.add((process.pid, _created(process)))
+
     def leftovers(self, wait_s: float) -> list[psutil.Process]:
         """Our processes that are still there after so many seconds, this one left out."""
         until = time.monotonic() + wait_s
@@ -68,14 +75,13 @@ class Arena:
         return found
 
     def _processes(self) -> list[psutil.Process]:
+        """Those seen before, and those that carry our mark (Ray's daemons write their title over it)."""
         found = []
         for process in psutil.process_iter():
             try:
                 if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                     continue
-                # Ray's daemons write their title over their environment.
-                titled = process.create_time() >= self.since and "".join(process.cmdline()).startswith("ray::")
-                if titled or process.environ().get(MARK) == self.mark:
+                if (process.pid, _created(process)) in self.known or process.environ().get(MARK) == self.mark:
                     found.append(process)
             except (psutil.Error, OSError):
                 continue
@@ -96,6 +102,14 @@ def stage_worker(run: Path, stage: str, since: float, wait_s: float = 60.0) -> p
                 continue
         time.sleep(0.05)
     return None
+
+
+def _created(process: psutil.Process) -> float:
+    """Tells a process from a later one with the same pid. 0.0 when it is gone."""
+    try:
+        return process.create_time()
+    except psutil.Error:
+        return 0.0
 
 
 def _kill(process: psutil.Process) -> None:

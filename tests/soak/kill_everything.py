@@ -126,6 +126,7 @@ class Fight:
             worker = stage_worker(self.path, blow.victim, since=self.driver_since)
             if worker is None:
                 raise RoundFailedError(f"no worker of {blow.victim} to be killed")
+        self.arena.look()
         stamps = toy_runs.stamps(self.path)
         after_s = round(time.monotonic() - self.started, 1)
         if worker is not None:

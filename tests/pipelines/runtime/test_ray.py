@@ -126,6 +126,7 @@ def test_a_node_that_dies_takes_nothing_with_it(undisturbed, tmp_path, monkeypat
 
     monkeypatch.setenv("TOY_SLEEP_S", "0.3")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    ray.shutdown()  # this test has a cluster of its own
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     lost = nodes.add_node(num_cpus=3)
     ray.init(address=nodes.address, log_to_driver=False)
