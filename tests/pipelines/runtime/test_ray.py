@@ -1,4 +1,4 @@
-"""The Ray runtime on a real local cluster: the same bytes as `local`, whatever is killed."""
+"""The Ray runtime on a real local cluster: the same bytes as `local`, whatever is killed (nodes: `tests/soak`)."""
 
 import os
 import random
@@ -118,35 +118,6 @@ def test_the_driver_killed_and_started_again_goes_on_with_the_same_bytes(undistu
     # A worker that outlives its driver for a moment may commit one block more; none is ever made twice.
     assert all(after[block] == stamp for block, stamp in committed.items())
     assert toy_runs.shards(path) == toy_runs.shards(undisturbed)
-
-
-def test_a_node_that_dies_takes_nothing_with_it(undisturbed, tmp_path, monkeypatch):
-    import ray
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("TOY_SLEEP_S", "0.3")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    ray.shutdown()  # this test has a cluster of its own
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    lost = nodes.add_node(num_cpus=3)
-    ray.init(address=nodes.address, log_to_driver=False)
-    try:
-        path = tmp_path / "run"
-
-        def lose_a_node() -> None:
-            while len(toy_runs.blocks(path)) < 3:
-                time.sleep(0.05)
-            nodes.remove_node(lost, allow_graceful=False)
-            nodes.add_node(num_cpus=3)
-
-        thread = threading.Thread(target=lose_a_node, daemon=True)
-        thread.start()
-        assert run_on_ray(path)
-        thread.join(timeout=60)
-        assert toy_runs.shards(path) == toy_runs.shards(undisturbed)
-    finally:
-        ray.shutdown()
-        nodes.shutdown()
 
 
 def test_bad_rows_are_quarantined_on_workers_too(cluster, tmp_path, monkeypatch):
