@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
 
 from inference.grounding.color import PixelColorConfig, PixelColorNamer
 from inference.grounding.detector import GroundingDinoConfig, GroundingDinoDetector
 from inference.grounding.groundingdino_py import GroundingDinoPyDetector
 from inference.grounding.segmenter import SamConfig, SamSegmenter
 from inference.interfaces import ColorNamer, Detector, Segmenter
+from schemas.images import encode_png
 from schemas.records import DetectedObject, PromptRecord
 
 
@@ -51,7 +50,7 @@ class GroundedSam:
             colors = self._color_namer.name_colors(image, masks, [d.class_name for d in found])
             results.append(
                 [
-                    DetectedObject(d.class_name, d.score, tuple(d.box), color, encode_mask(mask))
+                    DetectedObject(d.class_name, d.score, tuple(d.box), color, encode_png(mask))
                     for d, color, mask in zip(found, colors, masks, strict=True)
                 ]
             )
@@ -61,15 +60,3 @@ class GroundedSam:
 def classes_to_find(prompt: PromptRecord) -> tuple[str, ...]:
     """The classes of all clauses, each once, in order."""
     return tuple(dict.fromkeys(clause.class_name for clause in (*prompt.include, *prompt.exclude)))
-
-
-def encode_mask(mask: np.ndarray) -> bytes:
-    """bool (H, W) as a 1-bit PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(mask).save(buffer, format="PNG", optimize=False)
-    return buffer.getvalue()
-
-
-def decode_mask(mask_png: bytes) -> np.ndarray:
-    """What `encode_mask` wrote: bool (H, W)."""
-    return np.array(Image.open(io.BytesIO(mask_png)).convert("1"))

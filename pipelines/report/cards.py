@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipelines.conservation import row_outcome
 from pipelines.report.pictures import data_uri, finite, mask_outline
-from pipelines.run_folder import RunFolder
+from pipelines.run_folder import RunFolder, quarantine_path
 from schemas.errors import CorruptDataError
 from schemas.records import Candidate, DetectedObject, Outcome, Pair, PromptRow
 
@@ -176,7 +176,7 @@ def _overlay(found: DetectedObject) -> Overlay:
 
 def _traceback(folder: RunFolder, stage: str, unit: int, index: int) -> str:
     try:
-        entry = json.loads(folder.storage.read(f"quarantine/{stage}/{unit:06d}-{index:03d}.json"))
+        entry = json.loads(folder.storage.read(quarantine_path(stage, unit, index)))
     except (FileNotFoundError, ValueError):
         return ""
     return str(entry.get("traceback", "")) if isinstance(entry, dict) else ""

@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import shard_ranges
 from pipelines.report.describe import outcome_of, printable, row_lines, sample_lines, spent, verdict
-from pipelines.run_folder import RunFolder
+from pipelines.run_folder import RunFolder, quarantine_path
 from pipelines.stage import Step
 from schemas.blocks import BlockFooter
 from schemas.errors import CorruptDataError, InputError
@@ -204,7 +204,7 @@ def _row_images(row: PromptRow) -> Iterator[tuple[str, bytes]]:
 
 
 def _quarantine_path(row: PromptRow, unit: int, index: int) -> str:
-    return f"quarantine/{row.quarantine.stage}/{unit:06d}-{index:03d}.json" if row.quarantine else ""
+    return quarantine_path(row.quarantine.stage, unit, index) if row.quarantine else ""
 
 
 def _block_data(block: _Block) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from inference.grounding.check import check_objects
-from inference.grounding.grounded_sam import GroundedSam, classes_to_find, decode_mask, encode_mask
+from inference.grounding.grounded_sam import GroundedSam, classes_to_find
 from inference.grounding.presets import micro_grounded_sam
 from inference.micro.world import Background, Scene, SceneObject, render
+from schemas.images import decode_mask, encode_png
 from schemas.records import ObjectClause, PromptRecord
 
 RED_STAR_LEFT_OF_RING = PromptRecord(
@@ -57,4 +58,4 @@ def test_verdicts_on_rendered_images(grounded_sam):
 
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=20), elements=st.booleans()))
 def test_masks_survive_their_png(mask):
-    assert np.array_equal(decode_mask(encode_mask(mask)), mask)
+    assert np.array_equal(decode_mask(encode_png(mask)), mask)
