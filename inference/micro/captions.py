@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inference.micro.world import COLORS, SHAPES, Scene, SceneObject, place_objects, random_background
+from inference.micro.world import COLORS, FRAME_PX, SHAPES, Scene, SceneObject, place_objects, random_background
 
 COUNT_WORDS: dict[int, str] = {1: "one", 2: "two", 3: "three", 4: "four"}
 RELATIONS: dict[str, str] = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
@@ -43,6 +43,22 @@ first second third last bigger smaller larger big small size position count whol
 what how does do has have show shows see contains match matches answer or than as so then
 good bad better worse clear sharp broken merged touching overlapping separate apart far close
 draw drawn fix improve reflection step please scene pixel edge swap exchange up down further
+away let give paint erase everything still stays same leave
+outline outlined filled hollow solid line lines thin thick light dark lighter darker pale
+sky ground floor part half upper lower ends starts begins fades fading split meets behind front
+stands sits lies appears placed found contains containing where here one whose itself alone
+plus along together tone even surface under over around pointing closer
+also just inside outside every same stacked
+who which when why how out for use used uses using says said would could can cannot
+analysis result instructions instruction prompt overall score scores explanation judge verdict because
+completeness detectability occlusion handling separation clarity individual relationship accuracy
+uniformity spatial legibility fidelity contrast effectiveness multi consistency management perspective
+attribute binding material well barely fully partly clearly requested asked expected wanted
+palette weight depth layout order overlay sketch warm cold high low row column diagonal
+describe shorten short long caption write refine compare better than seen visible nothing
+surrounded vertical horizontal tall wide level equal different kind word means mean example concept
+_ | < > = + *
+large take
 """
 
 # Every word a tokenizer of the micro family knows: captions, reflections, instructions, questions and answers.
@@ -121,14 +137,16 @@ def composition(caption: Caption) -> str:
 
 
 def is_reserved(caption: Caption) -> bool:
-    """About a tenth of all compositions is kept for benchmarks: no training caption uses them.
+    """Some compositions are kept for benchmarks: no training caption uses them.
 
-    Decided by a hash of the composition, so it needs no list and never changes. Single objects and plain counts
-    are too few to reserve any.
+    About a fifth of those of two objects, positions and colours, and a tenth of the (many more) colour pairs, decided
+    by a hash of the composition, so it needs no list and never changes. Single objects and plain counts are too few
+    to reserve any.
     """
     if caption.tag in ("single_object", "counting"):
         return False
-    return hashlib.blake2b(composition(caption).encode(), digest_size=4).digest()[0] % 10 == 0
+    one_in = 10 if caption.tag == "color_attr" else 5
+    return hashlib.blake2b(composition(caption).encode(), digest_size=4).digest()[0] % one_in == 0
 
 
 def sample_caption(rng: np.random.Generator, weights: Mapping[str, float] = TRAINING_WEIGHTS) -> Caption:
@@ -173,6 +191,26 @@ def bounding_square(item: SceneObject) -> np.ndarray:
     """xyxy px, float64 (4,)."""
     half = item.size / 2
     return np.array([item.cx - half, item.cy - half, item.cx + half, item.cy + half])
+
+
+# The 3 x 3 grid of the frame, row by row, and how a sentence names each cell.
+PLACES: dict[str, str] = {
+    "upper left": "in the upper left",
+    "top": "at the top",
+    "upper right": "in the upper right",
+    "left": "on the left",
+    "centre": "in the centre",
+    "right": "on the right",
+    "lower left": "in the lower left",
+    "bottom": "at the bottom",
+    "lower right": "in the lower right",
+}
+
+
+def place_of(item: SceneObject) -> str:
+    """The cell of the 3 x 3 grid that holds the object's centre: a key of `PLACES`."""
+    column, row = (min(max(int(3 * v / FRAME_PX), 0), 2) for v in (item.cx, item.cy))
+    return list(PLACES)[3 * row + column]
 
 
 def is_true_of(caption: Caption, scene: Scene) -> bool:

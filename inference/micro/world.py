@@ -100,13 +100,17 @@ class Background:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One shape; `cx`, `cy` its centre and `size` the side of its bounding square, in px of the 32-px frame."""
+    """One shape; `cx`, `cy` its centre and `size` the side of its bounding square, in px of the 32-px frame.
+
+    `stroke` is 0 for a filled shape; otherwise only an outline of that many px is drawn, inward from the edge.
+    """
 
     shape: str
     color: str
     cx: float
     cy: float
     size: float
+    stroke: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -148,14 +152,36 @@ def _draw_backgrounds(scenes: Sequence[Scene], size_px: int) -> np.ndarray:
     return np.repeat(lines[:, :, None, :], size_px, axis=2)
 
 
-def _coverage(shape: str, cx: np.ndarray, cy: np.ndarray, size: np.ndarray, patch_px: int) -> np.ndarray:
-    """Share of each patch pixel inside the shape: float32 (n, P, P). Centres are relative to the patch, in px."""
+def _interior(inside: np.ndarray, depth_px: float) -> np.ndarray:
+    """What lies deeper than `depth_px` inside: bool (P, P) of supersampled bool (P, P); erosion by a disc."""
+    reach = int(np.ceil(depth_px * SUPERSAMPLING))
+    padded = np.pad(inside, reach)
+    side = len(inside)
+    deep = inside.copy()
+    for radius in (0.5 * depth_px, depth_px):  # two circles of directions stand for the disc
+        for angle in np.arange(16) * (np.pi / 8):
+            dx = round(radius * SUPERSAMPLING * np.cos(angle)) + reach
+            dy = round(radius * SUPERSAMPLING * np.sin(angle)) + reach
+            deep &= padded[dy : dy + side, dx : dx + side]
+    return deep
+
+
+def _coverage(
+    shape: str, cx: np.ndarray, cy: np.ndarray, size: np.ndarray, stroke: np.ndarray, patch_px: int
+) -> np.ndarray:
+    """Share of each patch pixel drawn: float32 (n, P, P). Centres are relative to the patch, all lengths in px."""
     ss = SUPERSAMPLING
     grid = (np.arange(patch_px * ss, dtype=np.float32) + 0.5) / ss
     half = (size / 2)[:, None]
     x = ((grid[None] - cx[:, None]) / half)[:, None, :]
     y = ((grid[None] - cy[:, None]) / half)[:, :, None]
-    inside = np.broadcast_to(SHAPES[shape](x, y), (len(cx), patch_px * ss, patch_px * ss)).view(np.uint8)
+    inside = np.broadcast_to(SHAPES[shape](x, y), (len(cx), patch_px * ss, patch_px * ss))
+    outlined = np.flatnonzero(stroke > 0)
+    if len(outlined):
+        inside = inside.copy()
+    for i in outlined:
+        inside[i] &= ~_interior(inside[i], float(stroke[i]))
+    inside = inside.view(np.uint8)
     total = np.zeros((len(cx), patch_px, patch_px), np.uint8)
     for i in range(ss):
         for j in range(ss):
@@ -179,8 +205,8 @@ def render(scenes: Sequence[Scene], size_px: int = FRAME_PX) -> Rendered:
     layer = np.array([k for _, k, _ in objects])
     shape_names = np.array([o.shape for _, _, o in objects])
     colors = np.array([COLORS[o.color] for _, _, o in objects], np.float32)
-    geometry = np.array([(o.cx, o.cy, o.size) for _, _, o in objects], np.float32) * np.float32(scale)
-    cx, cy, size = geometry.T
+    geometry = np.array([(o.cx, o.cy, o.size, o.stroke) for _, _, o in objects], np.float32) * np.float32(scale)
+    cx, cy, size, stroke = geometry.T
 
     patch_px = int(np.ceil(size.max())) + 2
     # The canvas has a margin so that objects may stand anywhere, also partly or wholly outside the frame.
@@ -190,7 +216,8 @@ def render(scenes: Sequence[Scene], size_px: int = FRAME_PX) -> Rendered:
     coverage = np.empty((len(objects), patch_px, patch_px), np.float32)
     for shape in dict.fromkeys(shape_names.tolist()):
         index = np.flatnonzero(shape_names == shape)
-        coverage[index] = _coverage(shape, cx[index] - left[index], cy[index] - top[index], size[index], patch_px)
+        x, y = cx[index] - left[index], cy[index] - top[index]
+        coverage[index] = _coverage(shape, x, y, size[index], stroke[index], patch_px)
 
     canvas_px = size_px + 2 * margin
     canvas = np.zeros((num_scenes, canvas_px, canvas_px, 3), np.float32)

@@ -13,13 +13,14 @@ from inference.micro.captions import (
     class_plural,
     is_reserved,
     is_true_of,
+    place_of,
     relations_between,
     sample_caption,
     sample_captioned_scene,
     sample_scene,
     sample_training_caption,
 )
-from inference.micro.world import COLORS, SHAPES, render
+from inference.micro.world import COLORS, SHAPES, SceneObject, render
 
 
 @pytest.mark.parametrize("tag", TAGS)
@@ -84,12 +85,41 @@ def test_training_never_sees_reserved_compositions_in_any_spelling():
         assert is_reserved(position) == is_reserved(caption_from_clauses("position", mirrored))
 
 
-def test_about_a_tenth_of_compositions_is_reserved():
+def test_a_fifth_of_compositions_is_reserved_and_a_tenth_of_colour_pairs():
+    names, colors = list(SHAPES), list(COLORS)
+    pairs = [(a, b) for a in names for b in names if a != b]
+    captions = {
+        "two_object": [(Clause(a), Clause(b)) for a, b in pairs],
+        "position": [(Clause(b), Clause(a, relation=(r, 0))) for a, b in pairs for r in RELATIONS],
+        "colors": [(Clause(a, 1, c),) for a in names for c in colors],
+        "color_attr": [
+            (Clause(a, color=c), Clause(b, color=d)) for a, b in pairs for c in colors for d in colors if c != d
+        ],
+    }
+    for tag, clauses in captions.items():
+        share = np.mean([is_reserved(caption_from_clauses(tag, c)) for c in clauses])
+        assert (0.08 < share < 0.12) if tag == "color_attr" else (0.12 < share < 0.25), (tag, share)
     rng = np.random.default_rng(5)
-    reserved = [is_reserved(sample_caption(rng, {"color_attr": 1.0})) for _ in range(2000)]
-    assert 0.07 < np.mean(reserved) < 0.13
     for tag in ("single_object", "counting"):
         assert not any(is_reserved(sample_caption(rng, {tag: 1.0})) for _ in range(100))
+
+
+def test_the_first_words_keep_their_token_ids():
+    assert len(VOCABULARY) + 4 < 512
+    assert VOCABULARY[:10] == ("a", "an", "the", "photo", "of", "and", "image", "picture", "circle", "square")
+    assert VOCABULARY[217] == "further"
+
+
+def test_places_are_cells_of_a_three_by_three_grid():
+    def place(cx: float, cy: float) -> str:
+        return place_of(SceneObject("star", "red", cx, cy, 9))
+
+    assert place(5, 5) == "upper left"
+    assert place(16, 5) == "top"
+    assert place(27, 16) == "right"
+    assert place(16, 16) == "centre"
+    assert place(5, 27) == "lower left"
+    assert place(40, 50) == "lower right"
 
 
 def test_the_vocabulary_covers_captions_and_has_no_duplicates():

@@ -110,6 +110,31 @@ def test_no_scenes_and_no_objects():
     assert empty.images[0][0].mean() < empty.images[0][-1].mean()
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_outline_lies_inside_the_filled_shape_and_is_open(shape):
+    filled = render([Scene(GREY, (SceneObject(shape, "red", 16, 16, 14.0),))])
+    outlined = render([Scene(GREY, (SceneObject(shape, "red", 16, 16, 14.0, stroke=1.4),))])
+    full, line = filled.masks[0][0], outlined.masks[0][0]
+    assert not (line & ~full).any()
+    assert line.sum() < (0.95 if shape == "ring" else 0.85) * full.sum()
+    assert abs(filled.boxes[0][0] - outlined.boxes[0][0]).max() <= 2
+
+
+def test_an_outline_is_as_wide_as_its_stroke():
+    ring = render([Scene(GREY, (SceneObject("square", "red", 16, 16, 14.0, stroke=2.0),))]).images[0]
+    # The square's side is .92 x 14 px: from 9.56 to 22.44; its left line ends at 11.56.
+    row = np.abs(ring[16].astype(int) - 140).sum(1)
+    widths = row / row.max()
+    assert widths[9:13].sum() == pytest.approx(2.0, abs=0.2)
+    assert row[13:19].max() == 0
+
+
+def test_a_stroke_wider_than_the_shape_fills_it():
+    filled, thick = (Scene(GREY, (SceneObject("star", "blue", 16, 16, 12.0, s),)) for s in (0.0, 9.0))
+    images = render([filled, thick]).images
+    assert (images[0] == images[1]).all()
+
+
 def test_unknown_background_is_refused():
     with pytest.raises(ValueError, match="expected plain, gradient or horizon"):
         render([Scene(Background("stripes"), ())])

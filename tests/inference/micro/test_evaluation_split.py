@@ -1,0 +1,61 @@
+from collections import Counter
+
+from inference.micro import evaluation_split
+from inference.micro.captions import TAGS
+from inference.micro.evaluation_split import dev_prompts, evaluation_seed
+from pipelines.intake import reserved_by_the_micro_world
+from pipelines.prompts.overlap import BenchmarkOverlap, composition_of
+
+RESERVED_TAGS = ("two_object", "colors", "position", "color_attr")
+
+
+def test_numbers_and_ids():
+    dev, test = dev_prompts(), evaluation_split.test_prompts()
+    assert Counter(p.tag for p in dev) == dict.fromkeys(TAGS, 40)
+    assert Counter(p.tag for p in test) == dict.fromkeys(TAGS, 80)
+    assert dev[12].prompt_id == "micro-dev-00012"
+    assert len({p.prompt_id for p in dev + test}) == 720
+
+
+def test_dev_and_test_share_no_reserved_composition():
+    parts = [
+        {composition_of(p) for p in prompts if p.tag in RESERVED_TAGS}
+        for prompts in (dev_prompts(), evaluation_split.test_prompts())
+    ]
+    assert not parts[0] & parts[1]
+    for tag in RESERVED_TAGS:
+        for prompts in (dev_prompts(), evaluation_split.test_prompts()):
+            assert len({p.text for p in prompts if p.tag == tag}) >= 2, tag
+
+
+def test_every_composition_that_can_be_is_reserved():
+    for prompt in dev_prompts() + evaluation_split.test_prompts():
+        assert reserved_by_the_micro_world(prompt) == (prompt.tag in RESERVED_TAGS)
+
+
+def test_a_training_prompt_of_a_test_composition_is_caught_by_the_overlap_gate():
+    gate = BenchmarkOverlap.from_records(evaluation_split.test_prompts())
+    dev = [p for p in dev_prompts() if p.tag in RESERVED_TAGS]
+    assert not any(gate.find(p) for p in dev)
+
+
+def test_counting_forbids_one_more():
+    for prompt in dev_prompts():
+        assert len(prompt.exclude) == (prompt.tag == "counting")
+        for clause in prompt.exclude:
+            assert clause.count == prompt.include[0].count + 1
+
+
+def test_seeds_differ_between_prompts_and_stay_the_same():
+    prompts = dev_prompts() + evaluation_split.test_prompts()
+    assert len({evaluation_seed(p.prompt_id) for p in prompts}) == 720
+    assert evaluation_seed("micro-dev-00000") == evaluation_seed("micro-dev-00000")
+    assert all(0 <= evaluation_seed(p.prompt_id) < 2**48 for p in prompts)
+
+
+def test_the_split_is_fixed():
+    """Golden: whoever changes the world, the hashes or the grammar sees that figures are no longer comparable."""
+    import hashlib
+
+    text = "\n".join(f"{p.prompt_id} {p.text}" for p in dev_prompts() + evaluation_split.test_prompts())
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "e28f0ee2537718d7"
