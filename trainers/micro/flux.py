@@ -3,8 +3,12 @@
 """Train the micro FLUX (transformer, T5 and CLIP text jointly) on captioned scenes, as VAE latents.
 
 Flow matching as FLUX has it: x_t = (1 - t) x0 + t noise, target = noise - x0, t = sigmoid(shift + N(0, 1)).
-A tenth of the captions is dropped, so that true classifier-free guidance works. The result is an ordinary
-`FluxPipeline` folder with the averaged (EMA) weights, written every few minutes.
+A tenth of the captions is dropped, so that true classifier-free guidance works. Beside the velocity, a linear head
+on the image tokens of a middle block must name the shape and the colour that each token will show: representation
+alignment (REPA, Yu et al. 2024) with the renderer's truth in place of an image encoder's features. It tells the blocks
+what goes where long before the pixels' loss does, and is thrown away afterwards. Matrices of the blocks are
+stepped by Muon, everything else by AdamW. The result is an ordinary `FluxPipeline` folder with the averaged (EMA)
+weights, written every few minutes.
 """
 
 from __future__ import annotations
@@ -37,18 +41,20 @@ if TYPE_CHECKING:
 class FluxRecipe:
     """What was measured to work on two cores within an hour."""
 
-    batch_size: int = 128
-    learning_rate: float = 1.5e-3
+    batch_size: int = 64
+    learning_rate: float = 1.2e-3  # AdamW
+    muon_learning_rate: float = 1.2e-3  # scaled to AdamW's step size; 0: AdamW alone
     weight_decay: float = 0.01
+    align_weight: float = 0.5  # of the two token classifications' mean cross-entropy; 0: none
     warmup: float = 0.01  # shares of the budget
     decay: float = 0.2
-    ema_decay: float = 0.998
+    ema_decay: float = 0.997
     time_shift: float = 0.4
     caption_dropout: float = 0.1
     text_pretraining_s: float = 150.0  # at most; it stops when it has learnt all
     compile: bool = True
     bf16: bool | None = None  # None: measure which is faster here
-    pool_start: int = 20_000  # scenes before the first step
+    pool_start: int = 30_000  # scenes before the first step
     pool_chunk: int = 10_000  # ...then one chunk more every pool_every_s
     pool_every_s: float = 100.0
     pool_end: int = 250_000
@@ -60,13 +66,14 @@ class FluxRecipe:
 
 
 class FluxModel:
-    """The three trained modules with the forward pass of one training step."""
+    """The trained modules with the forward pass of one training step."""
 
     def __init__(self, device: str, recipe: FluxRecipe) -> None:
         import torch
 
+        from inference.micro.world import COLORS, SHAPES
         from trainers.micro.flux_model import (
-            T5_LENGTH,
+            TEXT_LENGTHS,
             build_clip_text,
             build_t5,
             build_transformer,
@@ -77,12 +84,20 @@ class FluxModel:
         if device == "cpu":
             use_plain_attention()
 
-        self.modules = torch.nn.ModuleDict(
-            {"transformer": build_transformer(), "t5": build_t5(), "clip": build_clip_text()}
-        ).to(device)
+        transformer = build_transformer()
+        self.modules = torch.nn.ModuleDict({"transformer": transformer, "t5": build_t5(), "clip": build_clip_text()})
+        self._head_sizes = (len(SHAPES) + 1, len(COLORS) + 1)
+        self.modules["align"] = torch.nn.Linear(transformer.inner_dim, sum(self._head_sizes))
+        self.modules.to(device)
+        self._middle: list[torch.Tensor] = []
+        # After two double blocks and one single one: the layout is decided, the drawing still to come.
+        transformer.single_transformer_blocks[0].register_forward_hook(self._keep_middle)
         self._img_ids = image_ids(4, 4).to(device)
-        self._txt_ids = torch.zeros(T5_LENGTH, 3, device=device)
+        self._txt_ids = {n: torch.zeros(n, 3, device=device) for n in TEXT_LENGTHS}
         self.compiled = torch.compile(self.forward, dynamic=False) if recipe.compile else self.forward
+
+    def _keep_middle(self, block: object, inputs: object, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        self._middle.append(output[1])
 
     def forward(
         self,
@@ -91,20 +106,42 @@ class FluxModel:
         guidance: torch.Tensor,
         t5_ids: torch.Tensor,
         clip_ids: torch.Tensor,
-    ) -> torch.Tensor:
-        """noisy (B, 16, 16) packed latents, t and guidance (B,), ids (B, L) -> velocity (B, 16, 16)."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """noisy (B, 16, 16) packed latents, t and guidance (B,), ids (B, L) -> velocity (B, 16, 16), and the logits of
+        each token's shape (B, 16, 9) and colour (B, 16, 9)."""
+        self._middle.clear()
         prompt_embeds = self.modules["t5"](input_ids=t5_ids)[0]
         pooled = self.modules["clip"](input_ids=clip_ids).pooler_output
-        return self.modules["transformer"](
+        velocity = self.modules["transformer"](
             hidden_states=noisy,
             timestep=t,
             guidance=guidance,
             encoder_hidden_states=prompt_embeds,
             pooled_projections=pooled,
             img_ids=self._img_ids,
-            txt_ids=self._txt_ids,
+            txt_ids=self._txt_ids[t5_ids.shape[1]],
             return_dict=False,
         )[0]
+        shapes, colors = self.modules["align"](self._middle.pop()).split(self._head_sizes, dim=-1)
+        return velocity, shapes, colors
+
+    def optimizers(self, recipe: FluxRecipe) -> list[tuple[torch.optim.Optimizer, float]]:
+        """Each with its peak learning rate: Muon for the matrices inside the blocks, AdamW for the rest."""
+        import torch
+
+        matrices, rest = [], []
+        for name, parameter in self.modules.named_parameters():
+            inside = name.startswith("transformer.") and "blocks." in name and ".norm" not in name
+            use_muon = inside and parameter.ndim == 2 and recipe.muon_learning_rate > 0
+            (matrices if use_muon else rest).append(parameter)
+        decay = recipe.weight_decay
+        adamw = torch.optim.AdamW(rest, recipe.learning_rate, betas=(0.9, 0.99), weight_decay=decay, fused=True)
+        found: list[tuple[torch.optim.Optimizer, float]] = [(adamw, recipe.learning_rate)]
+        if matrices:
+            rate = recipe.muon_learning_rate
+            muon = torch.optim.Muon(matrices, rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+            found.append((muon, rate))
+        return found
 
 
 def load_frozen_vae(config: MicroTrainingConfig) -> AutoencoderKL:
@@ -132,31 +169,33 @@ def make_encoder(vae: AutoencoderKL, use_bf16: bool):
     return encode
 
 
-def score_pipeline(pipeline: FluxPipeline, recipe: FluxRecipe, sheet_path) -> dict[str, float]:
+def score_pipeline(
+    pipeline: FluxPipeline, per_tag: int, num_steps: int, sheet_path, true_cfg: float, guidance: float = 1.0
+) -> dict[str, float]:
     """Fixed captions and seeds, scored by pixels; saves the images as a sheet, one line a tag."""
     import torch
 
-    from trainers.micro.flux_model import T5_LENGTH
+    from trainers.micro.flux_model import TEXT_LENGTHS
     from trainers.micro.pixel_scorer import fixed_captions, save_sheet, score_images
 
-    captions = fixed_captions(recipe.score_per_tag)
+    captions = fixed_captions(per_tag)
     images = []
     for i in range(0, len(captions), 60):
         batch = captions[i : i + 60]
         output = pipeline(
             prompt=[c.text for c in batch],
-            negative_prompt=[""] * len(batch),
-            true_cfg_scale=recipe.score_true_cfg,
-            guidance_scale=1.0,
-            num_inference_steps=recipe.score_steps,
+            negative_prompt=[""] * len(batch) if true_cfg > 1 else None,
+            true_cfg_scale=true_cfg,
+            guidance_scale=guidance,
+            num_inference_steps=num_steps,
             height=32,
             width=32,
-            max_sequence_length=T5_LENGTH,
+            max_sequence_length=TEXT_LENGTHS[0],  # holds every caption of the six tags
             generator=[torch.Generator().manual_seed(i + j) for j in range(len(batch))],
             output_type="np",
         )
         images += list((output.images * 255).round().astype("uint8"))
-    save_sheet(images, sheet_path, columns=recipe.score_per_tag)
+    save_sheet(images, sheet_path, columns=per_tag)
     return score_images(captions, images)
 
 
@@ -164,8 +203,9 @@ def train(config: MicroTrainingConfig, recipe: FluxRecipe | None = None) -> None
     """Train for `config.minutes`; exports to `out_dir/flux` now and then, and at the end."""
     import numpy as np
     import torch
+    import torch.nn.functional as F
 
-    from trainers.micro.flux_model import build_pipeline, pack, save_pipeline
+    from trainers.micro.flux_model import TEXT_LENGTHS, build_pipeline, pack, save_pipeline
     from trainers.micro.latent_pool import LatentPool, Tokenize
     from trainers.micro.text_pretraining import pretrain_text
 
@@ -173,16 +213,10 @@ def train(config: MicroTrainingConfig, recipe: FluxRecipe | None = None) -> None
     prepare_process(config)
     vae = load_frozen_vae(config)
     digest = hashlib.sha256((config.out_dir / "flux" / "vae" / "diffusion_pytorch_model.safetensors").read_bytes())
-    pool_folder = config.work_dir / f"latents-{digest.hexdigest()[:8]}"  # another VAE, another pool
+    pool_folder = config.work_dir / f"labelled-latents-{digest.hexdigest()[:8]}"  # another VAE, another pool
     pool = LatentPool(pool_folder, make_encoder(vae, config.device == "cpu"), config.seed)
     model = FluxModel(config.device, recipe)
-    optimizer = torch.optim.AdamW(
-        model.modules.parameters(),
-        lr=recipe.learning_rate,
-        betas=(0.9, 0.99),
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    optimizers = model.optimizers(recipe)
     clock = TrainingClock(config.minutes, "flux")
     path = config.work_dir / "flux.pt"
 
@@ -191,7 +225,7 @@ def train(config: MicroTrainingConfig, recipe: FluxRecipe | None = None) -> None
             path,
             {
                 "model": model.modules.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer, _ in optimizers],
                 "ema": ema.state(),
                 "clock": clock.state(),
             },
@@ -201,7 +235,8 @@ def train(config: MicroTrainingConfig, recipe: FluxRecipe | None = None) -> None
     state = load_checkpoint(path, config.device)
     if state:
         model.modules.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for (optimizer, _), saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         clock.restore(state["clock"])
     else:
         modules = model.modules
@@ -217,13 +252,16 @@ def train(config: MicroTrainingConfig, recipe: FluxRecipe | None = None) -> None
     print(f"flux: {len(pool)} scenes in the pool", flush=True)
     rng = np.random.default_rng([config.seed, clock.num_steps])
     torch.manual_seed(config.seed * 1_000_003 + clock.num_steps)
-    empty_t5, empty_clip = (torch.from_numpy(ids).long().to(config.device) for ids in Tokenize()([""]))
+    tokenize = Tokenize()
+    empty = {n: [torch.from_numpy(i).long().to(config.device) for i in tokenize([""], n)] for n in TEXT_LENGTHS}
 
-    def loss_of_batch(use_bf16: bool, forward=model.compiled) -> torch.Tensor:
-        scenes = pool.draw(rng, recipe.batch_size)
+    def losses_of_batch(use_bf16: bool, forward=model.compiled, length: int | None = None):
+        """The loss, and its two parts: of the velocity, and of what the tokens were said to show."""
+        scenes = pool.draw(rng, recipe.batch_size, length)
         x0 = pack(torch.from_numpy(scenes.latents).float().to(config.device))
         t5_ids = torch.from_numpy(scenes.t5_ids).long().to(config.device)
         clip_ids = torch.from_numpy(scenes.clip_ids).long().to(config.device)
+        empty_t5, empty_clip = empty[t5_ids.shape[1]]
         dropped = (torch.rand(len(x0), 1) < recipe.caption_dropout).to(config.device)
         t5_ids, clip_ids = torch.where(dropped, empty_t5, t5_ids), torch.where(dropped, empty_clip, clip_ids)
         noise = torch.randn_like(x0)
@@ -232,11 +270,15 @@ def train(config: MicroTrainingConfig, recipe: FluxRecipe | None = None) -> None
         guidance = 1 + 4 * torch.rand(len(x0), device=x0.device)
         noisy = torch.lerp(x0, noise, t[:, None, None])
         with autocast(config.device, use_bf16):
-            velocity = forward(noisy, t, guidance, t5_ids, clip_ids)
-        return (velocity.float() - (noise - x0)).square().mean()
+            velocity, shapes, colors = forward(noisy, t, guidance, t5_ids, clip_ids)
+        velocity_loss = (velocity.float() - (noise - x0)).square().mean()
+        numbers = [torch.from_numpy(n).long().to(config.device).flatten() for n in (scenes.shapes, scenes.colors)]
+        logits = [shapes.float().flatten(0, 1), colors.float().flatten(0, 1)]
+        align_loss = sum(F.cross_entropy(logit, number) for logit, number in zip(logits, numbers, strict=True)) / 2
+        return velocity_loss + recipe.align_weight * align_loss, velocity_loss, align_loss
 
     def timed_step(use_bf16: bool) -> None:
-        loss_of_batch(use_bf16, forward=model.forward).backward()  # eager: to compile both would take minutes
+        losses_of_batch(use_bf16, forward=model.forward)[0].backward()  # eager: to compile both would take minutes
         model.modules.zero_grad(set_to_none=True)
 
     def evaluate(export: bool) -> None:
@@ -245,26 +287,28 @@ def train(config: MicroTrainingConfig, recipe: FluxRecipe | None = None) -> None
             if export:
                 export_folder(lambda folder: save_pipeline(pipeline, folder), config.out_dir / "flux")
             sheet = config.work_dir / "sheets" / f"flux_{clock.spent_s / 60:05.1f}min.png"
-            scores = score_pipeline(pipeline, recipe, sheet)
+            scores = score_pipeline(pipeline, recipe.score_per_tag, recipe.score_steps, sheet, recipe.score_true_cfg)
         clock.curve.append({"minutes": clock.spent_s / 60, "samples": clock.num_samples, "score": scores["mean"]})
         print("flux score  " + "  ".join(f"{name} {value:.2f}" for name, value in scores.items()), flush=True)
         clock.pause()
 
     use_bf16 = recipe.bf16 if recipe.bf16 is not None else clock.running() and bf16_is_faster(timed_step)
     if clock.running():
-        loss_of_batch(use_bf16).backward()  # compiles, which is no training time
+        for length in TEXT_LENGTHS:
+            losses_of_batch(use_bf16, length=length)[0].backward()  # compiles, which is no training time
         model.modules.zero_grad(set_to_none=True)
         clock.pause()
     while clock.running():
-        loss = loss_of_batch(use_bf16)
+        loss, velocity_loss, align_loss = losses_of_batch(use_bf16)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.modules.parameters(), 1.0)
         factor = learning_rate_factor(clock.share(), recipe.warmup, recipe.decay)
-        set_learning_rate(optimizer, recipe.learning_rate * factor)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer, learning_rate in optimizers:
+            set_learning_rate(optimizer, learning_rate * factor)
+            optimizer.step()
+        model.modules.zero_grad(set_to_none=True)
         ema.update()
-        clock.step(recipe.batch_size, {"loss": loss.item()})
+        clock.step(recipe.batch_size, {"loss": velocity_loss.item(), "align": align_loss.item()})
         if len(pool) < recipe.pool_end and clock.due("pool", recipe.pool_every_s):
             pool.grow(recipe.pool_chunk)
         if clock.due("checkpoint", every_s=120):

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 PAD, EOS, UNK, BOS = "<pad>", "</s>", "<unk>", "<s>"
 SPECIAL_TOKENS = (PAD, EOS, UNK, BOS)
 VOCABULARY_SIZE = 512  # room for words that are appended later
-T5_LENGTH = 16  # FLUX has no text mask, so padding is seen: training and sampling pad to the same bucket
+# FLUX has no text mask, so padding is seen: training and sampling pad a text to the shortest length that holds it.
+TEXT_LENGTHS = (16, 32, 48)
 CLIP_LENGTH = 64  # padding never reaches the pooled vector (causal attention), so shorter is the same
 WIDTH = 128
 

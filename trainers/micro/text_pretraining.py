@@ -13,6 +13,7 @@ import numpy as np
 
 from inference.micro.captions import RELATIONS, Caption, class_plural, sample_training_caption
 from inference.micro.world import COLORS, SHAPES
+from trainers.micro.flux_model import TEXT_LENGTHS
 from trainers.micro.latent_pool import Tokenize
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def pretrain_text(t5: T5EncoderModel, clip: CLIPTextModel, seconds: float, seed:
     start = time.perf_counter()
     while (spent := time.perf_counter() - start) < seconds and accuracy < 0.995:
         captions = [sample_training_caption(rng) for _ in range(batch_size)]
-        t5_ids, clip_ids = (torch.from_numpy(ids).long().to(device) for ids in tokenize([c.text for c in captions]))
+        ids = tokenize([c.text for c in captions], TEXT_LENGTHS[0])
+        t5_ids, clip_ids = (torch.from_numpy(i).long().to(device) for i in ids)
         nouns = torch.tensor([(i, *row) for i, c in enumerate(captions) for row in noun_targets(c)], device=device)
         vectors = t5(input_ids=t5_ids)[0][nouns[:, 0], nouns[:, 1]]
         logits = heads(vectors).split(HEAD_SIZES, dim=-1)

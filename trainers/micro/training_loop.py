@@ -40,6 +40,9 @@ class MicroTrainingConfig:
     num_threads: int = 2
 
 
+LONGEST_STEP_S = 10.0
+
+
 class TrainingClock:
     """Counts training seconds (checkpoints carry them, so a resumed training keeps its schedule) and reports."""
 
@@ -77,7 +80,7 @@ class TrainingClock:
     def step(self, num_samples: int, metrics: dict[str, float]) -> None:
         """Account for one finished step; print a line with means of `metrics` every `report_every_s`."""
         now = time.perf_counter()
-        self.spent_s += now - self._tick
+        self.spent_s += min(now - self._tick, LONGEST_STEP_S)  # more: the machine slept
         self._tick = now
         self.num_samples += num_samples
         self.num_steps += 1

@@ -3,9 +3,9 @@ import torch
 from diffusers import FluxPipeline
 
 from inference.micro.captions import TAGS, VOCABULARY, sample_caption, sample_scene
-from inference.micro.world import render
+from inference.micro.world import Background, COLORS, SHAPES, Scene, SceneObject, render
 from trainers.micro.flux_model import (
-    T5_LENGTH,
+    TEXT_LENGTHS,
     VOCABULARY_SIZE,
     build_clip_text,
     build_t5,
@@ -13,7 +13,7 @@ from trainers.micro.flux_model import (
     image_ids,
     pack,
 )
-from trainers.micro.latent_pool import CLIP_TRAINING_LENGTH, LatentPool
+from trainers.micro.latent_pool import LatentPool, Tokenize, sample_training_text, token_labels
 from trainers.micro.pixel_scorer import fixed_captions, read_scene, score_images
 from trainers.micro.text_pretraining import HEAD_SIZES, noun_targets, pretrain_text
 
@@ -33,12 +33,17 @@ def test_the_tokenizer_knows_every_word_and_keeps_the_separator_whole():
     assert len(tokenizer) <= VOCABULARY_SIZE
 
 
-def test_every_caption_fits_the_bucket():
+def test_every_caption_fits_the_shortest_length_and_every_text_the_longest():
     tokenizer = build_tokenizer(clip=False)
     rng = np.random.default_rng(0)
     for tag in TAGS:
         texts = [sample_caption(rng, {tag: 1.0}).text for _ in range(50)]
-        assert max(len(ids) for ids in tokenizer(texts).input_ids) <= T5_LENGTH
+        assert max(len(ids) for ids in tokenizer(texts).input_ids) <= TEXT_LENGTHS[0]
+    texts = [sample_training_text(rng)[0] for _ in range(300)]
+    num_tokens = Tokenize().num_tokens(texts)
+    assert num_tokens.max() <= TEXT_LENGTHS[-1]
+    assert all(((num_tokens > low) & (num_tokens <= high)).any() for low, high in zip((0, *TEXT_LENGTHS), TEXT_LENGTHS))
+    assert tokenizer.unk_token_id not in tokenizer(" ".join(texts)).input_ids
 
 
 def test_clip_pools_the_same_with_more_padding():
@@ -46,11 +51,11 @@ def test_clip_pools_the_same_with_more_padding():
     tokenizer, clip = build_tokenizer(clip=True), build_clip_text().eval()
     pooled = [
         clip(**tokenizer("a red star", padding="max_length", max_length=n, return_tensors="pt")).pooler_output
-        if n == CLIP_TRAINING_LENGTH
+        if n == TEXT_LENGTHS[0] + 2
         else clip(
             tokenizer("a red star", padding="max_length", max_length=n, return_tensors="pt").input_ids
         ).pooler_output
-        for n in (CLIP_TRAINING_LENGTH, tokenizer.model_max_length)
+        for n in (TEXT_LENGTHS[0] + 2, tokenizer.model_max_length)
     ]
     torch.testing.assert_close(*pooled)
 
@@ -74,16 +79,33 @@ def test_a_pool_is_found_again_and_draws_matching_rows(tmp_path):
         return torch.from_numpy(images.mean((1, 2, 3))).view(-1, 1, 1, 1).expand(-1, 4, 8, 8).float()
 
     pool = LatentPool(tmp_path, encode, seed=0)
-    pool.grow(40)
-    pool.grow(30)
+    pool.grow(150)
+    pool.grow(150)
     again = LatentPool(tmp_path, encode, seed=0)
-    assert len(again) == len(pool) == 70
-    rows = again.draw(np.random.default_rng(0), 64)
-    assert rows.latents.shape == (64, 4, 8, 8)
-    assert rows.t5_ids.shape == (64, T5_LENGTH)
-    # CLIP's ids are T5's with a start token: rows were not mixed up.
-    assert (rows.clip_ids[:, 1 : T5_LENGTH + 1] == rows.t5_ids).all()
-    assert len(np.unique(rows.latents[:, 0, 0, 0])) > 20
+    assert len(again) == len(pool) == 300
+    for length in TEXT_LENGTHS:
+        rows = again.draw(np.random.default_rng(0), 64, length)
+        assert rows.latents.shape == (64, 4, 8, 8)
+        assert rows.t5_ids.shape == (64, length)
+        # CLIP's ids are T5's with a start token: rows were not mixed up.
+        assert (rows.clip_ids[:, 1 : length + 1] == rows.t5_ids).all()
+        assert rows.shapes.shape == rows.colors.shape == (64, 16)
+        assert ((rows.shapes > 0) == (rows.colors > 0)).all()
+    lengths = {again.draw(np.random.default_rng(i), 4).t5_ids.shape[1] for i in range(40)}
+    assert lengths == set(TEXT_LENGTHS)
+
+
+def test_token_labels_say_what_stands_where():
+    scene = Scene(Background(), (SceneObject("square", "blue", 8, 8, 12), SceneObject("ring", "red", 24, 24, 12)))
+    empty = Scene(Background(), ())
+    shapes, colors = token_labels([scene, empty], render([scene, empty]))
+    square, ring = 1 + list(SHAPES).index("square"), 1 + list(SHAPES).index("ring")
+    assert shapes[0].reshape(4, 4)[:2, :2].tolist() == [[square] * 2] * 2
+    assert shapes[0].reshape(4, 4)[2:, 2:].tolist() == [[ring] * 2] * 2
+    assert colors[0].reshape(4, 4)[0, 0] == 1 + list(COLORS).index("blue")
+    assert not shapes[0].reshape(4, 4)[:2, 2:].any()
+    assert not shapes[1].any()
+    assert not colors[1].any()
 
 
 def test_noun_targets_point_at_nouns_and_mirror_relations():

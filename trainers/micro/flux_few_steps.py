@@ -1,0 +1,172 @@
+# pyright: reportArgumentType=false
+# diffusers' decorated methods have another signature.
+"""A schnell-like adapter: a LoRA with which the micro FLUX draws in one to four steps.
+
+The guided model draws an image from a noise in many steps; the adapter learns the straight line between the two, at
+the times that a schedule of one to four steps visits (rectified flow's second stage, Liu et al. 2022).
+Saved as `weights/flux_few_steps/pytorch_lora_weights.safetensors`, which `FluxPipeline.load_lora_weights` reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainers.micro.flux import score_pipeline
+from trainers.micro.flux_guidance import load_pipeline, velocity
+from trainers.micro.training_loop import (
+    Ema,
+    MicroTrainingConfig,
+    TrainingClock,
+    autocast,
+    export_folder,
+    learning_rate_factor,
+    load_checkpoint,
+    prepare_process,
+    save_checkpoint,
+    save_curve,
+    set_learning_rate,
+)
+
+SCHEDULES = (1, 2, 3, 4)
+"""Numbers of steps that the adapter is made for."""
+LORA_TARGETS = ["attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "ff.net.0.proj", "ff.net.2", "proj_mlp", "proj_out"]
+
+
+@dataclass(frozen=True)
+class FewStepsRecipe:
+    rank: int = 32
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    ema_decay: float = 0.995
+    teacher_steps: int = 12
+    guidance: float = 3.0
+    num_lines: int = 24_000  # (noise, image) pairs that the teacher draws first
+    compile: bool = True
+    bf16: bool = True
+    score_per_tag: int = 20
+
+
+def train(config: MicroTrainingConfig, recipe: FewStepsRecipe | None = None) -> None:
+    """Reads `out_dir/flux`, trains for `config.minutes` after the teacher has drawn, writes `flux_few_steps`."""
+    import numpy as np
+    import torch
+    from diffusers import FluxPipeline
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    from trainers.micro.flux_model import TEXT_LENGTHS, image_ids, use_plain_attention
+    from trainers.micro.latent_pool import Tokenize, sample_training_text
+
+    recipe = recipe or FewStepsRecipe()
+    prepare_process(config)
+    if config.device == "cpu":
+        use_plain_attention()
+    pipeline = load_pipeline(config.out_dir / "flux", config.device)
+    t5, clip = (m.requires_grad_(False).eval() for m in (pipeline.text_encoder_2, pipeline.text_encoder))
+    student = pipeline.transformer.requires_grad_(False)
+    tokenize, img_ids = Tokenize(), image_ids(4, 4).to(config.device)
+    rng = np.random.default_rng([config.seed, 41])
+    run = torch.compile(velocity, dynamic=False) if recipe.compile else velocity
+
+    def embed(texts: list[str], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        ids = [torch.from_numpy(i).long().to(config.device) for i in tokenize(texts, length)]
+        with torch.no_grad():
+            return t5(input_ids=ids[0])[0], clip(input_ids=ids[1]).pooler_output
+
+    def predict(x: torch.Tensor, t: torch.Tensor, texts: list[str], length: int) -> torch.Tensor:
+        guidance = torch.full((len(x),), recipe.guidance, device=x.device)
+        txt_ids = torch.zeros(length, 3, device=x.device)
+        with autocast(config.device, recipe.bf16):
+            return run(student, x, t, guidance, *embed(texts, length), img_ids, txt_ids).float()
+
+    def draw_lines() -> dict[int, tuple[list[str], torch.Tensor, torch.Tensor]]:
+        """By text length: texts, noises and the images that the teacher draws from them, (N, 16, 16) packed latents."""
+        texts = [sample_training_text(rng)[0] for _ in range(recipe.num_lines)]
+        bucket = np.searchsorted(TEXT_LENGTHS, tokenize.num_tokens(texts))
+        lines = {}
+        for i, length in enumerate(TEXT_LENGTHS):
+            chosen = [text for text, b in zip(texts, bucket, strict=True) if b == i]
+            chosen = chosen[: len(chosen) // recipe.batch_size * recipe.batch_size]
+            noises, ends = [], []
+            for start in range(0, len(chosen), recipe.batch_size):
+                x = noise = torch.randn(recipe.batch_size, 16, 16, device=config.device)
+                for step in range(recipe.teacher_steps):
+                    t = torch.full((len(x),), 1 - step / recipe.teacher_steps, device=x.device)
+                    with torch.no_grad():
+                        x = x - predict(x, t, chosen[start : start + len(x)], length) / recipe.teacher_steps
+                noises.append(noise)
+                ends.append(x)
+            lines[length] = (chosen, torch.cat(noises), torch.cat(ends))
+            print(f"flux-few-steps: {len(chosen)} lines with texts of {length} tokens", flush=True)
+        return lines
+
+    lines_path = config.work_dir / "flux_few_steps_lines.pt"
+    lines = load_checkpoint(lines_path, config.device)
+    if lines is None:
+        lines = draw_lines()
+        save_checkpoint(lines_path, lines)
+
+    student.add_adapter(
+        LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS)
+    )
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, recipe.learning_rate, betas=(0.9, 0.99), fused=True)
+    ema = Ema(student, recipe.ema_decay)
+    clock = TrainingClock(config.minutes, "flux-few-steps")
+    path = config.work_dir / "flux_few_steps.pt"
+    if state := load_checkpoint(path, config.device):
+        student.load_state_dict(state["model"], strict=False)
+        optimizer.load_state_dict(state["optimizer"])
+        ema.restore(state["ema"])
+        clock.restore(state["clock"])
+    share = np.array([len(texts) for texts, _, _ in lines.values()], float)
+    times = torch.tensor([1 - k / n for n in SCHEDULES for k in range(n)])
+
+    def loss_of_batch(length: int | None = None) -> torch.Tensor:
+        length = length or TEXT_LENGTHS[rng.choice(len(TEXT_LENGTHS), p=share / share.sum())]
+        texts, noises, ends = lines[length]
+        picks = rng.integers(len(texts), size=recipe.batch_size)
+        x0, noise = ends[picks], noises[picks]
+        t = times[torch.randint(len(times), (len(x0),))].to(x0.device)
+        x = torch.lerp(x0, noise, t[:, None, None])
+        return (predict(x, t, [texts[i] for i in picks], length) - (noise - x0)).square().mean()
+
+    def checkpoint() -> None:
+        save_checkpoint(
+            path,
+            {
+                "model": {k: v for k, v in student.state_dict().items() if "lora" in k},
+                "optimizer": optimizer.state_dict(),
+                "ema": ema.state(),
+                "clock": clock.state(),
+            },
+        )
+        save_curve(clock, config.work_dir)
+
+    if clock.running():
+        for length in TEXT_LENGTHS:
+            loss_of_batch(length).backward()
+        optimizer.zero_grad(set_to_none=True)
+        clock.pause()
+    while clock.running():
+        loss = loss_of_batch()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        set_learning_rate(optimizer, recipe.learning_rate * learning_rate_factor(clock.share(), 0.02, 0.4))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        ema.update()
+        clock.step(recipe.batch_size, {"loss": loss.item()})
+        if clock.due("checkpoint", every_s=120):
+            checkpoint()
+    checkpoint()
+    with ema.applied(), torch.no_grad():
+        student.eval()
+        layers = {k: v.to(torch.bfloat16).contiguous() for k, v in get_peft_model_state_dict(student).items()}
+        export_folder(
+            lambda folder: FluxPipeline.save_lora_weights(folder, transformer_lora_layers=layers),
+            config.out_dir / "flux_few_steps",
+        )
+        for num_steps in (1, 2, 4):
+            sheet = config.work_dir / "sheets" / f"flux_{num_steps}_steps.png"
+            scores = score_pipeline(pipeline, recipe.score_per_tag, num_steps, sheet, 1.0, recipe.guidance)
+            print(f"{num_steps} steps: " + "  ".join(f"{k} {v:.2f}" for k, v in scores.items()), flush=True)
