@@ -144,7 +144,7 @@ def stated_rate(config: DatasetConfig, stage: str, cluster: Cluster | None) -> t
         return CPU_SECONDS[stage], CPU_SOURCE
     generator = config.generate.generator
     if stage == "generate_candidates":
-        share = stated.flux_pass_tflop(generator.size_px, generator.max_sequence_length) / stated.FLUX_PASS_TFLOP
+        share = stated.flux_pass_tflop(generator.size_px, generator.text_lengths[-1]) / stated.FLUX_PASS_TFLOP
         passes = generator.denoiser_passes_per_image * cluster.gpu.pass_seconds * share
         extra = stated.OFFLOAD_SECONDS[generator.offload] / generator.batch_size + stated.PNG_SECONDS
         slower = stated.QUANTIZATION_SLOWDOWN[generator.quantization]
@@ -177,7 +177,7 @@ def measured_rates(folder: RunFolder, config: DatasetConfig) -> dict[str, float]
 
 def _generation_tflop(config: DatasetConfig) -> float:
     generator = config.generate.generator
-    tflop = stated.flux_pass_tflop(generator.size_px, generator.max_sequence_length)
+    tflop = stated.flux_pass_tflop(generator.size_px, generator.text_lengths[-1])
     return generator.denoiser_passes_per_image * tflop
 
 

@@ -30,8 +30,9 @@ class FluxGeneratorConfig:
     """True classifier-free guidance with an empty negative prompt; off at 1, else two forward passes a step."""
     size_px: int = 32
     """Height and width."""
-    max_sequence_length: int = 16
-    """T5 tokens, padding included (FLUX sees the padding, so it belongs to the configuration)."""
+    text_lengths: tuple[int, ...] = (16, 32, 48)
+    """T5 tokens, padding included: a prompt is padded to the shortest of these that holds it, and cut at the last (FLUX
+    sees the padding, so it belongs to the configuration)."""
     batch_size: int = 8
     """Images a forward pass; always this many, short batches are padded."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -57,7 +58,7 @@ def production_flux(model: str = "black-forest-labs/FLUX.1-dev") -> FluxGenerato
         guidance=3.5,
         true_cfg_scale=1.0,
         size_px=1024,
-        max_sequence_length=512,
+        text_lengths=(512,),
         batch_size=1,
         dtype="bfloat16",
         device="cuda",
@@ -80,6 +81,8 @@ class FluxGenerator:
             raise InputError(
                 f"batch_size {config.batch_size}, num_steps {config.num_steps}", expected="both at least 1"
             )
+        if not config.text_lengths or list(config.text_lengths) != sorted(set(config.text_lengths)):
+            raise InputError(f"text lengths {config.text_lengths}", field="text_lengths", expected="numbers that rise")
         self.config = config
         # A progress line a run is enough: none for the loading of each component.
         diffusers_logging.disable_progress_bar()
@@ -98,29 +101,29 @@ class FluxGenerator:
         """One image uint8 (H, W, 3) for each (prompt, seed). Each distinct prompt's text is encoded once a call."""
         if len(prompts) != len(seeds):
             raise InputError(f"{len(prompts)} prompts but {len(seeds)} seeds", expected="one seed for each prompt")
-        texts = {text: self._encode(text) for text in dict.fromkeys(prompts)}
-        negative = self._encode("") if self.config.true_cfg_scale > 1 else None
-        size = self.config.batch_size
-        images: list[np.ndarray] = []
-        for start in range(0, len(prompts), size):
-            batch, batch_seeds = list(prompts[start : start + size]), list(seeds[start : start + size])
-            missing = size - len(batch)
-            drawn = self._draw(
-                [texts[text] for text in batch + batch[-1:] * missing],
-                batch_seeds + batch_seeds[-1:] * missing,
-                negative,
-            )
-            images.extend(drawn[: len(batch)])
-        return images
+        lengths = {text: self._text_length(text) for text in dict.fromkeys(prompts)}
+        texts = {text: self._encode(text, length) for text, length in lengths.items()}
+        images: dict[int, np.ndarray] = {}
+        for length in sorted(set(lengths.values())):
+            negative = self._encode("", length) if self.config.true_cfg_scale > 1 else None
+            rows = [i for i, text in enumerate(prompts) if lengths[text] == length]
+            for start in range(0, len(rows), self.config.batch_size):
+                batch = rows[start : start + self.config.batch_size]
+                padded = batch + batch[-1:] * (self.config.batch_size - len(batch))
+                drawn = self._draw([texts[prompts[i]] for i in padded], [seeds[i] for i in padded], negative)
+                images.update(zip(batch, drawn, strict=False))
+        return [images[i] for i in range(len(prompts))]
 
-    def _encode(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """T5 states (1, max_sequence_length, d) and CLIP's pooled vector (1, d), one prompt at a time."""
+    def _text_length(self, text: str) -> int:
+        num_tokens = len(self.pipeline.tokenizer_2(text).input_ids)
+        return next((n for n in self.config.text_lengths if n >= num_tokens), self.config.text_lengths[-1])
+
+    def _encode(self, text: str, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """T5 states (1, length, d) and CLIP's pooled vector (1, d), one prompt at a time."""
         import torch
 
         with torch.no_grad():
-            embeds, pooled, _ = self.pipeline.encode_prompt(
-                prompt=text, prompt_2=None, max_sequence_length=self.config.max_sequence_length
-            )
+            embeds, pooled, _ = self.pipeline.encode_prompt(prompt=text, prompt_2=None, max_sequence_length=length)
         return embeds, pooled
 
     def _draw(
@@ -146,7 +149,7 @@ class FluxGenerator:
             guidance_scale=config.guidance,
             height=config.size_px,
             width=config.size_px,
-            max_sequence_length=config.max_sequence_length,
+            max_sequence_length=config.text_lengths[-1],
             # Noise is drawn on the CPU, one generator an image: the same on every device and in every batch.
             generator=[torch.Generator("cpu").manual_seed(seed % 2**63) for seed in seeds],
             output_type="np",
