@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,12 +96,15 @@ class FluxGenerator:
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
         """One image uint8 (H, W, 3) for each (prompt, seed). Each distinct prompt's text is encoded once a call."""
+        return list(self.draw(prompts, seeds))
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[np.ndarray]:
+        """What `generate` gives, each image as soon as its micro-batch is drawn."""
         if len(prompts) != len(seeds):
             raise InputError(f"{len(prompts)} prompts but {len(seeds)} seeds", expected="one seed for each prompt")
         texts = {text: self._encode(text) for text in dict.fromkeys(prompts)}
         negative = self._encode("") if self.config.true_cfg_scale > 1 else None
         size = self.config.batch_size
-        images: list[np.ndarray] = []
         for start in range(0, len(prompts), size):
             batch, batch_seeds = list(prompts[start : start + size]), list(seeds[start : start + size])
             missing = size - len(batch)
@@ -110,8 +113,7 @@ class FluxGenerator:
                 batch_seeds + batch_seeds[-1:] * missing,
                 negative,
             )
-            images.extend(drawn[: len(batch)])
-        return images
+            yield from drawn[: len(batch)]
 
     def _encode(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
         """T5 states (1, max_sequence_length, d) and CLIP's pooled vector (1, d), one prompt at a time."""
