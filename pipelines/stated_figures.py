@@ -35,7 +35,7 @@ OFFLOAD_SECONDS = {"none": 0.0, "model": 5.0, "sequential": 60.0}
 GROUNDING_SECONDS = 1 / 8.37 + 0.15
 """GroundingDINO-T 8.37 images/s (its paper, appendix I) and SAM ViT-H 0.15 s (segment-anything.com), both A100."""
 PNG_SECONDS = 0.35
-"""Packing one 1024 px image as PNG and unpacking it again, one core (measured with schemas/images.py)."""
+"""Packing one 1024 px image as PNG, one core (measured with schemas/images.py)."""
 
 PNG_BYTES_PER_PIXEL = 1.5
 JPEG_BYTES_PER_PIXEL = 0.6

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -99,20 +99,28 @@ class FluxGenerator:
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
         """One image uint8 (H, W, 3) for each (prompt, seed). Each distinct prompt's text is encoded once a call."""
+        return list(self.draw(prompts, seeds))
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[np.ndarray]:
+        """What `generate` gives, each image as soon as its micro-batch is drawn."""
         if len(prompts) != len(seeds):
             raise InputError(f"{len(prompts)} prompts but {len(seeds)} seeds", expected="one seed for each prompt")
         lengths = {text: self._text_length(text) for text in dict.fromkeys(prompts)}
         texts = {text: self._encode(text, length) for text, length in lengths.items()}
-        images: dict[int, np.ndarray] = {}
-        for length in sorted(set(lengths.values())):
-            negative = self._encode("", length) if self.config.true_cfg_scale > 1 else None
-            rows = [i for i, text in enumerate(prompts) if lengths[text] == length]
-            for start in range(0, len(rows), self.config.batch_size):
-                batch = rows[start : start + self.config.batch_size]
-                padded = batch + batch[-1:] * (self.config.batch_size - len(batch))
-                drawn = self._draw([texts[prompts[i]] for i in padded], [seeds[i] for i in padded], negative)
-                images.update(zip(batch, drawn, strict=False))
-        return [images[i] for i in range(len(prompts))]
+        negative = {n: self._encode("", n) for n in set(lengths.values()) if self.config.true_cfg_scale > 1}
+        waiting = {n: [i for i, text in enumerate(prompts) if lengths[text] == n] for n in set(lengths.values())}
+        size = self.config.batch_size
+        drawn: dict[int, np.ndarray] = {}
+        for number, text in enumerate(prompts):
+            if number not in drawn:  # then it is the first that waits among those of its length
+                length = lengths[text]
+                batch, waiting[length] = waiting[length][:size], waiting[length][size:]
+                padded = batch + batch[-1:] * (size - len(batch))
+                images = self._draw(
+                    [texts[prompts[i]] for i in padded], [seeds[i] for i in padded], negative.get(length)
+                )
+                drawn.update(zip(batch, images, strict=False))
+            yield drawn.pop(number)
 
     def _text_length(self, text: str) -> int:
         num_tokens = len(self.pipeline.tokenizer_2(text).input_ids)

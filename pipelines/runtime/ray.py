@@ -160,8 +160,8 @@ class _Flow:
             for index in range(task.first, task.upto + 1) if only is None else [only]:
                 stages.setdefault(task.steps[index].key, (list(task.steps), index))
         wanted = [getattr(steps[index].link.config, "workers", Workers()) for steps, index in stages.values()]
-        resources = ray.cluster_resources()
-        counts = share_out(wanted, resources.get("CPU", 1), resources.get("GPU", 0))
+        self.largest = {"CPU": 0.0, "GPU": 0.0} | cluster_size()
+        counts = share_out(wanted, self.largest["CPU"], self.largest["GPU"])
         for (key, (steps, index)), workers, count in zip(stages.items(), wanted, counts, strict=True):
             self.queues[key] = deque()
             self.pools[key] = _Pool(work, steps, index, workers, count)
@@ -193,10 +193,12 @@ class _Flow:
                 pool.end()
 
     def _warn_of_waiting(self) -> None:
-        """Once a minute, say which stages have no actor with a place in the cluster: nobody should wait in the dark."""
+        """Once a minute, say which stages have no actor with a place in the cluster, and whether it has lost nodes that
+        they need: nobody should wait in the dark."""
         if time.time() - self.warned_at < WARN_EVERY_S:
             return
         self.warned_at = time.time()
+        there = cluster_size()
         for pool in self.pools.values():
             if len(pool.unplaced) == len(pool.actors):
                 log.warning(
@@ -204,8 +206,21 @@ class _Flow:
                     "--schedule staged, or more nodes",
                     pool.name,
                     len(pool.actors),
-                    {name: n for name, n in ray.cluster_resources().items() if name in ("CPU", "GPU")},
+                    there,
                 )
+        self.largest = {name: max(amount, there.get(name, 0)) for name, amount in self.largest.items()}
+        asked = {
+            "CPU": sum(len(pool.actors) * pool.workers.cpus for pool in self.pools.values()),
+            "GPU": sum(len(pool.actors) * pool.workers.gpus for pool in self.pools.values()),
+        }
+        if any(there.get(name, 0) < min(asked[name], amount) for name, amount in self.largest.items()):
+            log.warning(
+                "the cluster has lost nodes: it has %s, had %s, and the actors ask for %s. Some wait for a new node; "
+                "stop and `resume` to go on with what is there",
+                there,
+                self.largest,
+                asked,
+            )
 
     def _enqueue(self, task: UnitTask, index: int) -> None:
         self.queues[task.steps[index].key].append((task, index))
@@ -266,7 +281,7 @@ class _Pool:
     """The actors of one stage."""
 
     def __init__(self, work: Work, steps: list[Step], index: int, workers: Workers, count: int) -> None:
-        self.name = steps[index].name
+        self.name, self.workers = steps[index].name, workers
         actor_class = ray.remote(
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
@@ -322,6 +337,11 @@ def connect() -> None:
         log_to_driver=False,
         runtime_env={"env_vars": environment},
     )
+
+
+def cluster_size() -> dict[str, float]:
+    """CPUs and GPUs of the nodes that are alive."""
+    return {name: amount for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU")}
 
 
 def share_out(wanted: Sequence[Workers], cpus: float, gpus: float) -> list[int]:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from unittest import mock
 
 import psutil
 from ray.cluster_utils import Cluster
@@ -30,14 +31,15 @@ class Arena:
         self.known: set[tuple[int, float]] = set()
         root = str(Path(__file__).parents[2])
         # Workers get the environment of the node they run on.
-        os.environ |= {MARK: self.mark, "TOY_SLEEP_S": str(sleep_s), "PYTHONPATH": root, "RAY_AUTH_MODE": "disabled"}
+        environment = {MARK: self.mark, "TOY_SLEEP_S": str(sleep_s), "PYTHONPATH": root, "RAY_AUTH_MODE": "disabled"}
         # Ray gives workers way to everything else; a soak is to end in time beside other work.
-        os.environ |= {"RAY_worker_niceness": "0"}
+        self.environment = mock.patch.dict(os.environ, environment | {"RAY_worker_niceness": "0"})
 
     def __enter__(self) -> "Arena":
+        self.environment.start()
         head: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "_system_config": NODE_CHECKS}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
-        self.node = self.cluster.add_node(num_cpus=3)
+        self.add_node()
         return self
 
     def __exit__(
@@ -45,6 +47,7 @@ class Arena:
     ) -> None:
         self.look()
         self.cluster.shutdown()
+        self.environment.stop()
 
     @property
     def address(self) -> str:
@@ -52,15 +55,23 @@ class Arena:
         return self.cluster.address
 
     def kill_node(self) -> int:
-        """The second node dies with all that runs on it, as when its power fails, and another takes its place.
-        Returns the raylet's pid."""
+        """The second node dies and another takes its place. Returns the dead raylet's pid."""
+        pid = self.lose_node()
+        self.add_node()
+        return pid
+
+    def lose_node(self) -> int:
+        """The second node dies with all that runs on it, as when its power fails. Returns the raylet's pid."""
         raylet = psutil.Process(self.node.all_processes["raylet"][0].process.pid)
         workers = raylet.children(recursive=True)
         self.cluster.remove_node(self.node, allow_graceful=False)
         for worker in workers:
             _kill(worker)
-        self.node = self.cluster.add_node(num_cpus=3)
         return raylet.pid
+
+    def add_node(self) -> None:
+        """A second node. From the main thread alone: Ray sets signal handlers for every node that it starts."""
+        self.node = self.cluster.add_node(num_cpus=3)
 
     def look(self) -> None:
         """Remember the processes that descend from this one now: the orphans of a kill are known by that."""
@@ -88,7 +99,7 @@ class Arena:
         return found
 
 
-def stage_worker(run: Path, stage: str, since: float, wait_s: float = 60.0) -> psutil.Process | None:
+def stage_worker(run: Path, stage: str, since: float, wait_s: float = 180.0) -> psutil.Process | None:
     """A living actor of a stage of this run that was started after `since`; each keeps a log named by its pid. None
     when none turns up."""
     until = time.monotonic() + wait_s

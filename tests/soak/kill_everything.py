@@ -30,7 +30,7 @@ from tests.soak.rounds import NUM_BLOCKS, NUM_PROMPTS, Blow, Round, plan_rounds
 
 SLEEP_S = 0.25
 """Of every call of the two first stages: a run takes a few seconds, so that kills find something at work."""
-ROUND_LIMIT_S = 240.0
+ROUND_LIMIT_S = 480.0
 LEFTOVER_WAIT_S = 20.0
 
 

@@ -1,5 +1,6 @@
-"""The Ray runtime on a real local cluster: the same bytes as `local`, whatever is killed (nodes: `tests/soak`)."""
+"""The Ray runtime on a real local cluster: the same bytes as `local`, whatever is killed (nodes: `test_ray_faults`)."""
 
+import contextlib
 import os
 import random
 import signal
@@ -42,12 +43,13 @@ def run_on_ray(path: Path, **options) -> bool:
 
 
 def stage_workers() -> list[psutil.Process]:
-    """Processes of our actors, at work or waiting."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if any("ray::StageActor" in part for part in process.info["cmdline"] or ())
-    ]
+    """Processes of our actors, at work or waiting: those of this process's cluster, not of any other beside it."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any("ray::StageActor" in part for part in process.cmdline()):
+                found.append(process)
+    return found
 
 
 class Killer(threading.Thread):

@@ -1,0 +1,107 @@
+"""What the Ray runtime does when a node dies, and when the store goes away."""
+
+import logging
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from pipelines.driver import RunOptions, drive
+from schemas.errors import StorageError
+from tests.pipelines import toy_runs
+from tests.pipelines.toy_job import ToyConfig, create, open_run
+from tests.s3_server import ENVIRONMENT, FlakyProxy, shared_server
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+SMALL = ToyConfig(num_prompts=8)
+
+
+def wait_for(condition, timeout_s: float = 90) -> None:
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+class Driver(threading.Thread):
+    """Drives a run to its end, so that the main thread can see to the nodes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(daemon=True)
+        self.folder = create(str(path), ToyConfig())
+        self.complete = False
+
+    def run(self) -> None:
+        self.complete = drive(self.folder, ToyConfig(), RunOptions(runtime="ray", quiet=True))
+
+
+def test_a_node_that_dies_is_named_and_the_run_goes_on_when_another_joins(undisturbed, tmp_path, monkeypatch, caplog):
+    import ray
+
+    from tests.soak.arena import Arena
+
+    monkeypatch.setattr("pipelines.runtime.ray.WARN_EVERY_S", 0.5)
+    path = tmp_path / "run"
+    with Arena(sleep_s=0.3) as arena:
+        ray.init(address=arena.address, log_to_driver=False)
+        try:
+            driver = Driver(path)
+            driver.start()
+            wait_for(lambda: len(toy_runs.blocks(path)) >= 3)
+            # The head has room for one of the three stages.
+            first_actors = len(list((path / "logs").iterdir()))
+            committed = toy_runs.stamps(path)
+            with caplog.at_level(logging.WARNING):
+                arena.lose_node()
+                wait_for(lambda: "the cluster has lost nodes" in caplog.text)
+            arena.add_node()
+            driver.join(timeout=120)
+            assert driver.complete
+        finally:
+            ray.shutdown()
+    assert first_actors == 3
+    assert len(list((path / "logs").iterdir())) > first_actors
+    assert committed.items() <= toy_runs.stamps(path).items()
+    assert len(committed) < len(toy_runs.blocks(undisturbed)) == len(toy_runs.blocks(path))
+    assert toy_runs.shards(path) == toy_runs.shards(undisturbed)
+
+
+def test_an_outage_of_the_store_stops_the_run_and_resume_finishes_it(tmp_path, monkeypatch):
+    import ray
+
+    from pipelines.runtime.ray import connect
+
+    store = FlakyProxy(shared_server().port)
+    environment = ENVIRONMENT | {"AWS_ENDPOINT_URL": store.url, "AWS_MAX_ATTEMPTS": "1"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    expected, uri = tmp_path / "expected", f"s3://bucket/{uuid.uuid4().hex}"
+    assert toy_runs.run(expected, SMALL)
+    folder = create(uri, SMALL)
+    options = RunOptions(runtime="ray", quiet=True)
+    state = {"blocks": 0}
+
+    def away_after_three_blocks(method: str, path: str) -> str:
+        state["blocks"] += method == "PUT" and "/stages/" in path
+        return "500" if state["blocks"] > 3 else "pass"
+
+    connect()  # workers have the environment of this moment
+    try:
+        store.rule = away_after_three_blocks
+        with pytest.raises(StorageError, match="can be resumed") as caught:
+            drive(folder, SMALL, options)
+        assert caught.value.exit_code == 1
+        assert uri in str(caught.value)
+        store.rule = lambda method, path: "pass"
+        left, config = open_run(uri)
+        assert left.quarantined() == []
+        # What could not be taken back is the lease; its process is this one, and it is alive.
+        assert drive(left, config, RunOptions(runtime="ray", quiet=True, take_over=True))
+    finally:
+        ray.shutdown()
+        store.stop()
+    assert left.quarantined() == []
+    shards = {name: left.storage.read(f"shards/{name}") for name in left.storage.names("shards")}
+    assert shards == toy_runs.shards(expected)
