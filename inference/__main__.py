@@ -9,6 +9,8 @@ from schemas.errors import ReflectionFlowError
 COMMANDS = {
     "generate": "draw images of one prompt",
     "check": "check images against a prompt: boxes, masks, colours, reasons",
+    "score": "score images of a prompt with each reward, and with all together",
+    "judge": "judge images with the judge that no search uses",
 }
 
 

@@ -1,0 +1,1 @@
+"""Rewards: one number for an image and its prompt, and how several are combined."""

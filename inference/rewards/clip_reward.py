@@ -1,0 +1,96 @@
+"""The score that a CLIP gives an image and a prompt: CLIP itself, PickScore, or any `transformers.CLIPModel` folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from inference.model_store import resolve_model
+from schemas.configuration import execution_field, model_field
+from schemas.errors import InputError
+
+
+@dataclass(frozen=True)
+class ClipRewardConfig:
+    """Which CLIP, and the fixed shapes it runs in."""
+
+    model: str = model_field("openai/clip-vit-large-patch14")
+    """Model zoo name, local folder or hub id of a `CLIPModel`."""
+    processor: str = model_field("")
+    """Folder of tokenizer and image processor, where the model's own has none (PickScore's are those of
+    laion/CLIP-ViT-H-14-laion2B-s32B-b79K)."""
+    batch_size: int = 8
+    """Images, or prompts, a forward pass; short batches are padded."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = execution_field("cpu")
+
+
+class ClipReward:
+    """exp(logit scale) * cosine of the two embeddings, as PickScore and HPSv2 are used."""
+
+    def __init__(self, config: ClipRewardConfig) -> None:
+        """Loads the model. MissingWeightsError where it is not on this machine, InputError where it is no CLIP."""
+        import torch
+        from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
+
+        folder = resolve_model(config.model)
+        if (kind := AutoConfig.from_pretrained(folder).model_type) != "clip":
+            raise InputError(f"{config.model!r} is a {kind!r} model", field="model", expected="a CLIPModel")
+        self.config = config
+        processors = resolve_model(config.processor) if config.processor else folder
+        self._tokenizer = AutoTokenizer.from_pretrained(processors)
+        self._image_processor = AutoImageProcessor.from_pretrained(processors)
+        # Plain attention: fused kernels are made for longer sequences than CLIP's, above all on a CPU.
+        model: Any = CLIPModel.from_pretrained(folder, dtype=getattr(torch, config.dtype), attn_implementation="eager")
+        self._model = model.to(config.device).eval().requires_grad_(False)
+        self._max_tokens = int(self._model.config.text_config.max_position_embeddings)
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
+        """images uint8 (H, W, 3), one prompt each -> float32 (n,). Each distinct prompt is embedded once."""
+        if len(images) != len(prompts):
+            raise InputError(f"{len(images)} images with {len(prompts)} prompts", expected="one prompt for each image")
+        if not images:
+            return np.zeros(0, np.float32)
+        texts = list(dict.fromkeys(prompts))
+        row = {text: i for i, text in enumerate(texts)}
+        of_prompt = self.embed_texts(texts)[[row[text] for text in prompts]]
+        scale = float(self._model.logit_scale.exp())
+        return scale * (self.embed_images(images) * of_prompt).sum(1)
+
+    def embed_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Unit vectors float32 (n, d)."""
+
+        def embed(batch: list[Any]) -> Any:
+            pixels = self._image_processor(images=batch, return_tensors="pt")["pixel_values"]
+            pixels = pixels.to(self.config.device, self._model.dtype)
+            return self._model.visual_projection(self._model.vision_model(pixel_values=pixels).pooler_output)
+
+        return self._embed(images, embed)
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors float32 (n, d); what is longer than the model reads is cut."""
+
+        def embed(batch: list[Any]) -> Any:
+            # Always the full length, so that an embedding does not depend on the other texts of its batch.
+            tokens = self._tokenizer(
+                batch, padding="max_length", max_length=self._max_tokens, truncation=True, return_tensors="pt"
+            )
+            tokens = {name: tokens[name].to(self.config.device) for name in ("input_ids", "attention_mask")}
+            return self._model.text_projection(self._model.text_model(**tokens).pooler_output)
+
+        return self._embed(texts, embed)
+
+    def _embed(self, items: Sequence[Any], embed: Any) -> np.ndarray:
+        import torch
+
+        size = self.config.batch_size
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(items), size):
+                batch = list(items[start : start + size])
+                vectors = embed(batch + batch[-1:] * (size - len(batch)))[: len(batch)].float()
+                parts.append(torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy())
+        return np.concatenate(parts)
