@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from schemas.images import decode_image
-from schemas.shards import ShardSample, decode_shard
+from schemas.shards import ShardSample, read_samples
 
 SCENE_COLORS = {"True": "#16a34a", "False": "#dc2626"}
 
@@ -23,8 +23,9 @@ def one_of_each_tag(run: Path, limit: int = 6) -> list[ShardSample]:
     """The first pair of every tag, in the order of the shards."""
     chosen: dict[str, ShardSample] = {}
     for path in sorted((run / "shards").glob("*.tar")):
-        for sample in decode_shard(path.read_bytes(), str(path)):
-            chosen.setdefault((sample.meta or {})["tag"], sample)
+        with open(path, "rb") as file:
+            for sample in read_samples(file, str(path)):
+                chosen.setdefault((sample.meta or {})["tag"], sample)
     return list(chosen.values())[:limit]
 
 

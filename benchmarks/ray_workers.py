@@ -93,6 +93,7 @@ def main() -> None:
     arguments = parser.parse_args()
     circumstances = Circumstances.now("python -m benchmarks.ray_workers")
     os.environ.pop("TOY_SLEEP_S", None)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # by default Ray gives workers way to all else on the machine
     import ray
 
     from pipelines.runtime.ray import connect

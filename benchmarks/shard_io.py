@@ -2,7 +2,7 @@
 
     python -m benchmarks.shard_io [--samples 200] [--repetitions 5]
 
-The same samples (two 1024 px JPEGs of about 400 kB, three texts, provenance) go through `encode_shard` / `decode_shard`
+The same samples (two 1024 px JPEGs of about 400 kB, three texts, provenance) go through `encode_shard` / `read_samples`
 and through `webdataset.TarWriter` / `WebDataset`, on files in one folder, turn by turn. Each side writes with its
 buffers flushed to the disk, and without. webdataset decodes texts and JSON as ours does, and once leaves all as bytes.
 """
@@ -21,7 +21,7 @@ import webdataset
 from benchmarks.results_file import Circumstances, print_table, save
 from benchmarks.synthetic_images import photo_like
 from schemas.images import encode_jpeg
-from schemas.shards import ShardSample, decode_shard, encode_shard, member_digests
+from schemas.shards import ShardSample, encode_shard, member_digests, read_samples
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def to_disk(write: Callable[[Sequence[ShardSample], Path], None]) -> Callable[[S
 
 def read_ours(path: Path) -> int:
     """Number of samples read."""
-    return len(decode_shard(path.read_bytes(), str(path)))
+    with open(path, "rb") as file:
+        return sum(1 for _ in read_samples(file, str(path)))
 
 
 def read_webdataset(path: Path) -> int:
@@ -97,7 +98,7 @@ def read_webdataset(path: Path) -> int:
 
 
 def read_webdataset_decoded(path: Path) -> int:
-    """Number of samples read, texts and JSON decoded, images as bytes: what `decode_shard` gives."""
+    """Number of samples read, texts and JSON decoded, images as bytes: what `read_samples` gives."""
     return sum(1 for _ in webdataset.WebDataset(str(path), shardshuffle=False).decode())
 
 

@@ -12,7 +12,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from schemas.errors import CorruptDataError
 
@@ -96,14 +96,15 @@ def member_digests(samples: Sequence[ShardSample]) -> dict[str, str]:
     return {name: hashlib.sha256(data).hexdigest() for sample in samples for name, data in sample.members()}
 
 
-def read_members(data: bytes, where: str) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of every member, in order; nothing is ever written to disk.
+def read_members(data: bytes | BinaryIO, where: str) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of every member, in order; nothing is ever written to disk. data: a file is read member by member.
 
     CorruptDataError for a truncated tar, a member that is no plain file, is too large, or whose name points elsewhere.
     """
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
     end = 0
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
                 plain = info.isreg() and not info.issparse()
                 if not plain or "/" in info.name or "\\" in info.name or info.name.startswith("."):
@@ -111,25 +112,42 @@ def read_members(data: bytes, where: str) -> Iterator[tuple[str, bytes]]:
                 if not 0 <= info.size <= MAX_MEMBER_BYTES:
                     raise CorruptDataError(f"{where}: member {info.name!r} says {info.size:,} bytes")
                 end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                body = data[info.offset_data : info.offset_data + info.size]
+                file.seek(info.offset_data)
+                body = file.read(info.size)
                 if len(body) != info.size:
                     raise CorruptDataError(f"{where}: member {info.name!r} is cut short")
                 yield info.name, body
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise CorruptDataError(f"{where}: no whole tar file ({error})") from error
-    if data[end : end + 2 * tarfile.BLOCKSIZE] != bytes(2 * tarfile.BLOCKSIZE):
+    file.seek(end)
+    if file.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE):
         raise CorruptDataError(f"{where}: the tar has no end mark: it was cut short")
 
 
-def decode_shard(data: bytes, where: str) -> list[ShardSample]:
-    """Samples of a shard of ours or a published one (without `meta.json`). CorruptDataError names what is missing."""
-    grouped: dict[str, dict[str, bytes]] = {}
+def read_samples(data: bytes | BinaryIO, where: str) -> Iterator[ShardSample]:
+    """Samples of a shard of ours or a published one (without `meta.json`), one in memory at a time when data is a file.
+    CorruptDataError names what is missing."""
+    seen: set[str] = set()
+    current, members = "", {}
     for name, body in read_members(data, where):
         key, _, suffix = name.partition(".")
-        if suffix in grouped.setdefault(key, {}):
+        if key != current:
+            if members:
+                yield _sample(current, members, where)
+            if key in seen:
+                raise CorruptDataError(f"{where}: member {name!r} does not lie beside the others of its sample")
+            seen.add(key)
+            current, members = key, {}
+        if suffix in members:
             raise CorruptDataError(f"{where}: member {name!r} comes twice")
-        grouped[key][suffix] = body
-    return [_sample(key, members, where) for key, members in grouped.items()]
+        members[suffix] = body
+    if members:
+        yield _sample(current, members, where)
+
+
+def decode_shard(data: bytes | BinaryIO, where: str) -> list[ShardSample]:
+    """All samples of a shard: see `read_samples`."""
+    return list(read_samples(data, where))
 
 
 def _sample(key: str, members: dict[str, bytes], where: str) -> ShardSample:

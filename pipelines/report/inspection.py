@@ -15,7 +15,7 @@ from pipelines.stage import Step
 from schemas.blocks import BlockFooter
 from schemas.errors import CorruptDataError, InputError
 from schemas.records import PromptRow
-from schemas.shards import decode_shard
+from schemas.shards import ShardSample, decode_shard
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,11 @@ def inspect_shard(folder: RunFolder, config: JobConfig, index: int) -> Inspectio
             expected="a finished shard",
         )
     path = f"shards/{sidecar.name}"
+    samples: list[ShardSample] = []
     try:
-        samples = decode_shard(folder.storage.read(path), path) if sidecar.num_samples else []
+        if sidecar.num_samples:
+            with folder.storage.open(path) as file:
+                samples = decode_shard(file, path)
     except FileNotFoundError:
         raise CorruptDataError(f"{path}: missing, although its sidecar is there; `resume` packs it again") from None
     lines = [

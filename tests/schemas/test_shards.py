@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image, encode_jpeg, encode_png
-from schemas.shards import ShardSample, decode_shard, encode_shard, member_digests, read_members
+from schemas.shards import ShardSample, decode_shard, encode_shard, member_digests, read_members, read_samples
 from tests.schemas.rows import image
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "shard.sha256"
@@ -171,6 +171,22 @@ def test_a_member_that_comes_twice_is_refused():
     twice = tar_of((member("a.prompt.txt"), b"one"), (member("a.prompt.txt"), b"two"))
     with pytest.raises(CorruptDataError, match=r"'a\.prompt\.txt' comes twice"):
         decode_shard(twice, "shard")
+
+
+def test_members_of_a_sample_that_do_not_lie_together_are_refused():
+    first, second = ([(member(name), body) for name, body in sample.members()] for sample in SAMPLES[:2])
+    with pytest.raises(CorruptDataError, match="does not lie beside the others"):
+        decode_shard(tar_of(*first[:-1], *second, first[-1]), "shard")
+
+
+def test_samples_of_a_file_come_one_by_one(tmp_path):
+    path = tmp_path / "shard.tar"
+    path.write_bytes(SHARD)
+    with open(path, "rb") as file:
+        samples = read_samples(file, "shard")
+        assert next(samples) == SAMPLES[0]
+        assert file.tell() < len(SHARD)
+        assert list(samples) == SAMPLES[1:]
 
 
 def with_size(size_field: bytes) -> bytes:
