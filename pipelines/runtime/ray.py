@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,10 @@ class StageActor:
         self.made.set_default_tags(tags)
         self.seconds.set_default_tags(tags)
         log_to_run(folder, steps[index].name)
+
+    def load(self) -> None:
+        """Load this stage's models, before there is a unit for them."""
+        self.worker.stage(self.steps[self.index])
 
     def make(self, unit: int) -> BlockReport:
         """Make this stage's block of a unit. Safe to repeat: a block that is there already is left as it is."""
@@ -294,14 +298,23 @@ class _Pool:
         self.waiting = dict.fromkeys(self.actors, 0)
         # An actor that has no place in the cluster yet gets no calls: they would wait with it while others are idle.
         self.unplaced = {actor.__ray_ready__.remote(): actor for actor in self.actors}
+        # All stages load at once: models that were loaded for the first unit would hold back every stage before them.
+        self.loading = {actor.load.remote(): actor for actor in self.actors}
 
     def free(self) -> Any | None:
         """The actor with the fewest calls, None when all have enough."""
-        if self.unplaced:
-            placed, _ = ray.wait(list(self.unplaced), num_returns=len(self.unplaced), timeout=0)
-            for reference in placed:
-                del self.unplaced[reference]
-        idle = set(self.actors) - set(self.unplaced.values())
+        for reference in _ready(self.unplaced):
+            del self.unplaced[reference]
+        for reference in _ready(self.loading):
+            del self.loading[reference]
+            try:
+                _get(reference)
+            except RayActorError as error:
+                raise WorkFailedError(
+                    f"{self.name}: loading its models brought its worker down {CRASHES_PER_UNIT} times: {error}\n"
+                    f"  see logs/{self.name}-*.log in the run folder; `resume` tries again"
+                ) from error
+        idle = set(self.actors) - set(self.unplaced.values()) - set(self.loading.values())
         actor = min(idle, key=lambda a: self.waiting[a], default=None)
         return actor if actor is not None and self.waiting[actor] < CALLS_AHEAD else None
 
@@ -379,6 +392,12 @@ def log_to_run(folder: RunFolder, stage: str) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
+
+
+def _ready(references: Iterable[Any]) -> list[Any]:
+    """Those that need no waiting for."""
+    waiting = list(references)
+    return ray.wait(waiting, num_returns=len(waiting), timeout=0)[0] if waiting else []
 
 
 def _get(reference: Any) -> Any:
