@@ -49,3 +49,34 @@ class ColorNamer(Protocol):
     def name_colors(self, image: np.ndarray, masks: np.ndarray, class_names: Sequence[str]) -> list[str]:
         """masks: (n, H, W) bool. One colour name per mask."""
         ...
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """One question to a VLM: images uint8 (H, W, 3), in order, before the text; `system` None is the model's own."""
+
+    text: str
+    images: tuple[np.ndarray, ...] = ()
+    system: str | None = None
+
+
+@dataclass(frozen=True)
+class ChatAnswer:
+    """`finished` is False where the answer was cut off at the limit of new tokens. Token counts for the ledger."""
+
+    text: str
+    finished: bool
+    num_prompt_tokens: int
+    num_tokens: int
+
+
+class Vlm(Protocol):
+    """A vision-language model that answers chat requests, in this process or behind an endpoint."""
+
+    def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
+        """Greedy answers, in the order of the requests."""
+        ...
+
+    def first_word_probabilities(self, requests: Sequence[ChatRequest], words: Sequence[str]) -> np.ndarray:
+        """float32 (n, words): the probability that each answer starts with each word ("Yes", "No")."""
+        ...

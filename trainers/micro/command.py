@@ -23,6 +23,9 @@ MODELS: dict[str, tuple[str, float]] = {
     "flux": ("trainers.micro.flux", 60.0),
     "grounding-dino": ("trainers.micro.grounding_dino", 15.0),
     "sam": ("trainers.micro.sam", 5.0),
+    "judge": ("trainers.micro.judge", 14.0),
+    "rewards": ("trainers.micro.clip_rewards", 14.0),
+    "vlm": ("trainers.micro.vlm", 33.0),
 }
 
 
@@ -30,7 +33,7 @@ MODELS: dict[str, tuple[str, float]] = {
 class MicroArgs:
     """Train models of the micro family. Killed or interrupted, the same command goes on where it stopped."""
 
-    model: Literal["vae", "flux", "grounding-dino", "sam", "all"]
+    model: Literal["vae", "flux", "grounding-dino", "sam", "judge", "rewards", "vlm", "all"]
     """Which; `all` trains them one after the other."""
     minutes: float | None = None
     """Training time of the model, over all resumptions; the default is what the shipped weights took. With `all`,

@@ -1,0 +1,50 @@
+"""Prompt templates for VLMs: text files with {fields}, a short set for the micro VLM in `inference/prompts/micro`.
+
+Only the named fields are replaced, so that a template may hold other braces (JSON examples).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+from schemas.errors import InputError
+
+PROMPT_FOLDER = Path(__file__).parent.parent / "prompts"
+MICRO_TASKS = (
+    "describe",
+    "caption",
+    "yes_no",
+    "question",
+    "verify",
+    "judge",
+    "compare",
+    "reflect",
+    "refine",
+    "condense",
+)
+
+
+@cache
+def load_prompt(name: str) -> str:
+    """The template `name` ("micro/compare") of this project, or the file of that path; without the last newline."""
+    path = PROMPT_FOLDER / f"{name}.txt"
+    path = path if path.is_file() else Path(name).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"no prompt template {name!r}", expected=f"a text file, or a name like micro/compare in {PROMPT_FOLDER}"
+        )
+    return path.read_text(encoding="utf-8").strip()
+
+
+def fill_prompt(template: str, **fields: str) -> str:
+    """`template` with every {field} replaced. InputError if it has no place for one of them."""
+    missing = [name for name in fields if "{" + name + "}" not in template]
+    if missing:
+        raise InputError(
+            f"the template has no {', '.join('{' + name + '}' for name in missing)}: {template!r}",
+            expected=f"a place for {', '.join(fields)}",
+        )
+    names = "|".join(re.escape(name) for name in fields)
+    return re.sub("{(" + names + ")}", lambda match: fields[match.group(1)], template) if fields else template

@@ -1,0 +1,124 @@
+"""A Qwen2.5-VL (the micro one or a published one) in this process: chat requests with images in, answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from inference.interfaces import ChatAnswer, ChatRequest
+from schemas.configuration import execution_field, model_field
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+
+
+@dataclass(frozen=True)
+class QwenVlmConfig:
+    """Which model and how it answers; always greedily."""
+
+    model: str = model_field("micro/vlm")
+    """Model zoo name, local folder or hub id."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    max_new_tokens: int = 256
+    """An answer that is longer is cut off, and says so."""
+    batch_size: int = execution_field(64)
+    """Requests a forward pass."""
+    device: str = execution_field("cpu")
+
+
+def chat_messages(request: ChatRequest) -> list[dict[str, Any]]:
+    """The messages that chat templates and OpenAI-compatible servers take: system if given, then images, then text."""
+    system = [] if request.system is None else [{"role": "system", "content": request.system}]
+    content = [{"type": "image"} for _ in request.images]
+    return [*system, {"role": "user", "content": [*content, {"type": "text", "text": request.text}]}]
+
+
+class QwenVlm:
+    """See `inference.interfaces.Vlm`. An answer depends on its request alone, up to rounding in the batch."""
+
+    def __init__(self, config: QwenVlmConfig | None = None) -> None:
+        """Loads the model. MissingWeightsError where it is not on this machine."""
+        import torch
+        from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+        from inference.model_store import resolve_model
+
+        config = config or QwenVlmConfig()
+        folder = resolve_model(config.model)
+        dtype = getattr(torch, config.dtype)
+        model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+        self._set_up(model.to(config.device), AutoProcessor.from_pretrained(folder), config)
+
+    @classmethod
+    def of(
+        cls, model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor, config: QwenVlmConfig
+    ) -> QwenVlm:
+        """Around a model that is already there (in training), on the device of `config`."""
+        vlm = cls.__new__(cls)
+        vlm._set_up(model, processor, config)
+        return vlm
+
+    def _set_up(
+        self, model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor, config: QwenVlmConfig
+    ) -> None:
+        self.config, self._model, self._processor = config, model.eval(), processor
+        self._processor.tokenizer.padding_side = "left"  # pyright: ignore[reportAttributeAccessIssue]
+
+    def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
+        """Greedy answers, in the order of the requests."""
+        import torch
+
+        answers: list[ChatAnswer | None] = [None] * len(requests)
+        for rows in self._batches(requests):
+            inputs = self._inputs([requests[i] for i in rows])
+            with torch.inference_mode():
+                output = self._model.generate(
+                    **inputs, do_sample=False, max_new_tokens=self.config.max_new_tokens, use_cache=True
+                )
+            ends = self._end_ids()
+            for row, prompt_mask, new in zip(
+                rows, inputs["attention_mask"], output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True
+            ):
+                stop = next((i for i, token in enumerate(new) if token in ends), None)
+                text = self._processor.tokenizer.decode(new[:stop], skip_special_tokens=True)
+                taken = len(new) if stop is None else stop + 1
+                answers[row] = ChatAnswer(text.strip(), stop is not None, int(prompt_mask.sum()), taken)
+        return [answer for answer in answers if answer is not None]
+
+    def first_word_probabilities(self, requests: Sequence[ChatRequest], words: Sequence[str]) -> np.ndarray:
+        """float32 (n, words): the probability that the answer starts with each word, by the word's first token."""
+        import torch
+
+        first_ids = [self._processor.tokenizer(word, add_special_tokens=False).input_ids[0] for word in words]
+        if len(set(first_ids)) < len(first_ids):
+            raise ValueError(f"the words {', '.join(words)} do not start with different tokens in this vocabulary")
+        found = np.zeros((len(requests), len(words)), np.float32)
+        for rows in self._batches(requests):
+            with torch.inference_mode():
+                logits = self._model(**self._inputs([requests[i] for i in rows]), logits_to_keep=1).logits[:, -1]
+            found[rows] = logits.float().softmax(-1)[:, first_ids].cpu().numpy()
+        return found
+
+    def _end_ids(self) -> set[int]:
+        ends = self._model.generation_config.eos_token_id
+        return set(ends if isinstance(ends, list) else [ends])
+
+    def _batches(self, requests: Sequence[ChatRequest]) -> list[list[int]]:
+        """Indices; requests of about one length stand together, so that little is padding."""
+        order = sorted(range(len(requests)), key=lambda i: (len(requests[i].images), len(requests[i].text)))
+        size = self.config.batch_size
+        return [order[i : i + size] for i in range(0, len(order), size)]
+
+    def _inputs(self, requests: Sequence[ChatRequest]) -> dict[str, torch.Tensor]:
+        texts = [
+            self._processor.apply_chat_template(chat_messages(request), tokenize=False, add_generation_prompt=True)
+            for request in requests
+        ]
+        images = [image for request in requests for image in request.images]
+        processor: Any = self._processor  # its keyword arguments are not typed
+        inputs = processor(text=texts, images=images or None, padding=True, return_tensors="pt")
+        return dict(inputs.to(self.config.device))

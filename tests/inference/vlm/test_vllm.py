@@ -1,0 +1,151 @@
+"""vLLM on CPU serves the folder of weights without special code, and answers as transformers does."""
+
+import base64
+import contextlib
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import openai
+import pytest
+import torch
+from PIL import Image
+
+from inference.interfaces import ChatRequest
+from inference.micro.world import random_scene, render
+from inference.model_store import MICRO_WEIGHTS
+from inference.vlm.prompts import fill_prompt, load_prompt
+from inference.vlm.qwen import QwenVlm, QwenVlmConfig
+from tests.tiny_vlm import save_tiny_vlm
+from trainers.micro.vlm_data import side_by_side
+from trainers.micro.vlm_model import VlmShape
+
+NUM_REQUESTS = 50
+MAX_NEW_TOKENS = 120
+NEAR_TIE = 1e-2  # of two logits
+
+
+def model_folder(tmp_path):
+    shipped = MICRO_WEIGHTS / "vlm"
+    if (shipped / "model.safetensors").exists():
+        return shipped
+    return save_tiny_vlm(tmp_path / "vlm", VlmShape(layers=2, vision_layers=2))
+
+
+@contextlib.contextmanager
+def served(folder, log_path):
+    """An OpenAI-compatible address; the server's whole process group ends with the block."""
+    pytest.importorskip("vllm")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)),
+        *("--served-model-name", "micro/vlm", "--host", "127.0.0.1", "--port", str(port)),
+        *("--max-model-len", "1024", "--enforce-eager", "--dtype", "float32"),
+        *("--limit-mm-per-prompt", '{"image":2}'),
+    ]
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    with open(log_path, "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        try:
+            deadline = time.monotonic() + 480
+            while not healthy(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail(f"vLLM did not start:\n{log_path.read_text()[-3000:]}")
+                time.sleep(1)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def healthy(port):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def some_requests():
+    """One image, two in a grid, two apart, none, in the words of the micro prompts."""
+    rng = np.random.default_rng(7)
+    images = list(render([random_scene(rng) for _ in range(2 * NUM_REQUESTS)]).images)
+    compare = fill_prompt(load_prompt("micro/compare"), prompt="a photo of a red star and a blue ring")
+    requests = []
+    for i in range(NUM_REQUESTS):
+        first, second = images[2 * i : 2 * i + 2]
+        kinds = [
+            ChatRequest(load_prompt("micro/describe"), (first,)),
+            ChatRequest(fill_prompt(load_prompt("micro/yes_no"), question="Is there a red star?"), (first,)),
+            ChatRequest(compare, (side_by_side([first, second]),)),
+            ChatRequest(compare, (first, second)),
+            ChatRequest(fill_prompt(load_prompt("micro/reflect"), prompt=f"a photo of {i % 4 + 1} stars"), (first,)),
+        ]
+        requests.append(kinds[i % 5])
+    return requests
+
+
+def data_url(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def ask(client, request):
+    content = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in request.images]
+    content.append({"type": "text", "text": request.text})
+    answer = client.chat.completions.create(
+        model="micro/vlm",
+        messages=[{"role": "user", "content": content}],
+        temperature=0,
+        max_tokens=MAX_NEW_TOKENS,
+    )
+    return answer.choices[0].message.content.strip(), answer.usage.prompt_tokens
+
+
+def gap_where_they_part(vlm, request, mine, theirs):
+    """By how much transformers prefers its own next token to vLLM's, after what both said."""
+    tokenizer = vlm._processor.tokenizer
+    said, other = ([*tokenizer(text).input_ids, tokenizer.eos_token_id] for text in (mine, theirs))
+    common = next(i for i, (a, b) in enumerate(zip(said, other, strict=False)) if a != b)
+    inputs = vlm._inputs([request])
+    ids = torch.cat([inputs["input_ids"], torch.tensor([said[:common]], dtype=torch.long)], 1)
+    kinds = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, common))
+    inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": kinds}
+    with torch.inference_mode():
+        logits = vlm._model(**inputs).logits[0, -1]
+    return float(logits[said[common]] - logits[other[common]])
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(900)
+def test_vllm_answers_as_transformers_does(tmp_path):
+    folder = model_folder(tmp_path)
+    vlm = QwenVlm(QwenVlmConfig(model=str(folder), max_new_tokens=MAX_NEW_TOKENS))
+    requests = some_requests()
+    expected = vlm.answer(requests)
+    with served(folder, tmp_path / "vllm.log") as address:
+        client = openai.OpenAI(base_url=address, api_key="none", max_retries=0, timeout=120)
+        found = [ask(client, request) for request in requests]
+    assert [tokens for _, tokens in found] == [answer.num_prompt_tokens for answer in expected]
+    differing = [
+        (request, mine.text, theirs)
+        for request, mine, (theirs, _) in zip(requests, expected, found, strict=True)
+        if mine.text != theirs
+    ]
+    gaps = [gap_where_they_part(vlm, *case) for case in differing]
+    print(f"{len(requests) - len(gaps)} of {len(requests)} equal; logits apart where they differ: {gaps}")
+    assert all(abs(gap) < NEAR_TIE for gap in gaps)
+    assert len(gaps) <= NUM_REQUESTS // 5

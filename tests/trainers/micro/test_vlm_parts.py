@@ -1,0 +1,196 @@
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+from inference.micro.captions import VOCABULARY, sample_scene, sample_training_caption
+from inference.micro.instructions import parse_instruction
+from inference.micro.questions import compare, corrections
+from inference.micro.world import random_scene, render
+from tests.tiny_vlm import TINY_SHAPE, save_tiny_vlm, tiny_tokenizer
+from trainers.micro.vision_pretraining import cell_targets
+from trainers.micro.vlm_data import (
+    NO,
+    RIGHT,
+    YES,
+    DataConfig,
+    SubjectSource,
+    reflect,
+    sample_rows,
+    sample_texts,
+    side_by_side,
+    verify,
+)
+from trainers.micro.vlm_forward import PackedForward, patch_positions, patchify
+from trainers.micro.vlm_images import ImagePool, PooledImage
+from trainers.micro.vlm_model import (
+    IM_END,
+    MAX_LENGTH,
+    SPECIAL_TOKENS,
+    VOCABULARY_SIZE,
+    VlmShape,
+    build_tokenizer,
+    build_vlm,
+    tokenizer_from_vocabulary,
+    tokenizer_state,
+)
+from trainers.micro.vlm_rows import SIDE_BY_SIDE, SINGLE, TWO_IMAGES, RowPacker
+
+SHAPES = (SINGLE, SIDE_BY_SIDE, TWO_IMAGES)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny_vlm(tmp_path_factory.mktemp("vlm"))
+
+
+@pytest.fixture(scope="module")
+def source():
+    return SubjectSource(DataConfig())
+
+
+def test_the_vocabulary_is_deterministic_survives_a_checkpoint_and_spells_any_text():
+    tokenizer = tiny_tokenizer()
+    assert build_tokenizer(sample_texts(0, 30)).get_vocab() == tokenizer.get_vocab()
+    state = tokenizer_state(tokenizer)
+    again = tokenizer_from_vocabulary(state["vocabulary"], state["merges"])
+    text = 'A red star, "Zürich" — 星 {"score": 10}\n<|im_end|>'
+    assert again(text).input_ids == tokenizer(text).input_ids
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+    assert len(tokenizer) <= VOCABULARY_SIZE
+    assert all(len(tokenizer(token).input_ids) == 1 for token in SPECIAL_TOKENS)
+
+
+def test_common_words_are_one_token_each():
+    words = [f" {word}" for word in VOCABULARY if word.isalpha()]
+    split = [word for word in words if len(tiny_tokenizer()(word).input_ids) > 1]
+    assert split == []
+
+
+def test_the_shipped_size_fits_its_file():
+    with torch.device("meta"):
+        model = build_vlm(tiny_tokenizer(), VlmShape())
+    assert sum(p.numel() for p in model.parameters()) * 2 < 16e6
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_packed_turns_are_the_conversations_that_transformers_sees(folder, shape):
+    """Pixels, tokens, positions and masks: the logits of every answer are those of its turn alone."""
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    rng = np.random.default_rng(0)
+    images, turns = sample_rows(rng, SubjectSource(DataConfig()), shape, 3)
+    rows, kept = RowPacker(processor.tokenizer, shape).pack(images, turns)
+    with torch.no_grad():
+        logits = model.lm_head(PackedForward(model).hidden_states(rows))
+    for b in range(len(turns)):
+        for index, turn in enumerate(kept[b], start=1):
+            shown = list(images[b]) if turn.sees_images else []
+            content = [*({"type": "image"} for _ in shown), {"type": "text", "text": turn.question}]
+            messages = [{"role": "user", "content": content}]
+            text = processor.apply_chat_template(messages, add_generation_prompt=True) + turn.answer + IM_END
+            inputs = processor(text=[text], images=shown or None, return_tensors="pt")
+            with torch.no_grad():
+                expected = model(**inputs).logits[0]
+            here = rows.turn[b] == index
+            assert torch.equal(rows.ids[b][here], inputs["input_ids"][0, -int(here.sum()) :])
+            torch.testing.assert_close(logits[b][here], expected[-int(here.sum()) :], rtol=1e-4, atol=1e-4)
+            learnt = rows.targets[b][here]
+            answer = processor.tokenizer(turn.answer + IM_END).input_ids
+            assert learnt[learnt >= 0].tolist() == answer
+            if shown:
+                mine = rows.patches.view(len(turns), -1, rows.patches.shape[-1])[b]
+                assert torch.equal(mine, inputs["pixel_values"])
+
+
+def test_compiled_blocks_are_not_needed_for_gradients_to_reach_every_weight(source):
+    model = build_vlm(tiny_tokenizer(), TINY_SHAPE)
+    images, turns = sample_rows(np.random.default_rng(0), source, SINGLE, 2)
+    loss, accuracy = PackedForward(model).answer_loss(RowPacker(tiny_tokenizer(), SINGLE).pack(images, turns)[0])
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    assert 0 <= accuracy <= 1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rows_are_full_and_no_turn_is_too_long_for_the_model(source, shape):
+    packer = RowPacker(tiny_tokenizer(), shape)
+    images, turns = sample_rows(np.random.default_rng(1), source, shape, 30)
+    rows, kept = packer.pack(images, turns)
+    assert float((rows.turn >= 0).float().mean()) > 0.8
+    tasks = Counter(turn.task for row in kept for turn in row)
+    expected = {"verify", "yes_no", "count", "reflect"} if shape is SINGLE else {"compare", "side"}
+    assert expected <= set(tasks)
+    assert max(packer.num_tokens(turn) for row in turns for turn in row) < MAX_LENGTH / 2
+
+
+def test_patches_and_cells_agree_on_where_things_are():
+    """The first patches of the order are those of the cell whose target an object at its place fills."""
+    scene = random_scene(np.random.default_rng(0), 1)
+    cell = int(cell_targets([scene])[0, :, 0].argmax())
+    assert patch_positions(4, 4)[:, 4 * cell].tolist() == [2 * (cell // 4), 2 * (cell % 4)]
+    image = np.zeros((1, 32, 32, 3), np.uint8)
+    image[:, 8 * (cell // 4) : 8 * (cell // 4) + 8, 8 * (cell % 4) : 8 * (cell % 4) + 8] = 255
+    lit = patchify(image)[0].max(1) > 0
+    assert np.flatnonzero(lit).tolist() == [4 * cell, 4 * cell + 1, 4 * cell + 2, 4 * cell + 3]
+
+
+def test_answers_are_balanced_and_reflections_lead_to_the_prompt(source):
+    rng = np.random.default_rng(2)
+    subjects = [s for s in source.draw(rng, 300) if s.concept is None]
+    verdicts = Counter(verify(rng, subject).answer for subject in subjects)
+    assert 0.35 < verdicts[YES] / (verdicts[YES] + verdicts[NO]) < 0.6
+    for subject in subjects[:80]:
+        answer = reflect(rng, subject).answer
+        assert answer == RIGHT or parse_instruction(answer.split(". ")[0]) is not None
+        if subject.is_right:
+            assert corrections(subject.caption, subject.scene) == ()
+
+
+def test_the_good_side_of_a_comparison_is_a_coin_flip_and_the_answer_is_json(source):
+    rng = np.random.default_rng(3)
+    _, turns = sample_rows(rng, source, SIDE_BY_SIDE, 120)
+    answers = [json.loads(turn.answer) for row in turns for turn in row if turn.task == "compare"]
+    sides = Counter(answer["Result"] for answer in answers)
+    assert 0.4 < sides["left"] / len(answers) < 0.6
+    assert all(list(answer) == ["Analysis", "Result", "Instructions"] for answer in answers)
+    assert all(parse_instruction(answer["Instructions"]) for answer in answers)
+    assert set(compare(rng, *_one_pair(rng))) == {"Analysis", "Result", "Instructions"}
+
+
+def _one_pair(rng):
+    from inference.micro.edits import wrong_scene
+
+    caption = sample_training_caption(rng)
+    scene = sample_scene(rng, caption)
+    return caption, scene, wrong_scene(rng, caption, scene)[1]
+
+
+def test_a_pool_is_found_again_and_its_held_out_images_are_not_drawn(tmp_path):
+    def make(rng, size):
+        captions = [sample_training_caption(rng) for _ in range(size)]
+        scenes = [sample_scene(rng, caption) for caption in captions]
+        return [PooledImage(*item) for item in zip(render(scenes).images, scenes, captions, strict=True)]
+
+    pool = ImagePool(tmp_path, make, seed=0)
+    pool.grow_to(30, chunk=20)
+    again = ImagePool(tmp_path, make, seed=0)
+    assert len(again) == len(pool) == 40
+    assert again.items[7].scene == pool.items[7].scene
+    assert again.items[7].caption == pool.items[7].caption
+    assert (again.items[7].image == pool.items[7].image).all()
+    held = again.hold_out(10)
+    drawn = [again.draw(np.random.default_rng(i)) for i in range(50)]
+    assert not {id(item) for item in held} & {id(item) for item in drawn}
+    assert len(held) + len(again) == 40
+
+
+def test_side_by_side_keeps_left_left():
+    images = np.stack([np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 255, np.uint8)])
+    both = side_by_side(images)
+    assert both.shape == (32, 64, 3)
+    assert both[:, :32].max() == 0
+    assert both[:, 32:].min() == 255

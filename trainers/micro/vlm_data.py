@@ -1,0 +1,364 @@
+"""What the micro VLM learns: questions and answers about scenes whose truth is known.
+
+A `Subject` is an image with its truth and a prompt that it may fail; every task makes a `Turn` about it. Questions are
+worded by the prompt files that inference uses (`inference/prompts/micro`); where a scene's objects are listed, they
+are listed from left to right, so that one scene is described in one way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from inference.micro.captions import Caption, is_true_of, sample_scene, sample_training_caption
+from inference.micro.concepts import CONCEPTS, Concept
+from inference.micro.edits import wrong_scene
+from inference.micro.instructions import instruction, split_sentences
+from inference.micro.long_captions import condense, describe, sample_long_caption
+from inference.micro.questions import (
+    CRITERIA,
+    caption_of,
+    compare,
+    corrections,
+    inventory,
+    judge_prompt,
+    near_miss,
+    refine_prompt,
+    sample_questions,
+)
+from inference.micro.world import Scene, random_scene
+from inference.vlm.prompts import fill_prompt, load_prompt
+from trainers.micro.vlm_images import ImagePool, render_like_met
+from trainers.micro.vlm_rows import SIDE_BY_SIDE, SINGLE, TWO_IMAGES, RowShape, Turn
+
+RIGHT = "The image is right."  # the reflection on an image that needs none
+YES, NO = "Yes.", "No."
+_NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
+
+
+def ask(task: str, **fields: str) -> str:
+    """The question of a micro prompt file."""
+    return fill_prompt(load_prompt(f"micro/{task}"), **fields)
+
+
+def judge_keys(tag: str) -> str:
+    """The keys of a judgement, as a sentence names them."""
+    return ", ".join([*CRITERIA[tag], "overall_score"])
+
+
+def from_left_to_right(scene: Scene) -> Scene:
+    """The same picture (objects never overlap), its objects in an order that can be seen."""
+    return replace(scene, objects=tuple(sorted(scene.objects, key=lambda o: o.cx)))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """image uint8 (32, 32, 3); what it shows; a prompt; the long caption or the concept it was drawn from, if any.
+
+    The objects of `scene` are in order from left to right, but those of a concept, which may cover each other.
+    """
+
+    image: np.ndarray
+    scene: Scene
+    caption: Caption
+    long: str | None = None
+    concept: Concept | None = None
+
+    @property
+    def is_right(self) -> bool:
+        return is_true_of(self.caption, self.scene)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Shares of the images by where they come from; what is left of 1 is rendered afresh."""
+
+    vae_share: float = 0.15
+    generated_share: float = 0.25
+    degraded_share: float = 0.6  # of fresh renders
+    wrong_share: float = 0.5  # of fresh renders that are made for a prompt
+    free_share: float = 0.2  # of fresh renders: any objects
+    long_share: float = 0.2  # of fresh renders: drawn from a long caption
+    concept_share: float = 0.08  # of fresh renders: a concept, or nearly one
+
+
+# --- Images -----------------------------------------------------------------------------------------------------------
+
+
+class SubjectSource:
+    """Draws single subjects and pairs of the same prompt; fresh ones are rendered a batch at once."""
+
+    def __init__(self, config: DataConfig, vae: ImagePool | None = None, generated: ImagePool | None = None) -> None:
+        self._config, self._vae, self._generated = config, vae, generated
+        self._generated_pairs = [] if generated is None else _pairs_of(generated)
+
+    def draw(self, rng: np.random.Generator, size: int) -> list[Subject]:
+        config, subjects = self._config, []
+        for _ in range(size):
+            kind = rng.random()
+            if kind < config.vae_share and self._vae:
+                item = self._vae.draw(rng)
+                subjects.append(Subject(item.image, from_left_to_right(item.scene), item.caption))
+            elif config.vae_share < kind < config.vae_share + config.generated_share and self._generated:
+                item = self._generated.draw(rng)
+                subjects.append(Subject(item.image, from_left_to_right(item.scene), item.caption))
+            else:
+                subjects.append(_fresh_subject(rng, config))
+        return self._with_images(rng, subjects)
+
+    def draw_pairs(self, rng: np.random.Generator, size: int) -> list[tuple[Subject, Subject]]:
+        """(better, worse) of one prompt: renders that differ by one operation (mostly), or two generated images."""
+        pairs: list[tuple[Subject, Subject]] = []
+        for _ in range(size):
+            if self._generated_pairs and rng.random() < self._config.generated_share:
+                pairs.append(self._generated_pairs[int(rng.integers(len(self._generated_pairs)))])
+                continue
+            caption = sample_training_caption(rng)
+            scene = sample_scene(rng, caption, 0.2)
+            scenes = (scene, wrong_scene(rng, caption, scene)[1])
+            if rng.random() < 0.3:  # two drawings of the prompt, not one edited
+                scenes = (sample_scene(rng, caption, 0.2), scenes[1])
+            better, worse = (Subject(_NO_IMAGE, from_left_to_right(s), caption) for s in scenes)
+            pairs.append((better, worse))
+        flat = self._with_images(rng, [subject for pair in pairs for subject in pair])
+        return list(zip(flat[::2], flat[1::2], strict=True))
+
+    def _with_images(self, rng: np.random.Generator, subjects: list[Subject]) -> list[Subject]:
+        bare = [i for i, subject in enumerate(subjects) if subject.image.size == 0]
+        images = render_like_met(rng, [subjects[i].scene for i in bare], self._config.degraded_share)
+        for i, image in zip(bare, images, strict=True):
+            subjects[i] = replace(subjects[i], image=image)
+        return subjects
+
+
+def _pairs_of(pool: ImagePool) -> list[tuple[Subject, Subject]]:
+    """Neighbours in the pool with the same prompt, of which one is right and the other wrong."""
+    subjects = [Subject(item.image, from_left_to_right(item.scene), item.caption) for item in pool.items]
+    pairs = []
+    for first, second in pairwise(subjects):
+        if first.caption == second.caption and first.is_right != second.is_right:
+            pairs.append((first, second) if first.is_right else (second, first))
+    return pairs
+
+
+def _fresh_subject(rng: np.random.Generator, config: DataConfig) -> Subject:
+    if rng.random() < config.concept_share:
+        concept = list(CONCEPTS.values())[rng.integers(len(CONCEPTS))]
+        scene = concept.sample(rng) if rng.random() < 0.6 else concept.near_miss(rng)
+        return Subject(_NO_IMAGE, scene, sample_training_caption(rng), None, concept)
+    draw, long = rng.random(), None
+    if draw < config.long_share + config.free_share:
+        if draw < config.long_share:
+            long, scene = sample_long_caption(rng)
+        else:
+            scene = random_scene(rng)
+        caption = caption_of(rng, scene) or sample_training_caption(rng)
+    else:
+        caption = sample_training_caption(rng)
+        scene = sample_scene(rng, caption, 0.2)
+        if rng.random() < config.wrong_share:
+            _, scene = wrong_scene(rng, caption, scene)
+    return Subject(_NO_IMAGE, from_left_to_right(scene), caption, long)
+
+
+# --- Tasks about one image --------------------------------------------------------------------------------------------
+
+
+def questions(rng: np.random.Generator, subject: Subject, number: int) -> list[Turn]:
+    """Yes/no questions, mostly in the words of the prompt file, and open ones."""
+    turns = []
+    for question in sample_questions(rng, subject.scene, number):
+        if question.answer in (YES, NO):
+            task = "yes_no" if rng.random() < 0.75 else "question"
+            turns.append(Turn("yes_no", ask(task, question=question.text), question.answer))
+        else:
+            task = "count" if question.text.startswith("How many") else "open"
+            turns.append(Turn(task, ask("question", question=question.text), question.answer))
+    return turns
+
+
+def verify(rng: np.random.Generator, subject: Subject) -> Turn:
+    """Whether the image matches a prompt: its own or, for as many noes as yeses, one that is nearly true of it."""
+    prompt, holds = _prompt_for(rng, subject)
+    return Turn("verify", ask("verify", prompt=prompt.text), YES if holds else NO)
+
+
+def _prompt_for(rng: np.random.Generator, subject: Subject) -> tuple[Caption, bool]:
+    """A prompt and whether it is true of the image."""
+    true = subject.caption if subject.is_right else caption_of(rng, subject.scene)
+    if true is not None and rng.random() < 0.6:
+        return true, True
+    if true is not None and (subject.is_right or rng.random() < 0.5):
+        missed = near_miss(rng, true)
+        return missed, is_true_of(missed, subject.scene)
+    return subject.caption, subject.is_right
+
+
+def reflect(rng: np.random.Generator, subject: Subject) -> Turn:
+    """The instruction that puts the image right."""
+    prompt, _ = (subject.caption, None) if rng.random() < 0.7 else _prompt_for(rng, subject)
+    edits = corrections(prompt, subject.scene)
+    answer = " ".join(instruction(edit) for edit in edits) or RIGHT
+    return Turn("reflect", ask("reflect", prompt=prompt.text), answer)
+
+
+def judge(rng: np.random.Generator, subject: Subject) -> Turn:
+    prompt, _ = _prompt_for(rng, subject)
+    question = ask("judge", prompt=prompt.text, keys=judge_keys(prompt.tag))
+    return Turn("judge", question, json.dumps(judge_prompt(prompt, subject.scene)))
+
+
+def refine(rng: np.random.Generator, subject: Subject) -> Turn:
+    answer = refine_prompt(rng, subject.caption, subject.scene)
+    return Turn("refine", ask("refine", prompt=subject.caption.text), answer)
+
+
+def describe_shortly(rng: np.random.Generator, subject: Subject) -> Turn:
+    del rng
+    text = inventory(subject.scene)
+    return Turn("describe", ask("describe"), f"{text[0].upper()}{text[1:]}.")
+
+
+def describe_fully(rng: np.random.Generator, subject: Subject) -> Turn:
+    return Turn("caption", ask("caption"), subject.long or describe(subject.scene, rng))
+
+
+def condense_prompt(rng: np.random.Generator, subject: Subject) -> Turn:
+    """Text alone: a long caption to a short one."""
+    long, scene = sample_long_caption(rng)
+    del subject
+    return Turn("condense", ask("condense", prompt=long), condense(scene, rng), sees_images=False)
+
+
+# Task -> how often it is asked of an image; short questions come besides, until the row is full.
+_SINGLE_TASKS: tuple[tuple[Callable[[np.random.Generator, Subject], Turn], float], ...] = (
+    (describe_shortly, 0.4),
+    (describe_fully, 0.2),
+    (verify, 1.0),
+    (reflect, 0.5),
+    (judge, 0.25),
+    (refine, 0.1),
+    (condense_prompt, 0.15),
+)
+
+
+def concept_phrase(word: str) -> str:
+    """ "a sunrise", "an egg", "eyes"."""
+    return word if word == "eyes" else f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
+def concept_turns(rng: np.random.Generator, subject: Subject) -> list[Turn]:
+    """Whether the image shows the concept, and others (mostly not); what concepts mean, from their words alone."""
+    assert subject.concept is not None
+    others = list(CONCEPTS.values())
+    asked = [subject.concept, *(others[i] for i in rng.permutation(len(others))[:4])]
+    turns = []
+    for concept in asked:
+        phrase, answer = concept_phrase(concept.word), YES if concept.holds(subject.scene) else NO
+        question = f"Does the image show {phrase}?"
+        if rng.random() < 0.4:
+            turns.append(Turn("concept", ask("verify", prompt=f"a photo of {phrase}"), answer))
+        else:
+            turns.append(Turn("concept", ask("yes_no", question=question) if rng.random() < 0.7 else question, answer))
+    for i in rng.permutation(len(others))[:2]:
+        phrase, meaning = concept_phrase(others[i].word), others[i].description
+        question = ask("refine", prompt=f"a photo of {phrase}")
+        turns.append(Turn("refine", question, f"a photo of {meaning}", sees_images=False))
+        told = f"{meaning[0].upper()}{meaning[1:]}."
+        turns.append(Turn("concept", ask("question", question=f"What is {phrase}?"), told, sees_images=False))
+    return turns
+
+
+def single_turns(rng: np.random.Generator, subject: Subject) -> list[Turn]:
+    """Turns about one image, in the order of their right to a place in the row."""
+    if subject.concept is not None:
+        return concept_turns(rng, subject)
+    turns = [task(rng, subject) for task, share in _SINGLE_TASKS if rng.random() < share]
+    return [*turns, *questions(rng, subject, 9)]
+
+
+# --- Tasks about two images -------------------------------------------------------------------------------------------
+
+
+def compare_turn(rng: np.random.Generator, caption: Caption, left: Scene, right: Scene) -> Turn | None:
+    """The verdict as JSON, with exactly one instruction; None where neither image is better."""
+    try:
+        answer = compare(rng, caption, left, right)
+    except ValueError:
+        return None
+    answer["Instructions"] = split_sentences(answer["Instructions"])[0]
+    return Turn("compare", ask("compare", prompt=caption.text), json.dumps(answer))
+
+
+def side_questions(rng: np.random.Generator, left: Scene, right: Scene, number: int) -> list[Turn]:
+    """Questions about one of the two: "In the left image: is there a red star?"."""
+    turns = []
+    for _ in range(number):
+        side, scene = ("left", left) if rng.random() < 0.5 else ("right", right)
+        question = sample_questions(rng, scene, 1)[0]
+        if "the image show" in question.text:
+            text = question.text.replace("the image", f"the {side} image")
+        else:
+            text = f"In the {side} image: {question.text[0].lower()}{question.text[1:]}"
+        if question.answer in (YES, NO):
+            text = ask("yes_no", question=text)
+        turns.append(Turn("side", text, question.answer))
+    return turns
+
+
+def pair_turns(rng: np.random.Generator, left: Subject, right: Subject) -> list[Turn]:
+    """Compare for the pair's prompt, and for one that is true of the other side; then questions about each side."""
+    captions = [left.caption]
+    for scene in (left.scene, right.scene):
+        other = caption_of(rng, scene)
+        if other is not None and rng.random() < 0.5:
+            captions.append(other)
+    turns = [turn for caption in captions if (turn := compare_turn(rng, caption, left.scene, right.scene))]
+    return [*turns, *side_questions(rng, left.scene, right.scene, 4)]
+
+
+# --- Batches ----------------------------------------------------------------------------------------------------------
+
+
+def sample_rows(
+    rng: np.random.Generator, source: SubjectSource, shape: RowShape, size: int
+) -> tuple[np.ndarray, list[list[Turn]]]:
+    """images uint8 (size, num_images, H, W, 3) and turns for rows of one shape."""
+    if shape is SINGLE:
+        subjects = source.draw(rng, size)
+        return np.stack([s.image for s in subjects])[:, None], [single_turns(rng, s) for s in subjects]
+    images, turns = [], []
+    for better, worse in source.draw_pairs(rng, size):
+        left, right = (better, worse) if rng.random() < 0.5 else (worse, better)
+        both = np.stack([left.image, right.image])
+        images.append(side_by_side(both)[None] if shape is SIDE_BY_SIDE else both)
+        turns.append(pair_turns(rng, left, right))
+    return np.stack(images), turns
+
+
+def side_by_side(images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Images of one height in one, from left to right: uint8 (H, sum of widths, 3)."""
+    return np.concatenate(list(images), axis=1)
+
+
+def sample_texts(seed: int, num_rows: int) -> Iterator[str]:
+    """Questions and answers of all tasks, and every word of the world: what the tokenizer's vocabulary is made of."""
+    from inference.micro.captions import VOCABULARY
+
+    rng = np.random.default_rng([seed, 79])
+    source = SubjectSource(DataConfig(degraded_share=0.0))
+    for shape in (SINGLE, TWO_IMAGES):
+        for row in sample_rows(rng, source, shape, num_rows)[1]:
+            for turn in row:
+                yield turn.question
+                yield turn.answer
+    for _ in range(20):
+        yield "system\nYou are a helpful assistant.\nuser\nassistant\n"
+        for word in VOCABULARY:
+            yield f" {word}"
+    for word in VOCABULARY:
+        yield from (f"{word} {word}", word.capitalize())

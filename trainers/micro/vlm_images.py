@@ -1,0 +1,215 @@
+"""Images that the VLM learns on, with what they show: fresh renders, and pools of VAE'd and of generated ones.
+
+A pool lives on disk in chunks (`chunk_000.npz`, written atomically), made once before the training. Generated images
+are read by `pixel_scorer.read_scene` and kept where every component is a clean shape; what they show is what was read,
+whatever the caption had asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from inference.micro.captions import Caption, Clause, caption_from_clauses, sample_scene, sample_training_caption
+from inference.micro.world import MAX_OBJECTS, Background, Scene, SceneObject, random_scene, render
+from trainers.micro.grounding_data import AugmentationConfig, degrade
+from trainers.micro.pixel_scorer import read_scene
+from trainers.micro.training_loop import MicroTrainingConfig
+
+_AUGMENTATION = AugmentationConfig()
+
+
+@dataclass(frozen=True)
+class PooledImage:
+    """image uint8 (32, 32, 3), its scene, and the caption it was made for (which a generated one may fail)."""
+
+    image: np.ndarray
+    scene: Scene
+    caption: Caption
+
+
+def scene_to_json(scene: Scene) -> dict[str, object]:
+    return dataclasses.asdict(scene)
+
+
+def scene_from_json(values: dict) -> Scene:
+    objects = tuple(SceneObject(**item) for item in values["objects"])
+    ground = values["background"]
+    background = Background(ground["kind"], tuple(ground["top"]), tuple(ground["bottom"]), ground["horizon_px"])
+    return Scene(background, objects)
+
+
+def caption_to_json(caption: Caption) -> dict[str, object]:
+    return {"tag": caption.tag, "clauses": [dataclasses.asdict(clause) for clause in caption.clauses]}
+
+
+def caption_from_json(values: dict) -> Caption:
+    clauses = tuple(
+        Clause(**{**clause, "relation": tuple(clause["relation"]) if clause["relation"] else None})
+        for clause in values["clauses"]
+    )
+    return caption_from_clauses(values["tag"], clauses)
+
+
+class ImagePool:
+    """Chunks of `PooledImage` in a folder. `make(rng, size)` makes the images of one chunk."""
+
+    def __init__(self, folder: Path, make: Callable[[np.random.Generator, int], list[PooledImage]], seed: int) -> None:
+        self._folder, self._make, self._seed = folder, make, seed
+        folder.mkdir(parents=True, exist_ok=True)
+        self._num_chunks = 0
+        self.items: list[PooledImage] = []
+        for path in sorted(folder.glob("chunk_*.npz")):
+            self._add(path)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def grow_to(self, size: int, chunk: int) -> None:
+        """Make chunks of `chunk` tries until `size` images are there; prints a line each."""
+        while len(self) < size:
+            rng = np.random.default_rng([self._seed, 78, self._num_chunks])
+            made = self._make(rng, chunk)
+            path = self._folder / f"chunk_{self._num_chunks:03d}.npz"
+            temporary = path.with_suffix(".tmp")
+            records = [{"scene": scene_to_json(m.scene), "caption": caption_to_json(m.caption)} for m in made]
+            images = np.stack([m.image for m in made]) if made else np.zeros((0, 32, 32, 3), np.uint8)
+            with open(temporary, "wb") as file:
+                np.savez(file, images=images, records=np.frombuffer(json.dumps(records).encode(), np.uint8))
+            os.replace(temporary, path)
+            self._add(path)
+            print(f"vlm: {len(self)} of {size} images in {self._folder.name}", flush=True)
+            if not made:
+                return  # a generator that draws no clean shape yet: do without
+
+    def _add(self, path: Path) -> None:
+        with np.load(path) as arrays:
+            records = json.loads(arrays["records"].tobytes())
+            images = arrays["images"]
+        self.items += [
+            PooledImage(image, scene_from_json(r["scene"]), caption_from_json(r["caption"]))
+            for image, r in zip(images, records, strict=True)
+        ]
+        self._num_chunks += 1
+
+    def hold_out(self, number: int) -> list[PooledImage]:
+        """Take the last `number` images (never half of a prompt's two) out of the pool: for evaluation alone."""
+        cut = max(0, len(self.items) - number)
+        while 0 < cut < len(self.items) and self.items[cut].caption == self.items[cut - 1].caption:
+            cut -= 1
+        held, self.items = self.items[cut:], self.items[:cut]
+        return held
+
+    def draw(self, rng: np.random.Generator) -> PooledImage:
+        return self.items[int(rng.integers(len(self.items)))]
+
+
+def fresh_images(rng: np.random.Generator, size: int) -> list[PooledImage]:
+    """`size` clean renders: half of them scenes of training captions, half of any objects."""
+    captions = [sample_training_caption(rng) for _ in range(size)]
+    scenes = [sample_scene(rng, c, 0.2) if rng.random() < 0.5 else random_scene(rng) for c in captions]
+    return [
+        PooledImage(image, scene, caption)
+        for image, scene, caption in zip(render(scenes).images, scenes, captions, strict=True)
+    ]
+
+
+def render_like_met(rng: np.random.Generator, scenes: Sequence[Scene], degraded_share: float) -> np.ndarray:
+    """uint8 (B, 32, 32, 3): renders, of which a share is blurred and noisy as generated images are."""
+    images = render(scenes).images
+    chosen = rng.random(len(scenes)) < degraded_share
+    if chosen.any():
+        images = images.copy()
+        images[chosen] = degrade(rng, images[chosen], _AUGMENTATION)
+    return images
+
+
+def make_vae_images(flux_folder: Path) -> Callable[[np.random.Generator, int], list[PooledImage]]:
+    """Renders, encoded and decoded by the micro FLUX's VAE."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(flux_folder / "vae", torch_dtype=torch.float32).eval()
+
+    def make(rng: np.random.Generator, size: int) -> list[PooledImage]:
+        made = fresh_images(rng, size)
+        images = []
+        for start in range(0, size, 100):
+            batch = np.stack([m.image for m in made[start : start + 100]])
+            pixels = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 127.5 - 1
+            with torch.inference_mode():
+                decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample  # pyright: ignore
+            images.append(((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
+        return [dataclasses.replace(m, image=image) for m, image in zip(made, np.concatenate(images), strict=True)]
+
+    return make
+
+
+def can_be_told(scene: Scene) -> bool:
+    """Whether the world's language has words for all of it: clean shapes, and no more than it counts to."""
+    return 1 <= len(scene.objects) <= MAX_OBJECTS and all(item.shape != "blob" for item in scene.objects)
+
+
+def make_generated_images(flux_folder: Path) -> Callable[[np.random.Generator, int], list[PooledImage]]:
+    """What the micro generator draws for training captions, two seeds each, read by the pixel scorer."""
+    from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+
+    generator = FluxGenerator(FluxGeneratorConfig(model=str(flux_folder), batch_size=32))
+
+    def make(rng: np.random.Generator, size: int) -> list[PooledImage]:
+        captions = [caption for _ in range(size // 2) for caption in [sample_training_caption(rng)] * 2]
+        images = generator.generate([c.text for c in captions], rng.integers(2**31, size=len(captions)).tolist())
+        made = []
+        for image, caption in zip(images, captions, strict=True):
+            scene = read_scene(image)
+            if can_be_told(scene):
+                made.append(PooledImage(image, scene, caption))
+        return made
+
+    return make
+
+
+def folder_digest(folder: Path) -> str:
+    """8 hex digits over all weights below a folder: another generator, another pool."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]
+
+
+def open_pools(
+    config: MicroTrainingConfig, num_vae: int, num_generated: int
+) -> tuple[ImagePool | None, ImagePool | None]:
+    """Pools of VAE'd and generated images, as large as asked for; None without a micro FLUX to make them with."""
+    flux = config.out_dir / "flux"
+    pools: list[ImagePool | None] = [None, None]
+    kinds = (("vae", flux / "vae", make_vae_images, num_vae), ("generated", flux, make_generated_images, num_generated))
+    for i, (kind, weights, maker, size) in enumerate(kinds):
+        if size == 0 or (not (weights / "config.json").exists() and not (weights / "model_index.json").exists()):
+            continue
+        folder = config.work_dir / f"vlm_{kind}-{folder_digest(weights)}"
+        pool = ImagePool(folder, _lazily(maker, flux), config.seed)
+        pool.grow_to(size, min(1000, size))
+        pools[i] = pool if len(pool) else None
+    return pools[0], pools[1]
+
+
+def _lazily(
+    maker: Callable[[Path], Callable[[np.random.Generator, int], list[PooledImage]]], flux: Path
+) -> Callable[[np.random.Generator, int], list[PooledImage]]:
+    """The maker's function, with its model loaded at the first call: a full pool needs none."""
+    made: list[Callable[[np.random.Generator, int], list[PooledImage]]] = []
+
+    def make(rng: np.random.Generator, size: int) -> list[PooledImage]:
+        if not made:
+            made.append(maker(flux))
+        return made[0](rng, size)
+
+    return make
