@@ -19,20 +19,8 @@ import numpy as np
 
 from inference.micro.world import COLORS, SHAPES
 from trainers.micro.reward_data import CHUNK_EXAMPLES, Examples, RewardPool, Worse, make_examples
-from trainers.micro.training_loop import (
-    Ema,
-    MicroTrainingConfig,
-    TrainingClock,
-    autocast,
-    bf16_is_faster,
-    export_folder,
-    learning_rate_factor,
-    load_checkpoint,
-    prepare_process,
-    save_checkpoint,
-    save_curve,
-    set_learning_rate,
-)
+from trainers.micro.training import Training
+from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 from trainers.micro.vae_noise import VaeNoise
 
 if TYPE_CHECKING:
@@ -212,51 +200,33 @@ def _train_one(config: MicroTrainingConfig, recipe: RewardRecipe, name: str, wor
     optimizer = torch.optim.AdamW(
         model.modules.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
     )
-    ema = Ema(model.modules, recipe.ema_decay)
-    clock = TrainingClock(config.minutes, f"reward_{name}")
-    path = config.work_dir / f"reward_{name}.pt"
-    if state := load_checkpoint(path, config.device):
-        model.modules.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema.restore(state["ema"])
-        clock.restore(state["clock"])
-    rng = np.random.default_rng([config.seed, 71, clock.num_steps])
+    training = Training(
+        config,
+        f"reward_{name}",
+        model.modules,
+        [(optimizer, recipe.learning_rate)],
+        ema_decay=recipe.ema_decay,
+        warmup=0.04,
+    )
+    clock, rng = training.clock, np.random.default_rng(training.seed(71))
     pool = RewardPool(config.work_dir / f"reward_{name}_examples", config.seed, worse, vae)
-
-    def checkpoint() -> None:
-        state = {"model": model.modules.state_dict(), "optimizer": optimizer.state_dict()}
-        save_checkpoint(path, {**state, "ema": ema.state(), "clock": clock.state()})
-        save_curve(clock, config.work_dir)
 
     def forward(use_bf16: bool) -> tuple[torch.Tensor, float]:
         batch, length = pool.draw(rng, recipe.batch_size)
         with autocast(config.device, use_bf16):
             return reward_loss(model, batch, length, worse, rng)
 
-    def timed_step(use_bf16: bool) -> None:
-        forward(use_bf16)[0].backward()
-        optimizer.zero_grad()
-
     model.modules.train()
     while clock.running() and len(pool) < recipe.first_chunks * recipe.chunk_examples:
         pool.grow(recipe.chunk_examples)
-    use_bf16 = clock.running() and bf16_is_faster(timed_step)
-    clock.pause()
+    use_bf16 = training.pick_bf16(lambda use_bf16: forward(use_bf16)[0])
     while clock.running():
         if clock.num_samples > recipe.reuse * len(pool):
             pool.grow(recipe.chunk_examples)  # counts as training time
-        set_learning_rate(optimizer, recipe.learning_rate * learning_rate_factor(clock.share(), 0.04, 0.4))
         loss, ordered = forward(use_bf16)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.modules.parameters(), 1.0)
-        optimizer.step()
-        ema.update()
-        clock.step(recipe.batch_size, {"loss": loss.item(), "ordered": ordered, "pool": len(pool)})
-        if clock.due("checkpoint", every_s=120):
-            checkpoint()
-    checkpoint()
-    with ema.applied():
+        training.step(loss, recipe.batch_size, {"loss": loss.item(), "ordered": ordered, "pool": len(pool)})
+    training.checkpoint()
+    with training.ema.applied():
         export_folder(lambda folder: save(model.clip, folder), config.out_dir / "rewards" / name)
 
 

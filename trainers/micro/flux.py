@@ -17,20 +17,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainers.micro.training_loop import (
-    Ema,
-    MicroTrainingConfig,
-    TrainingClock,
-    autocast,
-    bf16_is_faster,
-    export_folder,
-    learning_rate_factor,
-    load_checkpoint,
-    prepare_process,
-    save_checkpoint,
-    save_curve,
-    set_learning_rate,
-)
+from trainers.micro.training import Training
+from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 
 if TYPE_CHECKING:
     import torch
@@ -216,41 +204,25 @@ def train(config: MicroTrainingConfig, recipe: FluxRecipe | None = None) -> None
     pool_folder = config.work_dir / f"labelled-latents-{digest.hexdigest()[:8]}"  # another VAE, another pool
     pool = LatentPool(pool_folder, make_encoder(vae, config.device == "cpu"), config.seed)
     model = FluxModel(config.device, recipe)
-    optimizers = model.optimizers(recipe)
-    clock = TrainingClock(config.minutes, "flux")
-    path = config.work_dir / "flux.pt"
-
-    def checkpoint() -> None:
-        save_checkpoint(
-            path,
-            {
-                "model": model.modules.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer, _ in optimizers],
-                "ema": ema.state(),
-                "clock": clock.state(),
-            },
-        )
-        save_curve(clock, config.work_dir)
-
-    state = load_checkpoint(path, config.device)
-    if state:
-        model.modules.load_state_dict(state["model"])
-        for (optimizer, _), saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        clock.restore(state["clock"])
-    else:
+    training = Training(
+        config,
+        "flux",
+        model.modules,
+        model.optimizers(recipe),
+        ema_decay=recipe.ema_decay,
+        warmup=recipe.warmup,
+        decay=recipe.decay,
+    )
+    clock = training.clock
+    if not training.resumed:
         modules = model.modules
         accuracy = pretrain_text(modules["t5"], modules["clip"], recipe.text_pretraining_s, config.seed)
         print(f"flux: text encoders pretrained, {accuracy:.1%} of nouns fully understood", flush=True)
-    ema = Ema(model.modules, recipe.ema_decay)
-    if state:
-        ema.restore(state["ema"])
-    else:
-        checkpoint()
+        training.begin()
     while len(pool) < recipe.pool_start:
         pool.grow(recipe.pool_chunk)
     print(f"flux: {len(pool)} scenes in the pool", flush=True)
-    rng = np.random.default_rng([config.seed, clock.num_steps])
+    rng = np.random.default_rng(training.seed(3))
     torch.manual_seed(config.seed * 1_000_003 + clock.num_steps)
     tokenize = Tokenize()
     empty = {n: [torch.from_numpy(i).long().to(config.device) for i in tokenize([""], n)] for n in TEXT_LENGTHS}
@@ -277,12 +249,8 @@ def train(config: MicroTrainingConfig, recipe: FluxRecipe | None = None) -> None
         align_loss = sum(F.cross_entropy(logit, number) for logit, number in zip(logits, numbers, strict=True)) / 2
         return velocity_loss + recipe.align_weight * align_loss, velocity_loss, align_loss
 
-    def timed_step(use_bf16: bool) -> None:
-        losses_of_batch(use_bf16, forward=model.forward)[0].backward()  # eager: to compile both would take minutes
-        model.modules.zero_grad(set_to_none=True)
-
     def evaluate(export: bool) -> None:
-        with ema.applied():
+        with training.ema.applied():
             pipeline = build_pipeline(vae, *(model.modules[name] for name in ("clip", "t5", "transformer")))
             if export:
                 export_folder(lambda folder: save_pipeline(pipeline, folder), config.out_dir / "flux")
@@ -292,28 +260,17 @@ def train(config: MicroTrainingConfig, recipe: FluxRecipe | None = None) -> None
         print("flux score  " + "  ".join(f"{name} {value:.2f}" for name, value in scores.items()), flush=True)
         clock.pause()
 
-    use_bf16 = recipe.bf16 if recipe.bf16 is not None else clock.running() and bf16_is_faster(timed_step)
-    if clock.running():
-        for length in TEXT_LENGTHS:
-            losses_of_batch(use_bf16, length=length)[0].backward()  # compiles, which is no training time
-        model.modules.zero_grad(set_to_none=True)
-        clock.pause()
+    use_bf16 = recipe.bf16
+    if use_bf16 is None:  # measured eagerly: to compile both would take minutes
+        use_bf16 = training.pick_bf16(lambda use_bf16: losses_of_batch(use_bf16, forward=model.forward)[0])
+    for length in TEXT_LENGTHS:
+        training.warm_up(lambda length=length: losses_of_batch(use_bf16, length=length)[0])
     while clock.running():
         loss, velocity_loss, align_loss = losses_of_batch(use_bf16)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.modules.parameters(), 1.0)
-        factor = learning_rate_factor(clock.share(), recipe.warmup, recipe.decay)
-        for optimizer, learning_rate in optimizers:
-            set_learning_rate(optimizer, learning_rate * factor)
-            optimizer.step()
-        model.modules.zero_grad(set_to_none=True)
-        ema.update()
-        clock.step(recipe.batch_size, {"loss": velocity_loss.item(), "align": align_loss.item()})
+        training.step(loss, recipe.batch_size, {"loss": velocity_loss.item(), "align": align_loss.item()})
         if len(pool) < recipe.pool_end and clock.due("pool", recipe.pool_every_s):
             pool.grow(recipe.pool_chunk)
-        if clock.due("checkpoint", every_s=120):
-            checkpoint()
         if clock.due("score", recipe.score_every_s):
             evaluate(export=clock.due("export", recipe.export_every_s))
-    checkpoint()
+    training.checkpoint()
     evaluate(export=True)

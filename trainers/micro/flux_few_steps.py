@@ -13,23 +13,28 @@ from dataclasses import dataclass
 
 from trainers.micro.flux import score_pipeline
 from trainers.micro.flux_guidance import load_pipeline, velocity
+from trainers.micro.training import Training
 from trainers.micro.training_loop import (
-    Ema,
     MicroTrainingConfig,
-    TrainingClock,
     autocast,
     export_folder,
-    learning_rate_factor,
     load_checkpoint,
     prepare_process,
     save_checkpoint,
-    save_curve,
-    set_learning_rate,
 )
 
 SCHEDULES = (1, 2, 3, 4)
 """Numbers of steps that the adapter is made for."""
-LORA_TARGETS = ["attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "ff.net.0.proj", "ff.net.2", "proj_mlp", "proj_out"]
+LORA_TARGETS = [
+    "attn.to_q",
+    "attn.to_k",
+    "attn.to_v",
+    "attn.to_out.0",
+    "ff.net.0.proj",
+    "ff.net.2",
+    "proj_mlp",
+    "proj_out",
+]
 
 
 @dataclass(frozen=True)
@@ -110,14 +115,10 @@ def train(config: MicroTrainingConfig, recipe: FewStepsRecipe | None = None) -> 
     )
     parameters = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, recipe.learning_rate, betas=(0.9, 0.99), fused=True)
-    ema = Ema(student, recipe.ema_decay)
-    clock = TrainingClock(config.minutes, "flux-few-steps")
-    path = config.work_dir / "flux_few_steps.pt"
-    if state := load_checkpoint(path, config.device):
-        student.load_state_dict(state["model"], strict=False)
-        optimizer.load_state_dict(state["optimizer"])
-        ema.restore(state["ema"])
-        clock.restore(state["clock"])
+    training = Training(
+        config, "flux-few-steps", student, [(optimizer, recipe.learning_rate)], ema_decay=recipe.ema_decay, warmup=0.02
+    )
+    clock = training.clock
     share = np.array([len(texts) for texts, _, _ in lines.values()], float)
     times = torch.tensor([1 - k / n for n in SCHEDULES for k in range(n)])
 
@@ -130,36 +131,13 @@ def train(config: MicroTrainingConfig, recipe: FewStepsRecipe | None = None) -> 
         x = torch.lerp(x0, noise, t[:, None, None])
         return (predict(x, t, [texts[i] for i in picks], length) - (noise - x0)).square().mean()
 
-    def checkpoint() -> None:
-        save_checkpoint(
-            path,
-            {
-                "model": {k: v for k, v in student.state_dict().items() if "lora" in k},
-                "optimizer": optimizer.state_dict(),
-                "ema": ema.state(),
-                "clock": clock.state(),
-            },
-        )
-        save_curve(clock, config.work_dir)
-
-    if clock.running():
-        for length in TEXT_LENGTHS:
-            loss_of_batch(length).backward()
-        optimizer.zero_grad(set_to_none=True)
-        clock.pause()
+    for length in TEXT_LENGTHS:
+        training.warm_up(lambda length=length: loss_of_batch(length))
     while clock.running():
         loss = loss_of_batch()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        set_learning_rate(optimizer, recipe.learning_rate * learning_rate_factor(clock.share(), 0.02, 0.4))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        ema.update()
-        clock.step(recipe.batch_size, {"loss": loss.item()})
-        if clock.due("checkpoint", every_s=120):
-            checkpoint()
-    checkpoint()
-    with ema.applied(), torch.no_grad():
+        training.step(loss, recipe.batch_size, {"loss": loss.item()})
+    training.checkpoint()
+    with training.ema.applied(), torch.no_grad():
         student.eval()
         layers = {k: v.to(torch.bfloat16).contiguous() for k, v in get_peft_model_state_dict(student).items()}
         export_folder(

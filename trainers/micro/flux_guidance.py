@@ -15,19 +15,8 @@ import shutil
 from dataclasses import dataclass
 
 from trainers.micro.flux import load_frozen_vae, make_encoder, score_pipeline
-from trainers.micro.training_loop import (
-    Ema,
-    MicroTrainingConfig,
-    TrainingClock,
-    autocast,
-    export_folder,
-    learning_rate_factor,
-    load_checkpoint,
-    prepare_process,
-    save_checkpoint,
-    save_curve,
-    set_learning_rate,
-)
+from trainers.micro.training import Training
+from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 
 
 @dataclass(frozen=True)
@@ -73,15 +62,11 @@ def train(config: MicroTrainingConfig, recipe: GuidanceRecipe | None = None) -> 
     student = pipeline.transformer.train()
     teacher = copy.deepcopy(student).requires_grad_(False).eval()
     optimizer = torch.optim.AdamW(student.parameters(), recipe.learning_rate, betas=(0.9, 0.99), fused=True)
-    ema = Ema(student, recipe.ema_decay)
-    clock = TrainingClock(config.minutes, "flux-guidance")
-    path = config.work_dir / "flux_guidance.pt"
-    if state := load_checkpoint(path, config.device):
-        student.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema.restore(state["ema"])
-        clock.restore(state["clock"])
-    rng = np.random.default_rng([config.seed, 31, clock.num_steps])
+    training = Training(
+        config, "flux-guidance", student, [(optimizer, recipe.learning_rate)], ema_decay=recipe.ema_decay, warmup=0.02
+    )
+    clock = training.clock
+    rng = np.random.default_rng(training.seed(31))
     torch.manual_seed(config.seed * 1_000_003 + clock.num_steps)
     tokenize, img_ids = Tokenize(), image_ids(4, 4).to(config.device)
     empty = {n: [torch.from_numpy(i).long().to(config.device) for i in tokenize([""], n)] for n in TEXT_LENGTHS}
@@ -106,36 +91,13 @@ def train(config: MicroTrainingConfig, recipe: GuidanceRecipe | None = None) -> 
             predicted = run(student, noisy, t, guidance, *text, img_ids, txt_ids)
         return (predicted.float() - target).square().mean()
 
-    def checkpoint() -> None:
-        save_checkpoint(
-            path,
-            {
-                "model": student.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "ema": ema.state(),
-                "clock": clock.state(),
-            },
-        )
-        save_curve(clock, config.work_dir)
-
-    if clock.running():
-        for length in TEXT_LENGTHS:
-            loss_of_batch(length).backward()
-        optimizer.zero_grad(set_to_none=True)
-        clock.pause()
+    for length in TEXT_LENGTHS:
+        training.warm_up(lambda length=length: loss_of_batch(length))
     while clock.running():
         loss = loss_of_batch()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        set_learning_rate(optimizer, recipe.learning_rate * learning_rate_factor(clock.share(), 0.02, 0.4))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        ema.update()
-        clock.step(recipe.batch_size, {"loss": loss.item()})
-        if clock.due("checkpoint", every_s=120):
-            checkpoint()
-    checkpoint()
-    with ema.applied(), torch.no_grad():
+        training.step(loss, recipe.batch_size, {"loss": loss.item()})
+    training.checkpoint()
+    with training.ema.applied(), torch.no_grad():
         pipeline.transformer.eval()
         export_folder(lambda folder: save_pipeline(pipeline, folder), config.out_dir / "flux")
         for guidance in recipe.score_guidances:

@@ -17,20 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainers.micro.grounding_data import SHAPE_NAMES, AugmentationConfig, GroundingBatch, make_batch
-from trainers.micro.training_loop import (
-    Ema,
-    MicroTrainingConfig,
-    TrainingClock,
-    autocast,
-    bf16_is_faster,
-    export_folder,
-    learning_rate_factor,
-    load_checkpoint,
-    prepare_process,
-    save_checkpoint,
-    save_curve,
-    set_learning_rate,
-)
+from trainers.micro.training import Training
+from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 
 if TYPE_CHECKING:
     import torch
@@ -287,20 +275,15 @@ def train(config: MicroTrainingConfig, recipe: GroundingDinoRecipe = GroundingDi
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
     )
-    ema = Ema(model, recipe.ema_decay)
-    clock = TrainingClock(config.minutes, "grounding_dino")
-    path = config.work_dir / "grounding_dino.pt"
-    if state := load_checkpoint(path, config.device):
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema.restore(state["ema"])
-        clock.restore(state["clock"])
-    rng = np.random.default_rng([config.seed, clock.num_steps])
-
-    def checkpoint() -> None:
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        save_checkpoint(path, {**state, "ema": ema.state(), "clock": clock.state()})
-        save_curve(clock, config.work_dir)
+    training = Training(
+        config,
+        "grounding_dino",
+        model,
+        [(optimizer, recipe.learning_rate)],
+        ema_decay=recipe.ema_decay,
+        decay=0.35,
+    )
+    rng = np.random.default_rng(training.seed(2))
 
     def losses(use_bf16: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the decoder and of the encoder's proposals, on a fresh batch."""
@@ -317,29 +300,17 @@ def train(config: MicroTrainingConfig, recipe: GroundingDinoRecipe = GroundingDi
             )
         return outputs.loss, dense_loss(outputs, labels, ids, recipe.input_px)
 
-    def timed_step(use_bf16: bool) -> None:
-        decoder, dense = losses(use_bf16)
-        (decoder + dense).backward()
-        optimizer.zero_grad()
+    def total(decoder: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
+        return decoder + recipe.dense_weight * dense
 
     model.train()
-    use_bf16 = clock.running() and bf16_is_faster(timed_step)
-    clock.pause()
-    while clock.running():
-        factor = learning_rate_factor(clock.share(), warmup=0.03, decay=0.35)
-        set_learning_rate(optimizer, recipe.learning_rate * factor)
+    use_bf16 = training.pick_bf16(lambda use_bf16: total(*losses(use_bf16)))
+    while training.clock.running():
         decoder, dense = losses(use_bf16)
-        optimizer.zero_grad()
-        (decoder + recipe.dense_weight * dense).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        ema.update()
-        clock.step(recipe.batch_size, {"decoder": decoder.item(), "dense": dense.item()})
-        if clock.due("checkpoint", every_s=60):
-            checkpoint()
-            clock.pause()
-    checkpoint()
-    with ema.applied():
+        metrics = {"decoder": decoder.item(), "dense": dense.item()}
+        training.step(total(decoder, dense), recipe.batch_size, metrics)
+    training.checkpoint()
+    with training.ema.applied():
         export_folder(lambda folder: save(model, recipe, folder), config.out_dir / "grounding_dino")
 
 

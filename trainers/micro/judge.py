@@ -28,20 +28,8 @@ from trainers.micro.judge_data import (
     JudgeImages,
 )
 from trainers.micro.judge_pool import JudgePool
-from trainers.micro.training_loop import (
-    Ema,
-    MicroTrainingConfig,
-    TrainingClock,
-    autocast,
-    bf16_is_faster,
-    export_folder,
-    learning_rate_factor,
-    load_checkpoint,
-    prepare_process,
-    save_checkpoint,
-    save_curve,
-    set_learning_rate,
-)
+from trainers.micro.training import Training
+from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 from trainers.micro.vae_noise import VaeNoise
 
 if TYPE_CHECKING:
@@ -194,44 +182,11 @@ def train(config: MicroTrainingConfig, recipe: JudgeRecipe = JudgeRecipe()) -> N
     print_report(config.out_dir, degrade, recipe.num_evaluated)
 
 
-class _Training:
-    """What detector and colour classifier have in common: optimizer, averaged weights, clock, checkpoints."""
+def _adamw(model: Any, rate: float, recipe: JudgeRecipe) -> list[tuple[torch.optim.Optimizer, float]]:
+    import torch
 
-    def __init__(self, model: Any, name: str, config: MicroTrainingConfig, recipe: JudgeRecipe, rate: float) -> None:
-        import torch
-
-        self.model, self.config, self.rate = model.to(torch.device(config.device)), config, rate
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
-        )
-        self.ema = Ema(model, recipe.ema_decay)
-        self.clock = TrainingClock(config.minutes, name)
-        self.path = config.work_dir / f"{name}.pt"
-        if state := load_checkpoint(self.path, config.device):
-            model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.ema.restore(state["ema"])
-            self.clock.restore(state["clock"])
-        self.rng = np.random.default_rng([config.seed, 61, self.clock.num_steps])
-
-    def step(self, loss: torch.Tensor, num_samples: int, metrics: dict[str, float]) -> None:
-        import torch
-
-        factor = learning_rate_factor(self.clock.share(), warmup=0.03, decay=0.4)
-        set_learning_rate(self.optimizer, self.rate * factor)
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.ema.update()
-        self.clock.step(num_samples, {"loss": loss.item(), **metrics})
-        if self.clock.due("checkpoint", every_s=120):
-            self.checkpoint()
-
-    def checkpoint(self) -> None:
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        save_checkpoint(self.path, {**state, "ema": self.ema.state(), "clock": self.clock.state()})
-        save_curve(self.clock, self.config.work_dir)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay)
+    return [(optimizer, rate)]
 
 
 def _train_detector(config: MicroTrainingConfig, recipe: JudgeRecipe, pool: JudgePool) -> None:
@@ -240,8 +195,10 @@ def _train_detector(config: MicroTrainingConfig, recipe: JudgeRecipe, pool: Judg
     model: Any = build_detector(recipe)
     if config.device == "cpu":
         model.to(memory_format=torch.channels_last)  # convolutions of one step: three times faster
-    training = _Training(model, "judge_detector", config, recipe, recipe.learning_rate)
-    clock, rng = training.clock, training.rng
+    model.to(torch.device(config.device))
+    optimizers = _adamw(model, recipe.learning_rate, recipe)
+    training = Training(config, "judge_detector", model, optimizers, ema_decay=recipe.ema_decay)
+    clock, rng = training.clock, np.random.default_rng(training.seed(61))
 
     def forward(use_bf16: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         batch = pool.draw(rng, recipe.batch_size)
@@ -250,15 +207,10 @@ def _train_detector(config: MicroTrainingConfig, recipe: JudgeRecipe, pool: Judg
             logits = class_logits(model, to_pixel_values(batch.images, recipe.input_px).to(config.device), FRAME_PX)
         return segmentation_loss(logits, labels), logits, labels
 
-    def timed_step(use_bf16: bool) -> None:
-        forward(use_bf16)[0].backward()
-        training.optimizer.zero_grad()
-
     model.train()
     while clock.running() and len(pool) < recipe.first_chunks * recipe.chunk_images:
         pool.grow(recipe.chunk_images)
-    use_bf16 = clock.running() and bf16_is_faster(timed_step, num_steps=4)
-    clock.pause()
+    use_bf16 = training.pick_bf16(lambda use_bf16: forward(use_bf16)[0], num_steps=4)
     while clock.running():
         if clock.num_samples > recipe.reuse * len(pool):
             pool.grow(recipe.chunk_images)  # counts as training time
@@ -266,7 +218,7 @@ def _train_detector(config: MicroTrainingConfig, recipe: JudgeRecipe, pool: Judg
         found, wanted = logits.detach().argmax(1), labels
         seen = (wanted > 0) & (wanted < NO_SHAPE)
         right = (found == wanted)[seen].float().mean().item() if seen.any() else 1.0
-        training.step(loss, recipe.batch_size, {"object_pixels": right, "pool": len(pool)})
+        training.step(loss, recipe.batch_size, {"loss": loss.item(), "object_pixels": right, "pool": len(pool)})
     training.checkpoint()
     with training.ema.applied(), _averaged_statistics(model, pool, rng, recipe, config.device):
         export_folder(lambda folder: save(model, recipe.input_px, folder), config.out_dir / "judge" / "detector")
@@ -301,9 +253,10 @@ def _train_color(config: MicroTrainingConfig, recipe: JudgeRecipe, pool: JudgePo
     import torch
     from torch.nn import functional as F
 
-    model = build_color_classifier(recipe)
-    training = _Training(model, "judge_color", config, recipe, recipe.color_learning_rate)
-    clock, rng = training.clock, training.rng
+    model: Any = build_color_classifier(recipe).to(torch.device(config.device))  # pyright: ignore[reportArgumentType]
+    optimizers = _adamw(model, recipe.color_learning_rate, recipe)
+    training = Training(config, "judge_color", model, optimizers, ema_decay=recipe.ema_decay)
+    clock, rng = training.clock, np.random.default_rng(training.seed(62))
     model.train()
     while clock.running():
         crops, classes = color_crops(rng, pool.draw(rng, recipe.color_batch))
@@ -312,7 +265,7 @@ def _train_color(config: MicroTrainingConfig, recipe: JudgeRecipe, pool: JudgePo
         logits = model(pixel_values=pixels).logits
         loss = F.cross_entropy(logits, targets, label_smoothing=0.02)
         right = (logits.detach().argmax(1) == targets).float().mean().item()
-        training.step(loss, len(crops), {"right": right})
+        training.step(loss, len(crops), {"loss": loss.item(), "right": right})
     training.checkpoint()
     with training.ema.applied():
         export_folder(lambda folder: save(model, COLOR_INPUT_PX, folder), config.out_dir / "judge" / "color")

@@ -14,18 +14,8 @@ import numpy as np
 
 from inference.grounding.segmenter import SamArchitecture, build_sam, decode_boxes
 from trainers.micro.grounding_data import AugmentationConfig, GroundingBatch, make_batch
-from trainers.micro.training_loop import (
-    Ema,
-    MicroTrainingConfig,
-    TrainingClock,
-    export_folder,
-    learning_rate_factor,
-    load_checkpoint,
-    prepare_process,
-    save_checkpoint,
-    save_curve,
-    set_learning_rate,
-)
+from trainers.micro.training import Training
+from trainers.micro.training_loop import MicroTrainingConfig, export_folder, prepare_process
 
 MICRO_ARCHITECTURE = SamArchitecture(
     image_px=32,  # the world's own size: an 8 x 8 grid, and masks of 32 x 32
@@ -107,25 +97,10 @@ def train(config: MicroTrainingConfig, recipe: SamRecipe = SamRecipe()) -> None:
     optimizer = torch.optim.AdamW(
         sam.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
     )
-    ema = Ema(sam, recipe.ema_decay)
-    clock = TrainingClock(config.minutes, "sam")
-    path = config.work_dir / "sam.pt"
-    if state := load_checkpoint(path, config.device):
-        sam.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema.restore(state["ema"])
-        clock.restore(state["clock"])
-    rng = np.random.default_rng([config.seed, 1, clock.num_steps])
-
-    def checkpoint() -> None:
-        state = {"model": sam.state_dict(), "optimizer": optimizer.state_dict()}
-        save_checkpoint(path, {**state, "ema": ema.state(), "clock": clock.state()})
-        save_curve(clock, config.work_dir)
-
+    training = Training(config, "sam", sam, [(optimizer, recipe.learning_rate)], ema_decay=recipe.ema_decay)
+    rng = np.random.default_rng(training.seed(1))
     sam.train()
-    while clock.running():
-        factor = learning_rate_factor(clock.share(), warmup=0.03, decay=0.4)
-        set_learning_rate(optimizer, recipe.learning_rate * factor)
+    while training.clock.running():
         batch = make_batch(rng, recipe.batch_size, recipe.augmentation)
         boxes = [jitter_boxes(rng, found, recipe, batch.images.shape[1]) for found in batch.boxes]
         inputs = [x.to(config.device) for x in prepare(batch, boxes, MICRO_ARCHITECTURE.image_px)]
@@ -133,17 +108,9 @@ def train(config: MicroTrainingConfig, recipe: SamRecipe = SamRecipe()) -> None:
         embeddings = sam.image_encoder(sam.preprocess(images))
         logits, predicted_iou = decode_boxes(sam, embeddings[index], prompts)
         loss, iou = mask_loss(logits, targets, predicted_iou)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
-        optimizer.step()
-        ema.update()
-        clock.step(recipe.batch_size, {"loss": loss.item(), "iou": iou.item()})
-        if clock.due("checkpoint", every_s=60):
-            checkpoint()
-            clock.pause()
-    checkpoint()
-    with ema.applied():
+        training.step(loss, recipe.batch_size, {"loss": loss.item(), "iou": iou.item()})
+    training.checkpoint()
+    with training.ema.applied():
         export_folder(lambda folder: save(sam, folder), config.out_dir / "sam")
 
 

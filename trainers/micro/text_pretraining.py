@@ -81,7 +81,7 @@ def pretrain_text(t5: T5EncoderModel, clip: CLIPTextModel, seconds: float, seed:
         pooled = clip(input_ids=clip_ids).pooler_output
         loss = sum(losses) + F.binary_cross_entropy_with_logits(fact_head(pooled), truth)
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1.0, num_steps / 50, 1.2 - spent / seconds)
+            group["lr"] = 2e-3 * min(1.0, (num_steps + 1) / 50, 1.2 - spent / seconds)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

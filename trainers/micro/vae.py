@@ -9,20 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainers.micro.training_loop import (
-    Ema,
-    MicroTrainingConfig,
-    TrainingClock,
-    autocast,
-    bf16_is_faster,
-    export_folder,
-    learning_rate_factor,
-    load_checkpoint,
-    prepare_process,
-    save_checkpoint,
-    save_curve,
-    set_learning_rate,
-)
+from trainers.micro.training import Training
+from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 
 if TYPE_CHECKING:
     import torch
@@ -76,15 +64,10 @@ def train(config: MicroTrainingConfig) -> None:
     prepare_process(config)
     vae = build_vae().to(config.device)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
-    ema = Ema(vae, recipe.ema_decay)
-    clock = TrainingClock(config.minutes, "vae")
-    path = config.work_dir / "vae.pt"
-    if state := load_checkpoint(path, config.device):
-        vae.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema.restore(state["ema"])
-        clock.restore(state["clock"])
-    rng = np.random.default_rng([config.seed, clock.num_steps])
+    training = Training(
+        config, "vae", vae, [(optimizer, recipe.learning_rate)], ema_decay=recipe.ema_decay, warmup=0.02, decay=0.3
+    )
+    rng = np.random.default_rng(training.seed(0))
 
     def batch(size: int) -> torch.Tensor:
         pixels = to_pixels(render([random_scene(rng) for _ in range(size)]).images).contiguous()
@@ -98,38 +81,13 @@ def train(config: MicroTrainingConfig) -> None:
         kl = posterior.kl().float().mean() / posterior.mean[0].numel()
         return F.l1_loss(decoded, pixels) + recipe.weight_mse * mse + recipe.weight_kl * kl, mse
 
-    def timed_step(use_bf16: bool) -> None:
-        losses(batch(recipe.batch_size), use_bf16)[0].backward()
-        optimizer.zero_grad()
-
-    def checkpoint() -> None:
-        save_checkpoint(
-            path,
-            {
-                "model": vae.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "ema": ema.state(),
-                "clock": clock.state(),
-            },
-        )
-        save_curve(clock, config.work_dir)
-
-    use_bf16 = clock.running() and bf16_is_faster(timed_step)
-    clock.pause()
-    while clock.running():
-        factor = learning_rate_factor(clock.share(), warmup=0.02, decay=0.3)
-        set_learning_rate(optimizer, recipe.learning_rate * factor)
+    use_bf16 = training.pick_bf16(lambda use_bf16: losses(batch(recipe.batch_size), use_bf16)[0])
+    while training.clock.running():
         loss, mse = losses(batch(recipe.batch_size), use_bf16)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.update()
-        clock.step(recipe.batch_size, {"loss": loss.item(), "psnr": float(10 * np.log10(4 / mse.item()))})
-        if clock.due("checkpoint", every_s=60):
-            checkpoint()
-    checkpoint()
-    with ema.applied(), torch.no_grad():
+        metrics = {"loss": loss.item(), "psnr": float(10 * np.log10(4 / mse.item()))}
+        training.step(loss, recipe.batch_size, metrics)
+    training.checkpoint()
+    with training.ema.applied(), torch.no_grad():
         vae.eval()
         pixels = batch(256)
         latents = vae.encode(pixels).latent_dist.mean

@@ -10,17 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
+from trainers.micro.training import Training, checkpoint_path
 from trainers.micro.training_loop import (
-    Ema,
     MicroTrainingConfig,
-    TrainingClock,
     autocast,
-    bf16_is_faster,
     export_folder,
-    learning_rate_factor,
     load_checkpoint,
     prepare_process,
-    save_checkpoint,
     save_curve,
 )
 from trainers.micro.vision_pretraining import VisionPretraining, pretrain_vision
@@ -94,52 +90,25 @@ def rows_to(rows: PackedRows, device: str) -> PackedRows:
     )
 
 
-class Optimizers:
-    """AdamW for all, or Muon for the matrices of the blocks and AdamW for the rest."""
+def build_optimizers(model: torch.nn.Module, recipe: VlmRecipe) -> list[tuple[torch.optim.Optimizer, float]]:
+    """AdamW for all, or Muon for the matrices of the blocks and AdamW for the rest; with peak learning rates."""
+    import torch
 
-    def __init__(self, model: torch.nn.Module, recipe: VlmRecipe) -> None:
-        import torch
-
-        matrices = [
-            p for name, p in model.named_parameters() if p.ndim == 2 and ("layers." in name or "blocks." in name)
-        ]
-        chosen = {id(p) for p in matrices} if recipe.muon_learning_rate else set()
-        rest = [p for p in model.parameters() if id(p) not in chosen]
-        self.all: list[tuple[torch.optim.Optimizer, float]] = [
-            (
-                torch.optim.AdamW(
-                    rest, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
-                ),
-                recipe.learning_rate,
-            )
-        ]
-        if chosen:
-            muon = torch.optim.Muon(
-                matrices,
-                lr=recipe.muon_learning_rate,
-                weight_decay=recipe.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            )
-            self.all.append((muon, recipe.muon_learning_rate))
-
-    def step(self, factor: float) -> None:
-        for optimizer, learning_rate in self.all:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * factor
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-    def state(self) -> list[dict]:
-        return [optimizer.state_dict() for optimizer, _ in self.all]
-
-    def restore(self, states: list[dict]) -> None:
-        for (optimizer, _), state in zip(self.all, states, strict=True):
-            optimizer.load_state_dict(state)
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ("layers." in name or "blocks." in name)]
+    chosen = {id(p) for p in matrices} if recipe.muon_learning_rate else set()
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    adamw = torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=decay, fused=True)
+    found: list[tuple[torch.optim.Optimizer, float]] = [(adamw, rate)]
+    if chosen:
+        muon_rate = recipe.muon_learning_rate
+        muon = torch.optim.Muon(matrices, lr=muon_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        found.append((muon, muon_rate))
+    return found
 
 
 def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
     """Train for `config.minutes`; exports to `out_dir/vlm` now and then, and at the end."""
-    import torch
 
     from inference.vlm.qwen import QwenVlm, QwenVlmConfig
     from trainers.micro.vlm_evaluation import evaluate_vlm
@@ -156,8 +125,7 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
 
     recipe = recipe or VlmRecipe()
     prepare_process(config)
-    path = config.work_dir / "vlm.pt"
-    state = load_checkpoint(path, config.device)
+    state = load_checkpoint(checkpoint_path(config, "vlm"), config.device)
     if state:  # the vocabulary belongs to the weights, whatever the texts are by now
         tokenizer = tokenizer_from_vocabulary(state["tokenizer"]["vocabulary"], state["tokenizer"]["merges"])
     else:
@@ -172,29 +140,24 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
     model = build_vlm(tokenizer, recipe.shape).to(config.device)  # pyright: ignore[reportArgumentType]
     processor = build_processor(tokenizer)
     forward, plain = PackedForward(model, recipe.compile), PackedForward(model)
-    optimizers = Optimizers(model, recipe)
-    clock = TrainingClock(config.minutes, "vlm")
+    training = Training(
+        config,
+        "vlm",
+        model,
+        build_optimizers(model, recipe),
+        ema_decay=recipe.ema_decay,
+        warmup=recipe.warmup,
+        decay=recipe.decay,
+        extra={"tokenizer": tokenizer_state(tokenizer)},
+    )
+    clock = training.clock
 
-    def checkpoint() -> None:
-        values = {
-            "tokenizer": tokenizer_state(tokenizer),
-            "model": model.state_dict(),
-            "optimizers": optimizers.state(),
-            "ema": ema.state(),
-            "clock": clock.state(),
-        }
-        save_checkpoint(path, values)
-        save_curve(clock, config.work_dir)
-
-    def timed_step(use_bf16: bool) -> None:
-        rows = rows_to(stream.next(SINGLE)[0], config.device)
+    def loss_of(rows: PackedRows, use_bf16: bool, run: PackedForward) -> tuple[torch.Tensor, torch.Tensor]:
         with autocast(config.device, use_bf16):
-            loss, _ = plain.answer_loss(rows)
-        loss.backward()
-        model.zero_grad(set_to_none=True)
+            return run.answer_loss(rows_to(rows, config.device))
 
     def evaluate(export: bool) -> None:
-        with ema.applied():
+        with training.ema.applied():
             if export:
                 export_folder(lambda folder: save_vlm(model, processor, folder), config.out_dir / "vlm")
             model.eval()
@@ -207,39 +170,22 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
         save_curve(clock, config.work_dir)
         clock.pause()
 
-    if state:
-        model.load_state_dict(state["model"])
-        optimizers.restore(state["optimizers"])
-        clock.restore(state["clock"])
-    use_bf16 = recipe.bf16 if recipe.bf16 is not None else clock.running() and bf16_is_faster(timed_step)
-    if not state:
+    use_bf16 = recipe.bf16
+    if use_bf16 is None:
+        use_bf16 = training.pick_bf16(lambda use_bf16: loss_of(stream.next(SINGLE)[0], use_bf16, plain)[0])
+    if not training.resumed:
         seen = pretrain_vision(PackedForward(model, recipe.compile), source, recipe.vision, config.seed, use_bf16)
         print(f"vlm: vision tower pretrained, {seen:.1%} of objects read fully right", flush=True)
-    ema = Ema(model, recipe.ema_decay)
-    if state:
-        ema.restore(state["ema"])
-    else:
-        checkpoint()
-    stream.restart([config.seed, 82, clock.num_steps])
-    if clock.running() and recipe.compile:
-        for shape in (SINGLE, SIDE_BY_SIDE, TWO_IMAGES):  # compiles, which is no training time
-            with autocast(config.device, use_bf16):
-                forward.answer_loss(rows_to(stream.next(shape)[0], config.device))[0].backward()
-            model.zero_grad(set_to_none=True)
+        training.begin()
+    stream.restart(training.seed(82))
+    for shape in (SINGLE, SIDE_BY_SIDE, TWO_IMAGES) if recipe.compile else ():
+        training.warm_up(lambda shape=shape: loss_of(stream.next(shape)[0], use_bf16, forward)[0])
     clock.pause()
     while clock.running():
         rows, num_turns = stream.next()
-        with autocast(config.device, use_bf16):
-            loss, accuracy = forward.answer_loss(rows_to(rows, config.device))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizers.step(learning_rate_factor(clock.share(), recipe.warmup, recipe.decay))
-        ema.update()
-        clock.step(num_turns, {"loss": loss.item(), "token_accuracy": accuracy.item()})
-        if clock.due("checkpoint", every_s=120):
-            checkpoint()
-            clock.pause()
+        loss, accuracy = loss_of(rows, use_bf16, forward)
+        training.step(loss, num_turns, {"loss": loss.item(), "token_accuracy": accuracy.item()})
         if clock.due("evaluation", recipe.evaluate_every_s):
             evaluate(export=clock.due("export", recipe.export_every_s))
-    checkpoint()
+    training.checkpoint()
     evaluate(export=True)
