@@ -38,7 +38,7 @@ def test_the_flux_preset_runs_through_with_tiny_weights(tmp_path):
         *("--preset", "flux", "--num-prompts", "2", "--generate.candidates-per-prompt", "2"),
         *("--generate.generator.model", str(flux), "--generate.generator.device", "cpu"),
         *("--generate.generator.size-px", "32", "--generate.generator.num-steps", "2"),
-        *("--generate.generator.max-sequence-length", "16"),
+        *("--generate.generator.text-lengths", "16"),
         *("--ground.grounded-sam.detector.model", str(dino), "--ground.grounded-sam.detector.text-encoder", str(bert)),
         *("--ground.grounded-sam.detector.box-threshold", "0", "--ground.grounded-sam.detector.text-threshold", "0"),
         *("--ground.grounded-sam.detector.device", "cpu", "--ground.grounded-sam.segmenter.device", "cpu"),
