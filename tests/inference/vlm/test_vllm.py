@@ -104,6 +104,7 @@ def data_url(image):
 
 
 def ask(client, request):
+    """Text, token ids, and the number of tokens of the prompt."""
     content = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in request.images]
     content.append({"type": "text", "text": request.text})
     answer = client.chat.completions.create(
@@ -111,22 +112,24 @@ def ask(client, request):
         messages=[{"role": "user", "content": content}],
         temperature=0,
         max_tokens=MAX_NEW_TOKENS,
+        extra_body={"return_token_ids": True},
     )
-    return answer.choices[0].message.content.strip(), answer.usage.prompt_tokens
+    return answer.choices[0].message.content.strip(), answer.choices[0].token_ids, answer.usage.prompt_tokens
 
 
-def gap_where_they_part(vlm, request, mine, theirs):
-    """By how much transformers prefers its own next token to vLLM's, after what both said."""
-    tokenizer = vlm._processor.tokenizer
-    said, other = ([*tokenizer(text).input_ids, tokenizer.eos_token_id] for text in (mine, theirs))
-    common = next(i for i, (a, b) in enumerate(zip(said, other, strict=False)) if a != b)
+def largest_gap(vlm, request, token_ids):
+    """By how much transformers prefers another next token to vLLM's at the worst place of its answer; 0 nowhere.
+
+    vLLM's own tokens are what transformers is given up to there: random weights write bytes that are no text.
+    """
     inputs = vlm._inputs([request])
-    ids = torch.cat([inputs["input_ids"], torch.tensor([said[:common]], dtype=torch.long)], 1)
-    kinds = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, common))
+    start = inputs["input_ids"].shape[1]
+    ids = torch.cat([inputs["input_ids"], torch.tensor([token_ids], dtype=torch.long)], 1)
+    kinds = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, len(token_ids)))
     inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": kinds}
     with torch.inference_mode():
-        logits = vlm._model(**inputs).logits[0, -1]
-    return float(logits[said[common]] - logits[other[common]])
+        logits = vlm._model(**inputs).logits[0, start - 1 : -1]
+    return float((logits.max(-1).values - logits.gather(1, ids[0, start:, None])[:, 0]).max())
 
 
 @pytest.mark.vllm
@@ -139,13 +142,9 @@ def test_vllm_answers_as_transformers_does(tmp_path):
     with served(folder, tmp_path / "vllm.log") as address:
         client = openai.OpenAI(base_url=address, api_key="none", max_retries=0, timeout=120)
         found = [ask(client, request) for request in requests]
-    assert [tokens for _, tokens in found] == [answer.num_prompt_tokens for answer in expected]
-    differing = [
-        (request, mine.text, theirs)
-        for request, mine, (theirs, _) in zip(requests, expected, found, strict=True)
-        if mine.text != theirs
-    ]
-    gaps = [gap_where_they_part(vlm, *case) for case in differing]
-    print(f"{len(requests) - len(gaps)} of {len(requests)} equal; logits apart where they differ: {gaps}")
-    assert all(abs(gap) < NEAR_TIE for gap in gaps)
-    assert len(gaps) <= NUM_REQUESTS // 5
+    assert [num_tokens for _, _, num_tokens in found] == [answer.num_prompt_tokens for answer in expected]
+    gaps = [largest_gap(vlm, request, token_ids) for request, (_, token_ids, _) in zip(requests, found, strict=True)]
+    equal = sum(mine.text == text for mine, (text, _, _) in zip(expected, found, strict=True))
+    print(f"{equal} of {len(requests)} texts equal; largest gaps of logits: {sorted(gaps)[-5:]}")
+    assert max(gaps) < NEAR_TIE
+    assert equal >= 0.8 * NUM_REQUESTS
