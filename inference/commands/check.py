@@ -8,12 +8,11 @@ from typing import Annotated
 
 import tyro
 
+from inference.commands.read_images import read_images
 from inference.grounding.check import check_objects
 from inference.grounding.grounded_sam import GroundedSamConfig, classes_to_find
 from inference.grounding.presets import micro_grounded_sam
 from inference.prompt_grammar import parse_prompt
-from schemas.errors import InputError
-from schemas.images import decode_image
 from schemas.records import Check
 
 
@@ -34,11 +33,7 @@ def main(argv: Sequence[str]) -> int:
     """0 when the images were looked at, whatever was found."""
     arguments = tyro.cli(CheckArgs, args=list(argv), prog="python -m inference check")
     record = parse_prompt(arguments.prompt)
-    images = []
-    for path in arguments.images:
-        if not path.is_file():
-            raise InputError("no such file", file=str(path), expected="a PNG or JPEG image")
-        images.append(decode_image(path.read_bytes(), str(path)))
+    images = read_images(arguments.images)
     from inference.grounding.grounded_sam import GroundedSam
 
     grounded_sam = GroundedSam.from_config(arguments.grounded_sam)

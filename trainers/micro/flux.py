@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKL, FluxPipeline
 
+    from trainers.micro.latent_pool import LatentPool
+
 
 @dataclass(frozen=True)
 class FluxRecipe:
@@ -157,6 +159,15 @@ def make_encoder(vae: AutoencoderKL, use_bf16: bool):
     return encode
 
 
+def open_pool(config: MicroTrainingConfig, vae: AutoencoderKL) -> LatentPool:
+    """The pool of this VAE's latents: another VAE, another pool."""
+    from trainers.micro.latent_pool import LatentPool
+
+    digest = hashlib.sha256((config.out_dir / "flux" / "vae" / "diffusion_pytorch_model.safetensors").read_bytes())
+    folder = config.work_dir / f"labelled-latents-{digest.hexdigest()[:8]}"
+    return LatentPool(folder, make_encoder(vae, config.device == "cpu"), config.seed)
+
+
 def score_pipeline(
     pipeline: FluxPipeline, per_tag: int, num_steps: int, sheet_path, true_cfg: float, guidance: float = 1.0
 ) -> dict[str, float]:
@@ -194,15 +205,13 @@ def train(config: MicroTrainingConfig, recipe: FluxRecipe | None = None) -> None
     import torch.nn.functional as F
 
     from trainers.micro.flux_model import TEXT_LENGTHS, build_pipeline, pack, save_pipeline
-    from trainers.micro.latent_pool import LatentPool, Tokenize
+    from trainers.micro.latent_pool import Tokenize
     from trainers.micro.text_pretraining import pretrain_text
 
     recipe = recipe or FluxRecipe()
     prepare_process(config)
     vae = load_frozen_vae(config)
-    digest = hashlib.sha256((config.out_dir / "flux" / "vae" / "diffusion_pytorch_model.safetensors").read_bytes())
-    pool_folder = config.work_dir / f"labelled-latents-{digest.hexdigest()[:8]}"  # another VAE, another pool
-    pool = LatentPool(pool_folder, make_encoder(vae, config.device == "cpu"), config.seed)
+    pool = open_pool(config, vae)
     model = FluxModel(config.device, recipe)
     training = Training(
         config,

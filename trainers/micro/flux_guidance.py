@@ -10,11 +10,10 @@ denoising step costs one forward pass in place of two, and `guidance_scale` mean
 from __future__ import annotations
 
 import copy
-import hashlib
 import shutil
 from dataclasses import dataclass
 
-from trainers.micro.flux import load_frozen_vae, make_encoder, score_pipeline
+from trainers.micro.flux import load_frozen_vae, open_pool, score_pipeline
 from trainers.micro.training import Training
 from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 
@@ -39,7 +38,7 @@ def train(config: MicroTrainingConfig, recipe: GuidanceRecipe | None = None) -> 
     import torch
 
     from trainers.micro.flux_model import TEXT_LENGTHS, image_ids, pack, save_pipeline, use_plain_attention
-    from trainers.micro.latent_pool import LatentPool, Tokenize
+    from trainers.micro.latent_pool import Tokenize
 
     recipe = recipe or GuidanceRecipe()
     prepare_process(config)
@@ -52,10 +51,7 @@ def train(config: MicroTrainingConfig, recipe: GuidanceRecipe | None = None) -> 
             lambda folder: shutil.copytree(config.out_dir / "flux", folder, dirs_exist_ok=True), teacher_folder
         )
     pipeline = load_pipeline(teacher_folder, config.device)
-    vae = load_frozen_vae(config)
-    digest = hashlib.sha256((config.out_dir / "flux" / "vae" / "diffusion_pytorch_model.safetensors").read_bytes())
-    pool_folder = config.work_dir / f"labelled-latents-{digest.hexdigest()[:8]}"
-    pool = LatentPool(pool_folder, make_encoder(vae, config.device == "cpu"), config.seed)
+    pool = open_pool(config, load_frozen_vae(config))
     if len(pool) == 0:
         pool.grow(30_000)
     t5, clip = (m.requires_grad_(False).eval() for m in (pipeline.text_encoder_2, pipeline.text_encoder))
