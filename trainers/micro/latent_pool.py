@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference.micro.captions import sample_captioned_scene
-from inference.micro.edits import sample_instructed_caption
+from inference.micro.instructed_captions import sample_instructed_caption
 from inference.micro.long_captions import sample_long_caption
 from inference.micro.world import COLORS, SHAPES, Rendered, Scene, render
 from trainers.micro.flux_model import TEXT_LENGTHS

@@ -23,7 +23,7 @@ from trainers.micro.vision_pretraining import VisionPretraining, pretrain_vision
 from trainers.micro.vlm_data import DataConfig, SubjectSource, sample_rows, sample_texts
 from trainers.micro.vlm_evaluation import EvaluationConfig
 from trainers.micro.vlm_model import VlmShape
-from trainers.micro.vlm_rows import SIDE_BY_SIDE, SINGLE, TWO_IMAGES, RowPacker, RowShape
+from trainers.micro.vlm_rows import OVERLAID, SIDE_BY_SIDE, SINGLE, TWO_IMAGES, RowPacker, RowShape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,8 @@ class VlmRecipe:
     data: DataConfig = field(default_factory=DataConfig)
     vision: VisionPretraining = field(default_factory=VisionPretraining)
     tokens_per_step: int = 4608
-    pair_share: float = 0.35  # of the steps: two images, by turns in one grid and apart
+    pair_share: float = 0.33  # of the steps: two images, by turns in one grid and apart
+    overlay_share: float = 0.08  # of the steps: visual prompts
     learning_rate: float = 1.5e-3
     muon_learning_rate: float = 1.2e-3  # of the matrices inside blocks, in AdamW's measure; 0: AdamW for all
     weight_decay: float = 0.01
@@ -76,12 +77,17 @@ class RowStream:
     def next(self, shape: RowShape | None = None) -> tuple[PackedRows, int]:
         """Rows and the number of turns in them."""
         if shape is None:
-            pair = self._rng.random() < self._recipe.pair_share
-            shape = (SIDE_BY_SIDE if self._rng.random() < 0.6 else TWO_IMAGES) if pair else SINGLE
+            shape = self._pick_shape()
         size = max(1, self._recipe.tokens_per_step // shape.length)
         images, turns = sample_rows(self._rng, self._source, shape, size)
         rows, kept = self._packers[shape].pack(images, turns)
         return rows, sum(len(k) for k in kept)
+
+    def _pick_shape(self) -> RowShape:
+        draw, recipe = self._rng.random(), self._recipe
+        if draw < recipe.pair_share:
+            return SIDE_BY_SIDE if self._rng.random() < 0.6 else TWO_IMAGES
+        return OVERLAID if draw < recipe.pair_share + recipe.overlay_share else SINGLE
 
 
 def rows_to(rows: PackedRows, device: str) -> PackedRows:
@@ -135,7 +141,7 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
     held_out = generated_pool.hold_out(recipe.held_out_generated) if generated_pool else []
     source = SubjectSource(recipe.data, vae_pool, generated_pool)
     stream = RowStream(
-        recipe, {s: RowPacker(tokenizer, s) for s in (SINGLE, SIDE_BY_SIDE, TWO_IMAGES)}, source, config.seed
+        recipe, {s: RowPacker(tokenizer, s) for s in (SINGLE, SIDE_BY_SIDE, TWO_IMAGES, OVERLAID)}, source, config.seed
     )
     model = build_vlm(tokenizer, recipe.shape).to(config.device)  # pyright: ignore[reportArgumentType]
     processor = build_processor(tokenizer)
@@ -178,7 +184,7 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
         print(f"vlm: vision tower pretrained, {seen:.1%} of objects read fully right", flush=True)
         training.begin()
     stream.restart(training.seed(82))
-    for shape in (SINGLE, SIDE_BY_SIDE, TWO_IMAGES) if recipe.compile else ():
+    for shape in (SINGLE, SIDE_BY_SIDE, TWO_IMAGES, OVERLAID) if recipe.compile else ():
         training.warm_up(lambda shape=shape: loss_of(stream.next(shape)[0], use_bf16, forward)[0])
     clock.pause()
     while clock.running():

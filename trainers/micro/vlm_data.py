@@ -16,24 +16,18 @@ import numpy as np
 
 from inference.micro.captions import Caption, is_true_of, sample_scene, sample_training_caption
 from inference.micro.concepts import CONCEPTS, Concept
+from inference.micro.corrections import compare, corrections, inventory, refine_prompt
 from inference.micro.edits import wrong_scene
 from inference.micro.instructions import instruction, split_sentences
+from inference.micro.judgement import CRITERIA, judge_prompt
 from inference.micro.long_captions import condense, describe, sample_long_caption
-from inference.micro.questions import (
-    CRITERIA,
-    caption_of,
-    compare,
-    corrections,
-    inventory,
-    judge_prompt,
-    near_miss,
-    refine_prompt,
-    sample_questions,
-)
+from inference.micro.overlay_questions import OverlayCase, sample_overlay
+from inference.micro.questions import caption_of, near_miss, sample_questions
 from inference.micro.world import Scene, random_scene
+from inference.vlm.overlays import overlay_image
 from inference.vlm.prompts import fill_prompt, load_prompt
 from trainers.micro.vlm_images import ImagePool, render_like_met
-from trainers.micro.vlm_rows import SIDE_BY_SIDE, SINGLE, TWO_IMAGES, RowShape, Turn
+from trainers.micro.vlm_rows import OVERLAID, SIDE_BY_SIDE, SINGLE, TWO_IMAGES, RowShape, Turn
 
 RIGHT = "The image is right."  # the reflection on an image that needs none
 YES, NO = "Yes.", "No."
@@ -281,6 +275,17 @@ def single_turns(rng: np.random.Generator, subject: Subject) -> list[Turn]:
     return [*turns, *questions(rng, subject, 9)]
 
 
+def overlay_turn(case: OverlayCase) -> Turn:
+    """Whether the image does what is drawn over it."""
+    return Turn("overlay", ask("yes_no", question=case.prompt.question), YES if case.agrees else NO)
+
+
+def overlay_images(rng: np.random.Generator, cases: Sequence[OverlayCase]) -> np.ndarray:
+    """uint8 (B, 32, 32, 3): the scenes, half of them degraded as generated images are, with the overlays on top."""
+    images = render_like_met(rng, [case.scene for case in cases], 0.5)
+    return np.stack([overlay_image(image, case.prompt) for image, case in zip(images, cases, strict=True)])
+
+
 # --- Tasks about two images -------------------------------------------------------------------------------------------
 
 
@@ -328,6 +333,9 @@ def sample_rows(
     rng: np.random.Generator, source: SubjectSource, shape: RowShape, size: int
 ) -> tuple[np.ndarray, list[list[Turn]]]:
     """images uint8 (size, num_images, H, W, 3) and turns for rows of one shape."""
+    if shape is OVERLAID:
+        cases = [sample_overlay(rng) for _ in range(size)]
+        return overlay_images(rng, cases)[:, None], [[overlay_turn(case)] for case in cases]
     if shape is SINGLE:
         subjects = source.draw(rng, size)
         return np.stack([s.image for s in subjects])[:, None], [single_turns(rng, s) for s in subjects]
@@ -351,7 +359,7 @@ def sample_texts(seed: int, num_rows: int) -> Iterator[str]:
 
     rng = np.random.default_rng([seed, 79])
     source = SubjectSource(DataConfig(degraded_share=0.0))
-    for shape in (SINGLE, TWO_IMAGES):
+    for shape in (SINGLE, TWO_IMAGES, OVERLAID):
         for row in sample_rows(rng, source, shape, num_rows)[1]:
             for turn in row:
                 yield turn.question

@@ -14,9 +14,11 @@ import numpy as np
 from inference.interfaces import ChatRequest, Vlm
 from inference.micro.captions import sample_scene, sample_training_caption
 from inference.micro.concepts import CONCEPTS
+from inference.micro.corrections import corrections
 from inference.micro.edits import name_edit, wrong_scene
 from inference.micro.instructions import Edit, agrees, parse_instruction, split_sentences
-from inference.micro.questions import Question, corrections, sample_questions
+from inference.micro.overlay_questions import sample_overlay
+from inference.micro.questions import Question, sample_questions
 from inference.micro.world import Scene, random_scene
 from trainers.micro.vlm_data import (
     NO,
@@ -27,6 +29,8 @@ from trainers.micro.vlm_data import (
     concept_phrase,
     from_left_to_right,
     judge,
+    overlay_images,
+    overlay_turn,
     side_by_side,
     verify,
 )
@@ -58,6 +62,7 @@ class EvaluationConfig:
     num_pairs: int = 120
     num_judged: int = 40
     num_reflected: int = 100
+    num_overlays: int = 150
     num_concepts: int = 42  # a scene that shows it and one that nearly does, each
 
 
@@ -82,6 +87,7 @@ def evaluate_vlm(
     figures["reflection right"] = _reflections(vlm, wrong)
     figures |= _comparisons(vlm, rng, config.num_pairs)
     figures["concepts"] = _concepts(vlm, rng, config.num_concepts)
+    figures["overlays"] = _overlays(vlm, rng, config.num_overlays)
     figures["judge JSON valid"] = _judgements(vlm, rng, wrong[: config.num_judged])
     return figures
 
@@ -192,6 +198,14 @@ def _concepts(vlm: Vlm, rng: np.random.Generator, number: int) -> Share:
     texts = [f"Does the image show {concept_phrase(c.word)}?" for c in chosen for _ in range(2)]
     requests = [ChatRequest(ask("yes_no", question=text), (image,)) for text, image in zip(texts, images, strict=True)]
     return _share([a.text == (NO if i % 2 else YES) for i, a in enumerate(vlm.answer(requests))])
+
+
+def _overlays(vlm: Vlm, rng: np.random.Generator, number: int) -> Share:
+    """Whether an image does what is drawn over it."""
+    cases = [sample_overlay(rng) for _ in range(number)]
+    turns, images = [overlay_turn(case) for case in cases], overlay_images(rng, cases)
+    requests = [ChatRequest(turn.question, (image,)) for turn, image in zip(turns, images, strict=True)]
+    return _share([a.text == t.answer for a, t in zip(vlm.answer(requests), turns, strict=True)])
 
 
 def _judgements(vlm: Vlm, rng: np.random.Generator, subjects: list[Subject]) -> Share:

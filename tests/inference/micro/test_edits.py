@@ -16,18 +16,9 @@ from inference.micro.captions import (
     sample_caption,
     sample_scene,
 )
-from inference.micro.edits import (
-    Edit,
-    Operation,
-    agrees,
-    instruction,
-    name_edit,
-    parse_instruction,
-    sample_edit,
-    sample_instructed_caption,
-    split_sentences,
-    wrong_scene,
-)
+from inference.micro.edits import name_edit, sample_edit, wrong_scene
+from inference.micro.instructed_captions import sample_instructed_caption
+from inference.micro.instructions import Edit, Operation, agrees, instruction, parse_instruction, split_sentences
 from inference.micro.world import FRAME_PX, MIN_GAP_PX, Background, Scene, SceneObject, random_scene
 
 

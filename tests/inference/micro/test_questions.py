@@ -15,17 +15,11 @@ from inference.micro.captions import (
     sample_caption,
     sample_scene,
 )
-from inference.micro.edits import instruction, parse_instruction, split_sentences, wrong_scene
-from inference.micro.questions import (
-    CRITERIA,
-    caption_of,
-    compare,
-    corrections,
-    judge_prompt,
-    near_miss,
-    refine_prompt,
-    sample_questions,
-)
+from inference.micro.corrections import compare, corrections, refine_prompt
+from inference.micro.edits import wrong_scene
+from inference.micro.instructions import instruction, parse_instruction, split_sentences
+from inference.micro.judgement import CRITERIA, judge_prompt
+from inference.micro.questions import caption_of, near_miss, sample_questions
 from inference.micro.world import SHAPES, Background, Scene, SceneObject, random_scene
 
 SINGULAR = {class_plural(s): s for s in SHAPES}

@@ -6,9 +6,13 @@ import numpy as np
 
 from inference.micro.captions import VOCABULARY, sample_caption, sample_captioned_scene, sample_scene
 from inference.micro.concepts import CONCEPTS
-from inference.micro.edits import instruction, sample_edit, sample_instructed_caption, wrong_scene
+from inference.micro.corrections import compare, refine_prompt
+from inference.micro.edits import sample_edit, wrong_scene
+from inference.micro.instructed_captions import sample_instructed_caption
+from inference.micro.instructions import instruction
+from inference.micro.judgement import judge_prompt
 from inference.micro.long_captions import condense, sample_long_caption
-from inference.micro.questions import compare, judge_prompt, refine_prompt, sample_questions
+from inference.micro.questions import sample_questions
 
 # As trainers.micro.flux_model.build_tokenizer splits lower-cased text.
 TOKEN = re.compile(r"\[reflexion\]|[a-z]+|[0-9]|[^\sa-z0-9]")

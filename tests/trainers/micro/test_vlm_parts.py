@@ -7,8 +7,8 @@ import torch
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from inference.micro.captions import VOCABULARY, sample_scene, sample_training_caption
+from inference.micro.corrections import compare, corrections
 from inference.micro.instructions import parse_instruction
-from inference.micro.questions import compare, corrections
 from inference.micro.world import random_scene, render
 from tests.tiny_vlm import TINY_SHAPE, save_tiny_vlm, tiny_tokenizer
 from trainers.micro.vision_pretraining import cell_targets

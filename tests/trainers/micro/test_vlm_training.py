@@ -24,7 +24,9 @@ RECIPE = VlmRecipe(
     vocabulary_rows=40,
     num_vae_images=0,
     num_generated_images=0,
-    evaluation=EvaluationConfig(num_images=4, num_pairs=2, num_judged=2, num_reflected=4, num_concepts=2),
+    evaluation=EvaluationConfig(
+        num_images=4, num_pairs=2, num_judged=2, num_reflected=4, num_concepts=2, num_overlays=4
+    ),
 )
 
 
