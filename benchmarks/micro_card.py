@@ -149,12 +149,12 @@ def rewards() -> list[Figure]:
     from benchmarks.micro_rewards import preferred_share
     from inference.rewards.clip_reward import ClipReward
     from inference.rewards.ensemble import combine_rewards
-    from inference.rewards.presets import micro_rewards
+    from inference.rewards.presets import RewardsConfig
 
     prompts, images = dev_images(ORACLE_IMAGES)
     right = np.array([v.correct for v in dev_verdicts(ORACLE_IMAGES)]).reshape(-1, ORACLE_IMAGES)
     texts = [p.text for p in prompts]
-    scores = {n: ClipReward(c).score(images, texts).reshape(right.shape) for n, c in micro_rewards().items()}
+    scores = {n: ClipReward(c).score(images, texts).reshape(right.shape) for n, c in RewardsConfig().chosen().items()}
     scores["ensemble"] = np.stack([combine_rewards({n: s[i] for n, s in scores.items()}) for i in range(len(right))])
     mixed = np.flatnonzero(right.any(1) & ~right.all(1))
     shares = {n: float(np.mean([preferred_share(s[i], right[i]) for i in mixed])) for n, s in scores.items()}

@@ -18,7 +18,7 @@ from inference.micro.captions import TAGS, sample_caption
 from inference.prompt_grammar import parse_prompt
 from inference.rewards.clip_reward import ClipReward
 from inference.rewards.ensemble import EnsembleConfig, combine_rewards
-from inference.rewards.presets import micro_rewards
+from inference.rewards.presets import RewardsConfig
 from schemas.configuration import stable_seed
 
 PROMPT_SEED = 626_262
@@ -52,7 +52,10 @@ def main() -> None:
     checks = SegmentationJudge().judge(images, [parse_prompt(text) for text in texts])
     shape = (len(prompts), arguments.images)
     right = np.array([check.correct for check in checks]).reshape(shape)
-    scores = {name: ClipReward(config).score(images, texts).reshape(shape) for name, config in micro_rewards().items()}
+    scores = {
+        name: ClipReward(config).score(images, texts).reshape(shape)
+        for name, config in RewardsConfig().chosen().items()
+    }
     by_prompt = [{name: values[i] for name, values in scores.items()} for i in range(len(prompts))]
     for method in ("z", "rank"):
         config = EnsembleConfig(method)

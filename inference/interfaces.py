@@ -53,11 +53,17 @@ class ColorNamer(Protocol):
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One question to a VLM: images uint8 (H, W, 3), in order, before the text; `system` None is the model's own."""
+    """One question to a VLM: images uint8 (H, W, 3), in order, before the text; `system` None is the model's own.
+
+    json_schema: the JSON Schema, as JSON text, that the answer must meet; models that can be held to it are, the others
+    are only asked. attempt: 0 for the greedy answer; n for the n-th try after one that could not be used: sampled.
+    """
 
     text: str
     images: tuple[np.ndarray, ...] = ()
     system: str | None = None
+    json_schema: str | None = None
+    attempt: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,9 +80,25 @@ class Vlm(Protocol):
     """A vision-language model that answers chat requests, in this process or behind an endpoint."""
 
     def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
-        """Greedy answers, in the order of the requests."""
+        """Answers in the order of the requests."""
         ...
 
     def first_word_probabilities(self, requests: Sequence[ChatRequest], words: Sequence[str]) -> np.ndarray:
         """float32 (n, words): the probability that each answer starts with each word ("Yes", "No")."""
+        ...
+
+
+class Reward(Protocol):
+    """How well an image is drawn, or fits its prompt."""
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
+        """float32 (n,), one for each image and its prompt; more is better, on a scale of its own."""
+        ...
+
+
+class Verifier(Protocol):
+    """Which of several images fits its prompt best."""
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
+        """float32 (n,), one for each image and its prompt; more is better. Differences are log-odds."""
         ...

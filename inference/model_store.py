@@ -48,6 +48,13 @@ KNOWN_MODELS: dict[str, HubModel] = {
         "2.6 GB", "Apache-2.0", "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth"
     ),
     "openai/clip-vit-large-patch14": HubModel("1.7 GB", "MIT"),
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": HubModel("3.9 GB", "MIT"),
+    "yuvalkirstain/PickScore_v1": HubModel("3.9 GB", "MIT"),
+    "HPS_v2.1_compressed.pt": HubModel(
+        "2.0 GB", "Apache-2.0", "https://huggingface.co/xswu/HPSv2/resolve/main/HPS_v2.1_compressed.pt"
+    ),
+    "Qwen/Qwen2.5-VL-7B-Instruct": HubModel("16.6 GB", "Apache-2.0"),
+    "Qwen/Qwen2.5-VL-3B-Instruct": HubModel("7.5 GB", "Qwen research licence, non-commercial"),
 }
 
 

@@ -20,12 +20,13 @@ from schemas.shards import read_members, shard_name, sidecar_name
 @dataclass
 class Tally:
     """Counts by outcome. Prompts: pending, shipped, rejected, quarantined. Candidates: paired, unused, rejected,
-    quarantined. Pairs: shipped, rejected. reasons: of rejected prompts. cost: summed over stages, by stage."""
+    quarantined. Pairs: shipped, rejected. reasons, pair_reasons: of rejected prompts and pairs. cost: by stage."""
 
     prompts: Counter[str] = field(default_factory=Counter)
     candidates: Counter[str] = field(default_factory=Counter)
     pairs: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    pair_reasons: Counter[str] = field(default_factory=Counter)
     cost: dict[str, Cost] = field(default_factory=dict)
 
     def add(self, row: PromptRow) -> None:
@@ -43,6 +44,7 @@ class Tally:
         shipped = len(row.shipped_pairs)
         self.pairs["shipped"] += shipped
         self.pairs["rejected"] += len(row.pairs) - shipped
+        self.pair_reasons.update(pair.rejection.reason for pair in row.pairs if pair.rejection is not None)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, for `--json`."""
@@ -51,6 +53,7 @@ class Tally:
             "candidates": {k: self.candidates[k] for k in ("paired", "unused", "rejected", "quarantined")},
             "pairs": {"shipped": self.pairs["shipped"], "rejected": self.pairs["rejected"]},
             "rejected_by_reason": dict(sorted(self.reasons.items())),
+            "rejected_pairs_by_reason": dict(sorted(self.pair_reasons.items())),
             "cost_by_stage": {stage: {k: v for k, v in asdict(cost).items() if v} for stage, cost in self.cost.items()},
         }
 

@@ -1,6 +1,7 @@
 """What a run will make, take and cost: from stated figures, or from what a run's own units have shown."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -9,13 +10,36 @@ from pipelines import stated_figures as stated
 from pipelines.jobs import DatasetConfig
 from pipelines.run_folder import RunFolder
 from pipelines.runtime.runtime import Schedule
+from pipelines.stages.generate_candidates import GenerateCandidates
 from pipelines.stated_figures import GIB, GPUS, Gpu
 from schemas.arrow import record_from_dict
 from schemas.errors import InputError
 
 GpuType = Literal["h100", "h200", "a100-80gb", "l40s", "rtx4090"]
-ITEMS = {"generate_candidates": "images", "ground_objects": "images", "select_pairs": "prompts"}
-CPU_SECONDS = {"generate_candidates": 0.05, "ground_objects": 0.05, "select_pairs": 0.0002}
+_OF_IMAGES = ("generate_candidates", "ground_objects", "score_rewards")  # the others work prompt by prompt
+CPU_SECONDS = {
+    "generate_candidates": 0.05,
+    "ground_objects": 0.05,
+    "score_rewards": 0.005,
+    "select_pairs": 0.0002,
+    "select_by_reward": 0.0002,
+    "select_by_length": 0.0002,
+    "condense_prompts": 0.05,
+    "read_edits": 0.002,
+    "caption_images": 0.05,
+    "write_reflections": 0.3,
+    "filter_pairs": 0.03,
+}
+GPU_STAGES = {
+    "generate_candidates": "generate",
+    "ground_objects": "ground",
+    "score_rewards": "rewards",
+    "condense_prompts": "condense",
+    "caption_images": "caption",
+    "write_reflections": "reflect",
+    "filter_pairs": "filter",
+}
+"""Stages whose models may lie on GPUs, and the field of `DatasetConfig` that configures each."""
 CPU_SOURCE = "stated: the micro models on two cores of a server CPU without AMX"
 HEADROOM = 0.9
 """Models share a GPU when they are not expected to fill more of it than this: the figures are estimates."""
@@ -108,20 +132,27 @@ def estimate(config: DatasetConfig, cluster: Cluster | None = None, run: str | N
         raise InputError(f"{cluster.gpus} GPUs", field="--gpus", expected="at least 1")
     measured = measured_rates(RunFolder.open(run), config) if run else {}
     num_prompts = config.num_prompts * len(config.subsets)
-    images = num_prompts * config.generate.candidates_per_prompt
-    stages: dict[str, StageEstimate] = {}
+    counts: Counter[str] = Counter()
+    num_images = 0
     for links in config.links().values():
-        for link in links:
-            name = link.stage.name
-            count = images if ITEMS[name] == "images" else num_prompts
-            each, source = stated_rate(config, name, cluster)
-            if name in measured:
-                each, source = measured[name], f"measured: {run}"
-            stages[name] = StageEstimate(name, ITEMS[name], count, each, each * count, source)
+        names = [link.stage.name for link in links]
+        each = config.generate.candidates_per_prompt if GenerateCandidates.name in names else 2
+        num_images += config.num_prompts * each
+        for name in names:
+            counts[name] += config.num_prompts * (each if name in _OF_IMAGES else 1)
+    stages: dict[str, StageEstimate] = {}
+    for name, count in counts.items():
+        each, source = stated_rate(config, name, cluster)
+        if name in measured:
+            each, source = measured[name], f"measured: {run}"
+        stages[name] = StageEstimate(
+            name, "images" if name in _OF_IMAGES else "prompts", count, each, each * count, source
+        )
     if cluster is not None:
-        memory = {"generate_candidates": generator_memory(config), "ground_objects": grounding_memory(config)}
-        for name, (gib, source) in memory.items():
-            stages[name] = replace(stages[name], memory_gib=gib, memory_source=source)
+        for name in stages:
+            if name in GPU_STAGES:
+                gib, memory_source = stage_memory(config, name)
+                stages[name] = replace(stages[name], memory_gib=gib, memory_source=memory_source)
     pixels = config.generate.generator.size_px**2
     pairs = round(num_prompts * stated.KEPT_SHARE * config.select.pairs_per_prompt)
     return Estimate(
@@ -131,7 +162,7 @@ def estimate(config: DatasetConfig, cluster: Cluster | None = None, run: str | N
         num_pairs=pairs,
         stages=tuple(stages.values()),
         seconds=sum(stage.seconds for stage in stages.values()),
-        block_bytes=images * pixels * stated.PNG_BYTES_PER_PIXEL,
+        block_bytes=num_images * pixels * stated.PNG_BYTES_PER_PIXEL,
         shard_bytes=2 * pairs * pixels * stated.JPEG_BYTES_PER_PIXEL,
         cluster=cluster,
         placement=place(tuple(stages.values()), cluster) if cluster else None,
@@ -156,6 +187,8 @@ def stated_rate(config: DatasetConfig, stage: str, cluster: Cluster | None) -> t
         return max(passes * slower + moving, stated.PNG_SECONDS), f"{cluster.gpu.pass_source}; here {how}"
     if stage == "ground_objects":
         return stated.GROUNDING_SECONDS, "stated: GroundingDINO-T 8.37 images/s and SAM ViT-H 0.15 s, both on an A100"
+    if stage in stated.VLM_SECONDS:
+        return stated.VLM_SECONDS[stage], "stated: an assumption; measure it with a pilot run"
     return CPU_SECONDS[stage], CPU_SOURCE
 
 
@@ -169,7 +202,7 @@ def measured_rates(folder: RunFolder, config: DatasetConfig) -> dict[str, float]
             per_unit.setdefault(entry["stage"], []).append(entry["seconds"])
     rates: dict[str, float] = {}
     for stage, seconds in per_unit.items():
-        items = ran.unit_size * (ran.generate.candidates_per_prompt if ITEMS.get(stage) == "images" else 1)
+        items = ran.unit_size * (ran.generate.candidates_per_prompt if stage in _OF_IMAGES else 1)
         rates[stage] = sorted(seconds)[len(seconds) // 2] / items
     if "generate_candidates" in rates:
         rates["generate_candidates"] *= _generation_tflop(config) / _generation_tflop(ran)
@@ -180,6 +213,28 @@ def _generation_tflop(config: DatasetConfig) -> float:
     generator = config.generate.generator
     tflop = stated.flux_pass_tflop(generator.size_px, generator.text_lengths[-1])
     return generator.denoiser_passes_per_image * tflop
+
+
+def stage_memory(config: DatasetConfig, stage: str) -> tuple[float, str]:
+    """(GiB on a GPU at its peak, how that comes about) of a stage of `GPU_STAGES`; 0 where an endpoint works."""
+    if stage == "generate_candidates":
+        return generator_memory(config)
+    if stage == "ground_objects":
+        return grounding_memory(config)
+    if stage == "score_rewards":
+        gib = stated.REWARDS * 2 / GIB + stated.REWARDS_WORKING_GIB + stated.CUDA_CONTEXT_GIB
+        return gib, "derived: ViT-H twice and ViT-L in float16 + allowance for a batch"
+    vlm = {
+        "condense_prompts": config.condense.vlm,
+        "caption_images": config.caption.vlm,
+        "write_reflections": config.reflect.vlm,
+        "filter_pairs": config.filter.verifier.vlm,
+    }[stage]
+    if vlm.endpoint_model:
+        return 0.0, ""
+    weights = stated.QWEN_7B * 2 / GIB
+    gib = weights + stated.VLM_CACHE_GIB + stated.CUDA_CONTEXT_GIB
+    return gib, f"derived: {weights:.1f} weights (7B, bfloat16) + {stated.VLM_CACHE_GIB} for the cache (allowance)"
 
 
 def generator_memory(config: DatasetConfig) -> tuple[float, str]:
@@ -216,59 +271,56 @@ def grounding_memory(config: DatasetConfig) -> tuple[float, str]:
 
 
 def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
-    """Which schedule, and how many GPUs each stage gets so that none starves."""
-    by_name = {stage.name: stage for stage in stages}
-    flux, ground = by_name["generate_candidates"], by_name["ground_objects"]
+    """Which schedule, and how many GPUs each stage gets so that none starves. Stages without memory need no GPU."""
+    chosen = sorted((stage for stage in stages if stage.memory_gib), key=lambda stage: -stage.seconds)
     available, n = cluster.gpu.memory_gib, cluster.gpus
-    for stage in (flux, ground):
+    for stage in chosen:
         if stage.memory_gib > available:
             raise InputError(
                 f"{stage.name} takes {stage.memory_gib:.1f} GiB, a {cluster.gpu_type} has {available:.1f}",
                 field="--gpu-type",
                 expected="a larger GPU, or `--preset flux-24gb` (fp8 weights, models offloaded)",
             )
-    together = flux.memory_gib + ground.memory_gib
-    one_after_the_other = (flux.seconds + ground.seconds) / n / 3600
-    need = f"both together take {together:.1f} of {available:.1f} GiB"
+    names = [stage.name for stage in chosen]
+    together = sum(stage.memory_gib for stage in chosen)
+    one_after_the_other = sum(stage.seconds for stage in chosen) / n / 3600
+    need = f"{'both' if len(chosen) == 2 else f'all {len(chosen)}'} together take {together:.1f} of {available:.1f} GiB"
     if together <= HEADROOM * available:
-        return Placement(
-            "streaming",
-            f"{need}: every GPU holds one worker of each, and the first shard is there early",
-            {flux.name: n, ground.name: n},
-            {flux.name: 0.75, ground.name: 0.25},
-            one_after_the_other,
-            _flags("streaming", (flux.name, n, 0.75), (ground.name, n, 0.25), n),
-        )
-    grounding_gpus = max(1, round(n * ground.seconds / (flux.seconds + ground.seconds)))
-    if n > grounding_gpus:
-        divided = max(flux.seconds / (n - grounding_gpus), ground.seconds / grounding_gpus) / 3600
-        loss = 1 - one_after_the_other / divided
+        # The slowest gets most of each GPU's time anyway; the shares only say that all fit.
+        rest = round(0.25 / max(1, len(chosen) - 1), 3)
+        gpus = {name: rest if i else 0.75 for i, name in enumerate(names)}
+        why = f"{need}: every GPU holds one worker of each, and the first shard is there early"
+        return _placement("streaming", why, dict.fromkeys(names, n), gpus, one_after_the_other, n)
+    if n >= len(chosen) > 1:
+        divided = _divide(chosen, n)
+        hours = max(stage.seconds / divided[stage.name] for stage in chosen) / 3600
+        loss = 1 - one_after_the_other / hours
         if loss <= WORTHWHILE_LOSS:
-            return Placement(
-                "streaming",
-                f"{need}, so {grounding_gpus} of {n} GPUs check while the others draw; {loss:.0%} of the time idles",
-                {flux.name: n - grounding_gpus, ground.name: grounding_gpus},
-                {flux.name: 1.0, ground.name: 1.0},
-                divided,
-                _flags("streaming", (flux.name, n - grounding_gpus, 1.0), (ground.name, grounding_gpus, 1.0), n),
-            )
-        why = f"{need}, and GPUs of their own for checking would idle {loss:.0%} of the time"
+            others = n - divided[names[0]]
+            why = f"{need}, so {others} of {n} GPUs do the rest while the others draw; {loss:.0%} of the time idles"
+            return _placement("streaming", why, divided, dict.fromkeys(names, 1.0), hours, n)
+        why = f"{need}, and GPUs of their own for each stage would idle {loss:.0%} of the time"
     else:
-        why = f"{need}, and there is one GPU"
-    return Placement(
-        "staged",
-        f"{why}: every stage has all GPUs in turn",
-        {flux.name: n, ground.name: n},
-        {flux.name: 1.0, ground.name: 1.0},
-        one_after_the_other,
-        _flags("staged", (flux.name, n, 1.0), (ground.name, n, 1.0), n),
-    )
+        why = f"{need}, and there {'is one GPU' if n == 1 else f'are {n} GPUs'}"
+    why += ": every stage has all GPUs in turn"
+    return _placement("staged", why, dict.fromkeys(names, n), dict.fromkeys(names, 1.0), one_after_the_other, n)
 
 
-def _flags(schedule: str, flux: tuple[str, int, float], ground: tuple[str, int, float], gpus: int) -> str:
+def _divide(stages: Sequence[StageEstimate], num_gpus: int) -> dict[str, int]:
+    """At least one GPU each; every further one goes to the stage that takes longest with what it has."""
+    gpus = {stage.name: 1 for stage in stages}
+    for _ in range(num_gpus - len(stages)):
+        slowest = max(stages, key=lambda stage: stage.seconds / gpus[stage.name])
+        gpus[slowest.name] += 1
+    return gpus
+
+
+def _placement(
+    schedule: Schedule, why: str, workers: dict[str, int], gpus: dict[str, float], hours: float, num_gpus: int
+) -> Placement:
     flags = f"--schedule {schedule}"
-    if gpus == 1:
-        return flags
-    for prefix, (_, count, share) in (("generate", flux), ("ground", ground)):
-        flags += f" --{prefix}.workers.count {count} --{prefix}.workers.gpus {share:g}"
-    return f"--runtime ray {flags}"
+    if num_gpus > 1:
+        for name, count in workers.items():
+            flags += f" --{GPU_STAGES[name]}.workers.count {count} --{GPU_STAGES[name]}.workers.gpus {gpus[name]:g}"
+        flags = f"--runtime ray {flags}"
+    return Placement(schedule, why, workers, gpus, hours, flags)

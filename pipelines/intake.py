@@ -4,12 +4,14 @@ segments."""
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from pipelines.jobs import DatasetConfig
 from pipelines.run_folder import Segment
 from schemas.errors import InputError
-from schemas.records import PromptRecord, PromptRow
+from schemas.records import PromptRecord, PromptRow, Subset
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +35,27 @@ def take_in(config: DatasetConfig) -> Intake:
     by_subset: dict[str, int] = {}
     statistics: dict[str, Any] = {}
     for subset in config.subsets:
-        taken, statistics[subset] = _read(config, subset) if config.prompts else _compose(config)
+        taken, statistics[subset] = _take_subset(config, subset)
         by_subset[subset] = len(taken)
         rows += taken
     return Intake(tuple(rows), lay_out(by_subset, config.unit_size), statistics)
+
+
+def _take_subset(config: DatasetConfig, subset: str) -> tuple[list[PromptRow], dict[str, Any]]:
+    if subset == Subset.EDITING:
+        return _read_edits(config)
+    file = config.prompts if subset == Subset.RULE else config.detailed_prompts
+    if file is not None:
+        return _read(config, subset, file)
+    if subset == Subset.RULE:
+        return _compose(config)
+    if config.vocabulary != "micro":
+        raise InputError(
+            f"{subset} needs detailed prompts",
+            field="--detailed-prompts",
+            expected="a file of them (.txt, .jsonl, .parquet); only the micro world makes its own",
+        )
+    return _describe_micro_scenes(config, subset)
 
 
 def lay_out(num_prompts: dict[str, int], unit_size: int, after: Sequence[Segment] = ()) -> tuple[Segment, ...]:
@@ -74,30 +93,72 @@ def _compose(config: DatasetConfig) -> tuple[list[PromptRow], dict[str, Any]]:
     return [PromptRow(prompt) for prompt in composed.prompts], statistics
 
 
-def _read(config: DatasetConfig, subset: str) -> tuple[list[PromptRow], dict[str, Any]]:
+def _describe_micro_scenes(config: DatasetConfig, subset: str) -> tuple[list[PromptRow], dict[str, Any]]:
+    """Long captions of random scenes, no text twice."""
+    import numpy as np
+
+    from inference.micro.long_captions import sample_long_caption
+
+    rng = np.random.default_rng([config.seed, 92, list(Subset).index(Subset(subset))])
+    texts: dict[str, None] = {}
+    while len(texts) < config.num_prompts:
+        texts[sample_long_caption(rng)[0]] = None
+    rows = [PromptRow(PromptRecord(f"{subset}-{n:06d}", text, subset)) for n, text in enumerate(texts)]
+    return rows, {"source": "long captions of the micro world", "num_prompts": len(rows)}
+
+
+def _read_edits(config: DatasetConfig) -> tuple[list[PromptRow], dict[str, Any]]:
+    from pipelines.prompts.edit_files import EditIntake, iterate_edits, iterate_micro_edits
+
+    counts = EditIntake()
+    if config.edits is None:
+        if config.vocabulary != "micro":
+            raise InputError(
+                "editing needs a dataset of edits",
+                field="--edits",
+                expected="a .parquet or .tar file in OmniEdit's form",
+            )
+        found = iterate_micro_edits(config.seed, config.edit_quality, counts)
+    else:
+        found = iterate_edits(Path(config.edits), config.edit_quality, counts, config.skip_bad_rows)
+    rows = list(islice(found, config.num_prompts))
+    if not rows:
+        raise InputError(
+            f"no triplet of {counts.num_rows} is good enough",
+            file=config.edits,
+            field="--edit-quality",
+            expected="some",
+        )
+    statistics = {
+        "source": config.edits or "edits of the micro world",
+        "num_prompts": len(rows),
+        "rows_read": counts.num_rows,
+        "below_quality": counts.num_below_quality,
+    }
+    return rows, statistics
+
+
+def _read(config: DatasetConfig, subset: str, file: str) -> tuple[list[PromptRow], dict[str, Any]]:
     from pipelines.prompts.read_prompts import read_prompts
     from pipelines.prompts.vocabulary import load_vocabulary
 
-    assert config.prompts is not None
     vocabulary = load_vocabulary(config.vocabulary)
     classes = vocabulary.class_names if config.closed_vocabulary else None
     colors = frozenset(vocabulary.colors) if config.closed_vocabulary else None
     rows: list[PromptRow] = []
     num_left = 0
-    for row in read_prompts(config.prompts, subset, classes, skip_bad_rows=config.skip_bad_rows, known_colors=colors):
+    for row in read_prompts(file, subset, classes, skip_bad_rows=config.skip_bad_rows, known_colors=colors):
         # The rest is read all the same: a bad row is found now, and nothing of the file goes unmentioned.
         if len(rows) < config.num_prompts:
             rows.append(row)
         else:
             num_left += 1
     if not rows:
-        raise InputError("no prompts", file=config.prompts, expected="at least one row")
+        raise InputError("no prompts", file=file, expected="at least one row")
     if num_left:
-        log.warning(
-            "%s: the first %d prompts are taken, %d are left (--num-prompts)", config.prompts, len(rows), num_left
-        )
+        log.warning("%s: the first %d prompts are taken, %d are left (--num-prompts)", file, len(rows), num_left)
     statistics = {
-        "source": config.prompts,
+        "source": file,
         "num_prompts": len(rows),
         "rows_not_taken": num_left,
         "bad_rows": sum(row.rejection is not None for row in rows),

@@ -4,13 +4,22 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from pipelines.pack_shards import PackShardsConfig
+from pipelines.prompts.edit_files import EditQuality
 from pipelines.run_folder import RunFolder
 from pipelines.stage import Link, Step, resolve_chain
+from pipelines.stages.caption_images import CaptionImages, CaptionImagesConfig
+from pipelines.stages.condense_prompts import CondensePrompts, CondensePromptsConfig
+from pipelines.stages.filter_pairs import FilterPairs, FilterPairsConfig
 from pipelines.stages.generate_candidates import GenerateCandidates, GenerateCandidatesConfig
 from pipelines.stages.ground_objects import GroundObjects, GroundObjectsConfig
+from pipelines.stages.read_edits import ReadEdits, ReadEditsConfig
+from pipelines.stages.score_rewards import ScoreRewards, ScoreRewardsConfig
+from pipelines.stages.select_by_reward import SelectByLength, SelectByReward, SelectByRewardConfig
 from pipelines.stages.select_pairs import DifficultyTertiles, SelectPairs, SelectPairsConfig
+from pipelines.stages.write_reflections import WriteReflections, WriteReflectionsConfig
+from schemas.configuration import model_names
 
-SubsetName = Literal["rule"]
+SubsetName = Literal["rule", "general", "length", "editing"]
 
 
 class JobConfig(Protocol):
@@ -38,7 +47,12 @@ class DatasetConfig:
     seed: int = 0
     """Seed of prompts, noise and pairing."""
     prompts: str | None = None
-    """Prompt file (.txt, .jsonl, .parquet) instead of composed prompts."""
+    """Prompt file (.txt, .jsonl, .parquet) of `rule`, instead of composed prompts."""
+    detailed_prompts: str | None = None
+    """Prompt file of `general` and `length`; the micro world has long captions of its own."""
+    edits: str | None = None
+    """Editing dataset in OmniEdit's form (.parquet, .tar); the micro world has edits of its own."""
+    edit_quality: EditQuality = field(default_factory=EditQuality)
     vocabulary: str = "micro"
     """Objects and attributes that rule prompts are composed of: micro, everyday, or a JSON file."""
     closed_vocabulary: bool = True
@@ -55,18 +69,35 @@ class DatasetConfig:
     generate: GenerateCandidatesConfig = field(default_factory=GenerateCandidatesConfig)
     ground: GroundObjectsConfig = field(default_factory=GroundObjectsConfig)
     select: SelectPairsConfig = field(default_factory=SelectPairsConfig)
+    rewards: ScoreRewardsConfig = field(default_factory=ScoreRewardsConfig)
+    pair: SelectByRewardConfig = field(default_factory=SelectByRewardConfig)
+    condense: CondensePromptsConfig = field(default_factory=CondensePromptsConfig)
+    read_edits: ReadEditsConfig = field(default_factory=ReadEditsConfig)
+    caption: CaptionImagesConfig = field(default_factory=CaptionImagesConfig)
+    annotate: bool = False
+    """Have a VLM write the reflections, and a verifier filter the pairs."""
+    reflect: WriteReflectionsConfig = field(default_factory=WriteReflectionsConfig)
+    filter: FilterPairsConfig = field(default_factory=FilterPairsConfig)
     pack: PackShardsConfig = field(default_factory=PackShardsConfig)
 
     def links(self) -> dict[str, list[Link]]:
         """The stages of each subset, in order (ReflectionFlow §3.2)."""
         tertiles = DifficultyTertiles() if self.select.difficulty == "quantiles" else None
-        rule = [
-            Link(GenerateCandidates, self.generate),
-            Link(GroundObjects, self.ground),
-            Link(SelectPairs, self.select, barrier=tertiles),
-        ]
-        chains = {"rule": rule}
-        return {subset: chains[subset] for subset in self.subsets}
+        generate, score = Link(GenerateCandidates, self.generate), Link(ScoreRewards, self.rewards)
+        chains: dict[str, list[Link]] = {
+            "rule": [generate, Link(GroundObjects, self.ground), Link(SelectPairs, self.select, barrier=tertiles)],
+            "general": [generate, score, Link(SelectByReward, self.pair)],
+            "length": [Link(CondensePrompts, self.condense), generate, score, Link(SelectByLength, self.pair)],
+            "editing": [Link(ReadEdits, self.read_edits), Link(CaptionImages, self.caption)],
+        }
+        last = [Link(WriteReflections, self.reflect), Link(FilterPairs, self.filter)] if self.annotate else []
+        return {subset: chains[subset] + last for subset in self.subsets}
+
+
+def models_of(config: JobConfig) -> tuple[str, ...]:
+    """Every model that a stage of the run uses, in the order of use."""
+    links = [link for links in config.links().values() for link in links]
+    return tuple(dict.fromkeys(name for link in links for name in model_names(link.config)))
 
 
 def resolve_chains(folder: RunFolder, config: JobConfig) -> dict[str, list[Step]]:

@@ -14,7 +14,7 @@ from pipelines.stage import Step
 from schemas.configuration import content_key
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image, encode_jpeg
-from schemas.records import Candidate, Check, Pair, PromptRow
+from schemas.records import Candidate, Check, Pair, PromptRow, Reflection
 from schemas.shards import (
     ShardSample,
     ShardSidecar,
@@ -155,7 +155,21 @@ def _sample(row: PromptRow, pair: Pair, unit: int, index: int, config: PackShard
         subset=row.prompt.subset,
         meta=_meta(row, pair, good, bad),
         image_format=config.image_format,
+        cot=_cot(pair.reflection),
     )
+
+
+def _cot(reflection: Reflection | None) -> dict[str, Any] | None:
+    """The reasoning behind a reflection, where there was some: what reflector and verifier are trained on."""
+    if reflection is None or reflection.verdict is None:
+        return None
+    return {
+        "analysis": reflection.analysis,
+        "good_side": reflection.good_side,
+        "verdict": reflection.verdict,
+        "instruction": reflection.text,
+        "annotator": reflection.annotator,
+    }
 
 
 def _encode(candidate: Candidate, row: PromptRow, config: PackShardsConfig) -> bytes:
@@ -170,6 +184,8 @@ def _encode(candidate: Candidate, row: PromptRow, config: PackShardsConfig) -> b
 def _meta(row: PromptRow, pair: Pair, good: Candidate, bad: Candidate) -> dict[str, Any]:
     prompt = row.prompt
     reflection = pair.reflection
+    scores = {"good_score": pair.good_score, "bad_score": pair.bad_score} if pair.good_score is not None else {}
+    condensed = {"condensed": row.condensed} if row.condensed is not None else {}
     return {
         "prompt_id": prompt.prompt_id,
         "tag": prompt.tag,
@@ -181,6 +197,8 @@ def _meta(row: PromptRow, pair: Pair, good: Candidate, bad: Candidate) -> dict[s
         "annotator": reflection.annotator if reflection else None,
         "good": _candidate_meta(good),
         "bad": _candidate_meta(bad),
+        **scores,
+        **condensed,
     }
 
 

@@ -7,13 +7,21 @@ from inference.flux.generator import production_flux
 from inference.grounding.detector import GroundingDinoConfig
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.grounding.segmenter import SamConfig
+from inference.rewards.presets import published_rewards
+from inference.vlm.verifier import VerifierConfig
+from inference.vlm.vlm import VlmConfig
 from pipelines.driver import RunOptions
 from pipelines.jobs import DatasetConfig
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.stage import Workers
+from pipelines.stages.caption_images import CaptionImagesConfig
+from pipelines.stages.condense_prompts import CondensePromptsConfig
+from pipelines.stages.filter_pairs import FilterPairsConfig
 from pipelines.stages.generate_candidates import GenerateCandidatesConfig
 from pipelines.stages.ground_objects import GroundObjectsConfig
+from pipelines.stages.score_rewards import ScoreRewardsConfig
 from pipelines.stages.select_pairs import SelectPairsConfig
+from pipelines.stages.write_reflections import WriteReflectionsConfig
 from schemas.errors import InputError
 
 
@@ -31,7 +39,8 @@ def micro() -> Preset:
 
 
 def flux() -> Preset:
-    """FLUX.1-dev (1024 px, 30 steps, guidance 3.5, bf16), GroundingDINO Swin-T and SAM ViT-H, on data-centre GPUs.
+    """FLUX.1-dev (1024 px, 30 steps, guidance 3.5, bf16), GroundingDINO Swin-T and SAM ViT-H, CLIP, HPSv2.1 and
+    PickScore, Qwen2.5-VL-7B under vLLM, on data-centre GPUs.
 
     A unit is 4 prompts, 40 images: about five minutes of one H100, so little is lost with a worker. 160 units make a
     shard of some 500 pairs when two prompts in five give their two pairs.
@@ -50,6 +59,17 @@ def flux() -> Preset:
         # One image at a time: ViT-H's global attention takes 4 GiB an image, and a batch gains nothing.
         SamConfig(model="sam_vit_h_4b8939.pth", device="cuda", image_batch=1, box_batch=16),
     )
+    vlm = VlmConfig(
+        model="Qwen/Qwen2.5-VL-7B-Instruct",
+        serve="vllm",
+        max_new_tokens=768,
+        constrain_json=True,
+        dtype="bfloat16",
+        concurrency=64,
+        vllm_arguments=("--max-model-len", "8192"),
+        device="cuda",
+    )
+    on_gpu = Workers(count=0, cpus=2.0, gpus=1.0)
     dataset = DatasetConfig(
         num_prompts=2000,
         vocabulary="everyday",
@@ -58,6 +78,11 @@ def flux() -> Preset:
         generate=GenerateCandidatesConfig(generator=production_flux(), workers=Workers(count=0, cpus=2.0, gpus=1.0)),
         ground=GroundObjectsConfig(ground, workers=Workers(count=0, cpus=2.0, gpus=0.25)),
         select=SelectPairsConfig(workers=Workers(count=2, cpus=1.0)),
+        rewards=ScoreRewardsConfig(published_rewards(), workers=Workers(count=0, cpus=2.0, gpus=0.25)),
+        condense=CondensePromptsConfig(vlm, prompt="condense", max_new_words=0.2, workers=on_gpu),
+        caption=CaptionImagesConfig(vlm, prompt="caption", workers=on_gpu),
+        reflect=WriteReflectionsConfig(vlm, prompt="compare", reflector_prompt="reflect", image_px=768, workers=on_gpu),
+        filter=FilterPairsConfig(VerifierConfig(vlm=vlm, prompt="verify"), workers=on_gpu),
         pack=PackShardsConfig(units_per_shard=160),
     )
     return Preset(dataset, RunOptions(schedule="staged"))

@@ -45,6 +45,14 @@ class ShrinkableStage(Stage, Protocol):
         ...
 
 
+class JournallingStage(Stage, Protocol):
+    """A stage whose answers come from a model that may not give them twice."""
+
+    def keep_journal(self, journal: Any) -> None:
+        """Where to keep them (`inference.vlm.endpoint.Journal`); called once, before `load`."""
+        ...
+
+
 class Barrier(Protocol):
     """Something that needs the whole run: reads every committed row of a stage, gives one small JSON value."""
 

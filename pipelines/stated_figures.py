@@ -13,6 +13,9 @@ FLUX_VAE = 83_819_683
 GROUNDING_DINO_SWIN_T = 172_839_682
 SAM_VIT_H = 641_090_608
 
+REWARDS = 2 * 986_109_441 + 427_616_513
+QWEN_7B = 8_292_166_656
+
 FLUX_PASS_TFLOP = 74.4
 """One forward pass at 1024 px with 512 text tokens (published)."""
 FLUX_TOKENS = 4096 + 512
@@ -25,6 +28,10 @@ SAM_WORKING_GIB = 4 * 16 * 4096**2 * 4 / GIB
 """An image in ViT-H: four float32 copies of a global block's 16 attention maps of 4096 x 4096 (derived)."""
 DINO_WORKING_GIB = 0.8
 """An image at 800 px in GroundingDINO Swin-T (allowance, not measured)."""
+REWARDS_WORKING_GIB = 1.5
+"""A batch of 16 images in CLIP ViT-H (allowance, not measured)."""
+VLM_CACHE_GIB = 12.0
+"""vLLM's key-value cache and activations beside a 7B model (allowance; vLLM takes what it is given)."""
 CUDA_CONTEXT_GIB = 0.6
 """Of every process on a GPU (allowance)."""
 
@@ -34,6 +41,15 @@ OFFLOAD_SECONDS = {"none": 0.0, "model": 5.0, "sequential": 60.0}
 """Seconds more an image: moving whole models (same page, 17 s against 12 s); single layers (allowance)."""
 GROUNDING_SECONDS = 1 / 8.37 + 0.15
 """GroundingDINO-T 8.37 images/s (its paper, appendix I) and SAM ViT-H 0.15 s (segment-anything.com), both A100."""
+VLM_SECONDS = {
+    "score_rewards": 0.01,
+    "condense_prompts": 0.05,
+    "caption_images": 0.1,
+    "write_reflections": 0.4,
+    "filter_pairs": 0.1,
+}
+"""Seconds an image (rewards) or a prompt of the stages whose speed nobody has published (assumptions: a 7B model under
+vLLM writes some 2,000 tokens a second for many requests together)."""
 PNG_SECONDS = 0.35
 """Packing one 1024 px image as PNG, one core (measured with schemas/images.py)."""
 

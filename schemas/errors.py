@@ -72,3 +72,7 @@ class TransientError(ReflectionFlowError):
 
 class CorruptDataError(ReflectionFlowError):
     """A block, shard or image that does not read."""
+
+
+class RequestFailedError(ReflectionFlowError):
+    """One request that an endpoint, which answers others, does not answer: a matter of its row."""

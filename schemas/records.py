@@ -40,6 +40,21 @@ class Reason(StrEnum):
     TOO_EASY = "too_easy"
     TOO_HARD = "too_hard"
     NOT_KEPT = "difficulty_not_kept"
+    NO_MARGIN = "no_margin"
+    NOT_SHORTER = "condensed_not_shorter"
+    SAYS_MORE = "condensed_says_more"
+    BROKEN_IMAGE = "broken_image"
+    EQUAL_IMAGES = "equal_images"
+    OTHER_SIZES = "other_sizes"
+    NO_CAPTION = "no_caption"
+    MALFORMED_ANSWER = "malformed_answer"
+    WRONG_VERDICT = "wrong_verdict"
+    EMPTY_REFLECTION = "empty_reflection"
+    REFUSED_REFLECTION = "refused_reflection"
+    VAGUE_REFLECTION = "vague_reflection"
+    REFLECTION_NAMES_SIDE = "reflection_names_side"
+    VERIFIER_DISAGREES = "verifier_disagrees"
+    NO_PAIR_LEFT = "no_pair_left"
 
 
 class Outcome(StrEnum):
@@ -156,7 +171,10 @@ class Reflection:
 
 @dataclass(frozen=True)
 class Pair:
-    """A good and a bad candidate of one prompt, by candidate index, and why they were paired."""
+    """A good and a bad candidate of one prompt, by candidate index, and why they were paired.
+
+    good_score, bad_score: what the verifier gave the two images, on its own scale.
+    """
 
     index: int
     good: int
@@ -164,6 +182,8 @@ class Pair:
     paired_by: str
     reflection: Reflection | None = None
     rejection: Rejection | None = None
+    good_score: float | None = None
+    bad_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -193,12 +213,24 @@ class Quarantine:
 
 
 @dataclass(frozen=True)
+class EditSource:
+    """Where an editing triplet lies: `position` is the row of a Parquet file, or the byte offset of a sample in a tar.
+
+    instruction: how the dataset says to get from its source image to its edited one.
+    """
+
+    file: str
+    position: int
+    instruction: str
+
+
+@dataclass(frozen=True)
 class PromptRow:
     """One prompt with its candidates and pairs: the row of every stage.
 
     difficulty: share of correct candidates in [0, 1]; difficulty_bin: "easy" | "medium" | "hard". cost: of the stage
     that wrote the block alone. recovered: how the row was computed when not in the usual batch shape (after an
-    out-of-memory).
+    out-of-memory). condensed: the short form of a long prompt. edit: where the images of an editing triplet lie.
     """
 
     prompt: PromptRecord
@@ -210,6 +242,8 @@ class PromptRow:
     quarantine: Quarantine | None = None
     cost: Cost = Cost()
     recovered: str | None = None
+    condensed: str | None = None
+    edit: EditSource | None = None
 
     @property
     def active(self) -> bool:

@@ -1,8 +1,9 @@
 """WebDataset shards that the published GenRef loaders read, with provenance beside the five members they know.
 
 One sample = `<key>.good_image.jpg`, `<key>.bad_image.jpg`, `<key>.reflection.txt`, `<key>.prompt.txt`,
-`<key>.subset.txt` and `<key>.meta.json`. Members of a sample are adjacent; times and owners are fixed, so equal samples
-give equal bytes. Each shard has a sidecar `<name>.json`; `index.json` lists them all.
+`<key>.subset.txt` and `<key>.meta.json`; and `<key>.cot.json` where the reflection came with reasoning. Members of a
+sample are adjacent; times and owners are fixed, so equal samples give equal bytes. Each shard has a sidecar
+`<name>.json`; `index.json` lists them all.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ MAX_MEMBER_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class ShardSample:
-    """One triplet. Images are encoded bytes in `image_format` ("jpg" or "png"); meta is plain JSON data."""
+    """One triplet. Images are encoded bytes in `image_format` ("jpg" or "png"); meta and cot are plain JSON data."""
 
     key: str
     good_image: bytes
@@ -34,6 +35,7 @@ class ShardSample:
     subset: str
     meta: dict[str, Any] | None = None
     image_format: str = "jpg"
+    cot: dict[str, Any] | None = None
 
     def members(self) -> list[tuple[str, bytes]]:
         """(file name, bytes) in the order in which they lie in the tar."""
@@ -46,6 +48,8 @@ class ShardSample:
         ]
         if self.meta is not None:
             named.append(("meta.json", json.dumps(self.meta, sort_keys=True, ensure_ascii=False).encode()))
+        if self.cot is not None:
+            named.append(("cot.json", json.dumps(self.cot, sort_keys=True, ensure_ascii=False).encode()))
         return [(f"{self.key}.{name}", data) for name, data in named]
 
 
@@ -158,7 +162,7 @@ def _sample(key: str, members: dict[str, bytes], where: str) -> ShardSample:
         raise CorruptDataError(f"{where}: sample {key!r} lacks {lacking}")
     try:
         reflection, prompt, subset = (members[name].decode() for name in TEXT_MEMBERS)
-        meta = json.loads(members["meta.json"]) if "meta.json" in members else None
+        meta, cot = (json.loads(members[n]) if n in members else None for n in ("meta.json", "cot.json"))
     except (ValueError, RecursionError) as error:
         raise CorruptDataError(f"{where}: sample {key!r}: {error}") from error
     image_format = formats[0]
@@ -171,4 +175,5 @@ def _sample(key: str, members: dict[str, bytes], where: str) -> ShardSample:
         subset=subset,
         meta=meta,
         image_format=image_format,
+        cot=cot,
     )

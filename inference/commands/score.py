@@ -10,7 +10,7 @@ import tyro
 
 from inference.commands.read_images import read_images
 from inference.rewards.ensemble import EnsembleConfig, combine_rewards
-from inference.rewards.presets import micro_rewards, published_clip_rewards
+from inference.rewards.presets import RewardsConfig, published_rewards
 from schemas.errors import InputError
 
 
@@ -25,8 +25,9 @@ class ScoreArgs:
     json: bool = False
     """Print one JSON array."""
     rewards: Literal["micro", "published"] = "micro"
-    """Which models: the shipped ones, or CLIP ViT-L/14 and PickScore."""
+    """Which models: the shipped ones, or CLIP ViT-L/14, HPSv2.1 and PickScore."""
     device: str = "cpu"
+    """Where the published ones run."""
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
 
 
@@ -36,15 +37,14 @@ def main(argv: Sequence[str]) -> int:
     if not arguments.prompt.strip():
         raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
     images = read_images(arguments.images)
-    preset = micro_rewards if arguments.rewards == "micro" else published_clip_rewards
+    rewards = RewardsConfig() if arguments.rewards == "micro" else published_rewards(arguments.device)
     from inference.model_store import require_models
     from inference.rewards.clip_reward import ClipReward
     from schemas.configuration import model_names
 
-    configs = preset(arguments.device)
-    require_models(name for config in configs.values() for name in model_names(config))
+    require_models(model_names(rewards))
     prompts = [arguments.prompt] * len(images)
-    scores = {name: ClipReward(config).score(images, prompts) for name, config in configs.items()}
+    scores = {name: ClipReward(config).score(images, prompts) for name, config in rewards.chosen().items()}
     columns = {name: values.tolist() for name, values in scores.items()}
     if len(images) > 1:
         columns["ensemble"] = combine_rewards(scores, arguments.ensemble).tolist()

@@ -1,4 +1,4 @@
-"""The score that a CLIP gives an image and a prompt: CLIP itself, PickScore, or any `transformers.CLIPModel` folder."""
+"""The score that a CLIP gives an image and a prompt: CLIP itself, PickScore, HPSv2.1, or any `CLIPModel` folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from schemas.errors import InputError
 
 @dataclass(frozen=True)
 class ClipRewardConfig:
-    """Which CLIP, and the fixed shapes it runs in."""
+    """Which CLIP, and the fixed shapes it runs in. Without a model it is left out of the ensemble."""
 
     model: str = model_field("openai/clip-vit-large-patch14")
     """Model zoo name, local folder or hub id of a `CLIPModel`."""
     processor: str = model_field("")
     """Folder of tokenizer and image processor, where the model's own has none (PickScore's are those of
     laion/CLIP-ViT-H-14-laion2B-s32B-b79K)."""
+    checkpoint: str = model_field("")
+    """OpenCLIP checkpoint whose weights take the place of the model's own, of the same architecture (HPSv2.1's
+    HPS_v2.1_compressed.pt over laion/CLIP-ViT-H-14-laion2B-s32B-b79K)."""
     batch_size: int = 8
     """Images, or prompts, a forward pass; short batches are padded."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -45,8 +48,25 @@ class ClipReward:
         self._image_processor = AutoImageProcessor.from_pretrained(processors)
         # Plain attention: fused kernels are made for longer sequences than CLIP's, above all on a CPU.
         model: Any = CLIPModel.from_pretrained(folder, dtype=getattr(torch, config.dtype), attn_implementation="eager")
+        if config.checkpoint:
+            self._load_checkpoint(model, config)
         self._model = model.to(config.device).eval().requires_grad_(False)
         self._max_tokens = int(self._model.config.text_config.max_position_embeddings)
+
+    @staticmethod
+    def _load_checkpoint(model: Any, config: ClipRewardConfig) -> None:
+        from inference.rewards.open_clip_loading import read_checkpoint, to_transformers
+
+        path = resolve_model(config.checkpoint)
+        found = model.load_state_dict(to_transformers(read_checkpoint(path)), strict=False)
+        missing = [name for name in found.missing_keys if not name.endswith("position_ids")]
+        if missing or found.unexpected_keys:
+            raise InputError(
+                f"its tensors are not those of {config.model} (missing {missing[:3]}, unexpected "
+                f"{list(found.unexpected_keys)[:3]})",
+                file=str(path),
+                expected="an OpenCLIP checkpoint of the same architecture",
+            )
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
         """images uint8 (H, W, 3), one prompt each -> float32 (n,). Each distinct prompt is embedded once."""

@@ -11,6 +11,8 @@ import numpy as np
 from inference.interfaces import ChatAnswer, ChatRequest
 from schemas.configuration import execution_field, model_field
 
+RETRY_TEMPERATURE = 0.7  # of an answer that is asked for again
+
 if TYPE_CHECKING:
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QwenVlmConfig:
-    """Which model and how it answers; always greedily."""
+    """Which model and how it answers: greedily, but for requests with an attempt."""
 
     model: str = model_field("micro/vlm")
     """Model zoo name, local folder or hub id."""
@@ -69,15 +71,19 @@ class QwenVlm:
         self._processor.tokenizer.padding_side = "left"  # pyright: ignore[reportAttributeAccessIssue]
 
     def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
-        """Greedy answers, in the order of the requests."""
+        """Answers in the order of the requests."""
         import torch
 
         answers: list[ChatAnswer | None] = [None] * len(requests)
         for rows in self._batches(requests):
             inputs = self._inputs([requests[i] for i in rows])
-            with torch.inference_mode():
+            attempt = requests[rows[0]].attempt
+            how = {"do_sample": True, "temperature": RETRY_TEMPERATURE} if attempt else {"do_sample": False}
+            with torch.inference_mode(), torch.random.fork_rng([], enabled=attempt > 0):
+                if attempt:
+                    torch.manual_seed(attempt)
                 output = self._model.generate(
-                    **inputs, do_sample=False, max_new_tokens=self.config.max_new_tokens, use_cache=True
+                    **inputs, **how, max_new_tokens=self.config.max_new_tokens, use_cache=True
                 )
             ends = self._end_ids()
             for row, prompt_mask, new in zip(
@@ -108,10 +114,13 @@ class QwenVlm:
         return set(ends if isinstance(ends, list) else [ends])
 
     def _batches(self, requests: Sequence[ChatRequest]) -> list[list[int]]:
-        """Indices; requests of about one length stand together, so that little is padding."""
-        order = sorted(range(len(requests)), key=lambda i: (len(requests[i].images), len(requests[i].text)))
+        """Indices; requests of about one length stand together, so that little is padding. Those that are sampled go
+        one by one, so that each has its own seed."""
+        greedy = [i for i, request in enumerate(requests) if not request.attempt]
+        order = sorted(greedy, key=lambda i: (len(requests[i].images), len(requests[i].text)))
         size = self.config.batch_size
-        return [order[i : i + size] for i in range(0, len(order), size)]
+        batches = [order[i : i + size] for i in range(0, len(order), size)]
+        return batches + [[i] for i, request in enumerate(requests) if request.attempt]
 
     def _inputs(self, requests: Sequence[ChatRequest]) -> dict[str, torch.Tensor]:
         texts = [

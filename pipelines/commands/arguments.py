@@ -14,12 +14,11 @@ import tyro
 from inference.model_store import model_digest
 from pipelines.conservation import Tally, tally
 from pipelines.driver import RunOptions, drive
-from pipelines.jobs import DatasetConfig
+from pipelines.jobs import DatasetConfig, models_of
 from pipelines.presets import PRESETS
 from pipelines.run_folder import RunFolder
 from pipelines.upkeep import check_models
 from schemas.arrow import record_from_dict
-from schemas.configuration import model_names
 from schemas.errors import InputError, StorageError
 from schemas.records import Outcome
 from schemas.storage import LocalStorage
@@ -103,7 +102,7 @@ def shared_uri(uri: str, runtime: str) -> str:
 
 def digests_of(config: DatasetConfig) -> dict[str, str]:
     """Digest of every model a configuration names. MissingWeightsError for one that is not here."""
-    return {name: model_digest(name) for name in model_names(config)}
+    return {name: model_digest(name) for name in models_of(config)}
 
 
 def work(folder: RunFolder, config: DatasetConfig, options: RunOptions, finish: Finish) -> int:

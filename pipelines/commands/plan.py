@@ -10,11 +10,10 @@ from inference.model_store import require_models
 from pipelines.commands.arguments import parse, preset_of, print_json
 from pipelines.driver import RunOptions
 from pipelines.estimate import Cluster, Estimate, estimate
-from pipelines.jobs import DatasetConfig
+from pipelines.jobs import DatasetConfig, models_of
 from pipelines.presets import load_preset
 from pipelines.runtime.progress import format_seconds
 from pipelines.stated_figures import GPUS
-from schemas.configuration import model_names
 from schemas.errors import InputError, MissingWeightsError
 
 
@@ -53,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _missing(config: DatasetConfig) -> str | None:
     try:
-        require_models(model_names(config))
+        require_models(models_of(config))
     except MissingWeightsError as error:
         return str(error)
     return None

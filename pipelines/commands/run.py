@@ -15,12 +15,11 @@ from pipelines.commands.arguments import Finish, RunDir, digests_of, open_run, p
 from pipelines.commands.plan import announce
 from pipelines.driver import RunOptions
 from pipelines.intake import lay_out, take_in
-from pipelines.jobs import DatasetConfig
+from pipelines.jobs import DatasetConfig, models_of
 from pipelines.lease import Lease
 from pipelines.presets import load_preset
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, root_key
 from pipelines.upkeep import copy_valid_blocks, differing_configs
-from schemas.configuration import model_names
 from schemas.errors import ForeignRunError
 from schemas.storage import open_storage
 
@@ -85,7 +84,7 @@ def create(uri: str, preset: str, config: DatasetConfig) -> RunFolder:
     strangers = [name for name in storage.names("") if name not in ("prompts.parquet", "lease.json", "logs")]
     if strangers or Path(uri).is_file():
         raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'})")
-    require_models(model_names(config))
+    require_models(models_of(config))
     digests = digests_of(config)
     intake = take_in(config)
     info = RunInfo(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pipelines.journal import FolderJournal
 from pipelines.run_folder import RunFolder, quarantine_path
 from pipelines.runtime.failures import Breaker, FailurePolicy, RowFailure, execute
 from pipelines.stage import Step
@@ -139,7 +140,9 @@ class UnitWorker:
         if step.key not in self._stages:
             log.info("loading %s", step.name)
             _set_threads(self.num_threads)
-            stage = step.link.stage(step.link.config, self.folder.info.seed, step.barrier_value)
+            stage: Any = step.link.stage(step.link.config, self.folder.info.seed, step.barrier_value)
+            if hasattr(stage, "keep_journal"):
+                stage.keep_journal(FolderJournal(self.folder.storage, step.name))
             try:
                 stage.load()
             except ReflectionFlowError:

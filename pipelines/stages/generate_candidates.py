@@ -17,7 +17,8 @@ from schemas.records import Candidate, Cost, PromptRow
 
 @dataclass(frozen=True)
 class GenerateCandidatesConfig:
-    """How many images of each prompt, and by what."""
+    """How many images of each prompt, and by what. Of a prompt that was condensed, the first half is drawn from its own
+    words and the second half from the condensed ones."""
 
     candidates_per_prompt: int = 10
     generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
@@ -57,7 +58,7 @@ class GenerateCandidates:
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         count = self.config.candidates_per_prompt
-        texts = [row.prompt.text for row in rows for _ in range(count)]
+        texts = [text for row in rows for text in self._texts(row)]
         seeds = [stable_seed(self.seed, row.prompt.prompt_id, i) for row in rows for i in range(count)]
         # A PNG of 1024 px takes a core for a third of a second; the model draws on meanwhile.
         with ThreadPoolExecutor(1) as encoder:
@@ -72,6 +73,11 @@ class GenerateCandidates:
             replace(row, candidates=tuple(candidates[number * count : (number + 1) * count]), cost=cost)
             for number, row in enumerate(rows)
         ]
+
+    def _texts(self, row: PromptRow) -> list[str]:
+        count = self.config.candidates_per_prompt
+        short = 0 if row.condensed is None else count // 2
+        return [row.prompt.text] * (count - short) + [row.condensed or ""] * short
 
     def _candidate(self, index: int, seed: int, text: str, image: np.ndarray) -> Candidate:
         png = encode_png(image)

@@ -20,7 +20,9 @@ from trainers.micro.training_loop import MicroTrainingConfig
 # Model -> (module with `train(config)`, minutes on two cores that its shipped weights took). In the order of `all`.
 MODELS: dict[str, tuple[str, float]] = {
     "vae": ("trainers.micro.vae", 9.5),
-    "flux": ("trainers.micro.flux", 60.0),
+    "flux": ("trainers.micro.flux", 102.0),
+    "flux-guidance": ("trainers.micro.flux_guidance", 10.0),
+    "flux-few-steps": ("trainers.micro.flux_few_steps", 10.0),
     "grounding-dino": ("trainers.micro.grounding_dino", 15.0),
     "sam": ("trainers.micro.sam", 5.0),
     "judge": ("trainers.micro.judge", 14.0),
@@ -33,7 +35,9 @@ MODELS: dict[str, tuple[str, float]] = {
 class MicroArgs:
     """Train models of the micro family. Killed or interrupted, the same command goes on where it stopped."""
 
-    model: Literal["vae", "flux", "grounding-dino", "sam", "judge", "rewards", "vlm", "all"]
+    model: Literal[
+        "vae", "flux", "flux-guidance", "flux-few-steps", "grounding-dino", "sam", "judge", "rewards", "vlm", "all"
+    ]
     """Which; `all` trains them one after the other."""
     minutes: float | None = None
     """Training time of the model, over all resumptions; the default is what the shipped weights took. With `all`,

@@ -1,0 +1,54 @@
+"""Verifiers made of a VLM: one that is asked whether the image matches, and one with a Bradley-Terry head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from inference.interfaces import ChatRequest, Verifier, Vlm
+from inference.vlm.endpoint import Journal
+from inference.vlm.prompts import fill_prompt, load_prompt
+from inference.vlm.vlm import VlmConfig, open_vlm
+from schemas.configuration import model_field
+
+FLOOR = 1e-6  # of a probability, so that log-odds stay finite
+
+
+@dataclass(frozen=True)
+class VerifierConfig:
+    """Who verifies."""
+
+    model: str = model_field("")
+    """Folder of a trained verifier (`python -m trainers verifier`); empty: `vlm` is asked yes or no."""
+    vlm: VlmConfig = field(default_factory=VlmConfig)
+    prompt: str = "micro/verify"
+    """Template with {prompt} for yes or no: a name in inference/prompts, or a file."""
+
+
+class YesNoVerifier:
+    """Log-odds of Yes against No, the answer to whether the image matches the prompt (as NVILA is used, §4.1)."""
+
+    def __init__(self, vlm: Vlm, template: str) -> None:
+        self._vlm, self._template = vlm, template
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
+        """float32 (n,): log p(Yes) - log p(No)."""
+        requests = [
+            ChatRequest(fill_prompt(self._template, prompt=prompt), (image,))
+            for image, prompt in zip(images, prompts, strict=True)
+        ]
+        if not requests:
+            return np.zeros(0, np.float32)
+        probabilities = self._vlm.first_word_probabilities(requests, ("Yes", "No")).clip(FLOOR, 1)
+        return np.log(probabilities[:, 0]) - np.log(probabilities[:, 1])
+
+
+def open_verifier(config: VerifierConfig, journal: Journal | None = None) -> Verifier:
+    """Loads what the configuration names."""
+    if config.model:
+        from inference.vlm.reward_model import RewardModel
+
+        return RewardModel(config.model, config.vlm)
+    return YesNoVerifier(open_vlm(config.vlm, journal), load_prompt(config.prompt))

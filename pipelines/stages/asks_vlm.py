@@ -1,0 +1,61 @@
+"""What the stages that ask a VLM share: how it is opened, how its answers are kept, and what they cost."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+from inference.interfaces import ChatAnswer, ChatRequest, Vlm
+from inference.vlm.endpoint import Journal
+from schemas.records import Cost
+
+T = TypeVar("T")
+
+
+class AsksVlm:
+    """Base of those stages; `config.vlm` says which."""
+
+    def __init__(self, config: Any, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
+        self.config, self.seed = config, seed
+        self.journal: Journal | None = None
+
+    def keep_journal(self, journal: Journal) -> None:
+        """Where answers of endpoints are kept; called once, before `load`."""
+        self.journal = journal
+
+    def load(self) -> None:
+        from inference.vlm.vlm import open_vlm
+
+        self.vlm: Vlm = open_vlm(self.config.vlm, self.journal)
+
+
+class Asked(Generic[T]):
+    """What came of a question: the answer as `read` understood it, or None, and what all tries cost."""
+
+    def __init__(self) -> None:
+        self.value: T | None = None
+        self.last_text = ""
+        self.cost = Cost()
+
+
+def ask_until_read(
+    vlm: Vlm, requests: Sequence[ChatRequest], read: Callable[[int, str], T | None], max_attempts: int
+) -> list[Asked[T]]:
+    """Ask all; those whose answer `read` (index, text) cannot use are asked again, sampled, up to `max_attempts` times
+    in all. An answer that was cut off is not read."""
+    asked: list[Asked[T]] = [Asked() for _ in requests]
+    left = list(range(len(requests)))
+    for attempt in range(max_attempts):
+        answers = vlm.answer([replace(requests[i], attempt=attempt) for i in left])
+        for i, answer in zip(left, answers, strict=True):
+            asked[i].cost += cost_of(answer)
+            asked[i].last_text = answer.text
+            asked[i].value = read(i, answer.text) if answer.finished else None
+        left = [i for i in left if asked[i].value is None]
+        if not left:
+            break
+    return asked
+
+
+def cost_of(answer: ChatAnswer) -> Cost:
+    """One call with its tokens."""
+    return Cost(vlm_calls=1, vlm_prompt_tokens=answer.num_prompt_tokens, vlm_completion_tokens=answer.num_tokens)

@@ -1,0 +1,57 @@
+"""Describe the edited image of each editing triplet: that becomes its prompt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from inference.interfaces import ChatRequest
+from inference.vlm.prompts import load_prompt
+from inference.vlm.vlm import VlmConfig
+from pipelines.stage import Workers
+from pipelines.stages.asks_vlm import AsksVlm, ask_until_read
+from schemas.configuration import execution_field
+from schemas.images import decode_image
+from schemas.records import PromptRow, Reason, Rejection
+
+_MIN_CHARS = 8
+
+
+@dataclass(frozen=True)
+class CaptionImagesConfig:
+    """Who describes."""
+
+    vlm: VlmConfig = field(default_factory=VlmConfig)
+    prompt: str = "micro/caption"
+    """Template without fields: a name in inference/prompts, or a file."""
+    max_attempts: int = 3
+    workers: Workers = execution_field(Workers())
+
+
+class CaptionImages(AsksVlm):
+    """The caption of the edited image is the prompt of an editing triplet (ReflectionFlow §3.2, editing data)."""
+
+    name: ClassVar[str] = "caption_images"
+    version: ClassVar[int] = 1
+    reads_images: ClassVar[bool] = True
+    makes_images: ClassVar[bool] = False
+
+    def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
+        text = load_prompt(self.config.prompt)
+        requests = []
+        for row in rows:
+            good = row.candidates[row.pairs[0].good]
+            where = f"{row.prompt.prompt_id} candidate {good.index}"
+            requests.append(ChatRequest(text, (decode_image(good.image or b"", where),)))
+        asked = ask_until_read(self.vlm, requests, _read, self.config.max_attempts)
+        done: list[PromptRow] = []
+        for row, found in zip(rows, asked, strict=True):
+            if found.value is None:
+                rejection = Rejection(self.name, Reason.NO_CAPTION, f"described as {found.last_text[:300]!r}")
+                done.append(replace(row, rejection=rejection, cost=found.cost))
+            else:
+                done.append(replace(row, prompt=replace(row.prompt, text=found.value), cost=found.cost))
+        return done
+
+
+def _read(index: int, said: str) -> str | None:
+    return said if len(said) >= _MIN_CHARS else None

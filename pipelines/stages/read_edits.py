@@ -1,0 +1,77 @@
+"""Take the images of editing triplets out of their dataset: the source is the bad image, the edited one the good."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from pipelines.prompts.edit_files import EditReader
+from pipelines.stage import Workers
+from schemas.configuration import execution_field
+from schemas.errors import CorruptDataError
+from schemas.images import decode_image, encode_png, sha256
+from schemas.records import Candidate, Cost, Pair, PromptRow, Reason, Reflection, Rejection
+
+SOURCE, EDITED = 0, 1  # candidate numbers
+
+
+@dataclass(frozen=True)
+class ReadEditsConfig:
+    """Which triplets are taken."""
+
+    max_aspect_change: float = 0.02
+    """The two images' ratios of width to height may differ by this share; the source is then resized to the edited
+    image."""
+    min_difference: float = 0.5
+    """Mean absolute difference of the two images, in grey levels of 255; less is no edit."""
+    workers: Workers = execution_field(Workers())
+
+
+class ReadEdits:
+    """Editing triplets as pairs, without generation (ReflectionFlow §3.2); the instruction is the reflection."""
+
+    name: ClassVar[str] = "read_edits"
+    version: ClassVar[int] = 1
+    reads_images: ClassVar[bool] = False
+    makes_images: ClassVar[bool] = True
+
+    def __init__(self, config: ReadEditsConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
+        self.config = config
+
+    def load(self) -> None:
+        self.reader = EditReader()
+
+    def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
+        return [self._read(row) for row in rows]
+
+    def _read(self, row: PromptRow) -> PromptRow:
+        assert row.edit is not None
+        row = replace(row, cost=Cost())
+        source_bytes, edited_bytes = self.reader.read_images(row.edit)
+        try:
+            source = decode_image(source_bytes, "the source image")
+            edited = decode_image(edited_bytes, "the edited image")
+        except CorruptDataError as error:
+            return replace(row, rejection=Rejection(self.name, Reason.BROKEN_IMAGE, str(error)))
+        if source.shape != edited.shape:
+            sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (source, edited)]
+            ratio = (source.shape[1] / source.shape[0]) / (edited.shape[1] / edited.shape[0])
+            if abs(ratio - 1) > self.config.max_aspect_change:
+                return replace(row, rejection=Rejection(self.name, Reason.OTHER_SIZES, " and ".join(sizes)))
+            size = (edited.shape[1], edited.shape[0])
+            source = np.asarray(Image.fromarray(source).resize(size, Image.Resampling.LANCZOS))
+        difference = float(np.abs(source.astype(np.int16) - edited).mean())
+        if difference < self.config.min_difference:
+            detail = f"mean difference {difference:.2f} of 255"
+            return replace(row, rejection=Rejection(self.name, Reason.EQUAL_IMAGES, detail))
+        candidates = (_candidate(SOURCE, source, row), _candidate(EDITED, edited, row))
+        reflection = Reflection(row.edit.instruction, annotator="dataset")
+        return replace(row, candidates=candidates, pairs=(Pair(0, EDITED, SOURCE, self.name, reflection),))
+
+
+def _candidate(index: int, image: np.ndarray, row: PromptRow) -> Candidate:
+    png = encode_png(np.ascontiguousarray(image))
+    height, width = image.shape[:2]
+    return Candidate(index, 0, row.prompt.text, 0, width, height, sha256(png), png)

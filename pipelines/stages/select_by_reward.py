@@ -1,0 +1,99 @@
+"""Pair candidates by the reward ensemble: best with worst of one prompt, or a long prompt's with its short form's."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from pipelines.stage import Workers
+from pipelines.stages.score_rewards import ensemble_of
+from schemas.configuration import execution_field, stable_seed
+from schemas.errors import InputError
+from schemas.records import Candidate, Cost, Pair, PromptRow, Reason, Rejection
+
+
+@dataclass(frozen=True)
+class SelectByRewardConfig:
+    """How scored candidates become pairs. The margin is on the ensemble's scale (z-scores of one prompt's images)."""
+
+    top_k: int = 3
+    bottom_k: int = 3
+    pairs_per_prompt: int = 2
+    min_margin: float = 0.5
+    """A good image is at least this much better than the bad one."""
+    workers: Workers = execution_field(Workers())
+
+    def __post_init__(self) -> None:
+        for name in ("top_k", "bottom_k", "pairs_per_prompt"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{getattr(self, name)} is too few", field=f"reward.{name}", expected="at least 1")
+        if self.min_margin < 0:
+            raise InputError(f"{self.min_margin}", field="reward.min_margin", expected="0 or more")
+
+
+class _Pairing:
+    """What both ways share: candidates are put side by side at random, and kept where the margin holds."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    reads_images: ClassVar[bool] = False
+    makes_images: ClassVar[bool] = False
+
+    def __init__(self, config: SelectByRewardConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
+        self.config, self.seed = config, seed
+
+    def load(self) -> None:
+        """Nothing to load."""
+
+    def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
+        return [self._select(row) for row in rows]
+
+    def _sides(self, row: PromptRow) -> tuple[list[Candidate], list[Candidate]]:
+        raise NotImplementedError
+
+    def _select(self, row: PromptRow) -> PromptRow:
+        rng = random.Random(stable_seed(self.seed, self.name, row.prompt.prompt_id))
+        good, bad = self._sides(row)
+        rng.shuffle(good)
+        rng.shuffle(bad)
+        matched = list(_matches(good, bad, self.config.min_margin))[: self.config.pairs_per_prompt]
+        if not matched:
+            best = max(map(ensemble_of, good)) - min(map(ensemble_of, bad))
+            detail = f"at most {best:.2f} apart, {self.config.min_margin:.2f} are needed"
+            return replace(row, rejection=Rejection(self.name, Reason.NO_MARGIN, detail), cost=Cost())
+        pairs = tuple(Pair(i, g.index, b.index, paired_by=self.name) for i, (g, b) in enumerate(matched))
+        return replace(row, pairs=pairs, cost=Cost())
+
+
+def _matches(
+    good: Sequence[Candidate], bad: Sequence[Candidate], margin: float
+) -> Iterator[tuple[Candidate, Candidate]]:
+    """Each good one with the first bad one, not taken yet, that is `margin` worse."""
+    free = list(bad)
+    for better in good:
+        for worse in free:
+            if better.index != worse.index and ensemble_of(better) - ensemble_of(worse) >= margin:
+                free.remove(worse)
+                yield better, worse
+                break
+
+
+class SelectByReward(_Pairing):
+    """Random pairs between the top k and the bottom k (ReflectionFlow §3.2, reward-based data)."""
+
+    name: ClassVar[str] = "select_by_reward"
+
+    def _sides(self, row: PromptRow) -> tuple[list[Candidate], list[Candidate]]:
+        ranked = sorted(row.candidates, key=lambda c: (-ensemble_of(c), c.index))
+        half = len(ranked) // 2  # no image is good and bad at once
+        return ranked[: min(self.config.top_k, half)], ranked[len(ranked) - min(self.config.bottom_k, half) :]
+
+
+class SelectByLength(_Pairing):
+    """The long prompt's images against its condensed form's (ReflectionFlow §3.2, long-short prompt data)."""
+
+    name: ClassVar[str] = "select_by_length"
+
+    def _sides(self, row: PromptRow) -> tuple[list[Candidate], list[Candidate]]:
+        long = [c for c in row.candidates if c.text == row.prompt.text]
+        return long, [c for c in row.candidates if c.text != row.prompt.text]

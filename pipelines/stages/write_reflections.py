@@ -1,0 +1,222 @@
+"""Write for each pair how to get from its bad image to its good one, and why."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+from inference.interfaces import ChatRequest, Vlm
+from inference.vlm.grid import image_grid
+from inference.vlm.prompts import fill_prompt, load_prompt
+from inference.vlm.vlm import VlmConfig
+from pipelines.stage import Workers
+from pipelines.stages.asks_vlm import AsksVlm, ask_until_read
+from schemas.configuration import execution_field, model_field, stable_seed
+from schemas.errors import InputError
+from schemas.images import decode_image
+from schemas.records import Cost, Pair, PromptRow, Reason, Reflection, Rejection
+
+ANSWER_SCHEMA = json.dumps(
+    {
+        "type": "object",
+        "properties": {
+            "Analysis": {"type": "string"},
+            "Result": {"type": "string", "enum": ["left", "right"]},
+            "Instructions": {"type": "string"},
+        },
+        "required": ["Analysis", "Result", "Instructions"],
+        "additionalProperties": False,
+    }
+)
+_REFUSAL = re.compile(r"\b(i'm sorry|i am sorry|i can(no|')?t|i am unable|as an ai)\b", re.IGNORECASE)
+_VAGUE = re.compile(r"\b(ensure|verify|make sure|double.check|check (that|whether|if))\b", re.IGNORECASE)
+_SIDE = re.compile(
+    r"\b(left|right|first|second|other|better|worse|good|bad)(-hand)? (image|picture|photo|one|side image)\b", re.I
+)
+_MIN_CHARS = 5  # the published trainer takes anything shorter for no reflection
+
+
+@dataclass(frozen=True)
+class WriteReflectionsConfig:
+    """Who writes reflections, and how the two images are shown."""
+
+    vlm: VlmConfig = field(default_factory=VlmConfig)
+    prompt: str = "micro/compare"
+    """Template with {prompt} for the chain of thought over both images: a name in inference/prompts, or a file."""
+    cot_share: float = 1.0
+    """Share of the pairs (seeded) that `vlm` compares in a chain of thought; the reflector writes the others'."""
+    reflector: str = model_field("")
+    """A trained reflector, reached as `vlm` is; without one the other pairs keep what they have."""
+    reflector_prompt: str = "micro/reflect"
+    """Template with {prompt} for the bad image alone."""
+    layout: Literal["grid", "apart"] = "grid"
+    """Both images side by side in one, or as two."""
+    image_px: int = 0
+    """Images are shown with at most this longer side; 0: as they are."""
+    keep_given: tuple[str, ...] = ("editing",)
+    """Subsets whose pairs keep the reflection that they came with."""
+    max_attempts: int = 3
+    """Tries for an answer that reads as JSON."""
+    workers: Workers = execution_field(Workers())
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.cot_share <= 1:
+            raise InputError(f"{self.cot_share}", field="reflect.cot_share", expected="a share, 0 to 1")
+        if self.max_attempts < 1:
+            raise InputError(f"{self.max_attempts} tries", field="reflect.max_attempts", expected="at least 1")
+
+
+@dataclass(frozen=True)
+class _Task:
+    row: int
+    pair: Pair
+    good_side: str | None  # None: the reflector's
+    request: ChatRequest
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The annotator's answer."""
+
+    analysis: str
+    result: str
+    instruction: str
+
+
+class WriteReflections(AsksVlm):
+    """Chain-of-thought annotation (ReflectionFlow §3.2 and appendix D.4): analysis, verdict, one instruction.
+
+    The good image's side is a seeded coin flip that nobody is told; a verdict for the other side rejects the pair, so
+    does an instruction that is none.
+    """
+
+    name: ClassVar[str] = "write_reflections"
+    version: ClassVar[int] = 1
+    reads_images: ClassVar[bool] = True
+    makes_images: ClassVar[bool] = False
+
+    def load(self) -> None:
+        from inference.vlm.vlm import open_vlm
+
+        if self.config.cot_share > 0:
+            self.vlm: Vlm = open_vlm(self.config.vlm, self.journal)
+        if self.config.reflector:
+            self.reflector: Vlm = open_vlm(self._reflector_config(), self.journal)
+
+    def _reflector_config(self) -> VlmConfig:
+        return replace(self.config.vlm, model=self.config.reflector, endpoint_model="", base_url="")
+
+    def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
+        tasks = [task for number, row in enumerate(rows) for task in self._tasks(number, row)]
+        done: dict[tuple[int, int], tuple[Pair, Cost]] = {}
+        done |= self._compare([task for task in tasks if task.good_side])
+        done |= self._reflect([task for task in tasks if not task.good_side])
+        return [self._row(number, row, done) for number, row in enumerate(rows)]
+
+    def _tasks(self, number: int, row: PromptRow) -> Iterator[_Task]:
+        config, prompt = self.config, row.prompt
+        by_index = {candidate.index: candidate for candidate in row.candidates}
+        for pair in row.pairs:
+            if pair.rejection or (pair.reflection and prompt.subset in config.keep_given):
+                continue
+            good, bad = (
+                decode_image(by_index[i].image or b"", f"{prompt.prompt_id} candidate {i}")
+                for i in (pair.good, pair.bad)
+            )
+            if _share(self.seed, "cot", prompt.prompt_id, pair.index) < config.cot_share:
+                side = "left" if _share(self.seed, "side", prompt.prompt_id, pair.index) < 0.5 else "right"
+                both = (good, bad) if side == "left" else (bad, good)
+                images = image_grid(both, config.image_px) if config.layout == "grid" else both
+                text = fill_prompt(load_prompt(config.prompt), prompt=prompt.text)
+                yield _Task(number, pair, side, ChatRequest(text, tuple(images), json_schema=ANSWER_SCHEMA))
+            elif config.reflector:
+                text = fill_prompt(load_prompt(config.reflector_prompt), prompt=prompt.text)
+                yield _Task(number, pair, None, ChatRequest(text, (bad,)))
+
+    def _compare(self, tasks: Sequence[_Task]) -> dict[tuple[int, int], tuple[Pair, Cost]]:
+        if not tasks:
+            return {}
+        requests = [task.request for task in tasks]
+        asked = ask_until_read(self.vlm, requests, lambda _, text: read_verdict(text), self.config.max_attempts)
+        done = {}
+        for task, found in zip(tasks, asked, strict=True):
+            pair, verdict = task.pair, found.value
+            if verdict is None:
+                pair = self._reject(pair, Reason.MALFORMED_ANSWER, found.last_text)
+            else:
+                reflection = Reflection(
+                    verdict.instruction, self.config.vlm.name, verdict.analysis, verdict.result, task.good_side
+                )
+                pair = replace(pair, reflection=reflection)
+                problem = Reason.WRONG_VERDICT if verdict.result != task.good_side else problem_of(verdict.instruction)
+                if problem is not None:
+                    pair = self._reject(pair, problem, verdict.instruction)
+            done[task.row, pair.index] = (pair, found.cost)
+        return done
+
+    def _reflect(self, tasks: Sequence[_Task]) -> dict[tuple[int, int], tuple[Pair, Cost]]:
+        if not tasks:
+            return {}
+        requests = [task.request for task in tasks]
+        asked = ask_until_read(self.reflector, requests, lambda _, text: text or None, self.config.max_attempts)
+        done = {}
+        for task, found in zip(tasks, asked, strict=True):
+            text = found.value or ""
+            pair = replace(task.pair, reflection=Reflection(text, self.config.reflector))
+            if (problem := problem_of(text)) is not None:
+                pair = self._reject(pair, problem, text)
+            done[task.row, pair.index] = (pair, found.cost)
+        return done
+
+    def _reject(self, pair: Pair, reason: Reason, said: str) -> Pair:
+        return replace(pair, rejection=Rejection(self.name, reason, said[:300]))
+
+    def _row(self, number: int, row: PromptRow, done: dict[tuple[int, int], tuple[Pair, Cost]]) -> PromptRow:
+        found = {index: value for (owner, index), value in done.items() if owner == number}
+        pairs = tuple(found[pair.index][0] if pair.index in found else pair for pair in row.pairs)
+        cost = sum((value[1] for value in found.values()), Cost())
+        return without_pairs_rejected(replace(row, pairs=pairs, cost=cost), self.name)
+
+
+def without_pairs_rejected(row: PromptRow, stage: str) -> PromptRow:
+    """The row; rejected too where none of its pairs is left."""
+    if any(pair.rejection is None for pair in row.pairs):
+        return row
+    reasons = ", ".join(str(pair.rejection.reason) for pair in row.pairs if pair.rejection)
+    return replace(row, rejection=Rejection(stage, Reason.NO_PAIR_LEFT, reasons))
+
+
+def read_verdict(text: str) -> Verdict | None:
+    """The answer, if it is JSON of exactly the three keys, in any surrounding of a code fence; else None."""
+    body = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```").strip()
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return None
+    if not isinstance(said, dict) or set(said) != {"Analysis", "Result", "Instructions"}:
+        return None
+    told = said["Instructions"]
+    told = told[0] if isinstance(told, list) and len(told) == 1 else told
+    analysis, result = said["Analysis"], said["Result"]
+    if not (isinstance(analysis, str) and isinstance(told, str) and result in ("left", "right")):
+        return None
+    return Verdict(analysis.strip(), result, told.strip())
+
+
+def problem_of(instruction: str) -> Reason | None:
+    """Why an instruction is none that a corrector could follow; None for one that is."""
+    if len(instruction) < _MIN_CHARS:
+        return Reason.EMPTY_REFLECTION
+    if _REFUSAL.search(instruction):
+        return Reason.REFUSED_REFLECTION
+    if _SIDE.search(instruction):
+        return Reason.REFLECTION_NAMES_SIDE
+    if _VAGUE.search(instruction):
+        return Reason.VAGUE_REFLECTION
+    return None
+
+
+def _share(*parts: object) -> float:
+    """A seeded number in [0, 1)."""
+    return stable_seed(*parts) / 2**63
