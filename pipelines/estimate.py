@@ -230,7 +230,7 @@ def stage_memory(config: DatasetConfig, stage: str) -> tuple[float, str]:
         "write_reflections": config.reflect.vlm,
         "filter_pairs": config.filter.verifier.vlm,
     }[stage]
-    if vlm.endpoint_model:
+    if (vlm or config.vlm).endpoint_model:
         return 0.0, ""
     weights = stated.QWEN_7B * 2 / GIB
     gib = weights + stated.VLM_CACHE_GIB + stated.CUDA_CONTEXT_GIB

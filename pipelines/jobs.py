@@ -1,8 +1,10 @@
 """Which stages make a dataset: the configuration of a run, and the chain of stages each subset's prompts pass."""
 
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
+from inference.vlm.vlm import VlmConfig
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.prompts.edit_files import EditQuality
 from pipelines.run_folder import RunFolder
@@ -17,7 +19,7 @@ from pipelines.stages.score_rewards import ScoreRewards, ScoreRewardsConfig
 from pipelines.stages.select_by_reward import SelectByLength, SelectByReward, SelectByRewardConfig
 from pipelines.stages.select_pairs import DifficultyTertiles, SelectPairs, SelectPairsConfig
 from pipelines.stages.write_reflections import WriteReflections, WriteReflectionsConfig
-from schemas.configuration import model_names
+from schemas.configuration import model_names, template_names
 
 SubsetName = Literal["rule", "general", "length", "editing"]
 
@@ -71,6 +73,8 @@ class DatasetConfig:
     select: SelectPairsConfig = field(default_factory=SelectPairsConfig)
     rewards: ScoreRewardsConfig = field(default_factory=ScoreRewardsConfig)
     pair: SelectByRewardConfig = field(default_factory=SelectByRewardConfig)
+    vlm: VlmConfig = field(default_factory=VlmConfig)
+    """Who condenses, captions, writes reflections, and verifies where there is no trained verifier."""
     condense: CondensePromptsConfig = field(default_factory=CondensePromptsConfig)
     read_edits: ReadEditsConfig = field(default_factory=ReadEditsConfig)
     caption: CaptionImagesConfig = field(default_factory=CaptionImagesConfig)
@@ -84,20 +88,33 @@ class DatasetConfig:
         """The stages of each subset, in order (ReflectionFlow §3.2)."""
         tertiles = DifficultyTertiles() if self.select.difficulty == "quantiles" else None
         generate, score = Link(GenerateCandidates, self.generate), Link(ScoreRewards, self.rewards)
+        condense = replace(self.condense, vlm=self.condense.vlm or self.vlm)
+        caption = replace(self.caption, vlm=self.caption.vlm or self.vlm)
+        reflect = replace(self.reflect, vlm=self.reflect.vlm or self.vlm)
+        verifier = replace(self.filter.verifier, vlm=self.filter.verifier.vlm or self.vlm)
         chains: dict[str, list[Link]] = {
             "rule": [generate, Link(GroundObjects, self.ground), Link(SelectPairs, self.select, barrier=tertiles)],
             "general": [generate, score, Link(SelectByReward, self.pair)],
-            "length": [Link(CondensePrompts, self.condense), generate, score, Link(SelectByLength, self.pair)],
-            "editing": [Link(ReadEdits, self.read_edits), Link(CaptionImages, self.caption)],
+            "length": [Link(CondensePrompts, condense), generate, score, Link(SelectByLength, self.pair)],
+            "editing": [Link(ReadEdits, self.read_edits), Link(CaptionImages, caption)],
         }
-        last = [Link(WriteReflections, self.reflect), Link(FilterPairs, self.filter)] if self.annotate else []
-        return {subset: chains[subset] + last for subset in self.subsets}
+        last = [Link(WriteReflections, reflect), Link(FilterPairs, replace(self.filter, verifier=verifier))]
+        return {subset: chains[subset] + (last if self.annotate else []) for subset in self.subsets}
 
 
 def models_of(config: JobConfig) -> tuple[str, ...]:
     """Every model that a stage of the run uses, in the order of use."""
+    return _named(config, model_names)
+
+
+def templates_of(config: JobConfig) -> tuple[str, ...]:
+    """Every prompt template that a stage of the run uses."""
+    return _named(config, template_names)
+
+
+def _named(config: JobConfig, names_of: Callable[[Any], tuple[str, ...]]) -> tuple[str, ...]:
     links = [link for links in config.links().values() for link in links]
-    return tuple(dict.fromkeys(name for link in links for name in model_names(link.config)))
+    return tuple(dict.fromkeys(name for link in links for name in names_of(link.config)))
 
 
 def resolve_chains(folder: RunFolder, config: JobConfig) -> dict[str, list[Step]]:

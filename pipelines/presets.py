@@ -79,10 +79,11 @@ def flux() -> Preset:
         ground=GroundObjectsConfig(ground, workers=Workers(count=0, cpus=2.0, gpus=0.25)),
         select=SelectPairsConfig(workers=Workers(count=2, cpus=1.0)),
         rewards=ScoreRewardsConfig(published_rewards(), workers=Workers(count=0, cpus=2.0, gpus=0.25)),
-        condense=CondensePromptsConfig(vlm, prompt="condense", max_new_words=0.2, workers=on_gpu),
-        caption=CaptionImagesConfig(vlm, prompt="caption", workers=on_gpu),
-        reflect=WriteReflectionsConfig(vlm, prompt="compare", reflector_prompt="reflect", image_px=768, workers=on_gpu),
-        filter=FilterPairsConfig(VerifierConfig(vlm=vlm, prompt="verify"), workers=on_gpu),
+        vlm=vlm,
+        condense=CondensePromptsConfig(prompt="condense", max_new_words=0.2, workers=on_gpu),
+        caption=CaptionImagesConfig(prompt="caption", workers=on_gpu),
+        reflect=WriteReflectionsConfig(prompt="compare", reflector_prompt="reflect", image_px=768, workers=on_gpu),
+        filter=FilterPairsConfig(VerifierConfig(prompt="verify"), workers=on_gpu),
         pack=PackShardsConfig(units_per_shard=160),
     )
     return Preset(dataset, RunOptions(schedule="staged"))

@@ -156,6 +156,6 @@ def check_models(folder: RunFolder, digests: dict[str, str]) -> None:
     changed = [name for name, digest in folder.info.digests.items() if digests.get(name, digest) != digest]
     if changed:
         raise ForeignRunError(
-            f"{folder.storage.uri}: the weights of {', '.join(changed)} are not those that this run was started with\n"
-            f"  bring back the same weights, or start another run that keeps what is still valid: `run --fork`"
+            f"{folder.storage.uri}: the contents of {', '.join(changed)} are not those that this run was started with\n"
+            f"  bring back the same, or start another run that keeps what is still valid: `run --fork`"
         )

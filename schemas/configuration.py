@@ -1,6 +1,8 @@
-"""What of a configuration changes output. Configurations are frozen dataclasses; most fields count. Two kinds do not:
+"""What of a configuration changes output. Configurations are frozen dataclasses; most fields count as they are. Three
+kinds do not:
 
 - `model_field`: names a model (folder or hub id); its *content digest* counts, not where it lies;
+- `template_field`: names a prompt template; its content counts too;
 - `execution_field`: says how to compute (device, number of workers), never what.
 """
 
@@ -17,6 +19,11 @@ def model_field(default: str) -> Any:
     return dataclasses.field(default=default, metadata={"role": "model"})
 
 
+def template_field(default: str) -> Any:
+    """Dataclass field that names a prompt template."""
+    return dataclasses.field(default=default, metadata={"role": "template"})
+
+
 def execution_field(default: Any) -> Any:
     """Dataclass field that cannot change output."""
     return dataclasses.field(default=default, metadata={"role": "execution"})
@@ -24,25 +31,34 @@ def execution_field(default: Any) -> Any:
 
 def model_names(config: Any) -> tuple[str, ...]:
     """Every model a configuration names, nested configurations included, in field order, without empty names."""
+    return _named(config, "model")
+
+
+def template_names(config: Any) -> tuple[str, ...]:
+    """Every prompt template a configuration names."""
+    return _named(config, "template")
+
+
+def _named(config: Any, role: str) -> tuple[str, ...]:
     names: list[str] = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.metadata.get("role") == "model" and value:
+        if field.metadata.get("role") == role and value:
             names.append(value)
         elif dataclasses.is_dataclass(value):
-            names.extend(model_names(value))
+            names.extend(_named(value, role))
     return tuple(dict.fromkeys(names))
 
 
 def output_config(config: Any, digests: Mapping[str, str]) -> dict[str, Any]:
-    """The part of a configuration that changes output, as plain data, with models replaced by their digests."""
+    """The part of a configuration that changes output, as plain data; models and templates as their digests."""
     plain: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         role = field.metadata.get("role")
         if role == "execution":
             continue
-        if role == "model":
+        if role in ("model", "template"):
             plain[field.name] = digests.get(value, value)
         elif dataclasses.is_dataclass(value):
             plain[field.name] = output_config(value, digests)

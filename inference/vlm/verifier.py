@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+import tyro
 
 from inference.interfaces import ChatRequest, Verifier, Vlm
 from inference.vlm.endpoint import Journal
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig, open_vlm
-from schemas.configuration import model_field
+from schemas.configuration import model_field, template_field
 
 FLOOR = 1e-6  # of a probability, so that log-odds stay finite
 
@@ -22,8 +24,9 @@ class VerifierConfig:
 
     model: str = model_field("")
     """Folder of a trained verifier (`python -m trainers verifier`); empty: `vlm` is asked yes or no."""
-    vlm: VlmConfig = field(default_factory=VlmConfig)
-    prompt: str = "micro/verify"
+    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    """The run's VLM, unless the verifier has one of its own."""
+    prompt: str = template_field("micro/verify")
     """Template with {prompt} for yes or no: a name in inference/prompts, or a file."""
 
 
@@ -47,8 +50,9 @@ class YesNoVerifier:
 
 def open_verifier(config: VerifierConfig, journal: Journal | None = None) -> Verifier:
     """Loads what the configuration names."""
+    vlm = config.vlm or VlmConfig()
     if config.model:
         from inference.vlm.reward_model import RewardModel
 
-        return RewardModel(config.model, config.vlm)
-    return YesNoVerifier(open_vlm(config.vlm, journal), load_prompt(config.prompt))
+        return RewardModel(config.model, vlm)
+    return YesNoVerifier(open_vlm(vlm, journal), load_prompt(config.prompt))

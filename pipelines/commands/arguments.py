@@ -12,13 +12,15 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from inference.model_store import model_digest
+from inference.vlm.prompts import load_prompt
 from pipelines.conservation import Tally, tally
 from pipelines.driver import RunOptions, drive
-from pipelines.jobs import DatasetConfig, models_of
+from pipelines.jobs import DatasetConfig, models_of, templates_of
 from pipelines.presets import PRESETS
 from pipelines.run_folder import RunFolder
 from pipelines.upkeep import check_models
 from schemas.arrow import record_from_dict
+from schemas.configuration import content_key
 from schemas.errors import InputError, StorageError
 from schemas.records import Outcome
 from schemas.storage import LocalStorage
@@ -101,8 +103,9 @@ def shared_uri(uri: str, runtime: str) -> str:
 
 
 def digests_of(config: DatasetConfig) -> dict[str, str]:
-    """Digest of every model a configuration names. MissingWeightsError for one that is not here."""
-    return {name: model_digest(name) for name in models_of(config)}
+    """Digest of every model and template that a run uses. MissingWeightsError, InputError for one that is not here."""
+    templates = {name: content_key(load_prompt(name)) for name in templates_of(config)}
+    return {name: model_digest(name) for name in models_of(config)} | templates
 
 
 def work(folder: RunFolder, config: DatasetConfig, options: RunOptions, finish: Finish) -> int:

@@ -23,9 +23,9 @@ class AsksVlm:
         self.journal = journal
 
     def load(self) -> None:
-        from inference.vlm.vlm import open_vlm
+        from inference.vlm.vlm import VlmConfig, open_vlm
 
-        self.vlm: Vlm = open_vlm(self.config.vlm, self.journal)
+        self.vlm: Vlm = open_vlm(self.config.vlm or VlmConfig(), self.journal)
 
 
 class Asked(Generic[T]):

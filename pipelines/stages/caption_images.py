@@ -1,15 +1,17 @@
 """Describe the edited image of each editing triplet: that becomes its prompt."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
+
+import tyro
 
 from inference.interfaces import ChatRequest
 from inference.vlm.prompts import load_prompt
 from inference.vlm.vlm import VlmConfig
 from pipelines.stage import Workers
 from pipelines.stages.asks_vlm import AsksVlm, ask_until_read
-from schemas.configuration import execution_field
+from schemas.configuration import execution_field, template_field
 from schemas.images import decode_image
 from schemas.records import PromptRow, Reason, Rejection
 
@@ -20,8 +22,9 @@ _MIN_CHARS = 8
 class CaptionImagesConfig:
     """Who describes."""
 
-    vlm: VlmConfig = field(default_factory=VlmConfig)
-    prompt: str = "micro/caption"
+    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    """The run's VLM, unless this stage has one of its own."""
+    prompt: str = template_field("micro/caption")
     """Template without fields: a name in inference/prompts, or a file."""
     max_attempts: int = 3
     workers: Workers = execution_field(Workers())

@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
+
+import tyro
 
 from inference.interfaces import ChatRequest
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
 from pipelines.stage import Workers
 from pipelines.stages.asks_vlm import Asked, AsksVlm, ask_until_read
-from schemas.configuration import execution_field
+from schemas.configuration import execution_field, template_field
 from schemas.errors import InputError
 from schemas.records import PromptRow, Reason, Rejection
 
@@ -28,8 +30,9 @@ _FREE_WORDS = frozenset(
 class CondensePromptsConfig:
     """Who condenses, and what counts as condensed."""
 
-    vlm: VlmConfig = field(default_factory=VlmConfig)
-    prompt: str = "micro/condense"
+    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    """The run's VLM, unless this stage has one of its own."""
+    prompt: str = template_field("micro/condense")
     """Template with {prompt}: a name in inference/prompts, or a file."""
     max_length: float = 0.8
     """Words of the short prompt, as a share of the long one's, at most."""

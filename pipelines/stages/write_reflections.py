@@ -3,8 +3,10 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
+
+import tyro
 
 from inference.interfaces import ChatRequest, Vlm
 from inference.vlm.grid import image_grid
@@ -12,7 +14,7 @@ from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
 from pipelines.stage import Workers
 from pipelines.stages.asks_vlm import AsksVlm, ask_until_read
-from schemas.configuration import execution_field, model_field, stable_seed
+from schemas.configuration import execution_field, model_field, stable_seed, template_field
 from schemas.errors import InputError
 from schemas.images import decode_image
 from schemas.records import Cost, Pair, PromptRow, Reason, Reflection, Rejection
@@ -41,14 +43,15 @@ _MIN_CHARS = 5  # the published trainer takes anything shorter for no reflection
 class WriteReflectionsConfig:
     """Who writes reflections, and how the two images are shown."""
 
-    vlm: VlmConfig = field(default_factory=VlmConfig)
-    prompt: str = "micro/compare"
+    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    """The run's VLM, unless this stage has one of its own."""
+    prompt: str = template_field("micro/compare")
     """Template with {prompt} for the chain of thought over both images: a name in inference/prompts, or a file."""
     cot_share: float = 1.0
     """Share of the pairs (seeded) that `vlm` compares in a chain of thought; the reflector writes the others'."""
     reflector: str = model_field("")
     """A trained reflector, reached as `vlm` is; without one the other pairs keep what they have."""
-    reflector_prompt: str = "micro/reflect"
+    reflector_prompt: str = template_field("micro/reflect")
     """Template with {prompt} for the bad image alone."""
     layout: Literal["grid", "apart"] = "grid"
     """Both images side by side in one, or as two."""
@@ -100,12 +103,16 @@ class WriteReflections(AsksVlm):
         from inference.vlm.vlm import open_vlm
 
         if self.config.cot_share > 0:
-            self.vlm: Vlm = open_vlm(self.config.vlm, self.journal)
+            self.vlm: Vlm = open_vlm(self._vlm_config, self.journal)
         if self.config.reflector:
             self.reflector: Vlm = open_vlm(self._reflector_config(), self.journal)
 
+    @property
+    def _vlm_config(self) -> VlmConfig:
+        return self.config.vlm or VlmConfig()
+
     def _reflector_config(self) -> VlmConfig:
-        return replace(self.config.vlm, model=self.config.reflector, endpoint_model="", base_url="")
+        return replace(self._vlm_config, model=self.config.reflector, endpoint_model="", base_url="")
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         tasks = [task for number, row in enumerate(rows) for task in self._tasks(number, row)]
@@ -146,7 +153,7 @@ class WriteReflections(AsksVlm):
                 pair = self._reject(pair, Reason.MALFORMED_ANSWER, found.last_text)
             else:
                 reflection = Reflection(
-                    verdict.instruction, self.config.vlm.name, verdict.analysis, verdict.result, task.good_side
+                    verdict.instruction, self._vlm_config.name, verdict.analysis, verdict.result, task.good_side
                 )
                 pair = replace(pair, reflection=reflection)
                 problem = Reason.WRONG_VERDICT if verdict.result != task.good_side else problem_of(verdict.instruction)

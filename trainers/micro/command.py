@@ -28,6 +28,7 @@ MODELS: dict[str, tuple[str, float]] = {
     "judge": ("trainers.micro.judge", 14.0),
     "rewards": ("trainers.micro.clip_rewards", 14.0),
     "vlm": ("trainers.micro.vlm", 33.0),
+    "verifier": ("trainers.micro.verifier", 10.0),
 }
 
 

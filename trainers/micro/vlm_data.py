@@ -26,7 +26,7 @@ from inference.micro.questions import caption_of, near_miss, sample_questions
 from inference.micro.world import Scene, random_scene
 from inference.vlm.overlays import overlay_image
 from inference.vlm.prompts import fill_prompt, load_prompt
-from trainers.micro.vlm_images import ImagePool, render_like_met
+from trainers.micro.vlm_images import ImagePool, PooledImage, render_like_met
 from trainers.micro.vlm_rows import OVERLAID, SIDE_BY_SIDE, SINGLE, TWO_IMAGES, RowShape, Turn
 
 RIGHT = "The image is right."  # the reflection on an image that needs none
@@ -88,7 +88,7 @@ class SubjectSource:
 
     def __init__(self, config: DataConfig, vae: ImagePool | None = None, generated: ImagePool | None = None) -> None:
         self._config, self._vae, self._generated = config, vae, generated
-        self._generated_pairs = [] if generated is None else _pairs_of(generated)
+        self._generated_pairs = [] if generated is None else pairs_of(generated.items)
 
     def draw(self, rng: np.random.Generator, size: int) -> list[Subject]:
         config, subjects = self._config, []
@@ -129,9 +129,9 @@ class SubjectSource:
         return subjects
 
 
-def _pairs_of(pool: ImagePool) -> list[tuple[Subject, Subject]]:
-    """Neighbours in the pool with the same prompt, of which one is right and the other wrong."""
-    subjects = [Subject(item.image, from_left_to_right(item.scene), item.caption) for item in pool.items]
+def pairs_of(items: Sequence[PooledImage]) -> list[tuple[Subject, Subject]]:
+    """Neighbours in a pool with the same prompt, of which one is right and the other wrong."""
+    subjects = [Subject(item.image, from_left_to_right(item.scene), item.caption) for item in items]
     pairs = []
     for first, second in pairwise(subjects):
         if first.caption == second.caption and first.is_right != second.is_right:
