@@ -15,7 +15,7 @@ from schemas.errors import CorruptDataError, InputError
 from schemas.images import decode_image
 from schemas.records import Reason
 
-ANY = EditQuality(0, 0, 0, 0)
+ANY = EditQuality(0, 0, 0)
 
 
 def png(array):
