@@ -14,7 +14,8 @@ COMMANDS = {
     "retry": "do the rows in quarantine again",
     "verify": "recount everything from blocks and shards",
     "inspect": "show one unit, prompt or shard",
-    "report": "write the page of pictures",
+    "report": "write the page of pictures, and the dataset card",
+    "push": "upload shards and card to the hub",
     "gc": "remove blocks that nothing refers to",
 }
 

@@ -1,4 +1,4 @@
-"""Figures of a dataset for its card: counts, texts, agreement, duplicates, contamination, cost. One pass over blocks."""
+"""Figures of a dataset for its card: counts, texts, agreement, duplicates, contamination, cost; in one pass."""
 
 from __future__ import annotations
 

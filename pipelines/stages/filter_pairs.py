@@ -1,6 +1,6 @@
 """Keep the pairs whose good image the verifier finds better too."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -57,13 +57,14 @@ class FilterPairs:
         scores = iter(self.verifier.score(images, prompts).tolist())
         return [self._filtered(row, scores) for row in rows]
 
-    def _filtered(self, row: PromptRow, scores: Any) -> PromptRow:
+    def _filtered(self, row: PromptRow, scores: Iterator[float]) -> PromptRow:
         pairs: list[Pair] = []
         for pair in row.pairs:
             if pair.rejection is None:
-                pair = replace(pair, good_score=next(scores), bad_score=next(scores))
-                if pair.good_score - pair.bad_score <= self.config.min_margin:
-                    detail = f"the good image scores {pair.good_score:.3f}, the bad one {pair.bad_score:.3f}"
+                good, bad = next(scores), next(scores)
+                pair = replace(pair, good_score=good, bad_score=bad)
+                if good - bad <= self.config.min_margin:
+                    detail = f"the good image scores {good:.3f}, the bad one {bad:.3f}"
                     pair = replace(pair, rejection=Rejection(self.name, Reason.VERIFIER_DISAGREES, detail))
             pairs.append(pair)
         cost = Cost(verifier_calls=2 * len(row.shipped_pairs))

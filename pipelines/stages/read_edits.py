@@ -47,9 +47,10 @@ class ReadEdits:
         return [self._read(row) for row in rows]
 
     def _read(self, row: PromptRow) -> PromptRow:
-        assert row.edit is not None
-        row = replace(row, cost=Cost())
-        source_bytes, edited_bytes = self.reader.read_images(row.edit)
+        edit, row = row.edit, replace(row, cost=Cost())
+        if edit is None:
+            raise ValueError(f"{row.prompt.prompt_id} names no triplet: intake reads them")
+        source_bytes, edited_bytes = self.reader.read_images(edit)
         try:
             source = decode_image(source_bytes, "the source image")
             edited = decode_image(edited_bytes, "the edited image")
@@ -67,7 +68,7 @@ class ReadEdits:
             detail = f"mean difference {difference:.2f} of 255"
             return replace(row, rejection=Rejection(self.name, Reason.EQUAL_IMAGES, detail))
         candidates = (_candidate(SOURCE, source, row), _candidate(EDITED, edited, row))
-        reflection = Reflection(row.edit.instruction, annotator="dataset")
+        reflection = Reflection(edit.instruction, annotator="dataset")
         return replace(row, candidates=candidates, pairs=(Pair(0, EDITED, SOURCE, self.name, reflection),))
 
 

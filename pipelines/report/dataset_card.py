@@ -1,0 +1,214 @@
+"""`card/README.md`: what a dataset holds, in the Hugging Face format, with its figures as SVG beside it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from inference.model_store import KNOWN_MODELS
+from pipelines.jobs import DatasetConfig, models_of
+from pipelines.report.statistics import DatasetFigures, as_json, dataset_figures
+from pipelines.run_folder import RunFolder
+from schemas.records import Cost
+
+FOLDER = "card"
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_ABOUT = {
+    "rule": "composed prompts, candidates checked by Grounded-SAM, right ones against wrong ones",
+    "general": "detailed prompts, the best by a reward ensemble against the worst",
+    "length": "a long prompt's images against its condensed form's, filtered by the ensemble",
+    "editing": "editing triplets: the source image against the edited one",
+}
+
+
+def write_card(folder: RunFolder, config: DatasetConfig) -> str:
+    """Write the card, its figures and `statistics.json` into the run. Returns the card's path or URI."""
+    figures = dataset_figures(folder, config)
+    pictures = draw_figures(figures)
+    for name, svg in pictures.items():
+        folder.storage.commit(f"{FOLDER}/{name}.svg", svg)
+    folder.write_json(f"{FOLDER}/statistics.json", as_json(figures))
+    name = folder.storage.uri.rstrip("/").rpartition("/")[2]
+    text = render_card(name, folder, config, figures, tuple(pictures))
+    folder.storage.commit(f"{FOLDER}/README.md", text.encode())
+    return f"{folder.storage.uri.rstrip('/')}/{FOLDER}/README.md"
+
+
+def render_card(
+    name: str, folder: RunFolder, config: DatasetConfig, figures: DatasetFigures, pictures: tuple[str, ...]
+) -> str:
+    """The Markdown, with the YAML head that the hub reads."""
+    num_pairs = figures.counts.pairs["shipped"]
+    size = next((label for limit, label in _SIZES if num_pairs < limit), "n>1M")
+    parts = [
+        f"---\npretty_name: {json.dumps(name)}\ntask_categories:\n- text-to-image\n- image-to-image\n"
+        f"tags:\n- webdataset\n- reflection\n- ReflectionFlow\nsize_categories:\n- {size}\n---\n",
+        f"# {name}\n\n{num_pairs:,} triplets of a flawed image, a better one, and the reflection that leads from one "
+        "to the other, built by the ReflectionFlow pipeline. Shards are WebDataset tars:\n\n"
+        "```python\nimport datasets\n\n"
+        'pairs = datasets.load_dataset("webdataset", data_files="shards/*.tar", split="train", streaming=True)\n```\n',
+        "Members of a sample: `good_image.jpg`, `bad_image.jpg`, `prompt.txt`, `reflection.txt`, `subset.txt`, "
+        "`meta.json` (provenance), and `cot.json` (analysis, verdict, sides) where an annotator compared the images.\n",
+        "## Subsets\n\n" + _subset_table(figures),
+        "".join(f"![{title.replace('_', ' ')}]({title}.svg)\n\n" for title in pictures),
+        "## What was turned down\n\n" + _reason_tables(figures),
+        "## Reflections\n\n" + _reflections(figures),
+        "## Repetition and contamination\n\n" + _repetition(figures),
+        "## Cost\n\n" + _cost_table(figures.cost, num_pairs),
+        "## Models\n\n" + _model_table(folder, config),
+    ]
+    return "\n".join(parts)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:,}" if isinstance(value, int) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _subset_table(figures: DatasetFigures) -> str:
+    rows = [
+        (
+            f"`{name}`",
+            _ABOUT.get(name, ""),
+            sum(of.prompts.values()),
+            of.prompts["shipped"],
+            of.prompts["rejected"],
+            of.prompts["quarantined"],
+            of.pairs["shipped"],
+            of.pairs["rejected"],
+        )
+        for name, of in figures.subsets.items()
+    ]
+    head = (
+        "subset",
+        "how pairs come about",
+        "prompts",
+        "shipped",
+        "rejected",
+        "quarantined",
+        "pairs",
+        "pairs rejected",
+    )
+    tags = [
+        (f"`{name}`", tag.replace("_", " "), count)
+        for name, of in figures.subsets.items()
+        for tag, count in of.tags.most_common()
+        if count and tag != "no tag"
+    ]
+    return _table(head, rows) + ("\n" + _table(("subset", "tag", "pairs"), tags) if tags else "")
+
+
+def _reason_tables(figures: DatasetFigures) -> str:
+    rows = [
+        (f"`{name}`", what, reason.replace("_", " "), count)
+        for name, of in figures.subsets.items()
+        for what, reasons in (("prompts", of.prompt_reasons), ("pairs", of.pair_reasons))
+        for reason, count in reasons.most_common()
+    ]
+    return _table(("subset", "of", "reason", "count"), rows) if rows else "Nothing.\n"
+
+
+def _reflections(figures: DatasetFigures) -> str:
+    parts = [
+        "Written by " + (", ".join(f"{who} ({count:,})" for who, count in figures.annotators.most_common()) or "nobody")
+    ]
+    parts[0] += ".\n"
+    if any(figures.judged.values()):
+        shares = [
+            f"{side} {figures.agreed[side]:,} of {figures.judged[side]:,} ({share:.1%})"
+            for side in ("left", "right")
+            if (share := figures.agreement(side)) is not None
+        ]
+        parts.append(
+            "The annotator was not told which image is the good one. Its verdict agreed with the label, by the side "
+            f"the good image was on: {', '.join(shares)}. A difference of more than five points would be position bias.\n"
+        )
+    openings = ", ".join(f"“{words}…” {count:,}" for words, count in figures.openings.most_common(8))
+    parts.append(f"Most frequent openings: {openings or 'none'}.\n")
+    return "\n".join(parts)
+
+
+def _repetition(figures: DatasetFigures) -> str:
+    overlaps = ", ".join(f"{count:,} by {kind}" for kind, count in figures.overlaps.items()) or "none"
+    rows = [
+        ("images equal to another", figures.equal_images),
+        ("images like another (64-bit difference hash, at most 4 bits apart)", figures.similar_images),
+        ("prompts equal to another", figures.equal_prompts),
+        ("reflections equal to another", figures.equal_reflections),
+        ("prompts that repeat one of GenEval's 553", overlaps),
+    ]
+    return _table(("what", "count"), rows)
+
+
+def _cost_table(cost: Mapping[str, Cost], num_pairs: int) -> str:
+    rows = [
+        (f"`{stage}`", kind.replace("_", " "), value, f"{value / num_pairs:,.1f}" if num_pairs else "–")
+        for stage, of in cost.items()
+        for kind, value in asdict(of).items()
+        if value
+    ]
+    return _table(("stage", "what", "in all", "a shipped pair"), rows)
+
+
+def _model_table(folder: RunFolder, config: DatasetConfig) -> str:
+    rows = []
+    for name in models_of(config):
+        known = KNOWN_MODELS.get(name.rpartition("/")[2] if name.endswith(".pth") else name)
+        licence = (
+            known.licence if known else "Apache-2.0 (this project)" if name.startswith("micro/") else "see the model"
+        )
+        rows.append((f"`{name}`", f"`{folder.info.digests.get(name, '?')}`", licence))
+    if config.vlm.endpoint_model:
+        rows.append((f"`{config.vlm.endpoint_model}`", "at an endpoint", "see its provider's terms"))
+    return _table(("model", "digest", "licence"), rows) + (
+        "\nImages inherit the terms of the model that drew them; editing triplets those of their dataset.\n"
+    )
+
+
+def draw_figures(figures: DatasetFigures) -> dict[str, bytes]:
+    """SVG by name: outcomes of each subset, lengths of reflections."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    drawn: dict[str, bytes] = {}
+    names = list(figures.subsets)
+    figure, axis = pyplot.subplots(figsize=(6, 0.6 + 0.5 * max(1, len(names))))
+    left = [0] * len(names)
+    for outcome, color in (("shipped", "#2b8a3e"), ("rejected", "#ced4da"), ("quarantined", "#e8590c")):
+        values = [figures.subsets[name].prompts[outcome] for name in names]
+        axis.barh(names, values, left=left, color=color, label=outcome)
+        left = [a + b for a, b in zip(left, values, strict=True)]
+    axis.invert_yaxis()
+    axis.set_xlabel("prompts")
+    axis.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
+    drawn["outcomes"] = _svg(figure)
+    if figures.words:
+        figure, axis = pyplot.subplots(figsize=(6, 2.4))
+        axis.bar(list(figures.words), list(figures.words.values()), color="#4263eb")
+        axis.set(xlabel="words of a reflection", ylabel="pairs")
+        drawn["reflection_lengths"] = _svg(figure)
+    return drawn
+
+
+def _svg(figure: Any) -> bytes:
+    import matplotlib
+    from matplotlib import pyplot
+
+    for side in ("top", "right"):
+        figure.axes[0].spines[side].set_visible(False)
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "card"}):  # equal figures, equal bytes
+        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    pyplot.close(figure)
+    return buffer.getvalue()
