@@ -9,13 +9,14 @@ from dataclasses import asdict
 from typing import Any
 
 from inference.model_store import KNOWN_MODELS
-from pipelines.jobs import DatasetConfig, models_of
+from pipelines.jobs import JobConfig, models_of
 from pipelines.report.statistics import DatasetFigures, as_json, dataset_figures
 from pipelines.run_folder import RunFolder
 from schemas.records import Cost
 
 FOLDER = "card"
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_NO_MODELS = ("rule", "dataset")  # annotators: the checker's sentences, and an editing dataset's own
 _ABOUT = {
     "rule": "composed prompts, candidates checked by Grounded-SAM, right ones against wrong ones",
     "general": "detailed prompts, the best by a reward ensemble against the worst",
@@ -24,7 +25,7 @@ _ABOUT = {
 }
 
 
-def write_card(folder: RunFolder, config: DatasetConfig) -> str:
+def write_card(folder: RunFolder, config: JobConfig) -> str:
     """Write the card, its figures and `statistics.json` into the run. Returns the card's path or URI."""
     figures = dataset_figures(folder, config)
     pictures = draw_figures(figures)
@@ -38,7 +39,7 @@ def write_card(folder: RunFolder, config: DatasetConfig) -> str:
 
 
 def render_card(
-    name: str, folder: RunFolder, config: DatasetConfig, figures: DatasetFigures, pictures: tuple[str, ...]
+    name: str, folder: RunFolder, config: JobConfig, figures: DatasetFigures, pictures: tuple[str, ...]
 ) -> str:
     """The Markdown, with the YAML head that the hub reads."""
     num_pairs = figures.counts.pairs["shipped"]
@@ -58,7 +59,7 @@ def render_card(
         "## Reflections\n\n" + _reflections(figures),
         "## Repetition and contamination\n\n" + _repetition(figures),
         "## Cost\n\n" + _cost_table(figures.cost, num_pairs),
-        "## Models\n\n" + _model_table(folder, config),
+        "## Models\n\n" + _model_table(folder, config, figures),
     ]
     return "\n".join(parts)
 
@@ -130,7 +131,7 @@ def _reflections(figures: DatasetFigures) -> str:
         ]
         parts.append(
             "The annotator was not told which image is the good one. Its verdict agreed with the label, by the side "
-            f"the good image was on: {', '.join(shares)}. A difference of more than five points would be position bias.\n"
+            f"the good image was on: {', '.join(shares)}. More than five points apart would be position bias.\n"
         )
     openings = ", ".join(f"“{words}…” {count:,}" for words, count in figures.openings.most_common(8))
     parts.append(f"Most frequent openings: {openings or 'none'}.\n")
@@ -159,7 +160,7 @@ def _cost_table(cost: Mapping[str, Cost], num_pairs: int) -> str:
     return _table(("stage", "what", "in all", "a shipped pair"), rows)
 
 
-def _model_table(folder: RunFolder, config: DatasetConfig) -> str:
+def _model_table(folder: RunFolder, config: JobConfig, figures: DatasetFigures) -> str:
     rows = []
     for name in models_of(config):
         known = KNOWN_MODELS.get(name.rpartition("/")[2] if name.endswith(".pth") else name)
@@ -167,8 +168,8 @@ def _model_table(folder: RunFolder, config: DatasetConfig) -> str:
             known.licence if known else "Apache-2.0 (this project)" if name.startswith("micro/") else "see the model"
         )
         rows.append((f"`{name}`", f"`{folder.info.digests.get(name, '?')}`", licence))
-    if config.vlm.endpoint_model:
-        rows.append((f"`{config.vlm.endpoint_model}`", "at an endpoint", "see its provider's terms"))
+    for name in set(figures.annotators) - set(models_of(config)) - set(_NO_MODELS):
+        rows.append((f"`{name}`", "at an endpoint", "see its provider's terms"))
     return _table(("model", "digest", "licence"), rows) + (
         "\nImages inherit the terms of the model that drew them; editing triplets those of their dataset.\n"
     )

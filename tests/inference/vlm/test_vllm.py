@@ -1,15 +1,7 @@
 """vLLM on CPU serves the folder of weights without special code, and answers as transformers does."""
 
 import base64
-import contextlib
 import io
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 
 import numpy as np
 import openai
@@ -22,6 +14,7 @@ from inference.micro.world import random_scene, render
 from inference.model_store import MICRO_WEIGHTS
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.qwen import QwenVlm, QwenVlmConfig
+from inference.vlm.vllm_server import VllmServer, VllmServerConfig
 from tests.tiny_vlm import save_tiny_vlm
 from trainers.micro.vlm_data import side_by_side
 from trainers.micro.vlm_model import VlmShape
@@ -38,44 +31,12 @@ def model_folder(tmp_path):
     return save_tiny_vlm(tmp_path / "vlm", VlmShape(layers=2, vision_layers=2))
 
 
-@contextlib.contextmanager
-def served(folder, log_path):
-    """An OpenAI-compatible address; the server's whole process group ends with the block."""
+def server_of(folder):
     pytest.importorskip("vllm")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)),
-        *("--served-model-name", "micro/vlm", "--host", "127.0.0.1", "--port", str(port)),
-        *("--max-model-len", "1024", "--enforce-eager", "--dtype", "float32"),
-        *("--limit-mm-per-prompt", '{"image":2}'),
-    ]
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    with open(log_path, "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-        try:
-            deadline = time.monotonic() + 480
-            while not healthy(port):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"vLLM did not start:\n{log_path.read_text()[-3000:]}")
-                time.sleep(1)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def healthy(port):
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
+    arguments = ("--max-model-len", "1024", "--enforce-eager")
+    return VllmServer(
+        VllmServerConfig(str(folder), "micro/vlm", "float32", arguments=arguments, device="cpu", start_timeout_s=480)
+    )
 
 
 def some_requests():
@@ -139,9 +100,11 @@ def test_vllm_answers_as_transformers_does(tmp_path):
     vlm = QwenVlm(QwenVlmConfig(model=str(folder), max_new_tokens=MAX_NEW_TOKENS))
     requests = some_requests()
     expected = vlm.answer(requests)
-    with served(folder, tmp_path / "vllm.log") as address:
-        client = openai.OpenAI(base_url=address, api_key="none", max_retries=0, timeout=120)
-        found = [ask(client, request) for request in requests]
+    server = server_of(folder)
+    server.ensure()
+    client = openai.OpenAI(base_url=server.base_url, api_key="none", max_retries=0, timeout=120)
+    found = [ask(client, request) for request in requests]
+    server.close()
     assert [num_tokens for _, _, num_tokens in found] == [answer.num_prompt_tokens for answer in expected]
     gaps = [largest_gap(vlm, request, token_ids) for request, (_, token_ids, _) in zip(requests, found, strict=True)]
     equal = sum(mine.text == text for mine, (text, _, _) in zip(expected, found, strict=True))
