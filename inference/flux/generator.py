@@ -24,9 +24,9 @@ class FluxGeneratorConfig:
     """Model zoo name, local folder or hub id."""
     num_steps: int = 8
     """Denoising steps."""
-    guidance: float = 1.0
+    guidance: float = 3.0
     """Value of the distilled guidance embedding (FLUX.1-dev: 3.5); models without one ignore it."""
-    true_cfg_scale: float = 2.5
+    true_cfg_scale: float = 1.0
     """True classifier-free guidance with an empty negative prompt; off at 1, else two forward passes a step."""
     size_px: int = 32
     """Height and width."""

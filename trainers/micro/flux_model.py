@@ -9,6 +9,7 @@ a 2-layer T5 encoder and a 1-layer CLIP text model, 128 wide, with word-level to
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -171,6 +172,9 @@ def build_pipeline(
     return pipeline
 
 
+_LOCAL_FACTS = {"_name_or_path", "is_local", "local_files_only"}  # of the machine that saved it
+
+
 def save_pipeline(pipeline: FluxPipeline, folder: Path) -> None:
     """bfloat16 copies of all modules as a diffusers folder; the modules themselves stay as they are."""
     import torch
@@ -180,3 +184,8 @@ def save_pipeline(pipeline: FluxPipeline, folder: Path) -> None:
         for name, module in pipeline.components.items()
     }
     type(pipeline)(**modules).save_pretrained(folder)
+    for path in folder.rglob("*.json"):
+        values = json.loads(path.read_text())
+        if isinstance(values, dict) and _LOCAL_FACTS & set(values):
+            kept = {name: value for name, value in values.items() if name not in _LOCAL_FACTS}
+            path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
