@@ -100,6 +100,11 @@ class Step:
         return self.link.stage.name
 
     @property
+    def loaded_as(self) -> str:
+        """What one loaded stage can do: the same for the steps of several chains that differ upstream alone."""
+        return content_key(self.name, repr(self.link.config), self.barrier_value)
+
+    @property
     def settled(self) -> bool:
         """True when the key is known."""
         return bool(self.key)

@@ -97,8 +97,9 @@ def move_needed(caption: Caption, scene: Scene) -> tuple[Edit, ...]:
     """The move that a complete scene still needs."""
     if is_true_of(caption, scene):
         return ()
-    subject = next(c for c in caption.clauses if c.relation)
-    assert subject.relation is not None
+    subject = next((c for c in caption.clauses if c.relation), None)
+    if subject is None or subject.relation is None:
+        return ()
     relation, target = subject.relation
     return (Edit(Operation.MOVE, subject.shape, relation=relation, target=caption.clauses[target].shape),)
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from inference.micro.edits import sample_edit
-from inference.micro.instructions import instruction
-from inference.micro.world import FRAME_PX, random_scene, render
+from inference.micro.instructions import Edit, instruction
+from inference.micro.world import FRAME_PX, Scene, random_scene, render
 from schemas.images import encode_png
 
 _TASKS = {
@@ -42,15 +42,21 @@ class EditFileArgs:
     """Share of triplets whose edit went wrong, with the low scores that OmniEdit gives such."""
 
 
-def sample_edit_row(seed: int, number: int, flawed_share: float = 0.1) -> dict[str, Any]:
-    """One triplet with OmniEdit's columns, images as PNG bytes; it depends on the seed and its number alone."""
+def sample_edit_scenes(seed: int, number: int, flawed_share: float = 0.1) -> tuple[Scene, Scene, Edit, int]:
+    """The scenes before and after, the edit that was asked for, and how well it was done, 0 to 10."""
     rng = np.random.default_rng([seed, 91, number])
     before = random_scene(rng)
     edit, after = sample_edit(rng, before)
-    score = 10
-    if rng.random() < flawed_share:
-        score = int(rng.integers(2, 7))
-        after = before if rng.random() < 0.3 else sample_edit(rng, before)[1]
+    if rng.random() >= flawed_share:
+        return before, after, edit, 10
+    score = int(rng.integers(2, 7))
+    return before, before if rng.random() < 0.3 else sample_edit(rng, before)[1], edit, score
+
+
+def sample_edit_row(seed: int, number: int, flawed_share: float = 0.1) -> dict[str, Any]:
+    """One triplet with OmniEdit's columns, images as PNG bytes; it depends on the seed and its number alone."""
+    before, after, edit, score = sample_edit_scenes(seed, number, flawed_share)
+    rng = np.random.default_rng([seed, 93, number])
     source, edited = render([before, after]).images
     return {
         "omni_edit_id": f"micro_{seed}_{number}",

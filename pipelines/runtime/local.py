@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pipelines.jobs import resolve_chains
 from pipelines.pack_shards import pack_shard, shard_ranges
 from pipelines.runtime.progress import Progress
-from pipelines.runtime.runtime import UnitTask, Work
+from pipelines.runtime.runtime import UnitTask, Work, waves
 from pipelines.runtime.unit_worker import UnitWorker
 
 
@@ -25,24 +25,33 @@ class LocalRuntime:
         stop: Callable[[], bool],
     ) -> bool:
         """See `Runtime`."""
-        depth = max((task.upto for task in tasks), default=-1)
-        for upto in [depth] if self.work.schedule == "streaming" else range(depth + 1):
-            if self.work.schedule == "staged":
-                self.worker.unload()  # one stage's models in memory at a time
-            for task in tasks:
-                finished = self.worker.make_blocks(
-                    task.steps,
-                    task.unit,
-                    min(upto, task.upto),
-                    on_block=lambda step, rows, seconds: progress.add(step.name, rows, seconds),
-                    stop=stop,
-                )
-                if not finished:
-                    return False
-                shard = shard_complete_with(task.unit) if upto >= task.upto else None
-                if shard is not None:
-                    self.pack_shards([shard], stop)
+        if self.work.schedule == "streaming":
+            return all(self._make(task, task.upto, progress, shard_complete_with, stop) for task in tasks)
+        for wave in waves(tasks):
+            self.worker.unload()  # one stage's models in memory at a time
+            if not all(self._make(task, index, progress, shard_complete_with, stop) for task, index in wave):
+                return False
         return True
+
+    def _make(
+        self,
+        task: UnitTask,
+        upto: int,
+        progress: Progress,
+        shard_complete_with: Callable[[int], int | None],
+        stop: Callable[[], bool],
+    ) -> bool:
+        finished = self.worker.make_blocks(
+            task.steps,
+            task.unit,
+            upto,
+            on_block=lambda step, rows, seconds: progress.add(step.name, rows, seconds),
+            stop=stop,
+        )
+        shard = shard_complete_with(task.unit) if finished and upto == task.upto else None
+        if shard is not None:
+            self.pack_shards([shard], stop)
+        return finished
 
     def pack_shards(self, indices: Sequence[int], stop: Callable[[], bool]) -> bool:
         """See `Runtime`."""

@@ -23,7 +23,7 @@ from pipelines.pack_shards import pack_shard, shard_ranges
 from pipelines.run_folder import RunFolder
 from pipelines.runtime.failures import FailurePolicy
 from pipelines.runtime.progress import Progress
-from pipelines.runtime.runtime import UnitTask, Work
+from pipelines.runtime.runtime import UnitTask, Work, stage_order, waves
 from pipelines.runtime.unit_worker import UnitWorker
 from pipelines.stage import Step, Workers
 from schemas.errors import CorruptDataError, ReflectionFlowError, WorkFailedError
@@ -51,31 +51,29 @@ class BlockReport:
 class StageActor:
     """One worker of one stage."""
 
-    def __init__(
-        self, folder: RunFolder, policy: FailurePolicy, num_threads: int, steps: list[Step], index: int
-    ) -> None:
+    def __init__(self, folder: RunFolder, policy: FailurePolicy, num_threads: int, step: Step) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it lets the block at hand be finished
-        self.steps, self.index, self.folder = steps, index, folder
+        self.step, self.folder = step, folder
         self.worker = UnitWorker(folder, policy, num_threads)
-        tags = {"stage": steps[index].name}
+        tags = {"stage": step.name}
         self.made = Counter("reflectionflow_units", "units made", tag_keys=("stage",))
         self.seconds = Histogram(
             "reflectionflow_unit_seconds", "seconds a unit", boundaries=[0.1, 1, 10, 60, 600], tag_keys=("stage",)
         )
         self.made.set_default_tags(tags)
         self.seconds.set_default_tags(tags)
-        log_to_run(folder, steps[index].name)
+        log_to_run(folder, step.name)
 
     def load(self) -> None:
         """Load this stage's models, before there is a unit for them."""
-        self.worker.stage(self.steps[self.index])
+        self.worker.stage(self.step)
 
-    def make(self, unit: int) -> BlockReport:
-        """Make this stage's block of a unit. Safe to repeat: a block that is there already is left as it is."""
-        step = self.steps[self.index]
+    def make(self, steps: list[Step], index: int, unit: int) -> BlockReport:
+        """Make a unit's block of a step of this stage. Safe to repeat: a block that is there already is left as it is."""
+        step = steps[index]
         started = time.time()
         try:
-            rows = self.worker.make_block(self.steps, self.index, unit)
+            rows = self.worker.make_block(steps, index, unit)
         except (FileNotFoundError, CorruptDataError) as error:
             return BlockReport(upstream_broken=str(error))
         seconds = time.time() - started
@@ -113,16 +111,15 @@ class RayRuntime:
         """See `Runtime`."""
         if self.work.schedule == "streaming":
             return _Flow(self.work, tasks, progress, shard_complete_with, stop).run()
-        depth = max((task.upto for task in tasks), default=-1)
-        for index in range(depth + 1):
-            stage = [replace(task, upto=index) for task in tasks if task.first <= index <= task.upto]
-            last = index == depth
-            if (
-                stage
-                and not _Flow(
-                    self.work, stage, progress, shard_complete_with if last else lambda unit: None, stop, only=index
-                ).run()
-            ):
+        ends = {task.unit: task.upto for task in tasks}
+        for wave in waves(tasks):
+            stage = [replace(task, first=index, upto=index) for task, index in wave]
+            last = {task.unit for task in stage if task.upto == ends[task.unit]}
+
+            def complete(unit: int, last: set[int] = last) -> int | None:
+                return shard_complete_with(unit) if unit in last else None
+
+            if not _Flow(self.work, stage, progress, complete, stop).run():
                 return False
         return True
 
@@ -149,7 +146,6 @@ class _Flow:
         progress: Progress,
         shard_complete_with: Callable[[int], int | None],
         stop: Callable[[], bool],
-        only: int | None = None,
     ) -> None:
         self.work, self.progress, self.stop = work, progress, stop
         self.shard_complete_with = shard_complete_with
@@ -159,18 +155,20 @@ class _Flow:
         self.packing: list[Any] = []
         self.repairs: dict[int, int] = {}
         self.open = len(tasks)
-        stages: dict[str, tuple[list[Step], int]] = {}
+        stages: dict[str, Step] = {}
         for task in tasks:
-            for index in range(task.first, task.upto + 1) if only is None else [only]:
-                stages.setdefault(task.steps[index].key, (list(task.steps), index))
-        wanted = [getattr(steps[index].link.config, "workers", Workers()) for steps, index in stages.values()]
+            for step in task.steps[task.first : task.upto + 1]:
+                stages.setdefault(step.loaded_as, step)
+        order = stage_order(tasks)
+        stages = dict(sorted(stages.items(), key=lambda item: order.index(item[1].name)))
+        wanted = [getattr(step.link.config, "workers", Workers()) for step in stages.values()]
         self.largest = {"CPU": 0.0, "GPU": 0.0} | cluster_size()
         counts = share_out(wanted, self.largest["CPU"], self.largest["GPU"])
-        for (key, (steps, index)), workers, count in zip(stages.items(), wanted, counts, strict=True):
+        for (key, step), workers, count in zip(stages.items(), wanted, counts, strict=True):
             self.queues[key] = deque()
-            self.pools[key] = _Pool(work, steps, index, workers, count)
+            self.pools[key] = _Pool(work, step, workers, count)
         for task in tasks:
-            self._enqueue(task, task.first if only is None else only)
+            self._enqueue(task, task.first)
         self.warned_at = time.time()
 
     def run(self) -> bool:
@@ -227,7 +225,7 @@ class _Flow:
             )
 
     def _enqueue(self, task: UnitTask, index: int) -> None:
-        self.queues[task.steps[index].key].append((task, index))
+        self.queues[task.steps[index].loaded_as].append((task, index))
 
     def _submit(self) -> None:
         # The latest stages first, so that what is begun gets finished; a stage whose successor has more waiting than
@@ -236,10 +234,10 @@ class _Flow:
             pool, queue = self.pools[key], self.queues[key]
             while queue and (actor := pool.free()) is not None:
                 task, index = queue[0]
-                if index < task.upto and self._crowded(task.steps[index + 1].key):
+                if index < task.upto and self._crowded(task.steps[index + 1].loaded_as):
                     break
                 queue.popleft()
-                self.in_flight[pool.call(actor, task.unit)] = (task, index, pool, actor)
+                self.in_flight[pool.call(actor, task, index)] = (task, index, pool, actor)
 
     def _crowded(self, key: str) -> bool:
         return len(self.queues[key]) > 4 * CALLS_AHEAD * len(self.pools[key].actors)
@@ -261,7 +259,7 @@ class _Flow:
         self.progress.add_counts(
             step.name, rejected=report.rejected, quarantined=report.quarantined, seconds=report.seconds
         )
-        if index < task.upto and task.steps[index + 1].key in self.queues:
+        if index < task.upto:
             self._enqueue(task, index + 1)
             return
         self.open -= 1
@@ -274,7 +272,7 @@ class _Flow:
         """The block before is broken: go back a step, if that has a pool in this flow; else the driver looks again."""
         self.repairs[task.unit] = self.repairs.get(task.unit, 0) + 1
         before = task.steps[index - 1]
-        if index == 0 or before.key not in self.queues or self.repairs[task.unit] > len(task.steps):
+        if index == 0 or before.loaded_as not in self.queues or self.repairs[task.unit] > len(task.steps):
             raise CorruptDataError(problem)
         log.warning("%s; it is made again", problem)
         self.work.folder.delete_block(before.name, before.key, task.unit)
@@ -284,8 +282,8 @@ class _Flow:
 class _Pool:
     """The actors of one stage."""
 
-    def __init__(self, work: Work, steps: list[Step], index: int, workers: Workers, count: int) -> None:
-        self.name, self.workers = steps[index].name, workers
+    def __init__(self, work: Work, step: Step, workers: Workers, count: int) -> None:
+        self.name, self.workers = step.name, workers
         actor_class = ray.remote(
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
@@ -293,7 +291,7 @@ class _Pool:
             max_task_retries=CRASHES_PER_UNIT,
         )(StageActor)
         self.actors: list[Any] = [
-            actor_class.remote(work.folder, work.policy, work.config.num_threads, steps, index) for _ in range(count)
+            actor_class.remote(work.folder, work.policy, work.config.num_threads, step) for _ in range(count)
         ]
         self.waiting = dict.fromkeys(self.actors, 0)
         # An actor that has no place in the cluster yet gets no calls: they would wait with it while others are idle.
@@ -318,10 +316,10 @@ class _Pool:
         actor = min(idle, key=lambda a: self.waiting[a], default=None)
         return actor if actor is not None and self.waiting[actor] < CALLS_AHEAD else None
 
-    def call(self, actor: Any, unit: int) -> Any:
-        """Have an actor make a unit."""
+    def call(self, actor: Any, task: UnitTask, index: int) -> Any:
+        """Have an actor make a unit's block of one step."""
         self.waiting[actor] += 1
-        return actor.make.remote(unit)
+        return actor.make.remote(list(task.steps), index, task.unit)
 
     def done(self, actor: Any) -> None:
         """A call came back."""
@@ -345,7 +343,7 @@ def connect() -> None:
         return
     ray.init(
         address="local",
-        num_cpus=max(8, os.cpu_count() or 1),
+        num_cpus=max(16, os.cpu_count() or 1),
         include_dashboard=False,
         log_to_driver=False,
         runtime_env={"env_vars": environment},

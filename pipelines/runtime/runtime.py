@@ -1,7 +1,9 @@
 """What a runtime does for the driver: make blocks and pack shards, wherever it likes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from typing import Literal, Protocol
 
 from pipelines.jobs import JobConfig
@@ -21,6 +23,29 @@ class UnitTask:
     steps: Sequence[Step]
     upto: int
     first: int = 0
+
+
+def stage_order(tasks: Sequence[UnitTask]) -> list[str]:
+    """Names of all stages, in an order in which every chain passes them."""
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for names in dict.fromkeys(tuple(step.name for step in task.steps) for task in tasks):
+        sorter.add(names[0])
+        for before, after in pairwise(names):
+            sorter.add(after, before)
+    return list(sorter.static_order())
+
+
+def waves(tasks: Sequence[UnitTask]) -> Iterator[list[tuple[UnitTask, int]]]:
+    """For the staged schedule: the tasks of one stage after the other, each with the index of its step. Blocks that are
+    there already are no tasks."""
+    for name in stage_order(tasks):
+        wave = []
+        for task in tasks:
+            index = next((i for i, step in enumerate(task.steps) if step.name == name), None)
+            if index is not None and task.first <= index <= task.upto:
+                wave.append((task, index))
+        if wave:
+            yield wave
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class UnitWorker:
             rows = self.load_images(steps[: step.index], unit, rows)
         had_images = [{c.index for c in row.candidates} for row in rows]
         started = time.time()
-        done, failures = execute(stage, rows, self.policy, self._breakers.setdefault(step.key, Breaker()))
+        done, failures = execute(stage, rows, self.policy, self._breakers.setdefault(step.loaded_as, Breaker()))
         seconds = time.time() - started
         for failure in failures:
             self._write_quarantine(step, unit, done, failure)
@@ -136,8 +136,9 @@ class UnitWorker:
         return rows
 
     def stage(self, step: Step) -> Any:
-        """The loaded stage of a step; loaded at its first unit."""
-        if step.key not in self._stages:
+        """The loaded stage of a step; loaded at its first unit, and shared with other chains' steps of its kind."""
+        key = step.loaded_as
+        if key not in self._stages:
             log.info("loading %s", step.name)
             _set_threads(self.num_threads)
             stage: Any = step.link.stage(step.link.config, self.folder.info.seed, step.barrier_value)
@@ -153,8 +154,8 @@ class UnitWorker:
                     f"{step.name}: its models do not load: {type(error).__name__}: {error}\n"
                     f"  mend that (the traceback is in the run folder's logs/), then `resume`"
                 ) from error
-            self._stages[step.key] = stage
-        return self._stages[step.key]
+            self._stages[key] = stage
+        return self._stages[key]
 
     def unload(self) -> None:
         """Let go of every loaded stage and its models."""
