@@ -69,7 +69,7 @@ class StageActor:
         self.worker.stage(self.step)
 
     def make(self, steps: list[Step], index: int, unit: int) -> BlockReport:
-        """Make a unit's block of a step of this stage. Safe to repeat: a block that is there already is left as it is."""
+        """Make a unit's block of a step of this stage. Safe to repeat: a block that is there is left as it is."""
         step = steps[index]
         started = time.time()
         try:

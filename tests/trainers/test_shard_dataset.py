@@ -1,0 +1,176 @@
+"""Training order: every triplet once before one comes again, whatever the ranks, and the same after a restart."""
+
+import io
+import tarfile
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.errors import InputError, WorkFailedError
+from schemas.images import encode_jpeg
+from schemas.shards import ShardSample, encode_shard
+from trainers.shard_dataset import MixSchedule, PairDataset, TrainingOrder, hold_out, rank_numbers
+from trainers.shard_index import SUBSETS, open_index, read_sample, subset_counts
+
+
+def image(value):
+    return encode_jpeg(np.full((8, 8, 3), value, np.uint8))
+
+
+def sample(number, subset, good=None):
+    return ShardSample(
+        key=f"u{number:06d}-r000-p00",
+        good_image=image(number % 200) if good is None else good,
+        bad_image=image(255),
+        reflection=f"reflection {number}",
+        prompt=f"prompt {number}",
+        subset=subset,
+        meta={"number": number},
+    )
+
+
+def write_shards(folder, subsets, per_shard=7, broken=()):
+    """One sample for each subset name, in shards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = [sample(i, name, b"no image" if i in broken else None) for i, name in enumerate(subsets)]
+    for start in range(0, len(samples), per_shard):
+        (folder / f"genref_{start // per_shard:06d}.tar").write_bytes(encode_shard(samples[start : start + per_shard]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    subsets = ["general"] * 20 + ["rule"] * 13 + ["length"] * 5 + ["editing"] * 9
+    order = np.random.default_rng(0).permutation(len(subsets))
+    return open_index(str(write_shards(tmp_path_factory.mktemp("shards"), [subsets[i] for i in order])))
+
+
+EVEN = MixSchedule(dict.fromkeys(SUBSETS, 0.25), dict.fromkeys(SUBSETS, 0.25))
+
+
+def test_an_index_knows_every_sample_of_every_shard(index):
+    assert len(index) == 47
+    assert subset_counts(index) == {"rule": 13, "general": 20, "length": 5, "editing": 9}
+    found = {read_sample({}, index, n).key for n in range(len(index))}
+    assert len(found) == 47
+
+
+def test_an_index_is_cached_until_a_shard_changes(tmp_path):
+    folder = write_shards(tmp_path / "shards", ["rule"] * 9)
+    first = open_index(str(folder), tmp_path / "cache")
+    (cached,) = (tmp_path / "cache").iterdir()
+    stamp = cached.stat().st_mtime_ns
+    again = open_index(str(folder), tmp_path / "cache")
+    assert cached.stat().st_mtime_ns == stamp
+    assert (again.start == first.start).all()
+    write_shards(folder, ["rule"] * 12)
+    assert len(open_index(str(folder), tmp_path / "cache")) == 12
+
+
+def test_published_shards_without_meta_are_indexed_too(tmp_path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for key in ("000", "001"):
+            members = {"good_image.jpg": image(1), "bad_image.jpg": image(2), "reflection.txt": b"r"}
+            for name, data in (members | {"prompt.txt": b"p", "subset.txt": b"general"}).items():
+                info = tarfile.TarInfo(f"{key}.{name}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    (tmp_path / "genref_0.tar").write_bytes(buffer.getvalue())
+    found = open_index(str(tmp_path / "genref_0.tar"))
+    assert subset_counts(found)["general"] == 2
+    assert PairDataset(TrainingOrder(found, EVEN, 1, 0))[5].cot is None
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 100), world=st.integers(1, 5), first=st.integers(0, 300))
+def test_ranks_share_the_samples_without_overlap_or_loss(index, seed, world, first):
+    order = TrainingOrder(index, EVEN, 8, seed)
+    together = [order.number_of(n) for n in rank_numbers(first, first + 120)]
+    apart = {}
+    for rank in range(world):
+        mine = TrainingOrder(index, EVEN, 8, seed)
+        apart |= {n: mine.number_of(n) for n in rank_numbers(first, first + 120, rank, world)}
+    assert [apart[n] for n in range(first, first + 120)] == together
+
+
+def test_every_triplet_of_a_subset_comes_once_before_one_comes_again(index):
+    order = TrainingOrder(index, EVEN, 8, 3)
+    seen = {name: [] for name in SUBSETS}
+    for n in range(600):
+        seen[order.subset_of(n)].append(order.number_of(n))
+    for name, numbers in seen.items():
+        size = subset_counts(index)[name]
+        assert len(numbers) > 2 * size
+        for epoch in range(len(numbers) // size):
+            assert len(set(numbers[epoch * size : (epoch + 1) * size])) == size
+        assert numbers[:size] != numbers[size : 2 * size]
+
+
+def test_the_order_depends_on_the_seed_and_any_position_can_be_asked_first(index):
+    one, other = TrainingOrder(index, EVEN, 8, 1), TrainingOrder(index, EVEN, 8, 2)
+    assert [one.number_of(n) for n in range(50)] != [other.number_of(n) for n in range(50)]
+    late = TrainingOrder(index, EVEN, 8, 1)
+    assert [late.number_of(n) for n in (9000, 4096, 4095, 3)] == [one.number_of(n) for n in (9000, 4096, 4095, 3)]
+
+
+def test_the_mix_moves_from_editing_to_the_others_as_published(index):
+    order = TrainingOrder(index, MixSchedule(steps=100), 100, 0)
+    first = Counter(order.subset_of(n) for n in range(500))
+    last = Counter(order.subset_of(n) for n in range(20_000, 24_000))
+    assert 0.6 < first["editing"] / 500 < 0.8
+    assert last["editing"] == 0
+    assert last["rule"] / 4000 == pytest.approx(0.4, abs=0.03)
+
+
+def test_subsets_that_are_not_there_leave_their_share_to_the_others(tmp_path):
+    found = open_index(str(write_shards(tmp_path, ["rule"] * 3)))
+    order = TrainingOrder(found, MixSchedule(), 4, 0)
+    assert {order.subset_of(n) for n in range(100)} == {"rule"}
+    with pytest.raises(InputError, match="no triplet of the subsets general"):
+        TrainingOrder(found, MixSchedule({"general": 1.0}, {"general": 1.0}), 4, 0)
+
+
+def test_a_broken_sample_is_named_counted_and_replaced(tmp_path, caplog):
+    found = open_index(str(write_shards(tmp_path, ["rule"] * 10, broken=(3, 4))))
+    dataset = PairDataset(TrainingOrder(found, EVEN, 4, 0))
+    triplets = [dataset[n] for n in range(30)]
+    assert dataset.num_broken >= 6
+    assert [t.number for t in triplets] == list(range(30))
+    assert not {"prompt 3", "prompt 4"} & {t.prompt for t in triplets}
+    assert sum("u000003" in r.getMessage() for r in caplog.records) == 1
+    again = PairDataset(TrainingOrder(found, EVEN, 4, 0))
+    assert [again[n].prompt for n in range(30)] == [t.prompt for t in triplets]
+    hopeless = open_index(str(write_shards(tmp_path / "b", ["rule"] * 3, broken=(0, 1, 2))))
+    with pytest.raises(WorkFailedError, match="do not read"):
+        PairDataset(TrainingOrder(hopeless, EVEN, 4, 0))[0]
+
+
+def test_loader_workers_give_the_same_samples_in_the_same_order(index):
+    import torch
+
+    def prompts(num_workers):
+        dataset = PairDataset(TrainingOrder(index, EVEN, 4, 5))
+        loader = torch.utils.data.DataLoader(
+            dataset, batch_size=4, sampler=range(8, 48), num_workers=num_workers, collate_fn=list
+        )
+        return [triplet.prompt for batch in loader for triplet in batch]
+
+    assert prompts(0) == prompts(2)
+
+
+def test_held_out_samples_are_no_training_samples(index):
+    training, held = hold_out(index, 0.3, 0)
+    assert len(training) + len(held) == len(index)
+    assert not set(zip(training.shard, training.start, strict=True)) & set(zip(held.shard, held.start, strict=True))
+    assert len(held) > 0
+
+
+def test_a_place_without_shards_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no \.tar file"):
+        open_index(str(tmp_path))
+    with pytest.raises(InputError, match="no such file"):
+        open_index(str(tmp_path / "a.tar"))

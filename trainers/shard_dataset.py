@@ -1,0 +1,182 @@
+"""Triplets in training order: mixed by a schedule, shuffled by seed, split among ranks, resumed to the sample.
+
+Sample n of a training is a pure function of (shards, schedule, seed, n): which subset, which of its triplets. So the
+position of a training is one number, ranks and loader workers take every so-many-th n, and nothing overlaps or is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from schemas.errors import CorruptDataError, InputError, WorkFailedError
+from schemas.images import decode_image
+from schemas.shards import ShardSample
+from schemas.storage import Storage
+from trainers.shard_index import ShardIndex, read_sample, subset_counts
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 4096  # samples whose subsets are drawn together
+_REPLACEMENTS = 8  # tries for another sample in place of a broken one
+
+
+@dataclass(frozen=True)
+class MixSchedule:
+    """Sampling weights of the subsets, which move linearly from `start` to `end` over the first `steps` training steps
+    (ReflectionFlow §3.3, task warm-up; the published weights)."""
+
+    start: dict[str, float] = field(
+        default_factory=lambda: {"general": 0.1, "length": 0.1, "rule": 0.1, "editing": 0.7}
+    )
+    end: dict[str, float] = field(default_factory=lambda: {"general": 0.3, "length": 0.3, "rule": 0.4, "editing": 0.0})
+    steps: int = 5000
+
+    def weights(self, step: np.ndarray, subsets: Sequence[str]) -> np.ndarray:
+        """float64 (n, subsets): shares at each step, of the subsets that there are. InputError where all are 0."""
+        share = np.clip(step / max(1, self.steps), 0, 1)[:, None]
+        first = np.array([self.start.get(name, 0.0) for name in subsets])
+        last = np.array([self.end.get(name, 0.0) for name in subsets])
+        weights = first * (1 - share) + last * share
+        total = weights.sum(1, keepdims=True)
+        if (total <= 0).any():
+            raise InputError(
+                f"no weight for any of the subsets {', '.join(subsets)}", field="mix", expected="weights above 0"
+            )
+        return weights / total
+
+
+class TrainingOrder:
+    """Which triplet is sample n, for any n."""
+
+    def __init__(self, index: ShardIndex, mix: MixSchedule, batch_size: int, seed: int) -> None:
+        """batch_size: of all ranks together; it says at which step a sample is used."""
+        self.index, self._mix, self._batch_size, self._seed = index, mix, batch_size, seed
+        weighted = {name for names in (mix.start, mix.end) for name, weight in names.items() if weight > 0}
+        self.subsets = tuple(name for name, count in subset_counts(index).items() if count and name in weighted)
+        if not self.subsets:
+            raise InputError(
+                f"{index.uri} has no triplet of the subsets {', '.join(sorted(weighted))}",
+                field="mix",
+                expected=f"weights for what is there: {subset_counts(index)}",
+            )
+        self._members = [index.of_subset(name) for name in self.subsets]
+        self._before: list[np.ndarray] = [np.zeros(len(self.subsets), np.int64)]  # uses before each block
+        self._block: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+
+    def subset_of(self, n: int) -> str:
+        """The subset that sample n is drawn from."""
+        return self.subsets[self._draws(n // _BLOCK)[0][n % _BLOCK]]
+
+    def number_of(self, n: int) -> int:
+        """The number, in the index, of sample n: every triplet of a subset comes once before one comes again."""
+        draws, uses = self._draws(n // _BLOCK)
+        subset, use = int(draws[n % _BLOCK]), int(uses[n % _BLOCK])
+        members = self._members[subset]
+        epoch, place = divmod(use, len(members))
+        if (subset, epoch) not in self._orders:
+            self._orders = {key: order for key, order in self._orders.items() if key[1] >= epoch - 1}
+            self._orders[subset, epoch] = self._rng(1, subset, epoch).permutation(len(members))
+        return int(members[self._orders[subset, epoch][place]])
+
+    def replacement(self, n: int, attempt: int) -> int:
+        """Another triplet of the same subset, in place of sample n, which does not read."""
+        members = self._members[self._draws(n // _BLOCK)[0][n % _BLOCK]]
+        return int(members[self._rng(2, n, attempt).integers(len(members))])
+
+    def _draws(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """Subset of each sample of a block, and how often that subset was used before it."""
+        if self._block is None or self._block[0] != block:
+            while len(self._before) <= block:
+                draws = self._subsets_of_block(len(self._before) - 1)
+                self._before.append(self._before[-1] + np.bincount(draws, minlength=len(self.subsets)))
+            draws = self._subsets_of_block(block)
+            uses = np.zeros(_BLOCK, np.int64)
+            for subset in range(len(self.subsets)):
+                mine = draws == subset
+                uses[mine] = self._before[block][subset] + np.arange(mine.sum())
+            self._block = (block, draws, uses)
+        return self._block[1], self._block[2]
+
+    def _subsets_of_block(self, block: int) -> np.ndarray:
+        numbers = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
+        weights = self._mix.weights(numbers // self._batch_size, self.subsets)
+        return (self._rng(0, block).random(_BLOCK)[:, None] > weights.cumsum(1)[:, :-1]).sum(1)
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, 61, *key])
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """One training sample, images decoded: uint8 (H, W, 3). `number` is its n in the training."""
+
+    number: int
+    good: np.ndarray
+    bad: np.ndarray
+    prompt: str
+    reflection: str
+    subset: str
+    cot: dict | None = None
+
+
+class PairDataset:
+    """Triplets by n, for `torch.utils.data.DataLoader` with a sampler of numbers (`rank_numbers`).
+
+    A triplet that does not read or decode is named in the log, counted in `num_broken` (of this worker), and replaced
+    by another of its subset. WorkFailedError when eight in a row do not.
+    """
+
+    def __init__(self, order: TrainingOrder) -> None:
+        self.order, self.num_broken = order, 0
+        self._storages: dict[str, Storage] = {}
+        self._named: set[int] = set()
+
+    def __getitem__(self, n: int) -> Triplet:
+        number = self.order.number_of(n)
+        for attempt in range(_REPLACEMENTS):
+            try:
+                return _decoded(n, read_sample(self._storages, self.order.index, number))
+            except (CorruptDataError, FileNotFoundError) as error:
+                self.num_broken += 1
+                if number not in self._named:
+                    log.warning("sample skipped: %s", error)
+                    self._named.add(number)
+                number = self.order.replacement(n, attempt)
+        raise WorkFailedError(f"{self.order.index.uri}: {_REPLACEMENTS} samples in a row do not read; see the log")
+
+
+def _decoded(n: int, sample: ShardSample) -> Triplet:
+    return Triplet(
+        number=n,
+        good=decode_image(sample.good_image, f"{sample.key}.good_image"),
+        bad=decode_image(sample.bad_image, f"{sample.key}.bad_image"),
+        prompt=sample.prompt,
+        reflection=sample.reflection,
+        subset=sample.subset,
+        cot=sample.cot,
+    )
+
+
+def rank_numbers(first: int, stop: int, rank: int = 0, world_size: int = 1) -> Iterator[int]:
+    """The samples of one rank: every `world_size`-th of [first, stop)."""
+    return iter(range(first + rank, stop, world_size))
+
+
+def hold_out(index: ShardIndex, share: float, seed: int) -> tuple[ShardIndex, ShardIndex]:
+    """(training, evaluation), `share` of the samples in the latter. Runs of eight neighbours stay on one side: pairs of
+    one prompt lie beside each other."""
+    runs = np.random.default_rng([seed, 62]).random(-(-len(index) // 8)) < share
+    chosen = np.repeat(runs, 8)[: len(index)]
+    parts = []
+    for kept in (~chosen, chosen):
+        parts.append(
+            ShardIndex(
+                index.uri, index.shards, index.shard[kept], index.start[kept], index.stop[kept], index.subset[kept]
+            )
+        )
+    return parts[0], parts[1]
