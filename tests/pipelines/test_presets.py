@@ -3,15 +3,15 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
+from inference.vlm.prompts import load_prompt
 from pipelines import stated_figures
-from pipelines.jobs import DatasetConfig
+from pipelines.jobs import DatasetConfig, models_of, templates_of
 from pipelines.presets import PRESETS, load_preset
 from schemas.arrow import record_from_dict
-from schemas.configuration import model_names
 from schemas.errors import InputError
 
 
@@ -32,12 +32,23 @@ def test_the_flux_preset_is_flux_dev_with_the_authors_detector():
     assert generator.denoiser_passes_per_image == 30
     assert generator.dtype == "bfloat16"
     assert dataset.ground.grounded_sam.detector.backend == "groundingdino-py"
-    assert model_names(dataset) == (
+    assert models_of(dataset) == (
         "black-forest-labs/FLUX.1-dev",
         "groundingdino_swint_ogc.pth",
         "google-bert/bert-base-uncased",
         "sam_vit_h_4b8939.pth",
     )
+
+
+def test_the_flux_preset_names_the_published_rewards_and_one_vlm_for_the_other_subsets():
+    config = replace(load_preset("flux").dataset, subsets=("rule", "general", "length", "editing"), annotate=True)
+    named = models_of(config)
+    assert {"yuvalkirstain/PickScore_v1", "HPS_v2.1_compressed.pt", "openai/clip-vit-large-patch14"} <= set(named)
+    assert [name for name in named if "Qwen" in name] == ["Qwen/Qwen2.5-VL-7B-Instruct"]
+    assert not [name for name in named if name.startswith("micro/")]
+    assert set(templates_of(config)) == {"condense", "caption", "compare", "reflect", "verify"}
+    for name in templates_of(config):
+        assert load_prompt(name)
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
@@ -78,9 +89,33 @@ def test_looking_at_a_preset_imports_no_torch():
 def test_stated_parameter_counts_are_those_of_the_architectures():
     import torch
     from diffusers import AutoencoderKL, FluxTransformer2DModel
-    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+    from transformers import (
+        CLIPConfig,
+        CLIPModel,
+        CLIPTextConfig,
+        CLIPTextModel,
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        T5Config,
+        T5EncoderModel,
+    )
 
     from inference.grounding.segmenter import SamArchitecture, build_sam
+
+    def clip(size):
+        """PickScore's and HPSv2's ViT-H/14, or OpenAI's ViT-L/14."""
+        text, vision, projection = {
+            "h": ((1024, 4096, 24, 16), (1280, 5120, 32, 16), 1024),
+            "l": ((768, 3072, 12, 12), (1024, 4096, 24, 16), 768),
+        }[size]
+        names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        return CLIPModel(
+            CLIPConfig(
+                text_config=dict(zip(names, text, strict=True)),
+                vision_config={**dict(zip(names, vision, strict=True)), "patch_size": 14, "image_size": 224},
+                projection_dim=projection,
+            )
+        )
 
     with torch.device("meta"):
         counted = {
@@ -98,6 +133,22 @@ def test_stated_parameter_counts_are_those_of_the_architectures():
             ),
             "FLUX_CLIP": CLIPTextModel(
                 CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+            ),
+            "REWARDS": torch.nn.ModuleList([clip("h"), clip("h"), clip("l")]),
+            "QWEN_7B": Qwen2_5_VLForConditionalGeneration(
+                Qwen2_5_VLConfig(
+                    text_config={
+                        "vocab_size": 152064,
+                        "hidden_size": 3584,
+                        "intermediate_size": 18944,
+                        "num_hidden_layers": 28,
+                        "num_attention_heads": 28,
+                        "num_key_value_heads": 4,
+                        "rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24]},
+                    },
+                    vision_config={"hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 3584},
+                    tie_word_embeddings=False,
+                )
             ),
             "FLUX_VAE": AutoencoderKL(
                 down_block_types=("DownEncoderBlock2D",) * 4,

@@ -189,5 +189,5 @@ def test_other_weights_than_those_a_run_was_started_with_are_refused(tmp_path):
     folder = create(str(tmp_path / "run"), ToyConfig())
     folder.info = replace(folder.info, digests={"zoo/a": "1", "zoo/b": "2"})
     check_models(folder, {"zoo/a": "1", "zoo/b": "2"})
-    with pytest.raises(ForeignRunError, match=r"weights of zoo/b are not those.*\n.*--fork"):
+    with pytest.raises(ForeignRunError, match=r"contents of zoo/b are not those.*\n.*--fork"):
         check_models(folder, {"zoo/a": "1", "zoo/b": "3"})

@@ -123,7 +123,7 @@ def test_a_limit_on_pairs_keeps_every_tag(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size_px", [32, 200])
 def test_the_page_gives_up_pairs_before_it_grows_too_large(tmp_path: Path, size_px: int) -> None:
-    folder, config = invented_run(tmp_path / "run", Invented(num_prompts=16, size_px=size_px))
+    folder, config = invented_run(tmp_path / "run", Invented(num_prompts=3200 // size_px, size_px=size_px))
     pairs_alone = ReportLimits(max_rejected=0, max_quarantined=0)
     whole = Path(build_report(folder, config, pairs_alone)).read_bytes()
     all_pairs = len(read_page(whole.decode()).pairs)
