@@ -105,9 +105,9 @@ class FluxGenerator:
         """What `generate` gives, each image as soon as its micro-batch is drawn."""
         if len(prompts) != len(seeds):
             raise InputError(f"{len(prompts)} prompts but {len(seeds)} seeds", expected="one seed for each prompt")
-        lengths = {text: self._text_length(text) for text in dict.fromkeys(prompts)}
-        texts = {text: self._encode(text, length) for text, length in lengths.items()}
-        negative = {n: self._encode("", n) for n in set(lengths.values()) if self.config.true_cfg_scale > 1}
+        lengths = {text: self.text_length(text) for text in dict.fromkeys(prompts)}
+        texts = {text: self.encode_text(text, length) for text, length in lengths.items()}
+        negative = {n: self.encode_text("", n) for n in set(lengths.values()) if self.config.true_cfg_scale > 1}
         waiting = {n: [i for i, text in enumerate(prompts) if lengths[text] == n] for n in set(lengths.values())}
         size = self.config.batch_size
         drawn: dict[int, np.ndarray] = {}
@@ -122,16 +122,18 @@ class FluxGenerator:
                 drawn.update(zip(batch, images, strict=False))
             yield drawn.pop(number)
 
-    def _text_length(self, text: str) -> int:
+    def text_length(self, text: str) -> int:
+        """T5 tokens that a text is padded to."""
         num_tokens = len(self.pipeline.tokenizer_2(text).input_ids)
         return next((n for n in self.config.text_lengths if n >= num_tokens), self.config.text_lengths[-1])
 
-    def _encode(self, text: str, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """T5 states (1, length, d) and CLIP's pooled vector (1, d), one prompt at a time."""
+    def encode_text(self, text: str, length: int, clip_text: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """T5 states (1, length, d) and CLIP's pooled vector (1, d), of the same text unless CLIP gets another."""
         import torch
 
+        first = text if clip_text is None else clip_text
         with torch.no_grad():
-            embeds, pooled, _ = self.pipeline.encode_prompt(prompt=text, prompt_2=None, max_sequence_length=length)
+            embeds, pooled, _ = self.pipeline.encode_prompt(prompt=first, prompt_2=text, max_sequence_length=length)
         return embeds, pooled
 
     def _draw(

@@ -1,0 +1,225 @@
+"""The corrector: FLUX draws again, from the flawed image and the reflection that says what is wrong with it.
+
+Its folder holds `pytorch_lora_weights.safetensors`, in the form `FluxPipeline.save_lora_weights` writes, and
+`corrector.json`: how the condition enters (`ConditionConfig`), how large it is, and of which base model it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inference.flux.conditioning import ConditionConfig, ConditionedFlux, condition_ids
+from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from schemas.arrow import record_from_dict
+from schemas.configuration import model_field
+from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+SEPARATOR = " [Reflexion] "
+MIN_REFLECTION_CHARS = 5  # anything shorter is no reflection (interop)
+WEIGHTS = "pytorch_lora_weights.safetensors"
+
+
+@dataclass(frozen=True)
+class CorrectorDescription:
+    """`corrector.json`."""
+
+    condition: ConditionConfig = field(default_factory=ConditionConfig)
+    condition_px: int = 512
+    """Side of the flawed image as it is shown to the transformer."""
+    base_model: str = "black-forest-labs/FLUX.1-dev"
+
+
+@dataclass(frozen=True)
+class CorrectorConfig:
+    """Which corrector, on which FLUX."""
+
+    model: str = model_field("micro/corrector")
+    """Folder that `python -m trainers corrector` wrote."""
+    generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
+
+
+def corrector_text(prompt: str, reflection: str) -> str:
+    """What T5 reads; CLIP reads the prompt alone."""
+    return prompt if len(reflection.strip()) < MIN_REFLECTION_CHARS else f"{prompt}{SEPARATOR}{reflection.strip()}"
+
+
+def read_description(folder: Path) -> CorrectorDescription:
+    """InputError for a folder that is no corrector."""
+    try:
+        return record_from_dict(CorrectorDescription, json.loads((folder / "corrector.json").read_text()))
+    except (FileNotFoundError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{folder} is no corrector: {error}", expected="a folder that `python -m trainers corrector` wrote"
+        ) from error
+
+
+def save_corrector(folder: Path, model: ConditionedFlux, description: CorrectorDescription) -> None:
+    """LoRA and description."""
+    import torch
+    from diffusers import FluxPipeline
+
+    tensors = {name: value.to(torch.bfloat16).contiguous() for name, value in model.lora.to_file_tensors().items()}
+    FluxPipeline.save_lora_weights(folder, transformer_lora_layers=tensors, weight_name=WEIGHTS)
+    (folder / "corrector.json").write_text(json.dumps(asdict(description), indent=2) + "\n")
+
+
+class FluxCorrector:
+    """Draws images again. An image depends on (flawed image, prompt, reflection, seed, configuration) alone."""
+
+    def __init__(self, config: CorrectorConfig, generator: FluxGenerator | None = None) -> None:
+        """generator: one that is loaded already, of the same configuration: it is shared. MissingWeightsError."""
+        from safetensors.torch import load_file
+
+        from inference.model_store import resolve_model
+
+        folder = resolve_model(config.model)
+        self.config, self.description = config, read_description(folder)
+        self.generator = generator or FluxGenerator(config.generator)
+        self.model = ConditionedFlux(self.generator.pipeline.transformer, self.description.condition)
+        self.model.lora.load_file_tensors(load_file(folder / WEIGHTS))
+        self.model.to(config.generator.device).eval()
+
+    @classmethod
+    def of(cls, model: ConditionedFlux, description: CorrectorDescription, generator: FluxGenerator) -> FluxCorrector:
+        """Around a model in training."""
+        corrector = cls.__new__(cls)
+        corrector.config = CorrectorConfig(generator=generator.config)
+        corrector.description, corrector.generator, corrector.model = description, generator, model
+        return corrector
+
+    def correct(
+        self,
+        images: Sequence[np.ndarray],
+        prompts: Sequence[str],
+        reflections: Sequence[str],
+        seeds: Sequence[int],
+    ) -> list[np.ndarray]:
+        """images uint8 (H, W, 3), the flawed ones -> as many uint8 (size_px, size_px, 3)."""
+        return list(self.draw(images, prompts, reflections, seeds))
+
+    def draw(
+        self,
+        images: Sequence[np.ndarray],
+        prompts: Sequence[str],
+        reflections: Sequence[str],
+        seeds: Sequence[int],
+    ) -> Iterator[np.ndarray]:
+        """What `correct` gives, each as soon as its micro-batch is drawn."""
+        if not len(images) == len(prompts) == len(reflections) == len(seeds):
+            raise InputError(
+                f"{len(images)} images, {len(prompts)} prompts, {len(reflections)} reflections, {len(seeds)} seeds",
+                expected="one of each",
+            )
+        texts = [corrector_text(p, r) for p, r in zip(prompts, reflections, strict=True)]
+        lengths = [self.generator.text_length(text) for text in texts]
+        waiting = {n: [i for i, length in enumerate(lengths) if length == n] for n in set(lengths)}
+        size = self.config.generator.batch_size
+        drawn: dict[int, np.ndarray] = {}
+        for number in range(len(texts)):
+            if number not in drawn:
+                n = lengths[number]
+                batch, waiting[n] = waiting[n][:size], waiting[n][size:]
+                padded = batch + batch[-1:] * (size - len(batch))
+                made = self._draw(
+                    [images[i] for i in padded],
+                    [self.generator.encode_text(texts[i], n, clip_text=prompts[i]) for i in padded],
+                    [seeds[i] for i in padded],
+                )
+                drawn.update(zip(batch, made, strict=False))
+            yield drawn.pop(number)
+
+    def _draw(
+        self,
+        images: Sequence[np.ndarray],
+        texts: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        seeds: Sequence[int],
+    ) -> list[np.ndarray]:
+        import torch
+
+        pipeline = self.generator.pipeline
+        embeds, pooled = (torch.cat([text[i] for text in texts]) for i in (0, 1))
+        with torch.no_grad():
+            condition, ids = encode_condition(pipeline, images, self.description.condition_px)
+            latents = sample(self.model, pipeline, self.config.generator, embeds, pooled, condition, ids, seeds)
+            decoded = decode_latents(pipeline, latents, self.config.generator.size_px)
+        return list((decoded * 255).round().astype(np.uint8))
+
+
+def encode_condition(
+    pipeline: Any, images: Sequence[np.ndarray], condition_px: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Packed latents (B, M, channels) of flawed images uint8 (H, W, 3), and their position ids (M, 3)."""
+    import torch
+    from PIL import Image
+
+    vae = pipeline.vae
+    small = [
+        np.asarray(Image.fromarray(image).resize((condition_px, condition_px), Image.Resampling.BICUBIC))
+        for image in images
+    ]
+    pixels = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
+    latents = vae.encode(pixels).latent_dist.mode()
+    latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
+    batch, channels, height, width = latents.shape
+    packed = pipeline._pack_latents(latents, batch, channels, height, width)
+    ids = condition_ids(height // 2, width // 2, shift=condition_px // (2 * pipeline.vae_scale_factor))
+    return packed, ids.to(latents.device, latents.dtype)
+
+
+def sample(
+    model: ConditionedFlux,
+    pipeline: Any,
+    config: FluxGeneratorConfig,
+    prompt_embeds: torch.Tensor,
+    pooled: torch.Tensor,
+    condition: torch.Tensor | None,
+    ids: torch.Tensor | None,
+    seeds: Sequence[int],
+) -> torch.Tensor:
+    """Packed latents (B, N, channels): `FluxPipeline`'s own schedule and noise, with the condition at each step."""
+    import torch
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
+
+    device = prompt_embeds.device
+    generators = [torch.Generator("cpu").manual_seed(seed % 2**63) for seed in seeds]
+    channels = pipeline.transformer.config.in_channels // 4
+    latents, image_ids = pipeline.prepare_latents(
+        len(seeds), channels, config.size_px, config.size_px, prompt_embeds.dtype, device, generators
+    )
+    scheduler = pipeline.scheduler
+    settings = scheduler.config
+    shift = calculate_shift(
+        latents.shape[1],
+        settings.get("base_image_seq_len", 256),
+        settings.get("max_image_seq_len", 4096),
+        settings.get("base_shift", 0.5),
+        settings.get("max_shift", 1.15),
+    )
+    sigmas = np.linspace(1.0, 1 / config.num_steps, config.num_steps)
+    timesteps, _ = retrieve_timesteps(scheduler, config.num_steps, device, sigmas=sigmas, mu=shift)
+    scheduler.set_begin_index(0)
+    guidance = torch.full([len(seeds)], config.guidance, device=device, dtype=torch.float32)
+    prefix = None
+    if condition is not None and ids is not None and model.config.attention == "cached":
+        prefix = model.prefix_of(prompt_embeds, pooled, condition, ids)
+    for t in timesteps:
+        timestep = t.expand(len(seeds)).to(latents.dtype) / 1000
+        velocity = model(latents, timestep, guidance, prompt_embeds, pooled, image_ids, condition, ids, prefix)
+        latents = scheduler.step(velocity, t, latents, return_dict=False)[0]
+    return latents
+
+
+def decode_latents(pipeline: Any, latents: torch.Tensor, size_px: int) -> np.ndarray:
+    """float32 (B, H, W, 3) in [0, 1] of packed latents."""
+    latents = pipeline._unpack_latents(latents, size_px, size_px, pipeline.vae_scale_factor)
+    latents = latents / pipeline.vae.config.scaling_factor + pipeline.vae.config.shift_factor
+    return pipeline.image_processor.postprocess(pipeline.vae.decode(latents, return_dict=False)[0], output_type="np")

@@ -1,0 +1,111 @@
+"""The corrector on the shipped micro FLUX: what an image depends on, and the pipeline's own without a condition."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from inference.flux.conditioning import ConditionConfig, ConditionedFlux
+from inference.flux.corrector import (
+    CorrectorConfig,
+    CorrectorDescription,
+    FluxCorrector,
+    corrector_text,
+    decode_latents,
+    encode_condition,
+    read_description,
+    sample,
+    save_corrector,
+)
+from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from schemas.errors import InputError
+
+STAR, RINGS = "a photo of a red star", "a photo of two rings"
+CONFIG = FluxGeneratorConfig(num_steps=3, batch_size=4)
+FLAWED = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return FluxGenerator(CONFIG)
+
+
+@pytest.fixture(scope="module", params=["joint", "cached"])
+def folder(request, generator, tmp_path_factory):
+    """A saved corrector with a LoRA that adds something."""
+    condition = ConditionConfig(request.param, rank=4, alpha=4.0)
+    model = ConditionedFlux(generator.pipeline.transformer, condition)
+    torch.manual_seed(0)
+    for parameter in model.lora.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    path = tmp_path_factory.mktemp("corrector")
+    save_corrector(path, model, CorrectorDescription(condition, 32, "micro/flux"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def corrector(folder, generator):
+    return FluxCorrector(CorrectorConfig(str(folder), CONFIG), generator)
+
+
+def test_without_a_condition_the_loop_draws_the_pipeline_s_images(generator):
+    model = ConditionedFlux(generator.pipeline.transformer, ConditionConfig(rank=4, alpha=4.0))
+    texts = [generator.encode_text(text, 16) for text in (STAR, RINGS, STAR, RINGS)]
+    embeds, pooled = (torch.cat([text[i] for text in texts]) for i in (0, 1))
+    with torch.no_grad():
+        latents = sample(model, generator.pipeline, CONFIG, embeds, pooled, None, None, [1, 2, 3, 4])
+        decoded = decode_latents(generator.pipeline, latents, 32)
+    images = (decoded * 255).round().astype(np.uint8)
+    expected = np.stack(generator.generate([STAR, RINGS, STAR, RINGS], [1, 2, 3, 4]))
+    assert np.abs(images.astype(int) - expected).max() <= 1
+
+
+def test_an_image_depends_on_all_that_is_given_and_on_nothing_else(corrector):
+    told = "Make the star red."
+    first, again, other_image, other_told, other_seed = corrector.correct(
+        [FLAWED, FLAWED, FLAWED[::-1], FLAWED, FLAWED],
+        [STAR] * 5,
+        [told, told, told, "Add a ring.", told],
+        [1, 1, 1, 1, 2],
+    )
+    assert first.shape == (32, 32, 3)
+    assert first.dtype == np.uint8
+    assert (first == again).all()
+    for other in (other_image, other_told, other_seed):
+        assert (first != other).any()
+    assert (corrector.correct([FLAWED], [STAR], [told], [1])[0] == first).all()
+
+
+def test_texts_of_other_lengths_are_drawn_in_batches_of_their_own_and_come_in_order(corrector):
+    told = ["", "Replace the blue star by a red star and move it to the left of the green ring.", "Add a star."]
+    together = corrector.correct([FLAWED] * 6, [STAR] * 6, told * 2, list(range(6)))
+    for index in (1, 4, 5):
+        assert (corrector.correct([FLAWED], [STAR], [(told * 2)[index]], [index])[0] == together[index]).all()
+
+
+def test_a_saved_corrector_is_read_back_as_it_was(folder, corrector):
+    assert read_description(folder) == corrector.description
+    assert {p.name for p in folder.iterdir()} == {"pytorch_lora_weights.safetensors", "corrector.json"}
+
+
+def test_t5_reads_the_reflection_and_clip_the_prompt_alone(generator):
+    assert corrector_text(STAR, "Add a ring.") == f"{STAR} [Reflexion] Add a ring."
+    assert corrector_text(STAR, "no") == STAR
+    embeds, pooled = generator.encode_text(corrector_text(STAR, "Add a ring."), 16, clip_text=STAR)
+    assert torch.equal(pooled, generator.encode_text(STAR, 16)[1])
+    assert not torch.equal(embeds, generator.encode_text(STAR, 16)[0])
+
+
+def test_the_condition_is_resized_and_lies_left_by_its_own_width(generator):
+    with torch.no_grad():
+        packed, ids = encode_condition(generator.pipeline, [FLAWED, FLAWED], 16)
+    assert packed.shape == (2, 4, 16)
+    assert ids[:, 2].tolist() == [-2, -1, -2, -1]
+
+
+def test_bad_input_is_told(corrector, tmp_path):
+    with pytest.raises(InputError, match="1 images, 2 prompts"):
+        corrector.correct([FLAWED], [STAR, STAR], [""], [1])
+    with pytest.raises(InputError, match="is no corrector"):
+        FluxCorrector(replace(corrector.config, model=str(tmp_path)))
