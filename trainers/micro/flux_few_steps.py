@@ -11,17 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trainers.checkpoint import load_checkpoint, save_checkpoint
 from trainers.micro.flux import score_pipeline
 from trainers.micro.flux_guidance import load_pipeline, velocity
 from trainers.micro.training import Training
-from trainers.micro.training_loop import (
-    MicroTrainingConfig,
-    autocast,
-    export_folder,
-    load_checkpoint,
-    prepare_process,
-    save_checkpoint,
-)
+from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 
 SCHEDULES = (1, 2, 3, 4)
 """Numbers of steps that the adapter is made for."""

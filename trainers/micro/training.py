@@ -16,14 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainers.checkpoint import load_checkpoint, save_checkpoint
 from trainers.micro.training_loop import (
     Ema,
     MicroTrainingConfig,
     TrainingClock,
     bf16_is_faster,
     learning_rate_factor,
-    load_checkpoint,
-    save_checkpoint,
     save_curve,
     set_learning_rate,
 )

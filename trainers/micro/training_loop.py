@@ -193,26 +193,6 @@ def prepare_process(config: MicroTrainingConfig) -> None:
     mallopt(top_pad, 1 << 28)
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors and plain values) so that a kill leaves either the old file or the new one."""
-    import torch
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any] | None:
-    """What `save_checkpoint` wrote, or None where there is no file."""
-    import torch
-
-    return torch.load(path, map_location=device, weights_only=True) if path.exists() else None
-
-
 def export_folder(save: Callable[[Path], None], out_dir: Path) -> None:
     """Let `save` fill a temporary folder beside `out_dir`, then rename its files into place one by one."""
     out_dir.parent.mkdir(parents=True, exist_ok=True)

@@ -10,15 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
+from trainers.checkpoint import load_checkpoint
 from trainers.micro.training import Training, checkpoint_path
-from trainers.micro.training_loop import (
-    MicroTrainingConfig,
-    autocast,
-    export_folder,
-    load_checkpoint,
-    prepare_process,
-    save_curve,
-)
+from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process, save_curve
 from trainers.micro.vision_pretraining import VisionPretraining, pretrain_vision
 from trainers.micro.vlm_data import DataConfig, SubjectSource, sample_rows, sample_texts
 from trainers.micro.vlm_evaluation import EvaluationConfig

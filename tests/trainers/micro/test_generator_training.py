@@ -12,9 +12,10 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 
+from trainers.checkpoint import load_checkpoint
 from trainers.micro.flux import FluxRecipe
 from trainers.micro.flux import train as train_flux
-from trainers.micro.training_loop import MicroTrainingConfig, load_checkpoint
+from trainers.micro.training_loop import MicroTrainingConfig
 
 RECIPE = FluxRecipe(
     batch_size=8,

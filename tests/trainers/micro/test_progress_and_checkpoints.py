@@ -4,15 +4,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from trainers.micro.training_loop import (
-    Ema,
-    TrainingClock,
-    export_folder,
-    learning_rate_factor,
-    load_checkpoint,
-    save_checkpoint,
-    save_curve,
-)
+from trainers.checkpoint import load_checkpoint, save_checkpoint
+from trainers.micro.training_loop import Ema, TrainingClock, export_folder, learning_rate_factor, save_curve
 
 
 def test_a_kill_while_writing_leaves_the_last_checkpoint(tmp_path, monkeypatch):

@@ -10,7 +10,8 @@ import pytest
 from inference.interfaces import ChatRequest
 from inference.vlm.qwen import QwenVlm, QwenVlmConfig
 from tests.tiny_vlm import TINY_SHAPE
-from trainers.micro.training_loop import MicroTrainingConfig, load_checkpoint
+from trainers.checkpoint import load_checkpoint
+from trainers.micro.training_loop import MicroTrainingConfig
 from trainers.micro.vision_pretraining import VisionPretraining
 from trainers.micro.vlm import VlmRecipe, train
 from trainers.micro.vlm_evaluation import EvaluationConfig

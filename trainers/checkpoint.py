@@ -1,0 +1,81 @@
+"""Checkpoints that a kill at any moment leaves whole: the last few, and the best."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors and plain values) so that a kill leaves either the old file or the new one."""
+    import torch
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any] | None:
+    """What `save_checkpoint` wrote, or None where there is no file."""
+    import torch
+
+    return torch.load(path, map_location=device, weights_only=True) if path.exists() else None
+
+
+class Checkpoints:
+    """`step_00000120.pt` files in a folder: the last `keep_last`, and the one with the best score so far."""
+
+    def __init__(self, folder: Path, keep_last: int = 2) -> None:
+        self._folder, self._keep_last = folder, max(1, keep_last)
+
+    def save(self, step: int, state: dict[str, Any], score: float | None = None) -> None:
+        """Keep a state; with a score (more is better) it may become the best one."""
+        save_checkpoint(self._folder / _name(step), state)
+        best = self.best()
+        if score is not None and (best is None or score > best[1]):
+            _write_json(self._folder / "best.json", {"step": step, "score": score})
+            best = (step, score)
+        kept = {*self.steps()[-self._keep_last :], *([best[0]] if best else [])}
+        for old in set(self.steps()) - kept:
+            (self._folder / _name(old)).unlink(missing_ok=True)
+
+    def steps(self) -> list[int]:
+        """Steps of which there is a file, first to last."""
+        return sorted(int(p.stem.removeprefix("step_")) for p in self._folder.glob("step_*.pt"))
+
+    def best(self) -> tuple[int, float] | None:
+        """Step and score of the best one that is still there."""
+        try:
+            value = json.loads((self._folder / "best.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return (value["step"], value["score"]) if value["step"] in self.steps() else None
+
+    def latest(self, device: str = "cpu") -> dict[str, Any] | None:
+        """The newest state that reads; a broken one is named and passed over. None without any."""
+        for step in reversed(self.steps()):
+            try:
+                return load_checkpoint(self._folder / _name(step), device)
+            except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+                log.warning("%s does not read (%s); an older one is taken", self._folder / _name(step), error)
+        return None
+
+
+def _name(step: int) -> str:
+    return f"step_{step:08d}.pt"
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value))
+    os.replace(temporary, path)
