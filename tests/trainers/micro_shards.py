@@ -1,0 +1,32 @@
+"""Shards of micro-world edits, as a run would pack them."""
+
+from inference.micro.edit_file import sample_edit_row
+from inference.micro.long_captions import describe
+from schemas.shards import ShardSample, encode_shard
+
+
+def write_micro_shards(folder, count=24, per_shard=8, subsets=("editing", "rule")):
+    """`count` triplets, subsets by turns, images PNG; captions are truths of the edited scene."""
+    import numpy as np
+
+    from inference.micro.edit_file import sample_edit_scenes
+
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = []
+    for number in range(count):
+        values = sample_edit_row(11, number, 0.0)
+        _, after, _, _ = sample_edit_scenes(11, number, 0.0)
+        samples.append(
+            ShardSample(
+                key=f"u{number:06d}-r000-p00",
+                good_image=values["edited_img"],
+                bad_image=values["src_img"],
+                reflection=values["edited_prompt_list"][0],
+                prompt=describe(after, np.random.default_rng(number)) if after.objects else "an empty image",
+                subset=subsets[number % len(subsets)],
+                image_format="png",
+            )
+        )
+    for start in range(0, count, per_shard):
+        (folder / f"genref_{start // per_shard:06d}.tar").write_bytes(encode_shard(samples[start : start + per_shard]))
+    return folder

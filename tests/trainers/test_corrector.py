@@ -1,0 +1,161 @@
+"""The corrector's training: what is dropped and how often, that it learns, and that a restart changes no number."""
+
+import contextlib
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inference.flux.conditioning import ConditionConfig
+from inference.flux.corrector import CorrectorConfig, FluxCorrector
+from inference.flux.generator import FluxGeneratorConfig
+from schemas.errors import InputError, WorkFailedError
+from tests.trainers.micro_shards import write_micro_shards
+from trainers.corrector import CorrectorTraining, OptimizerConfig, micro_corrector_training
+from trainers.corrector_batches import BatchConfig, prepare
+from trainers.shard_dataset import MixSchedule, Triplet
+
+SMALL = BatchConfig(size_px=32, condition_px=32)
+
+
+def triplet(number, subset="rule", reflection="Add a red star.", good=(32, 32), bad=(32, 32)):
+    rng = np.random.default_rng(number)
+    images = [rng.integers(0, 255, (*shape, 3), np.uint8) for shape in (good, bad)]
+    return Triplet(number, images[0], images[1], "a photo of a star", reflection, subset)
+
+
+def test_drops_have_the_published_shares_and_editing_keeps_its_image():
+    rule = [prepare(triplet(n), SMALL, 0) for n in range(3000)]
+    assert np.mean([s.text == "" for s in rule]) == pytest.approx(0.1, abs=0.02)
+    assert np.mean([not s.image_used for s in rule]) == pytest.approx(0.1, abs=0.02)
+    assert np.mean([not s.reflection_used for s in rule]) == pytest.approx(0.1 + 0.9 * 0.2, abs=0.02)
+    for sample in rule:
+        if not sample.image_used:
+            assert not sample.bad.any()
+            assert not sample.reflection_used
+        assert sample.clip_text == "a photo of a star"
+        told = sample.reflection_used and sample.text != ""
+        assert sample.text == ("a photo of a star [Reflexion] Add a red star." if told else sample.text)
+    assert all(prepare(triplet(n, "editing"), SMALL, 0).image_used for n in range(300))
+
+
+def test_a_sample_depends_on_seed_and_number_alone():
+    one, again, other = (prepare(triplet(5), SMALL, seed) for seed in (1, 1, 1))
+    assert (one.good == again.good).all()
+    assert one.text == again.text == other.text
+    texts = {seed: [prepare(triplet(n), SMALL, seed).text for n in range(40)] for seed in (1, 2)}
+    assert texts[1] != texts[2]
+
+
+def test_both_images_get_the_same_crop_whatever_their_sizes():
+    ramp = np.broadcast_to(np.arange(96, dtype=np.uint8)[None, :, None], (64, 96, 3))
+    shown = Triplet(0, ramp.copy(), ramp[::2, ::2].copy(), "p", "r", "editing")
+    sample = prepare(shown, replace(SMALL, size_px=48), 3)
+    assert sample.good.shape == sample.bad.shape == (48, 48, 3)
+    assert np.abs(sample.good.astype(int) - sample.bad).max() <= 3
+
+
+def test_a_reflection_too_short_is_none():
+    assert all(not prepare(triplet(n, reflection="no"), SMALL, 0).reflection_used for n in range(20))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return write_micro_shards(tmp_path_factory.mktemp("data"))
+
+
+def config(shards, out, **changes):
+    base = replace(
+        micro_corrector_training(str(shards), Path(out)),
+        generator=FluxGeneratorConfig(num_steps=2, batch_size=4),
+        condition=ConditionConfig(rank=4, alpha=4.0),
+        mix=MixSchedule(steps=10),
+        steps=6,
+        batch_size=4,
+        micro_batch=2,
+        evaluate_every=3,
+        checkpoint_every=1,
+        num_evaluated=4,
+        report_every=1,
+        held_out_share=0.3,
+        loader_workers=0,
+        bf16=False,
+    )
+    return replace(base, **changes)
+
+
+class Killed(Exception):
+    pass
+
+
+def trained(config, kill_at=None):
+    training = CorrectorTraining(config)
+
+    def on_step(step, row):
+        if step == kill_at:
+            raise Killed
+
+    with contextlib.suppress(Killed):
+        training.run(on_step)
+    return training
+
+
+def curve_of(out):
+    return [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
+
+
+def test_a_killed_training_goes_on_with_the_same_numbers(shards, tmp_path):
+    whole = trained(config(shards, tmp_path / "whole"))
+    trained(config(shards, tmp_path / "killed"), kill_at=4)  # after the checkpoint of step 3
+    again = trained(config(shards, tmp_path / "killed"))
+    assert again.step == whole.step == 6
+    for name, value in whole.model.lora.state_dict().items():
+        assert torch.equal(value, again.model.lora.state_dict()[name]), name
+    rows = [{row["step"]: row for row in curve_of(tmp_path / name) if "loss" in row} for name in ("whole", "killed")]
+    assert rows[0][6]["loss"] == rows[1][6]["loss"]
+    assert any(name.startswith("loss/") for name in rows[0][6])
+
+
+def test_micro_batches_change_nothing_but_rounding(shards, tmp_path):
+    one = trained(config(shards, tmp_path / "a", steps=2))
+    two = trained(config(shards, tmp_path / "b", steps=2, micro_batch=4))
+    for a, b in zip(one.model.lora.parameters(), two.model.lora.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=0.05)
+
+
+def test_it_learns_and_what_it_writes_draws(shards, tmp_path):
+    often = {"evaluate_every": 20, "checkpoint_every": 20, "report_every": 5}
+    made = trained(config(shards, tmp_path, steps=40, optimizer=OptimizerConfig("adamw", 5e-3), **often))
+    curve = curve_of(tmp_path)
+    losses = [row["loss"] for row in curve if "loss" in row]
+    assert np.mean(losses[-2:]) < np.mean(losses[:2])
+    assert any("held_out" in row for row in curve)
+    assert (tmp_path / "samples" / "step_00000040.png").exists()
+    corrector = FluxCorrector(CorrectorConfig(str(tmp_path / "corrector"), made.config.generator))
+    flawed = np.zeros((32, 32, 3), np.uint8)
+    assert corrector.correct([flawed], ["a photo of a star"], ["Add a star."], [1])[0].shape == (32, 32, 3)
+
+
+def test_a_loss_that_is_no_number_stops_and_says_where(shards, tmp_path):
+    training = CorrectorTraining(config(shards, tmp_path))
+    with torch.no_grad():
+        next(iter(training.model.lora.down.values())).fill_(float("nan"))
+    with pytest.raises(WorkFailedError, match=r"step 0: the loss is nan; samples 0 to 3"):
+        training.run()
+
+
+def test_bad_settings_are_refused(shards, tmp_path):
+    with pytest.raises(InputError, match="no data"):
+        CorrectorTraining(config("", tmp_path))
+    with pytest.raises(InputError, match="both at least 1"):
+        CorrectorTraining(config(shards, tmp_path, steps=0))
+
+
+def test_all_subsets_of_the_mix_are_used(shards, tmp_path):
+    training = CorrectorTraining(config(shards, tmp_path))
+    used = Counter(training.order.subset_of(n) for n in range(200))
+    assert set(used) == {"rule", "editing"}

@@ -1,0 +1,194 @@
+"""From triplets to what a corrector's training step takes: crops, drops, latents, text states, noise.
+
+All that is random about sample n comes from a generator seeded by (seed, n), so a training that was killed goes on with
+the same numbers, on any number of ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inference.flux.corrector import MIN_REFLECTION_CHARS, corrector_text, encode_condition
+from trainers.shard_dataset import Triplet
+
+if TYPE_CHECKING:
+    import torch
+
+    from inference.flux.generator import FluxGenerator
+
+
+@dataclass(frozen=True)
+class DropConfig:
+    """Shares of the samples (ReflectionFlow §3.3; the published training's values)."""
+
+    text: float = 0.1
+    """T5's input is empty; CLIP's is not."""
+    image: float = 0.1
+    """The flawed image is black and there is no reflection; never for `editing`."""
+    reflection: float = 0.2
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How samples are made."""
+
+    size_px: int = 1024
+    condition_px: int = 512
+    drop: DropConfig = field(default_factory=DropConfig)
+    time_shift: float = 0.0
+    """t = sigmoid(time_shift + N(0, 1))"""
+    difference_weight: float = 0.0
+    """How much more the loss counts where the two images differ (0: not; beyond the paper)."""
+
+
+@dataclass(frozen=True)
+class PreparedSample:
+    """One sample before any model: images uint8 (size_px, size_px, 3), the flawed one as it will be shown."""
+
+    number: int
+    good: np.ndarray
+    bad: np.ndarray
+    text: str
+    clip_text: str
+    subset: str
+    reflection_used: bool
+    image_used: bool
+
+
+def prepare(triplet: Triplet, config: BatchConfig, seed: int) -> PreparedSample:
+    """Crop, resize and drop. Both images: short edge to `size_px`, one shared random crop."""
+    rng = np.random.default_rng([seed, 71, triplet.number])
+    draws = rng.random(3)
+    bad = _resize(triplet.bad, triplet.good.shape[0], triplet.good.shape[1])
+    good, bad = (_short_edge(image, config.size_px) for image in (triplet.good, bad))
+    top, left = (int(rng.integers(side - config.size_px + 1)) for side in good.shape[:2])
+    good, bad = (image[top : top + config.size_px, left : left + config.size_px] for image in (good, bad))
+    image_used = triplet.subset == "editing" or draws[1] >= config.drop.image
+    reflection_used = (
+        image_used and draws[2] >= config.drop.reflection and len(triplet.reflection.strip()) >= MIN_REFLECTION_CHARS
+    )
+    if not image_used:
+        bad = np.zeros_like(bad)
+    text = corrector_text(triplet.prompt, triplet.reflection if reflection_used else "")
+    return PreparedSample(
+        triplet.number,
+        np.ascontiguousarray(good),
+        np.ascontiguousarray(bad),
+        "" if draws[0] < config.drop.text else text,
+        triplet.prompt,
+        triplet.subset,
+        reflection_used,
+        image_used,
+    )
+
+
+@dataclass
+class TrainingBatch:
+    """Tensors of samples whose texts have one padded length: x0 and noise (B, N, channels) packed, t (B,), and the
+    loss's weight (B, N, 1), mean 1."""
+
+    numbers: list[int]
+    subsets: list[str]
+    x0: torch.Tensor
+    noise: torch.Tensor
+    t: torch.Tensor
+    prompt_embeds: torch.Tensor
+    pooled: torch.Tensor
+    condition: torch.Tensor
+    condition_ids: torch.Tensor
+    image_ids: torch.Tensor
+    weight: torch.Tensor
+
+
+class BatchMaker:
+    """Holds the frozen VAE and text encoders."""
+
+    def __init__(self, generator: FluxGenerator, config: BatchConfig, seed: int) -> None:
+        self._generator, self._config, self._seed = generator, config, seed
+        self._texts: dict[tuple[str, str, int], tuple[Any, Any]] = {}
+
+    def __call__(self, triplets: Sequence[Triplet]) -> list[TrainingBatch]:
+        """One batch for each text length that occurs, in the order of the lengths."""
+        samples = [prepare(triplet, self._config, self._seed) for triplet in triplets]
+        by_length: dict[int, list[PreparedSample]] = {}
+        for sample in samples:
+            by_length.setdefault(self._generator.text_length(sample.text), []).append(sample)
+        return [self._tensors(some, length) for length, some in sorted(by_length.items())]
+
+    def _tensors(self, samples: list[PreparedSample], length: int) -> TrainingBatch:
+        import torch
+
+        pipeline, config = self._generator.pipeline, self._config
+        with torch.no_grad():
+            x0, _ = encode_condition(pipeline, [s.good for s in samples], config.size_px)
+            condition, ids = encode_condition(pipeline, [s.bad for s in samples], config.condition_px)
+            texts = [self._text(s.text, s.clip_text, length) for s in samples]
+        draws = [_noise(self._seed, s.number, x0.shape[1:]) for s in samples]
+        t = torch.tensor([config.time_shift + at for at, _ in draws]).sigmoid()
+        side = config.size_px // (2 * pipeline.vae_scale_factor)
+        image_ids = pipeline._prepare_latent_image_ids(1, side, side, x0.device, x0.dtype)
+        return TrainingBatch(
+            [s.number for s in samples],
+            [s.subset for s in samples],
+            x0,
+            torch.stack([noise for _, noise in draws]).to(x0),
+            t.to(x0),
+            torch.cat([embeds for embeds, _ in texts]),
+            torch.cat([pooled for _, pooled in texts]),
+            condition,
+            ids,
+            image_ids,
+            self._weight(samples, x0),
+        )
+
+    def _text(self, text: str, clip_text: str, length: int) -> tuple[Any, Any]:
+        key = (text, clip_text, length)
+        if key not in self._texts:
+            if len(self._texts) > 20_000:
+                self._texts.clear()
+            self._texts[key] = self._generator.encode_text(text, length, clip_text=clip_text)
+        return self._texts[key]
+
+    def _weight(self, samples: list[PreparedSample], x0: torch.Tensor) -> torch.Tensor:
+        """More where good and bad differ, by token; mean 1 over each sample."""
+        import torch
+
+        weight = torch.ones(len(samples), x0.shape[1], 1, device=x0.device)
+        if self._config.difference_weight:
+            side = int(x0.shape[1] ** 0.5)
+            for i, sample in enumerate(samples):
+                if not sample.image_used:
+                    continue
+                apart = np.abs(sample.good.astype(np.float32) - sample.bad).mean(2)
+                cell = apart.shape[0] // side
+                cells = apart[: side * cell, : side * cell].reshape(side, cell, side, cell).mean((1, 3)).flatten()
+                differs = torch.from_numpy((cells > 8).astype(np.float32)).to(x0.device)
+                weight[i, :, 0] += self._config.difference_weight * differs
+            weight = weight / weight.mean(1, keepdim=True)
+        return weight
+
+
+def _noise(seed: int, number: int, shape: Sequence[int]) -> tuple[float, torch.Tensor]:
+    """The logit of t (before the shift), and Gaussian noise, of sample n."""
+    import torch
+
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
+    return float(torch.randn((), generator=generator)), torch.randn(*shape, generator=generator)
+
+
+def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    from PIL import Image
+
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _short_edge(image: np.ndarray, size_px: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    scale = size_px / min(height, width)
+    return _resize(image, max(size_px, round(height * scale)), max(size_px, round(width * scale)))
