@@ -1,0 +1,74 @@
+"""A run whose VLM is served by vLLM under Ray, and killed on the way: it comes back, and nothing is asked twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from inference.model_store import MICRO_WEIGHTS
+from tests.inference.vlm.test_vllm_server import processes_with
+
+ROOT = Path(__file__).parents[2]
+FLAGS = [
+    *("--subsets", "length", "editing", "--annotate", "--num-prompts", "8", "--unit-size", "2"),
+    *("--generate.candidates-per-prompt", "4", "--pair.min-margin", "0", "--reflect.keep-given", "none"),
+    *("--vlm.serve", "vllm", "--filter.min-margin", "-1000", "--schedule", "staged"),
+]
+
+
+def pipelines(*arguments, timeout=900):
+    command = [sys.executable, "-m", "pipelines", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def kill_servers(run, kills, stop):
+    """Kill a vLLM as soon as it has answered something, twice."""
+    seen = 0
+    while len(kills) < 2 and not stop.wait(0.2):
+        answers = len(list((run / "journal").rglob("*.json")))
+        servers = [pid for pid, line in processes_with("vllm.entrypoints.openai").items() if "vllm_guard" not in line]
+        if servers and answers > seen:
+            os.kill(min(servers), signal.SIGKILL)
+            kills.append(time.time())
+            seen = answers + 1
+            time.sleep(2)
+
+
+@pytest.mark.vllm
+@pytest.mark.ray
+@pytest.mark.timeout(1200)
+def test_vllm_serves_a_run_under_ray_and_comes_back_when_it_is_killed(tmp_path):
+    pytest.importorskip("vllm")
+    if not (MICRO_WEIGHTS / "vlm" / "model.safetensors").exists():
+        pytest.skip("the micro VLM is not here")
+    run, kills, stop = tmp_path / "run", [], threading.Event()
+    killer = threading.Thread(target=kill_servers, args=(run, kills, stop))
+    killer.start()
+    try:
+        pipelines("run", "--run", str(run), *FLAGS, "--runtime", "ray")
+    finally:
+        stop.set()
+        killer.join()
+    assert len(kills) == 2
+    found = json.loads(pipelines("verify", "--run", str(run), "--deep", "--json"))
+    assert found["problems"] == []
+    assert found["prompts"]["pending"] == found["prompts"]["quarantined"] == 0
+    journal = {path: path.stat().st_mtime_ns for path in (run / "journal").rglob("*.json")}
+    assert journal
+    # What was paid for is not asked again, by whoever.
+    for block in (run / "stages" / "write_reflections").rglob("*.parquet"):
+        block.unlink()
+    pipelines("resume", "--run", str(run))
+    assert {path: path.stat().st_mtime_ns for path in (run / "journal").rglob("*.json")} == journal
+    deadline = time.monotonic() + 60
+    while processes_with("vllm.entrypoints") or processes_with("EngineCore"):
+        assert time.monotonic() < deadline, "a process of vLLM stayed behind"
+        time.sleep(0.5)
