@@ -1,9 +1,9 @@
 """Where a run's prompts come from: composed by rules, or read from a file. Read once, checked, numbered into
-segments."""
+segments. Rows stream by: nothing here holds all of a file's prompts."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,46 +16,54 @@ from schemas.records import PromptRecord, PromptRow, Subset
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Intake:
-    """The rows of a run, subset after subset, and what is to be said about how they were got."""
+    """The rows of a run, subset after subset; once they have streamed by, how many there were and how they were got."""
 
-    rows: tuple[PromptRow, ...]
-    segments: tuple[Segment, ...]
-    statistics: dict[str, Any]
+    config: DatasetConfig
+    num_prompts: dict[str, int] = field(default_factory=dict)
+    statistics: dict[str, Any] = field(default_factory=dict)
+
+    def subset_rows(self, subset: str) -> Iterator[PromptRow]:
+        """Rows of one subset. InputError (file, line, field) for the first thing that is wrong, or for none."""
+        self.num_prompts[subset] = 0
+        said: dict[str, Any] = {}
+        for row in _rows_of(self.config, subset, said):
+            self.num_prompts[subset] += 1
+            yield row
+        self.statistics[subset] = said | {"num_prompts": self.num_prompts[subset]}
+
+    def rows(self) -> Iterator[PromptRow]:
+        """Rows of every subset."""
+        for subset in self.config.subsets:
+            yield from self.subset_rows(subset)
 
 
 def take_in(config: DatasetConfig) -> Intake:
-    """Gather every subset's prompts. InputError (file, line, field) for the first thing that is wrong."""
+    """An intake whose numbers make sense. InputError."""
     if config.num_prompts < 1:
         raise InputError(f"{config.num_prompts} prompts", field="--num-prompts", expected="at least 1")
     if config.unit_size < 1:
         raise InputError(f"units of {config.unit_size} prompts", field="--unit-size", expected="at least 1")
-    rows: list[PromptRow] = []
-    by_subset: dict[str, int] = {}
-    statistics: dict[str, Any] = {}
-    for subset in config.subsets:
-        taken, statistics[subset] = _take_subset(config, subset)
-        by_subset[subset] = len(taken)
-        rows += taken
-    return Intake(tuple(rows), lay_out(by_subset, config.unit_size), statistics)
+    return Intake(config)
 
 
-def _take_subset(config: DatasetConfig, subset: str) -> tuple[list[PromptRow], dict[str, Any]]:
+def _rows_of(config: DatasetConfig, subset: str, said: dict[str, Any]) -> Iterator[PromptRow]:
+    """said: what is to be said of the rows' source, filled in while they stream by."""
     if subset == Subset.EDITING:
-        return _read_edits(config)
+        return _read_edits(config, said)
     file = config.prompts if subset == Subset.RULE else config.detailed_prompts
     if file is not None:
-        return _read(config, subset, file)
+        return _read(config, subset, file, said)
     if subset == Subset.RULE:
-        return _compose(config)
+        return _compose(config, said)
     if config.vocabulary != "micro":
         raise InputError(
             f"{subset} needs detailed prompts",
             field="--detailed-prompts",
             expected="a file of them (.txt, .jsonl, .parquet); only the micro world makes its own",
         )
-    return _describe_micro_scenes(config, subset)
+    return _describe_micro_scenes(config, subset, said)
 
 
 def lay_out(num_prompts: dict[str, int], unit_size: int, after: Sequence[Segment] = ()) -> tuple[Segment, ...]:
@@ -70,7 +78,7 @@ def lay_out(num_prompts: dict[str, int], unit_size: int, after: Sequence[Segment
     return tuple(segments)
 
 
-def _compose(config: DatasetConfig) -> tuple[list[PromptRow], dict[str, Any]]:
+def _compose(config: DatasetConfig, said: dict[str, Any]) -> Iterator[PromptRow]:
     from pipelines.prompts.compose_rules import compose_prompts
     from pipelines.prompts.overlap import BenchmarkOverlap
     from pipelines.prompts.vocabulary import load_vocabulary
@@ -83,31 +91,32 @@ def _compose(config: DatasetConfig) -> tuple[list[PromptRow], dict[str, Any]]:
     vocabulary = load_vocabulary(config.vocabulary)
     reserved = reserved_by_the_micro_world if config.closed_vocabulary else None
     composed = compose_prompts(vocabulary, config.num_prompts, config.seed, overlap, reserved=reserved)
-    statistics = {
+    said |= {
         "source": f"composed from vocabulary {config.vocabulary!r}",
-        "num_prompts": len(composed.prompts),
         "removed_same_text_as_benchmark": composed.num_removed_as_overlap_by_text,
         "removed_same_composition_as_benchmark": composed.num_removed_by_composition,
         "removed_reserved_for_micro_benchmarks": composed.num_removed_as_reserved,
     }
-    return [PromptRow(prompt) for prompt in composed.prompts], statistics
+    yield from (PromptRow(prompt) for prompt in composed.prompts)
 
 
-def _describe_micro_scenes(config: DatasetConfig, subset: str) -> tuple[list[PromptRow], dict[str, Any]]:
+def _describe_micro_scenes(config: DatasetConfig, subset: str, said: dict[str, Any]) -> Iterator[PromptRow]:
     """Long captions of random scenes, no text twice."""
     import numpy as np
 
     from inference.micro.long_captions import sample_long_caption
 
     rng = np.random.default_rng([config.seed, 92, list(Subset).index(Subset(subset))])
-    texts: dict[str, None] = {}
+    said["source"] = "long captions of the micro world"
+    texts: set[str] = set()
     while len(texts) < config.num_prompts:
-        texts[sample_long_caption(rng)[0]] = None
-    rows = [PromptRow(PromptRecord(f"{subset}-{n:06d}", text, subset)) for n, text in enumerate(texts)]
-    return rows, {"source": "long captions of the micro world", "num_prompts": len(rows)}
+        text = sample_long_caption(rng)[0]
+        if text not in texts:
+            yield PromptRow(PromptRecord(f"{subset}-{len(texts):06d}", text, subset))
+            texts.add(text)
 
 
-def _read_edits(config: DatasetConfig) -> tuple[list[PromptRow], dict[str, Any]]:
+def _read_edits(config: DatasetConfig, said: dict[str, Any]) -> Iterator[PromptRow]:
     from pipelines.prompts.edit_files import EditIntake, iterate_edits, iterate_micro_edits
 
     counts = EditIntake()
@@ -121,49 +130,45 @@ def _read_edits(config: DatasetConfig) -> tuple[list[PromptRow], dict[str, Any]]
         found = iterate_micro_edits(config.seed, config.edit_quality, counts)
     else:
         found = iterate_edits(Path(config.edits), config.edit_quality, counts, config.skip_bad_rows)
-    rows = list(islice(found, config.num_prompts))
-    if not rows:
+    number = 0
+    for row in islice(found, config.num_prompts):
+        number += 1
+        yield row
+    if not number:
         raise InputError(
-            f"no triplet of {counts.num_rows} is good enough",
+            f"none of {counts.num_rows} triplets is good enough",
             file=config.edits,
             field="--edit-quality",
-            expected="some",
+            expected="lower limits",
         )
-    statistics = {
+    said |= {
         "source": config.edits or "edits of the micro world",
-        "num_prompts": len(rows),
         "rows_read": counts.num_rows,
         "below_quality": counts.num_below_quality,
     }
-    return rows, statistics
 
 
-def _read(config: DatasetConfig, subset: str, file: str) -> tuple[list[PromptRow], dict[str, Any]]:
+def _read(config: DatasetConfig, subset: str, file: str, said: dict[str, Any]) -> Iterator[PromptRow]:
     from pipelines.prompts.read_prompts import read_prompts
     from pipelines.prompts.vocabulary import load_vocabulary
 
     vocabulary = load_vocabulary(config.vocabulary)
     classes = vocabulary.class_names if config.closed_vocabulary else None
     colors = frozenset(vocabulary.colors) if config.closed_vocabulary else None
-    rows: list[PromptRow] = []
-    num_left = 0
+    num_taken = num_left = num_bad = 0
     for row in read_prompts(file, subset, classes, skip_bad_rows=config.skip_bad_rows, known_colors=colors):
         # The rest is read all the same: a bad row is found now, and nothing of the file goes unmentioned.
-        if len(rows) < config.num_prompts:
-            rows.append(row)
+        if num_taken < config.num_prompts:
+            num_taken += 1
+            num_bad += row.rejection is not None
+            yield row
         else:
             num_left += 1
-    if not rows:
+    if not num_taken:
         raise InputError("no prompts", file=file, expected="at least one row")
     if num_left:
-        log.warning("%s: the first %d prompts are taken, %d are left (--num-prompts)", file, len(rows), num_left)
-    statistics = {
-        "source": file,
-        "num_prompts": len(rows),
-        "rows_not_taken": num_left,
-        "bad_rows": sum(row.rejection is not None for row in rows),
-    }
-    return rows, statistics
+        log.warning("%s: the first %d prompts are taken, %d are left (--num-prompts)", file, num_taken, num_left)
+    said |= {"source": file, "rows_not_taken": num_left, "bad_rows": num_bad}
 
 
 def reserved_by_the_micro_world(record: PromptRecord) -> bool:

@@ -9,8 +9,9 @@ A unit is a slice of consecutive prompts of one subset. Which units there are fo
 import contextlib
 import functools
 import io
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.arrow import from_table, record_from_dict, to_table
+from schemas.arrow import arrow_schema, from_table, record_from_dict, to_table
 from schemas.blocks import BlockFooter, attach_images, decode_block, decode_images, encode_block, read_footer
 from schemas.configuration import content_key
 from schemas.errors import CorruptDataError, ForeignRunError, WorkFailedError
@@ -71,6 +72,15 @@ def quarantine_path(stage: str, unit: int, row: int) -> str:
     return f"quarantine/{stage}/{unit:06d}-{row:03d}.json"
 
 
+def encode_prompts(rows: Iterable[PromptRow]) -> bytes:
+    """`prompts.parquet`: rows stream into it, a row group at a time."""
+    buffer, left = io.BytesIO(), iter(rows)
+    with pq.ParquetWriter(buffer, arrow_schema(PromptRow), **_PARQUET) as writer:
+        while group := list(itertools.islice(left, _PROMPTS_ROW_GROUP)):
+            writer.write_table(to_table(PromptRow, group), row_group_size=_PROMPTS_ROW_GROUP)
+    return buffer.getvalue()
+
+
 class RunFolder:
     """An open run."""
 
@@ -83,12 +93,11 @@ class RunFolder:
         return RunFolder, (self.storage, self.info)
 
     @classmethod
-    def create(cls, uri: str, info: RunInfo, rows: Sequence[PromptRow]) -> "RunFolder":
-        """Write prompts, then `run.json`: a folder without `run.json` is no run, and creating can be repeated."""
+    def create(cls, uri: str, info: RunInfo, prompts: "bytes | Sequence[PromptRow]") -> "RunFolder":
+        """Write prompts (rows, or what `encode_prompts` made of them), then `run.json`: a folder without `run.json` is
+        no run, and creating can be repeated."""
         storage = open_storage(uri)
-        buffer = io.BytesIO()
-        pq.write_table(to_table(PromptRow, rows), buffer, row_group_size=_PROMPTS_ROW_GROUP, **_PARQUET)
-        storage.commit("prompts.parquet", buffer.getvalue())
+        storage.commit("prompts.parquet", prompts if isinstance(prompts, bytes) else encode_prompts(prompts))
         storage.commit("run.json", json.dumps(asdict(info), indent=2, sort_keys=True).encode())
         return cls(storage, info)
 

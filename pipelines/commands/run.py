@@ -3,8 +3,9 @@
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -18,9 +19,10 @@ from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig, models_of
 from pipelines.lease import Lease
 from pipelines.presets import load_preset
-from pipelines.run_folder import FORMAT, RunFolder, RunInfo, root_key
+from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
 from pipelines.upkeep import copy_valid_blocks, differing_configs
 from schemas.errors import ForeignRunError
+from schemas.records import PromptRow
 from schemas.storage import open_storage
 
 
@@ -87,6 +89,7 @@ def create(uri: str, preset: str, config: DatasetConfig) -> RunFolder:
     require_models(models_of(config))
     digests = digests_of(config)
     intake = take_in(config)
+    prompts = encode_prompts(intake.rows())
     info = RunInfo(
         format=FORMAT,
         preset=preset,
@@ -94,31 +97,39 @@ def create(uri: str, preset: str, config: DatasetConfig) -> RunFolder:
         seed=config.seed,
         unit_size=config.unit_size,
         root_key=root_key(config.seed, config.unit_size, config.num_threads),
-        segments=intake.segments,
+        segments=lay_out(intake.num_prompts, config.unit_size),
         digests=digests,
         intake=intake.statistics,
         code_commit=_code_commit(),
         created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
-    return RunFolder.create(uri, info, intake.rows)
+    return RunFolder.create(uri, info, prompts)
 
 
 def _append(folder: RunFolder, config: DatasetConfig) -> RunFolder:
     """More prompts for a run: the old ones keep their units, the new ones begin new units."""
     intake = take_in(config)
-    old_rows = list(folder.all_prompts())
-    by_subset: dict[str, int] = {}
-    rows = list(old_rows)
-    for segment in intake.segments:
-        taken = intake.rows[segment.first_prompt : segment.first_prompt + segment.num_prompts]
-        had = [row for row in old_rows if row.prompt.subset == segment.subset]
-        if list(taken[: len(had)]) != had:
-            raise ForeignRunError(f"{folder.storage.uri}: the prompts it was started with have changed at their source")
-        by_subset[segment.subset] = len(taken) - len(had)
-        rows += taken[len(had) :]
-    segments = (*folder.info.segments, *lay_out(by_subset, config.unit_size, after=folder.info.segments))
+    more: dict[str, int] = {}
+
+    def rows() -> Iterator[PromptRow]:
+        yield from folder.all_prompts()
+        for subset in config.subsets:
+            had = (row for unit in folder.units(subset) for row in folder.prompts(unit))
+            number = 0
+            for old, new in zip_longest(had, intake.subset_rows(subset)):
+                if old is None:
+                    number += 1
+                    yield new
+                elif old != new:
+                    raise ForeignRunError(
+                        f"{folder.storage.uri}: the prompts it was started with have changed at their source"
+                    )
+            more[subset] = number
+
+    prompts = encode_prompts(rows())
+    segments = (*folder.info.segments, *lay_out(more, config.unit_size, after=folder.info.segments))
     info = replace(folder.info, config=asdict(config), segments=segments, intake=intake.statistics)
-    return RunFolder.create(folder.storage.uri, info, rows)
+    return RunFolder.create(folder.storage.uri, info, prompts)
 
 
 def _fork(source_uri: str, target_uri: str, preset: str, config: DatasetConfig) -> RunFolder:
