@@ -1,0 +1,231 @@
+"""ReflectionFlow's search (Algorithm 1): N chains, D rounds, every image kept with how it came about.
+
+Round 0 draws N images of the prompt. In each further round, each chain reflects on its last image, refines its prompt,
+and draws again: by the corrector from the flawed image (reflection), or by the generator from fresh noise (prompt,
+noise). The answer is the best image of all rounds by the verifier, which always scores against the user's prompt.
+Smaller budgets are prefixes: the first n images of a run are the run with budget n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+import numpy as np
+
+from inference.interfaces import Generator, Verifier
+from schemas.configuration import stable_seed
+from schemas.errors import InputError
+from schemas.records import Cost
+
+Strategy = Literal["noise", "noise+prompt", "noise+prompt+reflection", "reflection"]
+Carry = Literal["own", "topk"]
+
+
+class Corrector(Protocol):
+    """Draws again from a flawed image."""
+
+    def correct(
+        self,
+        images: Sequence[np.ndarray],
+        prompts: Sequence[str],
+        reflections: Sequence[str],
+        seeds: Sequence[int],
+    ) -> list[np.ndarray]:
+        """images uint8 (H, W, 3) -> as many, drawn again."""
+        ...
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What is said about an image before the next round: the reflection, the prompt to go on with, what that cost."""
+
+    reflection: str
+    prompt: str
+    cost: Cost = field(default_factory=Cost)
+
+
+class Critic(Protocol):
+    """Reflector and prompt refiner."""
+
+    def remark(
+        self, images: Sequence[np.ndarray], prompts: Sequence[str], current: Sequence[str], scores: Sequence[float]
+    ) -> list[Remark]:
+        """For each image: the user's prompt, the prompt it was drawn from, and its score."""
+        ...
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Width, depth and what is varied."""
+
+    width: int = 2
+    """Chains: images a round."""
+    depth: int = 16
+    """Rounds, round 0 included; the budget is width * depth images."""
+    strategy: Strategy = "noise+prompt+reflection"
+    carry: Carry = "own"
+    """Whose image a chain goes on from: its own last one, or (`topk`) one of the best `width` so far."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.depth < 1:
+            raise InputError(f"width {self.width}, depth {self.depth}", expected="both at least 1")
+
+    @property
+    def budget(self) -> int:
+        """Images of one search."""
+        return self.width * self.depth
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One image of a search. parent: number of the draft it was corrected from, None for one that was drawn afresh."""
+
+    number: int
+    round: int
+    chain: int
+    seed: int
+    prompt: str
+    image: np.ndarray = field(repr=False)
+    score: float
+    reflection: str | None = None
+    parent: int | None = None
+
+
+@dataclass
+class SearchTools:
+    """The models of a search; those that a strategy does not need may be None. passes_*: denoiser passes an image."""
+
+    generator: Generator
+    verifier: Verifier
+    corrector: Corrector | None = None
+    critic: Critic | None = None
+    generator_passes: int = 0
+    corrector_passes: int = 0
+
+
+@dataclass
+class Searched:
+    """One prompt's search so far."""
+
+    prompt: str
+    drafts: list[Draft] = field(default_factory=list)
+    cost: Cost = field(default_factory=Cost)
+
+    def best(self, budget: int | None = None) -> Draft:
+        """The draft with the highest score among the first `budget` (all); of equal ones the first."""
+        return max(self.drafts[:budget], key=lambda draft: (draft.score, -draft.number))
+
+
+def search(
+    prompts: Sequence[str], config: SearchConfig, tools: SearchTools, keys: Sequence[str] | None = None
+) -> list[Searched]:
+    """All rounds for all prompts, their chains in common batches. keys: what noise is seeded by, instead of the
+    prompts' texts."""
+    _check(config, tools)
+    keys = list(prompts) if keys is None else list(keys)
+    searches = [Searched(prompt) for prompt in prompts]
+    for number in range(config.depth):
+        next_round(searches, number, config, tools, keys)
+    return searches
+
+
+def next_round(
+    searches: Sequence[Searched], number: int, config: SearchConfig, tools: SearchTools, keys: Sequence[str]
+) -> None:
+    """Add round `number` (`width` drafts each) to the searches, which have all rounds before it."""
+    plans = [plan for i, one in enumerate(searches) for plan in _plans(i, one, number, config, keys[i])]
+    if number and config.strategy != "noise":
+        plans = _with_remarks(searches, plans, config, tools)
+    images = _draw(searches, plans, tools)
+    scores = tools.verifier.score(images, [searches[plan.owner].prompt for plan in plans])
+    for plan, image, score in zip(plans, images, scores, strict=True):
+        one = searches[plan.owner]
+        parent = plan.parent if plan.reflection is not None else None
+        drawn = (plan.chain, plan.seed, plan.prompt, image, float(score), plan.reflection, parent)
+        one.drafts.append(Draft(len(one.drafts), number, *drawn))
+        passes = tools.generator_passes if parent is None else tools.corrector_passes
+        one.cost += Cost(generations=1, denoiser_passes=passes, verifier_calls=1)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One image to be drawn. parent: the draft it goes on from (None in round 0)."""
+
+    owner: int
+    chain: int
+    seed: int
+    prompt: str
+    parent: int | None
+    reflection: str | None = None
+
+
+def _plans(owner: int, one: Searched, number: int, config: SearchConfig, key: str) -> list[_Plan]:
+    last = one.drafts[len(one.drafts) - config.width :] if number else []
+    if number and config.carry == "topk":
+        last = sorted(one.drafts, key=lambda draft: (-draft.score, draft.number))[: config.width]
+    plans = []
+    for chain in range(config.width):
+        seed = stable_seed(config.seed, "search", key, number, chain)
+        parent = last[chain] if number else None
+        plans.append(_Plan(owner, chain, seed, parent.prompt if parent else one.prompt, parent and parent.number))
+    return plans
+
+
+def _with_remarks(
+    searches: Sequence[Searched], plans: list[_Plan], config: SearchConfig, tools: SearchTools
+) -> list[_Plan]:
+    assert tools.critic is not None
+    parents = [searches[plan.owner].drafts[plan.parent or 0] for plan in plans]
+    remarks = tools.critic.remark(
+        [draft.image for draft in parents],
+        [searches[plan.owner].prompt for plan in plans],
+        [draft.prompt for draft in parents],
+        [draft.score for draft in parents],
+    )
+    told = []
+    for plan, remark in zip(plans, remarks, strict=True):
+        searches[plan.owner].cost += remark.cost
+        prompt = remark.prompt if "prompt" in config.strategy else searches[plan.owner].prompt
+        reflection = remark.reflection if "reflection" in config.strategy else None
+        told.append(replace(plan, prompt=prompt, reflection=reflection))
+    return told
+
+
+def _draw(searches: Sequence[Searched], plans: Sequence[_Plan], tools: SearchTools) -> list[np.ndarray]:
+    """By the corrector where there is a reflection, else by the generator."""
+    images: dict[int, np.ndarray] = {}
+    fresh = [i for i, plan in enumerate(plans) if plan.reflection is None]
+    again = [i for i, plan in enumerate(plans) if plan.reflection is not None]
+    if fresh:
+        drawn = tools.generator.generate([plans[i].prompt for i in fresh], [plans[i].seed for i in fresh])
+        images |= dict(zip(fresh, drawn, strict=True))
+    if again:
+        assert tools.corrector is not None
+        drawn = tools.corrector.correct(
+            [searches[plans[i].owner].drafts[plans[i].parent or 0].image for i in again],
+            [plans[i].prompt for i in again],
+            [plans[i].reflection or "" for i in again],
+            [plans[i].seed for i in again],
+        )
+        images |= dict(zip(again, drawn, strict=True))
+    return [images[i] for i in range(len(plans))]
+
+
+def _check(config: SearchConfig, tools: SearchTools) -> None:
+    if config.strategy != "noise" and tools.critic is None:
+        raise InputError(f"strategy {config.strategy!r} without a critic", expected="a reflector and prompt refiner")
+    if "reflection" in config.strategy and tools.corrector is None:
+        raise InputError(f"strategy {config.strategy!r} without a corrector", expected="a trained corrector")
+
+
+def shares_by_budget(
+    searches: Sequence[Searched], right: Sequence[Sequence[bool]], budgets: Sequence[int]
+) -> Mapping[int, float]:
+    """Share of prompts whose chosen image is right, by budget. right: the judge's verdict on every draft, in order."""
+    return {
+        budget: float(np.mean([right[i][one.best(budget).number] for i, one in enumerate(searches)]))
+        for budget in budgets
+    }

@@ -1,0 +1,66 @@
+"""A VLM as the critic of a search: it says what is wrong with an image, and refines the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from inference.interfaces import ChatAnswer, ChatRequest, Vlm
+from inference.search import Remark
+from inference.vlm.prompts import fill_prompt, load_prompt
+from inference.vlm.vlm import VlmConfig
+from schemas.configuration import template_field
+from schemas.records import Cost
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """Who reflects and refines, and in which words it is asked. A template may have {prompt}, {current}, {score} and
+    {reflection}; it must have {prompt}."""
+
+    vlm: VlmConfig = field(default_factory=VlmConfig)
+    reflect: str = template_field("micro/reflect")
+    refine: str = template_field("micro/refine")
+
+
+class VlmCritic:
+    """See `inference.search.Critic`. First all reflections, then all refined prompts, which see them."""
+
+    def __init__(self, reflector: Vlm, refiner: Vlm, config: CriticConfig) -> None:
+        self._reflector, self._refiner = reflector, refiner
+        self._reflect, self._refine = load_prompt(config.reflect), load_prompt(config.refine)
+
+    def remark(
+        self, images: Sequence[np.ndarray], prompts: Sequence[str], current: Sequence[str], scores: Sequence[float]
+    ) -> list[Remark]:
+        """A reflection and a refined prompt for each image; where an answer is empty or was cut off, none and the
+        current prompt."""
+        known = [
+            {"prompt": prompt, "current": now, "score": f"{score:.2f}"}
+            for prompt, now, score in zip(prompts, current, scores, strict=True)
+        ]
+        reflections = self._reflector.answer(
+            [ChatRequest(_filled(self._reflect, k), (image,)) for k, image in zip(known, images, strict=True)]
+        )
+        told = [{**k, "reflection": _text(answer)} for k, answer in zip(known, reflections, strict=True)]
+        refined = self._refiner.answer(
+            [ChatRequest(_filled(self._refine, k), (image,)) for k, image in zip(told, images, strict=True)]
+        )
+        return [
+            Remark(_text(said), _text(better) or now, _cost(said) + _cost(better))
+            for said, better, now in zip(reflections, refined, current, strict=True)
+        ]
+
+
+def _filled(template: str, known: dict[str, str]) -> str:
+    return fill_prompt(template, **{name: value for name, value in known.items() if "{" + name + "}" in template})
+
+
+def _text(answer: ChatAnswer) -> str:
+    return answer.text if answer.finished else ""
+
+
+def _cost(answer: ChatAnswer) -> Cost:
+    return Cost(vlm_calls=1, vlm_prompt_tokens=answer.num_prompt_tokens, vlm_completion_tokens=answer.num_tokens)

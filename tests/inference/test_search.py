@@ -1,0 +1,147 @@
+"""Algorithm 1 on numbers in place of images: what is drawn from what, what it costs, and that budgets are prefixes."""
+
+import numpy as np
+import pytest
+
+from inference.search import Remark, SearchConfig, SearchTools, next_round, search, shares_by_budget
+from schemas.errors import InputError
+from schemas.records import Cost
+
+
+def image(value):
+    return np.full((1, 1, 3), value % 251, np.uint8)
+
+
+class Draws:
+    """An image's grey depends on seed and prompt."""
+
+    def __init__(self):
+        self.calls = []
+
+    def generate(self, prompts, seeds):
+        self.calls.append((list(prompts), list(seeds)))
+        return [image(seed + len(prompt)) for prompt, seed in zip(prompts, seeds, strict=True)]
+
+
+class Corrects:
+    """One brighter than what it is given, whatever it is told."""
+
+    def __init__(self):
+        self.calls = []
+
+    def correct(self, images, prompts, reflections, seeds):
+        self.calls.append((list(prompts), list(reflections), [int(i.mean()) for i in images]))
+        return [image(int(i.mean()) + 1) for i in images]
+
+
+class Says:
+    def __init__(self):
+        self.calls = []
+
+    def remark(self, images, prompts, current, scores):
+        self.calls.append((list(prompts), list(current), list(scores)))
+        return [
+            Remark(f"brighter than {int(i.mean())}", f"{now}!", Cost(vlm_calls=2))
+            for i, now in zip(images, current, strict=True)
+        ]
+
+
+class Bright:
+    def score(self, images, prompts):
+        return np.array([i.mean() for i in images], np.float32)
+
+
+def tools(**changes):
+    made = SearchTools(Draws(), Bright(), Corrects(), Says(), generator_passes=8, corrector_passes=9)
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+PROMPTS = ["a star", "two rings", "a heart"]
+
+
+def test_the_best_of_n_draws_the_users_prompt_with_noise_of_its_own_each_time():
+    used = tools()
+    found = search(PROMPTS, SearchConfig(3, 4, "noise"), used)
+    assert all(len(one.drafts) == 12 for one in found)
+    assert len({draft.seed for one in found for draft in one.drafts}) == 36
+    assert {draft.prompt for draft in found[0].drafts} == {"a star"}
+    assert [len(prompts) for prompts, _ in used.generator.calls] == [9] * 4  # a round's chains of all prompts together
+    assert found[1].best().score == max(draft.score for draft in found[1].drafts)
+    assert found[0].cost == Cost(generations=12, denoiser_passes=96, verifier_calls=12)
+    assert not used.critic.calls
+
+
+def test_prompts_are_refined_along_each_chain_and_noise_is_fresh():
+    used = tools()
+    (one, *_) = search(PROMPTS, SearchConfig(2, 3, "noise+prompt"), used)
+    assert [draft.prompt for draft in one.drafts if draft.chain == 1] == ["a star", "a star!", "a star!!"]
+    assert all(draft.parent is None and draft.reflection is None for draft in one.drafts)
+    assert not used.corrector.calls
+    assert used.critic.calls[1][0] == [p for p in PROMPTS for _ in range(2)]  # it is told what the user wants
+    assert one.cost.vlm_calls == 2 * 4
+
+
+def test_with_reflections_each_chain_corrects_its_own_last_image():
+    used = tools()
+    (one, *_) = search(PROMPTS, SearchConfig(2, 3), used)
+    for draft in one.drafts[2:]:
+        parent = one.drafts[draft.parent]
+        assert (parent.chain, parent.round) == (draft.chain, draft.round - 1)
+        assert draft.image.mean() == parent.image.mean() + 1
+        assert draft.reflection == f"brighter than {int(parent.image.mean())}"
+    assert one.drafts[4].prompt == "a star!!"
+    assert one.cost.denoiser_passes == 2 * 8 + 4 * 9
+
+
+def test_reflection_alone_keeps_the_users_prompt():
+    (one, *_) = search(PROMPTS, SearchConfig(2, 3, "reflection"), tools())
+    assert {draft.prompt for draft in one.drafts} == {"a star"}
+    assert one.drafts[-1].reflection
+
+
+def test_with_topk_the_best_images_so_far_go_on():
+    (one, *_) = search(PROMPTS, SearchConfig(2, 3, carry="topk"), tools())
+    best = sorted(one.drafts[:2], key=lambda d: -d.score)
+    assert [draft.parent for draft in one.drafts[2:4]] == [draft.number for draft in best]
+    best = sorted(one.drafts[:4], key=lambda d: (-d.score, d.number))[:2]
+    assert [draft.parent for draft in one.drafts[4:]] == [draft.number for draft in best]
+
+
+@pytest.mark.parametrize("strategy", ["noise", "noise+prompt", "noise+prompt+reflection"])
+def test_a_smaller_depth_is_the_beginning_of_a_larger_one(strategy):
+    short, long = (search(PROMPTS, SearchConfig(2, depth, strategy), tools()) for depth in (2, 5))
+    for a, b in zip(short, long, strict=True):
+        assert [(d.seed, d.prompt, d.score) for d in a.drafts] == [(d.seed, d.prompt, d.score) for d in b.drafts[:4]]
+        assert b.best(4).number == a.best().number
+
+
+def test_rounds_may_be_made_one_by_one_and_other_prompts_change_nothing():
+    config, used = SearchConfig(2, 3), tools()
+    whole = search(PROMPTS, config, tools())
+    alone = search(PROMPTS[1:2], config, tools())
+    assert [d.score for d in whole[1].drafts] == [d.score for d in alone[0].drafts]
+    from inference.search import Searched
+
+    step_by_step = [Searched(prompt) for prompt in PROMPTS]
+    for number in range(3):
+        next_round(step_by_step, number, config, used, PROMPTS)
+    assert [[d.score for d in one.drafts] for one in step_by_step] == [[d.score for d in one.drafts] for one in whole]
+
+
+def test_the_share_of_right_answers_follows_the_verifiers_choice():
+    found = search(PROMPTS, SearchConfig(2, 2, "noise"), tools())
+    right = [[draft.number == one.best().number for draft in one.drafts] for one in found]
+    shares = shares_by_budget(found, right, [1, 4])
+    assert shares[4] == 1.0
+    assert shares[1] == np.mean([one.best().number == 0 for one in found])
+
+
+def test_a_strategy_without_its_models_is_refused():
+    with pytest.raises(InputError, match="without a corrector"):
+        search(PROMPTS, SearchConfig(), tools(corrector=None))
+    with pytest.raises(InputError, match="without a critic"):
+        search(PROMPTS, SearchConfig(strategy="noise+prompt"), tools(critic=None))
+    with pytest.raises(InputError, match="both at least 1"):
+        SearchConfig(width=0)
