@@ -48,14 +48,12 @@ def main() -> None:
         for name, spent in seconds.most_common()
     ]
     print_table(["stage", "units", "seconds", "share", "pairs/hour of it alone"], rows)
-    slowest = seconds.most_common(1)[0][0]
-    print(
-        f"{pairs} pairs in {total:.0f} s of stages: {3600 * pairs / total:,.0f} an hour; the slowest stage is {slowest}"
-    )
+    slowest, rate = seconds.most_common(1)[0][0], 3600 * pairs / total
+    print(f"{pairs} pairs in {total:.0f} s of stages: {rate:,.0f} an hour; the slowest stage is {slowest}")
     figures = {
         "pairs": pairs,
         "seconds_by_stage": dict(seconds.most_common()),
-        "pairs_per_hour": 3600 * pairs / total,
+        "pairs_per_hour": rate,
         "slowest_stage": slowest,
     }
     save("pairs_per_hour", circumstances, figures, compared_with="the stages among each other, one worker each")

@@ -15,8 +15,9 @@ from inference.flux.corrector import CorrectorConfig, FluxCorrector
 from inference.flux.generator import FluxGeneratorConfig
 from schemas.errors import InputError, WorkFailedError
 from tests.trainers.micro_shards import write_micro_shards
-from trainers.corrector import CorrectorTraining, OptimizerConfig, micro_corrector_training
+from trainers.corrector import micro_corrector_training, open_training
 from trainers.corrector_batches import BatchConfig, prepare
+from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.shard_dataset import MixSchedule, Triplet
 
 SMALL = BatchConfig(size_px=32, condition_px=32)
@@ -68,24 +69,26 @@ def shards(tmp_path_factory):
     return write_micro_shards(tmp_path_factory.mktemp("data"))
 
 
-def config(shards, out, **changes):
-    base = replace(
+LOOP = LoopConfig(
+    steps=6, batch_size=4, micro_batch=2, evaluate_every=3, checkpoint_every=1, report_every=1, loader_workers=0
+)
+
+
+ADAMW = OptimizerConfig("adamw", 1e-3)
+
+
+def config(shards, out, optimizer=ADAMW, **changes):
+    return replace(
         micro_corrector_training(str(shards), Path(out)),
         generator=FluxGeneratorConfig(num_steps=2, batch_size=4),
         condition=ConditionConfig(rank=4, alpha=4.0),
         mix=MixSchedule(steps=10),
-        steps=6,
-        batch_size=4,
-        micro_batch=2,
-        evaluate_every=3,
-        checkpoint_every=1,
+        loop=replace(LOOP, **changes),
+        optimizer=optimizer,
         num_evaluated=4,
-        report_every=1,
         held_out_share=0.3,
-        loader_workers=0,
         bf16=False,
     )
-    return replace(base, **changes)
 
 
 class Killed(Exception):
@@ -93,7 +96,7 @@ class Killed(Exception):
 
 
 def trained(config, kill_at=None):
-    training = CorrectorTraining(config)
+    training = open_training(config)
 
     def on_step(step, row):
         if step == kill_at:
@@ -113,8 +116,8 @@ def test_a_killed_training_goes_on_with_the_same_numbers(shards, tmp_path):
     trained(config(shards, tmp_path / "killed"), kill_at=4)  # after the checkpoint of step 3
     again = trained(config(shards, tmp_path / "killed"))
     assert again.step == whole.step == 6
-    for name, value in whole.model.lora.state_dict().items():
-        assert torch.equal(value, again.model.lora.state_dict()[name]), name
+    for name, value in whole.trainable.model.lora.state_dict().items():
+        assert torch.equal(value, again.trainable.model.lora.state_dict()[name]), name
     rows = [{row["step"]: row for row in curve_of(tmp_path / name) if "loss" in row} for name in ("whole", "killed")]
     assert rows[0][6]["loss"] == rows[1][6]["loss"]
     assert any(name.startswith("loss/") for name in rows[0][6])
@@ -123,7 +126,7 @@ def test_a_killed_training_goes_on_with_the_same_numbers(shards, tmp_path):
 def test_micro_batches_change_nothing_but_rounding(shards, tmp_path):
     one = trained(config(shards, tmp_path / "a", steps=2))
     two = trained(config(shards, tmp_path / "b", steps=2, micro_batch=4))
-    for a, b in zip(one.model.lora.parameters(), two.model.lora.parameters(), strict=True):
+    for a, b in zip(one.parameters, two.parameters, strict=True):
         torch.testing.assert_close(a, b, atol=2e-4, rtol=0.05)
 
 
@@ -135,27 +138,31 @@ def test_it_learns_and_what_it_writes_draws(shards, tmp_path):
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
     assert any("held_out" in row for row in curve)
     assert (tmp_path / "samples" / "step_00000040.png").exists()
-    corrector = FluxCorrector(CorrectorConfig(str(tmp_path / "corrector"), made.config.generator))
+    corrector = FluxCorrector(CorrectorConfig(str(tmp_path / "corrector"), made.trainable.config.generator))
     flawed = np.zeros((32, 32, 3), np.uint8)
     assert corrector.correct([flawed], ["a photo of a star"], ["Add a star."], [1])[0].shape == (32, 32, 3)
 
 
 def test_a_loss_that_is_no_number_stops_and_says_where(shards, tmp_path):
-    training = CorrectorTraining(config(shards, tmp_path))
+    training = open_training(config(shards, tmp_path))
     with torch.no_grad():
-        next(iter(training.model.lora.down.values())).fill_(float("nan"))
+        training.parameters[0].fill_(float("nan"))
     with pytest.raises(WorkFailedError, match=r"step 0: the loss is nan; samples 0 to 3"):
         training.run()
 
 
 def test_bad_settings_are_refused(shards, tmp_path):
     with pytest.raises(InputError, match="no data"):
-        CorrectorTraining(config("", tmp_path))
-    with pytest.raises(InputError, match="both at least 1"):
-        CorrectorTraining(config(shards, tmp_path, steps=0))
+        open_training(config("", tmp_path))
+    with pytest.raises(InputError, match="all at least 1"):
+        open_training(config(shards, tmp_path, steps=0))
+    trained(config(shards, tmp_path, steps=1))
+    other = replace(config(shards, tmp_path), condition=ConditionConfig(rank=2, alpha=2.0))
+    with pytest.raises(InputError, match="another model or LoRA"):
+        open_training(other)
 
 
 def test_all_subsets_of_the_mix_are_used(shards, tmp_path):
-    training = CorrectorTraining(config(shards, tmp_path))
+    training = open_training(config(shards, tmp_path))
     used = Counter(training.order.subset_of(n) for n in range(200))
     assert set(used) == {"rule", "editing"}
