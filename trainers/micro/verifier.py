@@ -7,21 +7,17 @@ pairs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from inference.vlm.prompts import load_prompt
 from trainers.bradley_terry import bradley_terry_loss
 from trainers.micro.training import Training
 from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
-from trainers.micro.vlm_data import DataConfig, Subject, SubjectSource
+from trainers.micro.vlm_data import DataConfig, Subject, SubjectSource, pairs_of
+from trainers.verifier import RewardModelConfig, RewardModelInTraining
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
-
-LORA_TARGETS = r".*language_model\.layers\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
 @dataclass(frozen=True)
@@ -47,42 +43,31 @@ def train(config: MicroTrainingConfig, recipe: VerifierRecipe | None = None) -> 
     """Reads `out_dir/vlm`, trains for `config.minutes`, writes `out_dir/verifier`."""
     import numpy as np
     import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-    from inference.vlm.reward_model import VerifierDescription, add_reward_token, reward_inputs, rewards_of
     from trainers.micro.vlm_images import open_pools
 
     recipe = recipe or VerifierRecipe()
     prepare_process(config)
-    base: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(config.out_dir / "vlm", dtype=torch.float32)
-    processor: Any = AutoProcessor.from_pretrained(config.out_dir / "vlm")
-    description = VerifierDescription("micro/vlm", load_prompt("micro/verify"))
-    add_reward_token(base, processor, description.reward_token)
-    base.requires_grad_(False)
-    lora = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=LORA_TARGETS, lora_dropout=0.0)
-    model: Any = get_peft_model(base, lora)
-    vision = model.get_base_model().model.visual.requires_grad_(recipe.train_vision)
-    head = torch.nn.Linear(base.config.text_config.hidden_size, 1, bias=False)
-    modules = torch.nn.ModuleDict({"model": model, "head": head}).to(config.device)
-    seen = {id(p) for p in vision.parameters()}
-    rest = [p for p in modules.parameters() if p.requires_grad and id(p) not in seen]
+    base = str(config.out_dir / "vlm")
+    made = RewardModelInTraining(
+        RewardModelConfig(base, "micro/verify", recipe.rank, recipe.train_vision, config.device)
+    )
+    seen = {id(p) for p in made.vision.parameters()}
+    rest = [p for p in made.module.parameters() if p.requires_grad and id(p) not in seen]
     adamw = torch.optim.AdamW(rest, recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     optimizers = [(adamw, recipe.learning_rate)]
     if recipe.train_vision:
-        slower = torch.optim.AdamW(list(vision.parameters()), recipe.vision_learning_rate, betas=(0.9, 0.98))
+        slower = torch.optim.AdamW(list(made.vision.parameters()), recipe.vision_learning_rate, betas=(0.9, 0.98))
         optimizers.append((slower, recipe.vision_learning_rate))
     vae_pool, generated = open_pools(config, 0, recipe.num_generated_images)
     held_out = generated.hold_out(recipe.held_out_generated) if generated else []
     source = SubjectSource(recipe.data, vae_pool, generated)
-    training = Training(config, "verifier", modules, optimizers, ema_decay=recipe.ema_decay, decay=recipe.decay)
+    training = Training(config, "verifier", made.module, optimizers, ema_decay=recipe.ema_decay, decay=recipe.decay)
     rng = np.random.default_rng(training.seed(83))
 
     def rewards(subjects: list[Subject], use_bf16: bool) -> torch.Tensor:
-        images, prompts = [s.image for s in subjects], [s.caption.text for s in subjects]
-        inputs = reward_inputs(processor, images, prompts, description).to(config.device)
         with autocast(config.device, use_bf16):
-            return rewards_of(model, head.weight, dict(inputs)).float()
+            return made.rewards([s.image for s in subjects], [s.caption.text for s in subjects])
 
     def loss_of(use_bf16: bool) -> tuple[torch.Tensor, torch.Tensor]:
         pairs = source.draw_pairs(rng, recipe.batch_pairs)
@@ -91,18 +76,18 @@ def train(config: MicroTrainingConfig, recipe: VerifierRecipe | None = None) -> 
         return bradley_terry_loss(good, bad, "regularised"), (good > bad).float().mean()
 
     def evaluate() -> None:
-        sets = {"renders": _rendered_pairs(recipe.evaluation_pairs), "generated": _generated_pairs(held_out)}
+        sets = {"renders": _rendered_pairs(recipe.evaluation_pairs), "generated": pairs_of(held_out)}
         with training.ema.applied(), torch.no_grad():
-            model.eval()
+            made.module.eval()
             for name, pairs in sets.items():
                 if not pairs:
                     continue
-                both = [rewards([p[i] for p in pairs], False) for i in (0, 1)]
-                right = int((both[0] > both[1]).sum())
+                good, bad = (rewards([p[i] for p in pairs], False) for i in (0, 1))
+                right = int((good > bad).sum())
                 print(f"verifier: of {name} {right / len(pairs):.3f} ({right}/{len(pairs)}) preferred", flush=True)
                 entry = {"minutes": training.clock.spent_s / 60, f"preferred_{name}": right / len(pairs)}
                 training.clock.curve.append(entry)
-            model.train()
+            made.module.train()
         training.clock.pause()
 
     use_bf16 = recipe.bf16 if recipe.bf16 is not None else training.pick_bf16(lambda bf16: loss_of(bf16)[0], 4)
@@ -114,40 +99,16 @@ def train(config: MicroTrainingConfig, recipe: VerifierRecipe | None = None) -> 
     training.checkpoint()
     evaluate()
     with training.ema.applied(), torch.no_grad():
-        model.eval()
+        made.module.eval()
         pairs = source.draw_pairs(rng, recipe.evaluation_pairs)
         scores = rewards([s for pair in pairs for s in pair], False)
-        description = VerifierDescription(
-            description.base_model, description.template, float(scores.mean()), float(scores.std())
-        )
-        export_folder(
-            lambda folder: _save(folder, model, head, description, recipe.train_vision), config.out_dir / "verifier"
-        )
-
-
-def _save(folder: Path, model: Any, head: torch.nn.Linear, description: Any, with_vision: bool) -> None:
-    import torch
-    from safetensors.torch import save_file
-
-    from inference.vlm.reward_model import HEAD, VISION_PREFIX, write_description
-
-    model.save_pretrained(folder, save_embedding_layers=False)
-    tensors = {HEAD: head.weight.detach().float().contiguous()}
-    if with_vision:
-        vision = model.get_base_model().model.visual.state_dict()
-        tensors |= {f"{VISION_PREFIX}{k}": v.detach().to(torch.bfloat16).contiguous() for k, v in vision.items()}
-    save_file(tensors, folder / "verifier.safetensors")
-    write_description(folder, description)
-    (folder / "README.md").unlink(missing_ok=True)
+        # The zoo's name for the base model: the folder that it was trained from is of this machine.
+        made.description = replace(made.description, base_model="micro/vlm")
+        mean, std = float(scores.mean()), float(scores.std())
+        export_folder(lambda folder: made.save(folder, mean, std), config.out_dir / "verifier")
 
 
 def _rendered_pairs(number: int) -> list[tuple[Subject, Subject]]:
     import numpy as np
 
     return SubjectSource(DataConfig()).draw_pairs(np.random.default_rng([9_000_002]), number)
-
-
-def _generated_pairs(held_out: list[Any]) -> list[tuple[Subject, Subject]]:
-    from trainers.micro.vlm_data import pairs_of
-
-    return pairs_of(held_out)

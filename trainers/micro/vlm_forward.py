@@ -37,8 +37,9 @@ class PackedRows:
 
     ids (B, L); turn (B, L), 0 in the prefix, 1, 2, ... in the turns, -1 in padding; visible (B, L), how many tokens
     of the prefix a token may see; positions (3, B, L); targets (B, L), the token that follows where it is learnt,
-    else -100; patches float32 (N, P, 96) of all rows' images in order; image_columns (T,), where each row's image
-    tokens stand; patch_positions (2, P), the row and column of each patch of one image.
+    else -100; weights float32 (B, L), how much each of them counts; patches float32 (N, P, 96) of all rows' images in
+    order; image_columns (T,), where each row's image tokens stand; patch_positions (2, P), the row and column of each
+    patch of one image.
     """
 
     ids: torch.Tensor
@@ -46,6 +47,7 @@ class PackedRows:
     visible: torch.Tensor
     positions: torch.Tensor
     targets: torch.Tensor
+    weights: torch.Tensor
     patches: torch.Tensor
     image_columns: torch.Tensor
     patch_positions: torch.Tensor
@@ -162,10 +164,13 @@ class PackedForward:
         return _norm(language.norm, hidden)
 
     def answer_loss(self, rows: PackedRows) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean cross-entropy over the answers' tokens, and the share of them that come first; lm_head only there."""
+        """Weighted mean cross-entropy over the answers' tokens, and the share of them that come first; lm_head only
+        there."""
         import torch
 
         learnt = rows.targets.flatten() >= 0
         chosen, wanted = self.hidden_states(rows).flatten(0, 1)[learnt], rows.targets.flatten()[learnt]
         logits = self.model.lm_head(chosen).float()
-        return torch.nn.functional.cross_entropy(logits, wanted), (logits.argmax(-1) == wanted).float().mean()
+        losses = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
+        weights = rows.weights.flatten()[learnt]
+        return (losses * weights).sum() / weights.sum(), (logits.argmax(-1) == wanted).float().mean()

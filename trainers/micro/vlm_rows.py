@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 DEFAULT_SYSTEM = "You are a helpful assistant."  # what the chat template puts where nothing is said
 IGNORED = -100
+# A token of an answer of n tokens counts n to this power: one "Yes" decides as much as many words that follow from
+# the first ones. At 0, yes and no were still guessed after seven minutes in which descriptions were learnt well.
+LENGTH_POWER = -0.7
 _CACHE_SIZE = 200_000
 
 
@@ -105,6 +108,7 @@ class RowPacker:
         visible = np.zeros((size, length), np.int64)
         positions = np.zeros((3, size, length), np.int64)
         targets = np.full((size, length), IGNORED, np.int64)
+        weights = np.zeros((size, length), np.float32)
         start = len(self._prefix)
         ids[:, :start], turn_of[:, :start], visible[:, :start] = self._prefix, 0, start
         positions[:, :, :start] = self._prefix_positions[:, None, :-1]
@@ -125,11 +129,10 @@ class RowPacker:
                 first = self._prefix_positions[0, -1] if turn.sees_images else before
                 positions[:, b, here] = first + np.arange(len(tokens))
                 learnt = len(answer) + 1
-                targets[b, at + len(tokens) - learnt - 1 : at + len(tokens) - 1] = tokens[-learnt:]
+                says = slice(at + len(tokens) - learnt - 1, at + len(tokens) - 1)
+                targets[b, says], weights[b, says] = tokens[-learnt:], learnt**LENGTH_POWER
                 at += len(tokens)
         patches = patchify(images.reshape(-1, *images.shape[2:]))
-        ids, turn_of, visible, positions, targets, patches = (
-            torch.from_numpy(a) for a in (ids, turn_of, visible, positions, targets, patches)
-        )
-        rows = PackedRows(ids, turn_of, visible, positions, targets, patches, self._columns, self._patch_positions)
+        arrays = (ids, turn_of, visible, positions, targets, weights, patches)
+        rows = PackedRows(*map(torch.from_numpy, arrays), self._columns, self._patch_positions)
         return rows, kept

@@ -1,0 +1,218 @@
+"""The verifier's training: a Qwen2.5-VL with a reward token, a bias-free head and a Bradley-Terry loss.
+
+ReflectionFlow §3.2, verifier post-processing: LoRA on the language model, the whole vision tower, on pairs whose label
+the annotator's verdict confirmed (a run ships no others).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inference.vlm.prompts import load_prompt
+from inference.vlm.reward_model import (
+    HEAD,
+    VISION_PREFIX,
+    VerifierDescription,
+    add_reward_token,
+    reward_inputs,
+    rewards_of,
+    write_description,
+)
+from schemas.errors import InputError
+from trainers.bradley_terry import Variant, bradley_terry_loss
+from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
+from trainers.shard_dataset import MixSchedule, PairDataset, TrainingOrder, Triplet, hold_out
+from trainers.shard_index import SUBSETS, ShardIndex, open_index
+
+if TYPE_CHECKING:
+    import torch
+
+LORA_TARGETS = r".*language_model\.layers\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+EVEN_MIX = MixSchedule(dict.fromkeys(SUBSETS, 0.25), dict.fromkeys(SUBSETS, 0.25))
+EVALUATION_SEED = 7_000_009
+
+
+@dataclass(frozen=True)
+class RewardModelConfig:
+    """What is trained of which model."""
+
+    base_model: str = "Qwen/Qwen2.5-VL-3B-Instruct"
+    """Model zoo name, local folder or hub id."""
+    template: str = "verify"
+    """Prompt template with {prompt}: the question whose end the reward token is."""
+    rank: int = 64
+    train_vision: bool = True
+    device: str = "cpu"
+
+
+class RewardModelInTraining:
+    """Base model with LoRA, reward token and head; its trained parts as one module."""
+
+    def __init__(self, config: RewardModelConfig) -> None:
+        """MissingWeightsError where the base model is not on this machine."""
+        import torch
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+        from inference.model_store import resolve_model
+
+        folder = resolve_model(config.base_model)
+        base: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        self.processor: Any = AutoProcessor.from_pretrained(folder)
+        self.description = VerifierDescription(config.base_model, load_prompt(config.template))
+        add_reward_token(base, self.processor, self.description.reward_token)
+        base.requires_grad_(False)
+        lora = LoraConfig(r=config.rank, lora_alpha=config.rank, target_modules=LORA_TARGETS)
+        self.model: Any = get_peft_model(base, lora)
+        self.vision = self.model.get_base_model().model.visual.requires_grad_(config.train_vision)
+        self.head = torch.nn.Linear(base.config.text_config.hidden_size, 1, bias=False)
+        self.config = config
+        self.module = torch.nn.ModuleDict({"model": self.model, "head": self.head}).to(config.device)
+
+    def rewards(self, images: Sequence[Any], prompts: Sequence[str]) -> torch.Tensor:
+        """float32 (n,), not normalised."""
+        inputs = reward_inputs(self.processor, images, prompts, self.description).to(self.config.device)
+        return rewards_of(self.model, self.head.weight, dict(inputs)).float()
+
+    def save(self, folder: Path, mean: float, std: float) -> None:
+        """As `inference.vlm.reward_model.RewardModel` loads it: adapter and vision tower in bfloat16."""
+        import torch
+        from safetensors.torch import load_file, save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder, save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)
+        adapter = folder / "adapter_model.safetensors"
+        save_file({name: value.to(torch.bfloat16) for name, value in load_file(adapter).items()}, adapter)
+        tensors = {HEAD: self.head.weight.detach().float().contiguous()}
+        if self.config.train_vision:
+            tensors |= {
+                f"{VISION_PREFIX}{name}": value.detach().to(torch.bfloat16).contiguous()
+                for name, value in self.vision.state_dict().items()
+            }
+        save_file(tensors, folder / "verifier.safetensors")
+        write_description(folder, replace(self.description, mean=mean, std=std))
+
+
+@dataclass(frozen=True)
+class VerifierTrainingConfig:
+    """One training. The defaults are the paper's (interop: 10,080 steps, learning rate 2e-6)."""
+
+    data: str = ""
+    """Run folder or folder of shards, local or s3://."""
+    out: Path = Path("runs/verifier")
+    model: RewardModelConfig = field(default_factory=RewardModelConfig)
+    variant: Variant = "bt"
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=10_080, batch_size=32, micro_batch=4))
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig("adamw", 2e-6, warmup_steps=500, max_gradient_norm=1.0)
+    )
+    mix: MixSchedule = field(default_factory=lambda: EVEN_MIX)
+    held_out_share: float = 0.05
+    num_evaluated: int = 256
+    bf16: bool = True
+
+
+class VerifierTrainable:
+    """See `trainers.loop.Trainable`."""
+
+    name = "verifier"
+
+    def __init__(self, config: VerifierTrainingConfig, held_out: ShardIndex, training: ShardIndex) -> None:
+        """Loads the base model."""
+        import torch
+
+        if config.variant in ("margin", "scaled"):
+            raise InputError(
+                f"the loss {config.variant!r} needs margins, which shards do not have",
+                field="variant",
+                expected="bt, constant_margin or regularised",
+            )
+        torch.manual_seed(config.loop.seed)
+        self.config, self._held_out, self._training = config, held_out, training
+        self.reward_model = RewardModelInTraining(config.model)
+
+    @property
+    def module(self) -> torch.nn.Module:
+        return self.reward_model.module
+
+    def losses(self, triplets: Sequence[Triplet]) -> Iterator[tuple[list[str], torch.Tensor]]:
+        """One Bradley-Terry loss a triplet."""
+        import torch
+
+        good, bad = self._rewards(triplets)
+        each = [bradley_terry_loss(g[None], b[None], self.config.variant) for g, b in zip(good, bad, strict=True)]
+        yield [t.subset for t in triplets], torch.stack(each)
+
+    def _rewards(self, triplets: Sequence[Triplet]) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        prompts = [t.prompt for t in triplets]
+        with torch.autocast(self.config.model.device, torch.bfloat16, enabled=self.config.bf16):
+            both = self.reward_model.rewards([t.good for t in triplets] + [t.bad for t in triplets], prompts * 2)
+        return both[: len(triplets)], both[len(triplets) :]
+
+    def _scored(self, index: ShardIndex, count: int) -> tuple[list[Triplet], torch.Tensor, torch.Tensor]:
+        import torch
+
+        if not len(index):
+            return [], torch.zeros(0), torch.zeros(0)
+        dataset = PairDataset(TrainingOrder(index, EVEN_MIX, 1, EVALUATION_SEED))
+        triplets = [dataset[n] for n in range(min(count, 4 * len(index)))]
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(triplets), self.config.loop.micro_batch):
+                parts.append(self._rewards(triplets[start : start + self.config.loop.micro_batch]))
+        return triplets, torch.cat([g for g, _ in parts]), torch.cat([b for _, b in parts])
+
+    def evaluate(self) -> dict[str, float]:
+        """Share of held-out pairs whose good image scores higher, overall and by subset."""
+        triplets, good, bad = self._scored(self._held_out, self.config.num_evaluated)
+        if not triplets:
+            return {}
+        right = (good > bad).float().tolist()
+        by_subset: dict[str, list[float]] = {}
+        for triplet, hit in zip(triplets, right, strict=True):
+            by_subset.setdefault(triplet.subset, []).append(hit)
+        share = sum(right) / len(right)
+        found = {f"preferred/{name}": sum(hits) / len(hits) for name, hits in by_subset.items()}
+        return found | {"preferred": share, "score": share}
+
+    def draw_samples(self, step: int) -> None:
+        """A verifier draws nothing."""
+
+    def export(self) -> None:
+        """`out/verifier`, with the mean and deviation of its scores of training images."""
+        import torch
+
+        _, good, bad = self._scored(self._training, self.config.num_evaluated)
+        scores = torch.cat([good, bad])
+        self.reward_model.save(self.config.out / "verifier", float(scores.mean()), float(scores.std().clamp(min=1e-6)))
+
+
+def open_training(config: VerifierTrainingConfig, rank: Rank = ALONE) -> TrainingLoop:
+    """Opens the shards, loads the base model and the newest checkpoint. InputError for what cannot be."""
+    if not config.data:
+        raise InputError("no data", field="--data", expected="a run folder, or a folder of shards")
+    config.loop.check(rank.world_size)
+    index = open_index(config.data, config.out / "cache")
+    training, held_out = hold_out(index, config.held_out_share, config.loop.seed)
+    order = TrainingOrder(training, config.mix, config.loop.batch_size, config.loop.seed)
+    trainable = VerifierTrainable(config, held_out, training)
+    return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, config.model.device)
+
+
+def micro_verifier_training(data: str, out: Path) -> VerifierTrainingConfig:
+    """For the micro VLM on two cores."""
+    return VerifierTrainingConfig(
+        data=data,
+        out=out,
+        model=RewardModelConfig("micro/vlm", "micro/verify", rank=32),
+        variant="regularised",
+        loop=LoopConfig(steps=600, batch_size=24, micro_batch=24, evaluate_every=100, checkpoint_every=50),
+        optimizer=OptimizerConfig("adamw", 4e-4, warmup_steps=30, decay_steps=200, max_gradient_norm=1.0),
+        bf16=False,
+    )
