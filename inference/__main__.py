@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ReflectionFlowError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -8,7 +8,9 @@ from schemas.errors import ReflectionFlowError
 
 # Command -> (module with `main(argv) -> exit code`, what it does).
 COMMANDS = {
-    "micro": ("trainers.micro.command", "train the micro family: VAE, FLUX, GroundingDINO, SAM"),
+    "corrector": ("trainers.commands.corrector", "a FLUX LoRA that draws again from a flawed image and a reflection"),
+    "verifier": ("trainers.commands.verifier", "a Qwen2.5-VL that scores how well an image fits its prompt"),
+    "micro": ("trainers.micro.command", "the micro family, from the renderer alone"),
 }
 
 
@@ -18,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m trainers COMMAND [--help]\n")
         for name, (_, what) in COMMANDS.items():
-            print(f"  {name:<13} {what}")
+            print(f"  {name:<13} train {what}")
         return 0 if arguments else 2
     if arguments[0] not in COMMANDS:
         print(f"error: unknown command {arguments[0]!r}\n  expected: {', '.join(COMMANDS)}", file=sys.stderr)
@@ -28,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ReflectionFlowError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130

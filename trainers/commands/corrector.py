@@ -1,0 +1,39 @@
+"""`python -m trainers corrector --data runs/demo --out runs/corrector`: train a corrector on a run's shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from inference.flux.generator import production_flux
+from trainers.commands.shared import parse_with_preset
+from trainers.corrector import CorrectorTrainingConfig, micro_corrector_training, open_training
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train a corrector (ReflectionFlow §3.3). Killed or interrupted, the same command goes on where it stopped."""
+
+    preset: str = "micro"
+    """Sizes and hyperparameters: micro, or flux (the paper's)."""
+    training: Annotated[CorrectorTrainingConfig, tyro.conf.arg(name="")] = field(
+        default_factory=CorrectorTrainingConfig
+    )
+
+
+PRESETS = {
+    "micro": lambda: Arguments("micro", micro_corrector_training("", Path("runs/corrector"))),
+    "flux": lambda: Arguments("flux", CorrectorTrainingConfig(generator=production_flux())),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when the corrector is written to `out/corrector`."""
+    arguments = parse_with_preset(Arguments, argv, "corrector", PRESETS)
+    open_training(arguments.training).run()
+    print(f"the corrector: {arguments.training.out / 'corrector'}")
+    return 0
