@@ -14,6 +14,7 @@ from trainers.checkpoint import load_checkpoint
 from trainers.micro.training import Training, checkpoint_path
 from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process, save_curve
 from trainers.micro.vision_pretraining import VisionPretraining, pretrain_vision
+from trainers.micro.vlm_cells import NUM_OUTPUTS, cell_loss
 from trainers.micro.vlm_data import DataConfig, SubjectSource, sample_rows, sample_texts
 from trainers.micro.vlm_evaluation import EvaluationConfig
 from trainers.micro.vlm_model import VlmShape
@@ -37,6 +38,7 @@ class VlmRecipe:
     tokens_per_step: int = 4608
     pair_share: float = 0.33  # of the steps: two images, by turns in one grid and apart
     overlay_share: float = 0.08  # of the steps: visual prompts
+    cell_weight: float = 0.3  # of the loss on what each cell shows, which the vision tower goes on learning
     learning_rate: float = 1.5e-3
     muon_learning_rate: float = 1.2e-3  # of the matrices inside blocks, in AdamW's measure; 0: AdamW for all
     weight_decay: float = 0.01
@@ -68,14 +70,14 @@ class RowStream:
 
         self._rng = np.random.default_rng(seed)
 
-    def next(self, shape: RowShape | None = None) -> tuple[PackedRows, int]:
-        """Rows and the number of turns in them."""
+    def next(self, shape: RowShape | None = None) -> tuple[PackedRows, np.ndarray | None, int]:
+        """Rows, what their cells show, and the number of turns in them."""
         if shape is None:
             shape = self._pick_shape()
         size = max(1, self._recipe.tokens_per_step // shape.length)
-        images, turns = sample_rows(self._rng, self._source, shape, size)
-        rows, kept = self._packers[shape].pack(images, turns)
-        return rows, sum(len(k) for k in kept)
+        sampled = sample_rows(self._rng, self._source, shape, size)
+        rows, kept = self._packers[shape].pack(sampled.images, sampled.turns)
+        return rows, sampled.cells, sum(len(k) for k in kept)
 
     def _pick_shape(self) -> RowShape:
         draw, recipe = self._rng.random(), self._recipe
@@ -109,6 +111,7 @@ def build_optimizers(model: torch.nn.Module, recipe: VlmRecipe) -> list[tuple[to
 
 def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
     """Train for `config.minutes`; exports to `out_dir/vlm` now and then, and at the end."""
+    import torch
 
     from inference.vlm.qwen import QwenVlm, QwenVlmConfig
     from trainers.micro.vlm_evaluation import evaluate_vlm
@@ -137,14 +140,16 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
     stream = RowStream(
         recipe, {s: RowPacker(tokenizer, s) for s in (SINGLE, SIDE_BY_SIDE, TWO_IMAGES, OVERLAID)}, source, config.seed
     )
-    model = build_vlm(tokenizer, recipe.shape).to(config.device)  # pyright: ignore[reportArgumentType]
+    model = build_vlm(tokenizer, recipe.shape)
+    modules = torch.nn.ModuleDict({"vlm": model, "cells": torch.nn.Linear(recipe.shape.width, NUM_OUTPUTS)})
+    modules.to(config.device)
     processor = build_processor(tokenizer)
     forward, plain = PackedForward(model, recipe.compile), PackedForward(model)
     training = Training(
         config,
         "vlm",
-        model,
-        build_optimizers(model, recipe),
+        modules,
+        build_optimizers(modules, recipe),
         ema_decay=recipe.ema_decay,
         warmup=recipe.warmup,
         decay=recipe.decay,
@@ -152,9 +157,16 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
     )
     clock = training.clock
 
-    def loss_of(rows: PackedRows, use_bf16: bool, run: PackedForward) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss_of(
+        rows: PackedRows, cells: np.ndarray | None, use_bf16: bool, run: PackedForward
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The loss, of which the answers' part, and the share of their tokens that come first."""
         with autocast(config.device, use_bf16):
-            return run.answer_loss(rows_to(rows, config.device))
+            answers, accuracy, features = run.answer_loss(rows_to(rows, config.device))
+            if cells is None or features is None:
+                return answers, answers, accuracy
+            seen = modules["cells"](features).float()
+        return answers + recipe.cell_weight * cell_loss(seen, torch.from_numpy(cells).to(seen))[0], answers, accuracy
 
     def evaluate(export: bool) -> None:
         with training.ema.applied():
@@ -172,19 +184,20 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
 
     use_bf16 = recipe.bf16
     if use_bf16 is None:
-        use_bf16 = training.pick_bf16(lambda use_bf16: loss_of(stream.next(SINGLE)[0], use_bf16, plain)[0])
+        use_bf16 = training.pick_bf16(lambda use_bf16: loss_of(*stream.next(SINGLE)[:2], use_bf16, plain)[0])
     if not training.resumed:
-        seen = pretrain_vision(PackedForward(model, recipe.compile), source, recipe.vision, config.seed, use_bf16)
+        seeing = PackedForward(model, recipe.compile)
+        seen = pretrain_vision(seeing, modules["cells"], source, recipe.vision, config.seed, use_bf16)
         print(f"vlm: vision tower pretrained, {seen:.1%} of objects read fully right", flush=True)
         training.begin()
     stream.restart(training.seed(82))
     for shape in (SINGLE, SIDE_BY_SIDE, TWO_IMAGES, OVERLAID) if recipe.compile else ():
-        training.warm_up(lambda shape=shape: loss_of(stream.next(shape)[0], use_bf16, forward)[0])
+        training.warm_up(lambda shape=shape: loss_of(*stream.next(shape)[:2], use_bf16, forward)[0])
     clock.pause()
     while clock.running():
-        rows, num_turns = stream.next()
-        loss, accuracy = loss_of(rows, use_bf16, forward)
-        training.step(loss, num_turns, {"loss": loss.item(), "token_accuracy": accuracy.item()})
+        rows, cells, num_turns = stream.next()
+        loss, answers, accuracy = loss_of(rows, cells, use_bf16, forward)
+        training.step(loss, num_turns, {"loss": answers.item(), "token_accuracy": accuracy.item()})
         if clock.due("evaluation", recipe.evaluate_every_s):
             evaluate(export=clock.due("export", recipe.export_every_s))
     training.checkpoint()

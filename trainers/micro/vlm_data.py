@@ -26,6 +26,7 @@ from inference.micro.questions import caption_of, near_miss, sample_questions
 from inference.micro.world import Scene, random_scene
 from inference.vlm.overlays import overlay_image
 from inference.vlm.prompts import fill_prompt, load_prompt
+from trainers.micro.vlm_cells import cell_targets, cells_side_by_side
 from trainers.micro.vlm_images import ImagePool, PooledImage, render_like_met
 from trainers.micro.vlm_rows import OVERLAID, SIDE_BY_SIDE, SINGLE, TWO_IMAGES, RowShape, Turn
 
@@ -329,23 +330,34 @@ def pair_turns(rng: np.random.Generator, left: Subject, right: Subject) -> list[
 # --- Batches ----------------------------------------------------------------------------------------------------------
 
 
-def sample_rows(
-    rng: np.random.Generator, source: SubjectSource, shape: RowShape, size: int
-) -> tuple[np.ndarray, list[list[Turn]]]:
-    """images uint8 (size, num_images, H, W, 3) and turns for rows of one shape."""
+@dataclass(frozen=True)
+class SampledRows:
+    """Rows of one shape: images uint8 (B, num_images, H, W, 3), turns, and what each image token's cell shows
+    (`cell_targets`), float32 (B, T, 4); None where something is drawn over the scenes."""
+
+    images: np.ndarray
+    turns: list[list[Turn]]
+    cells: np.ndarray | None
+
+
+def sample_rows(rng: np.random.Generator, source: SubjectSource, shape: RowShape, size: int) -> SampledRows:
+    """`size` rows."""
     if shape is OVERLAID:
         cases = [sample_overlay(rng) for _ in range(size)]
-        return overlay_images(rng, cases)[:, None], [[overlay_turn(case)] for case in cases]
+        return SampledRows(overlay_images(rng, cases)[:, None], [[overlay_turn(case)] for case in cases], None)
     if shape is SINGLE:
         subjects = source.draw(rng, size)
-        return np.stack([s.image for s in subjects])[:, None], [single_turns(rng, s) for s in subjects]
-    images, turns = [], []
+        images = np.stack([s.image for s in subjects])[:, None]
+        return SampledRows(images, [single_turns(rng, s) for s in subjects], cell_targets([s.scene for s in subjects]))
+    images, turns, cells = [], [], []
     for better, worse in source.draw_pairs(rng, size):
         left, right = (better, worse) if rng.random() < 0.5 else (worse, better)
         both = np.stack([left.image, right.image])
+        of_both = cell_targets([left.scene, right.scene])
         images.append(side_by_side(both)[None] if shape is SIDE_BY_SIDE else both)
+        cells.append(cells_side_by_side(of_both) if shape is SIDE_BY_SIDE else of_both.reshape(-1, of_both.shape[-1]))
         turns.append(pair_turns(rng, left, right))
-    return np.stack(images), turns
+    return SampledRows(np.stack(images), turns, np.stack(cells))
 
 
 def side_by_side(images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
@@ -360,7 +372,7 @@ def sample_texts(seed: int, num_rows: int) -> Iterator[str]:
     rng = np.random.default_rng([seed, 79])
     source = SubjectSource(DataConfig(degraded_share=0.0))
     for shape in (SINGLE, TWO_IMAGES, OVERLAID):
-        for row in sample_rows(rng, source, shape, num_rows)[1]:
+        for row in sample_rows(rng, source, shape, num_rows).turns:
             for turn in row:
                 yield turn.question
                 yield turn.answer

@@ -142,13 +142,14 @@ class PackedForward:
         merged = _norm(visual.merger.ln_q, hidden).view(count, num_patches // MERGE**2, -1)
         return visual.merger.mlp(merged)
 
-    def hidden_states(self, rows: PackedRows) -> torch.Tensor:
-        """Last hidden states (B, L, width), after the final norm."""
+    def hidden_states(self, rows: PackedRows) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Last hidden states (B, L, width), after the final norm; and the image tokens (B, T, width) as the tower gave
+        them."""
         import torch
 
         language = self.model.model.language_model
         b, length = rows.ids.shape
-        hidden = language.embed_tokens(rows.ids)
+        hidden, features = language.embed_tokens(rows.ids), None
         if len(rows.patches):
             features = self.image_features(rows.patches, rows.patch_positions).view(b, len(rows.image_columns), -1)
             hidden = hidden.index_copy(1, rows.image_columns, features.to(hidden.dtype))
@@ -161,16 +162,18 @@ class PackedForward:
         bias = torch.where(earlier & (same | prefix), 0.0, -1e4)[:, None]
         for layer in language.layers:
             hidden = self._decoder_layer(layer, hidden, cos, sin, bias)
-        return _norm(language.norm, hidden)
+        return _norm(language.norm, hidden), features
 
-    def answer_loss(self, rows: PackedRows) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weighted mean cross-entropy over the answers' tokens, and the share of them that come first; lm_head only
-        there."""
+    def answer_loss(self, rows: PackedRows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Weighted mean cross-entropy over the answers' tokens (lm_head only there), the share of them that come first,
+        and the image tokens (B, T, width)."""
         import torch
 
         learnt = rows.targets.flatten() >= 0
-        chosen, wanted = self.hidden_states(rows).flatten(0, 1)[learnt], rows.targets.flatten()[learnt]
+        hidden, features = self.hidden_states(rows)
+        chosen, wanted = hidden.flatten(0, 1)[learnt], rows.targets.flatten()[learnt]
         logits = self.model.lm_head(chosen).float()
         losses = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
         weights = rows.weights.flatten()[learnt]
-        return (losses * weights).sum() / weights.sum(), (logits.argmax(-1) == wanted).float().mean()
+        loss = (losses * weights).sum() / weights.sum()
+        return loss, (logits.argmax(-1) == wanted).float().mean(), features

@@ -11,7 +11,7 @@ from inference.micro.corrections import compare, corrections
 from inference.micro.instructions import parse_instruction
 from inference.micro.world import random_scene, render
 from tests.tiny_vlm import TINY_SHAPE, save_tiny_vlm, tiny_tokenizer
-from trainers.micro.vision_pretraining import cell_targets
+from trainers.micro.vlm_cells import cell_targets
 from trainers.micro.vlm_data import (
     NO,
     RIGHT,
@@ -82,10 +82,11 @@ def test_packed_turns_are_the_conversations_that_transformers_sees(folder, shape
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder)
     rng = np.random.default_rng(0)
-    images, turns = sample_rows(rng, SubjectSource(DataConfig()), shape, 3)
+    sampled = sample_rows(rng, SubjectSource(DataConfig()), shape, 3)
+    images, turns = sampled.images, sampled.turns
     rows, kept = RowPacker(processor.tokenizer, shape).pack(images, turns)
     with torch.no_grad():
-        logits = model.lm_head(PackedForward(model).hidden_states(rows))
+        logits = model.lm_head(PackedForward(model).hidden_states(rows)[0])
     for b in range(len(turns)):
         for index, turn in enumerate(kept[b], start=1):
             shown = list(images[b]) if turn.sees_images else []
@@ -108,8 +109,10 @@ def test_packed_turns_are_the_conversations_that_transformers_sees(folder, shape
 
 def test_compiled_blocks_are_not_needed_for_gradients_to_reach_every_weight(source):
     model = build_vlm(tiny_tokenizer(), TINY_SHAPE)
-    images, turns = sample_rows(np.random.default_rng(0), source, SINGLE, 2)
-    loss, accuracy = PackedForward(model).answer_loss(RowPacker(tiny_tokenizer(), SINGLE).pack(images, turns)[0])
+    sampled = sample_rows(np.random.default_rng(0), source, SINGLE, 2)
+    rows, _ = RowPacker(tiny_tokenizer(), SINGLE).pack(sampled.images, sampled.turns)
+    loss, accuracy, features = PackedForward(model).answer_loss(rows)
+    assert features.shape[:2] == sampled.cells.shape[:2]
     loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
     assert 0 <= accuracy <= 1
@@ -118,13 +121,22 @@ def test_compiled_blocks_are_not_needed_for_gradients_to_reach_every_weight(sour
 @pytest.mark.parametrize("shape", SHAPES)
 def test_rows_are_full_and_no_turn_is_too_long_for_the_model(source, shape):
     packer = RowPacker(tiny_tokenizer(), shape)
-    images, turns = sample_rows(np.random.default_rng(1), source, shape, 30)
+    sampled = sample_rows(np.random.default_rng(1), source, shape, 30)
+    images, turns = sampled.images, sampled.turns
     rows, kept = packer.pack(images, turns)
     assert float((rows.turn >= 0).float().mean()) > 0.8
     tasks = Counter(turn.task for row in kept for turn in row)
     expected = {"verify", "yes_no", "count", "reflect"} if shape is SINGLE else {"compare", "side"}
     assert expected <= set(tasks)
     assert max(packer.num_tokens(turn) for row in turns for turn in row) < MAX_LENGTH / 2
+
+
+def test_cells_of_two_images_lie_where_the_wide_image_has_them():
+    left, right = random_scene(np.random.default_rng(1), 1), random_scene(np.random.default_rng(2), 1)
+    apart = cell_targets([left, right])
+    wide = cells_side_by_side(apart)
+    (a,), (b,) = (np.flatnonzero(cells[:, 0]) for cells in apart)
+    assert np.flatnonzero(wide[:, 0]).tolist() == sorted([8 * (a // 4) + a % 4, 8 * (b // 4) + 4 + b % 4])
 
 
 def test_patches_and_cells_agree_on_where_things_are():
@@ -152,7 +164,7 @@ def test_answers_are_balanced_and_reflections_lead_to_the_prompt(source):
 
 def test_the_good_side_of_a_comparison_is_a_coin_flip_and_the_answer_is_json(source):
     rng = np.random.default_rng(3)
-    _, turns = sample_rows(rng, source, SIDE_BY_SIDE, 120)
+    turns = sample_rows(rng, source, SIDE_BY_SIDE, 120).turns
     answers = [json.loads(turn.answer) for row in turns for turn in row if turn.task == "compare"]
     sides = Counter(answer["Result"] for answer in answers)
     assert 0.4 < sides["left"] / len(answers) < 0.6
