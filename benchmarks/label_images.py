@@ -74,8 +74,10 @@ def choose_prompts(count: int) -> list[Row]:
 
 
 def draw(rows: list[Row]) -> list[np.ndarray]:
-    """The images, with the generator's default settings."""
-    return FluxGenerator(FluxGeneratorConfig()).generate([r.prompt for r in rows], [r.seed for r in rows])
+    """The images, with the settings whose images were labelled."""
+    return FluxGenerator(FluxGeneratorConfig(num_steps=8, guidance=3.0)).generate(
+        [r.prompt for r in rows], [r.seed for r in rows]
+    )
 
 
 def digest(image: np.ndarray) -> str:

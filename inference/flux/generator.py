@@ -22,8 +22,8 @@ class FluxGeneratorConfig:
 
     model: str = model_field("micro/flux")
     """Model zoo name, local folder or hub id."""
-    num_steps: int = 8
-    """Denoising steps."""
+    num_steps: int = 4
+    """Denoising steps. (Micro FLUX: .65 of the dev prompts right at 8, .59 at 4, where more is left to correct.)"""
     guidance: float = 3.0
     """Value of the distilled guidance embedding (FLUX.1-dev: 3.5); models without one ignore it."""
     true_cfg_scale: float = 1.0
