@@ -11,7 +11,7 @@ from inference.micro.corrections import compare, corrections
 from inference.micro.instructions import parse_instruction
 from inference.micro.world import random_scene, render
 from tests.tiny_vlm import TINY_SHAPE, save_tiny_vlm, tiny_tokenizer
-from trainers.micro.vlm_cells import cell_targets
+from trainers.micro.vlm_cells import cell_targets, cells_side_by_side
 from trainers.micro.vlm_data import (
     NO,
     RIGHT,
