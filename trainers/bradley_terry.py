@@ -21,11 +21,14 @@ def bradley_terry_loss(
 ) -> torch.Tensor:
     """Mean over pairs. good, bad (n,): rewards. margin (n,): how far apart the images of each pair are, for `margin`
     (the loss asks for that much more) and `scaled` (pairs further apart count more)."""
+    import torch
     import torch.nn.functional as F
 
     difference = good - bad
-    if variant in ("margin", "scaled") and margin is None:
-        raise ValueError(f"the variant {variant!r} needs the pairs' margins")
+    if margin is None:
+        if variant in ("margin", "scaled"):
+            raise ValueError(f"the variant {variant!r} needs the pairs' margins")
+        margin = torch.ones_like(good)
     if variant == "margin":
         difference = difference - margin
     elif variant == "constant_margin":

@@ -278,7 +278,7 @@ class Curve:
             self._writer.close()
 
 
-def make_optimizer(parameters: list[torch.Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Sequence[torch.Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
     """InputError where Prodigy is asked for and not installed."""
     import torch
 

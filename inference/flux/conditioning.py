@@ -314,8 +314,9 @@ def _attend(
     from diffusers.models.embeddings import apply_rotary_emb
     from diffusers.models.transformers import transformer_flux
 
-    queries = torch.cat([apply_rotary_emb(q, s.rotary, sequence_dim=1) for s, (q, _, _) in _zip(streams, projected)], 1)
-    keys = torch.cat([apply_rotary_emb(k, s.rotary, sequence_dim=1) for s, (_, k, _) in _zip(streams, projected)], 1)
+    turn: Any = apply_rotary_emb  # typed for one table where it takes two
+    queries = torch.cat([turn(q, s.rotary, sequence_dim=1) for s, (q, _, _) in _zip(streams, projected)], 1)
+    keys = torch.cat([turn(k, s.rotary, sequence_dim=1) for s, (_, k, _) in _zip(streams, projected)], 1)
     values = torch.cat([v for _, _, v in projected], 1)
     own = (keys, values)
     if prefix is not None:

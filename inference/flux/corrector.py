@@ -67,7 +67,9 @@ def save_corrector(folder: Path, model: ConditionedFlux, description: CorrectorD
     import torch
     from diffusers import FluxPipeline
 
-    tensors = {name: value.to(torch.bfloat16).contiguous() for name, value in model.lora.to_file_tensors().items()}
+    tensors: dict[str, Any] = {
+        name: value.to(torch.bfloat16).contiguous() for name, value in model.lora.to_file_tensors().items()
+    }
     FluxPipeline.save_lora_weights(folder, transformer_lora_layers=tensors, weight_name=WEIGHTS)
     (folder / "corrector.json").write_text(json.dumps(asdict(description), indent=2) + "\n")
 
@@ -204,7 +206,8 @@ def sample(
         settings.get("base_shift", 0.5),
         settings.get("max_shift", 1.15),
     )
-    sigmas = np.linspace(1.0, 1 / config.num_steps, config.num_steps)
+    sigmas: Any = np.linspace(1.0, 1 / config.num_steps, config.num_steps)
+    timesteps: Any
     timesteps, _ = retrieve_timesteps(scheduler, config.num_steps, device, sigmas=sigmas, mu=shift)
     scheduler.set_begin_index(0)
     guidance = torch.full([len(seeds)], config.guidance, device=device, dtype=torch.float32)

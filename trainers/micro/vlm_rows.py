@@ -133,6 +133,9 @@ class RowPacker:
                 targets[b, says], weights[b, says] = tokens[-learnt:], learnt**LENGTH_POWER
                 at += len(tokens)
         patches = patchify(images.reshape(-1, *images.shape[2:]))
-        arrays = (ids, turn_of, visible, positions, targets, weights, patches)
-        rows = PackedRows(*map(torch.from_numpy, arrays), self._columns, self._patch_positions)
+        ids, turn_of, visible, positions, targets, weights, patches = (
+            torch.from_numpy(a) for a in (ids, turn_of, visible, positions, targets, weights, patches)
+        )
+        places = (self._columns, self._patch_positions)
+        rows = PackedRows(ids, turn_of, visible, positions, targets, weights, patches, *places)
         return rows, kept
