@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference.flux.conditioning import ConditionConfig, ConditionedFlux
+from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import CorrectorDescription, FluxCorrector, save_corrector
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from schemas.errors import InputError
@@ -57,6 +57,8 @@ class CorrectorTrainable:
     def __init__(self, config: CorrectorTrainingConfig, held_out: ShardIndex) -> None:
         """Loads FLUX."""
         import torch
+
+        from inference.flux.conditioning import ConditionedFlux
 
         self.config, self._held_out = config, held_out
         self.generator = FluxGenerator(config.generator)

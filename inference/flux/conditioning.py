@@ -15,11 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from inference.flux.condition_config import ConditionConfig
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,21 +40,6 @@ TEXT_TARGETS = (
     "ff_context.net.2",
 )
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class ConditionConfig:
-    """How the condition enters, and where the LoRA acts."""
-
-    attention: Literal["joint", "cached"] = "joint"
-    lora_on: Literal["condition", "all"] = "condition"
-    """`condition`: the published way, which cannot be merged into the weights. `all`: every image token."""
-    text_copy: bool = True
-    """In `cached`: whether the condition sees the text, at timestep 0."""
-    adapt_text: bool = False
-    """Whether the LoRA acts on the text copy as well (`cached`), or on the text (`lora_on` all)."""
-    rank: int = 256
-    alpha: float = 256.0
 
 
 class Lora(nn.Module):

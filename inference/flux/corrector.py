@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inference.flux.conditioning import ConditionConfig, ConditionedFlux, condition_ids
+from inference.flux.condition_config import ConditionConfig
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from schemas.arrow import record_from_dict
 from schemas.configuration import model_field
@@ -22,6 +22,8 @@ from schemas.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+    from inference.flux.conditioning import ConditionedFlux
 
 SEPARATOR = " [Reflexion] "
 MIN_REFLECTION_CHARS = 5  # anything shorter is no reflection (interop)
@@ -81,6 +83,7 @@ class FluxCorrector:
         """generator: one that is loaded already, of the same configuration: it is shared. MissingWeightsError."""
         from safetensors.torch import load_file
 
+        from inference.flux.conditioning import ConditionedFlux
         from inference.model_store import resolve_model
 
         folder = resolve_model(config.model)
@@ -162,6 +165,8 @@ def encode_condition(
     """Packed latents (B, M, channels) of flawed images uint8 (H, W, 3), and their position ids (M, 3)."""
     import torch
     from PIL import Image
+
+    from inference.flux.conditioning import condition_ids
 
     vae = pipeline.vae
     small = [

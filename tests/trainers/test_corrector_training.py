@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.flux.conditioning import ConditionConfig
+from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import CorrectorConfig, FluxCorrector
 from inference.flux.generator import FluxGeneratorConfig
 from schemas.errors import InputError, WorkFailedError

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from inference.flux.conditioning import ConditionConfig, ConditionedFlux, Lora, condition_ids, lora_targets
+from inference.flux.condition_config import ConditionConfig
+from inference.flux.conditioning import ConditionedFlux, Lora, condition_ids, lora_targets
 from schemas.errors import InputError
 from trainers.micro.flux_model import build_transformer, image_ids
 

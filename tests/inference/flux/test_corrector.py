@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from inference.flux.conditioning import ConditionConfig, ConditionedFlux
+from inference.flux.condition_config import ConditionConfig
+from inference.flux.conditioning import ConditionedFlux
 from inference.flux.corrector import (
     CorrectorConfig,
     CorrectorDescription,

@@ -1,0 +1,21 @@
+"""How a condition enters FLUX, as plain data: commands read it before torch is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ConditionConfig:
+    """How the condition enters, and where the LoRA acts."""
+
+    attention: Literal["joint", "cached"] = "joint"
+    lora_on: Literal["condition", "all"] = "condition"
+    """`condition`: the published way, which cannot be merged into the weights. `all`: every image token."""
+    text_copy: bool = True
+    """In `cached`: whether the condition sees the text, at timestep 0."""
+    adapt_text: bool = False
+    """Whether the LoRA acts on the text copy as well (`cached`), or on the text (`lora_on` all)."""
+    rank: int = 256
+    alpha: float = 256.0
