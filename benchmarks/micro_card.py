@@ -24,7 +24,7 @@ from inference.grounding.grounded_sam import GroundedSam, classes_to_find
 from inference.grounding.presets import micro_grounded_sam
 from inference.judges.geneval_scoring import score_by_tag
 from inference.judges.segmentation_judge import SegmentationJudge
-from inference.micro.captions import sample_scene, sample_training_caption
+from inference.micro.captions import caption_of_record, sample_scene, sample_training_caption
 from inference.micro.evaluation_split import dev_prompts, evaluation_seed
 from inference.micro.world import random_scene, render
 from inference.model_store import MICRO_WEIGHTS
@@ -198,7 +198,7 @@ def vlm() -> list[Figure]:
 
 def read_by_the_judge() -> list[Any]:
     """Generated dev images whose objects are all clear shapes to the judge, with what it sees as their truth."""
-    from benchmarks.referee import caption_of_clauses, scene_of
+    from benchmarks.referee import scene_of
     from trainers.micro.vlm_images import PooledImage, can_be_told
 
     prompts, images = dev_images(1)
@@ -207,8 +207,7 @@ def read_by_the_judge() -> list[Any]:
     for prompt, image, objects in zip(prompts, images, judge().find_objects(images), strict=True):
         scene = scene_of(tuple(objects), clear)
         if len(scene.objects) == len(objects) and can_be_told(scene):
-            caption = caption_of_clauses(prompt.include, prompt.text, prompt.tag or "")
-            pooled.append(PooledImage(image, scene, caption))
+            pooled.append(PooledImage(image, scene, caption_of_record(prompt)))
     return pooled
 
 

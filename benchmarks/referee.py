@@ -19,7 +19,7 @@ from benchmarks.label_images import wilson
 from benchmarks.results_file import Circumstances, print_table, save
 from inference.judges.geneval_scoring import judge_objects
 from inference.judges.segmentation_judge import SegmentationJudge
-from inference.micro.captions import Caption, Clause
+from inference.micro.captions import Caption, Clause, caption_of_record
 from inference.micro.corrections import corrections
 from inference.micro.edit_file import sample_edit_scenes
 from inference.micro.edits import name_edit
@@ -31,7 +31,7 @@ from pipelines.jobs import resolve_chains
 from pipelines.run_folder import RunFolder
 from schemas.errors import InputError, ReflectionFlowError
 from schemas.images import decode_image
-from schemas.records import DetectedObject, ObjectClause, Pair, PromptRow
+from schemas.records import DetectedObject, Pair, PromptRow
 
 STEPS = ("paired", "write_reflections", "filter_pairs")
 TARGETS = {"rule": 0.95, "general": 0.9, "length": 0.9, "editing": 0.9, "reflections": 0.8}
@@ -54,20 +54,6 @@ class Verdict:
     last: str
     is_right: bool
     reflection: bool | None
-
-
-def caption_of_clauses(clauses: tuple[ObjectClause, ...], text: str, tag: str) -> Caption:
-    """A rule prompt's requirements in the world's own terms."""
-    made = tuple(
-        Clause(
-            c.class_name,
-            c.count,
-            c.color,
-            (c.relation, c.relative_to) if c.relation and c.relative_to is not None else None,
-        )
-        for c in clauses
-    )
-    return Caption(tag, text, made)
 
 
 def caption_of_text(text: str) -> Caption:
@@ -122,7 +108,7 @@ class Referee:
 
     def _verdict(self, subset: str, row: PromptRow, pair: Pair, good: Scene, bad: Scene, text: str | None) -> Verdict:
         if subset == "rule":
-            caption = caption_of_clauses(row.prompt.include, row.prompt.text, row.prompt.tag or "")
+            caption = caption_of_record(row.prompt)
             objects, limits = self._objects, self._judge.config.thresholds
             is_right = (
                 judge_objects(row.prompt, objects[pair.good], limits).correct

@@ -27,6 +27,20 @@ class Generator(Protocol):
         ...
 
 
+class Corrector(Protocol):
+    """Draws again from a flawed image."""
+
+    def correct(
+        self,
+        images: Sequence[np.ndarray],
+        prompts: Sequence[str],
+        reflections: Sequence[str],
+        seeds: Sequence[int],
+    ) -> list[np.ndarray]:
+        """images uint8 (H, W, 3) -> as many, drawn again."""
+        ...
+
+
 class Detector(Protocol):
     """Open-vocabulary detection."""
 
@@ -96,9 +110,5 @@ class Reward(Protocol):
         ...
 
 
-class Verifier(Protocol):
-    """Which of several images fits its prompt best."""
-
-    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
-        """float32 (n,), one for each image and its prompt; more is better. Differences are log-odds."""
-        ...
+class Verifier(Reward, Protocol):
+    """A reward whose differences are log-odds that one image fits the prompt better than another."""

@@ -14,27 +14,13 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from inference.interfaces import Generator, Verifier
+from inference.interfaces import Corrector, Generator, Verifier
 from schemas.configuration import stable_seed
 from schemas.errors import InputError
 from schemas.records import Cost
 
 Strategy = Literal["noise", "noise+prompt", "noise+prompt+reflection", "reflection"]
 Carry = Literal["own", "topk"]
-
-
-class Corrector(Protocol):
-    """Draws again from a flawed image."""
-
-    def correct(
-        self,
-        images: Sequence[np.ndarray],
-        prompts: Sequence[str],
-        reflections: Sequence[str],
-        seeds: Sequence[int],
-    ) -> list[np.ndarray]:
-        """images uint8 (H, W, 3) -> as many, drawn again."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -173,15 +173,6 @@ def _read(config: DatasetConfig, subset: str, file: str, said: dict[str, Any]) -
 
 def reserved_by_the_micro_world(record: PromptRecord) -> bool:
     """True for compositions that the micro world keeps for its own benchmarks (and out of training)."""
-    from inference.micro.captions import Caption, Clause, is_reserved
+    from inference.micro.captions import caption_of_record, is_reserved
 
-    clauses = tuple(
-        Clause(
-            c.class_name,
-            c.count,
-            c.color,
-            (c.relation, c.relative_to) if c.relation and c.relative_to is not None else None,
-        )
-        for c in record.include
-    )
-    return is_reserved(Caption(record.tag or "", record.text, clauses))
+    return is_reserved(caption_of_record(record))

@@ -15,17 +15,15 @@ from typing import TYPE_CHECKING
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import CorrectorDescription, FluxCorrector, save_corrector
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
-from schemas.errors import InputError
 from trainers.corrector_batches import BatchConfig, BatchMaker, TrainingBatch
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
-from trainers.shard_dataset import MixSchedule, PairDataset, TrainingOrder, Triplet, hold_out
-from trainers.shard_index import SUBSETS, ShardIndex, open_index
+from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
+from trainers.shard_index import ShardIndex
 
 if TYPE_CHECKING:
     import torch
 
 EVALUATION_SEED = 7_000_003
-EVEN_MIX = MixSchedule(dict.fromkeys(SUBSETS, 0.25), dict.fromkeys(SUBSETS, 0.25))
 
 
 @dataclass(frozen=True)
@@ -161,12 +159,10 @@ class CorrectorTrainable:
 
 def open_training(config: CorrectorTrainingConfig, rank: Rank = ALONE) -> TrainingLoop:
     """Opens the shards, loads FLUX and the newest checkpoint. InputError for what cannot be."""
-    if not config.data:
-        raise InputError("no data", field="--data", expected="a run folder, or a folder of shards")
     config.loop.check(rank.world_size)
-    index = open_index(config.data, config.out / "cache")
-    training, held_out = hold_out(index, config.held_out_share, config.loop.seed)
-    order = TrainingOrder(training, config.mix, config.loop.batch_size, config.loop.seed)
+    order, held_out = open_data(
+        config.data, config.out, config.held_out_share, config.mix, config.loop.batch_size, config.loop.seed
+    )
     trainable = CorrectorTrainable(config, held_out)
     device = config.generator.device
     return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, device)

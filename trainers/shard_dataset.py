@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from schemas.errors import CorruptDataError, InputError, WorkFailedError
 from schemas.images import decode_image
 from schemas.shards import ShardSample
 from schemas.storage import Storage
-from trainers.shard_index import ShardIndex, read_sample, subset_counts
+from trainers.shard_index import SUBSETS, ShardIndex, open_index, read_sample, subset_counts
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,10 @@ class MixSchedule:
                 f"no weight for any of the subsets {', '.join(subsets)}", field="mix", expected="weights above 0"
             )
         return weights / total
+
+
+EVEN_MIX = MixSchedule(dict.fromkeys(SUBSETS, 0.25), dict.fromkeys(SUBSETS, 0.25))
+"""Every subset as often as the others, throughout."""
 
 
 class TrainingOrder:
@@ -165,6 +170,16 @@ def _decoded(n: int, sample: ShardSample) -> Triplet:
 def rank_numbers(first: int, stop: int, rank: int = 0, world_size: int = 1) -> Iterator[int]:
     """The samples of one rank: every `world_size`-th of [first, stop)."""
     return iter(range(first + rank, stop, world_size))
+
+
+def open_data(
+    data: str, out: Path, held_out_share: float, mix: MixSchedule, batch_size: int, seed: int
+) -> tuple[TrainingOrder, ShardIndex]:
+    """The training order of a run's shards, and what is held out of it. InputError where there is no data."""
+    if not data:
+        raise InputError("no data", field="--data", expected="a run folder, or a folder of shards")
+    training, held_out = hold_out(open_index(data, out / "cache"), held_out_share, seed)
+    return TrainingOrder(training, mix, batch_size, seed), held_out
 
 
 def hold_out(index: ShardIndex, share: float, seed: int) -> tuple[ShardIndex, ShardIndex]:

@@ -24,14 +24,13 @@ from inference.vlm.reward_model import (
 from schemas.errors import InputError
 from trainers.bradley_terry import Variant, bradley_terry_loss
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
-from trainers.shard_dataset import MixSchedule, PairDataset, TrainingOrder, Triplet, hold_out
-from trainers.shard_index import SUBSETS, ShardIndex, open_index
+from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
+from trainers.shard_index import ShardIndex
 
 if TYPE_CHECKING:
     import torch
 
 LORA_TARGETS = r".*language_model\.layers\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-EVEN_MIX = MixSchedule(dict.fromkeys(SUBSETS, 0.25), dict.fromkeys(SUBSETS, 0.25))
 EVALUATION_SEED = 7_000_009
 
 
@@ -195,13 +194,11 @@ class VerifierTrainable:
 
 def open_training(config: VerifierTrainingConfig, rank: Rank = ALONE) -> TrainingLoop:
     """Opens the shards, loads the base model and the newest checkpoint. InputError for what cannot be."""
-    if not config.data:
-        raise InputError("no data", field="--data", expected="a run folder, or a folder of shards")
     config.loop.check(rank.world_size)
-    index = open_index(config.data, config.out / "cache")
-    training, held_out = hold_out(index, config.held_out_share, config.loop.seed)
-    order = TrainingOrder(training, config.mix, config.loop.batch_size, config.loop.seed)
-    trainable = VerifierTrainable(config, held_out, training)
+    order, held_out = open_data(
+        config.data, config.out, config.held_out_share, config.mix, config.loop.batch_size, config.loop.seed
+    )
+    trainable = VerifierTrainable(config, held_out, order.index)
     return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, config.model.device)
 
 

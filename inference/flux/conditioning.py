@@ -242,12 +242,7 @@ class ConditionedFlux(nn.Module):
             x = norm.norm(s.x) * (1 + scale[:, None]) + shift[:, None]
             modulations.append((gate, *mlp))
             q, k, v = ("add_q_proj", "add_k_proj", "add_v_proj") if s.is_text else ("to_q", "to_k", "to_v")
-            parts = [
-                lora(getattr(attn, part), f"{name}.attn.{part}", x, adapted=s.adapted).unflatten(
-                    -1, (-1, attn.head_dim)
-                )
-                for part in (q, k, v)
-            ]
+            parts = [self._heads(attn, name, part, x, s) for part in (q, k, v)]
             norms = (attn.norm_added_q, attn.norm_added_k) if s.is_text else (attn.norm_q, attn.norm_k)
             projected.append((norms[0](parts[0]), norms[1](parts[1]), parts[2]))
         attended, keys_and_values = _attend(attn, streams, projected, prefix)
@@ -271,12 +266,7 @@ class ConditionedFlux(nn.Module):
             x = block.norm.norm(s.x) * (1 + scale[:, None]) + shift[:, None]
             hidden.append(block.act_mlp(lora(block.proj_mlp, f"{name}.proj_mlp", x, adapted=s.adapted)))
             gates.append(gate)
-            parts = [
-                lora(getattr(attn, part), f"{name}.attn.{part}", x, adapted=s.adapted).unflatten(
-                    -1, (-1, attn.head_dim)
-                )
-                for part in ("to_q", "to_k", "to_v")
-            ]
+            parts = [self._heads(attn, name, part, x, s) for part in ("to_q", "to_k", "to_v")]
             projected.append((attn.norm_q(parts[0]), attn.norm_k(parts[1]), parts[2]))
         attended, keys_and_values = _attend(attn, streams, projected, prefix)
         for s, y, h, gate in zip(streams, attended, hidden, gates, strict=True):
@@ -286,7 +276,7 @@ class ConditionedFlux(nn.Module):
 
     def _heads(self, attn: Any, name: str, part: str, x: torch.Tensor, stream: _Stream) -> torch.Tensor:
         """One projection (B, n, d) as (B, n, heads, head)."""
-        y = self.lora(getattr(attn, part), f"{name}.{part}", x, adapted=stream.adapted)
+        y = self.lora(getattr(attn, part), f"{name}.attn.{part}", x, adapted=stream.adapted)
         return y.unflatten(-1, (-1, attn.head_dim))
 
 
@@ -301,8 +291,9 @@ def _attend(
     from diffusers.models.transformers import transformer_flux
 
     turn: Any = apply_rotary_emb  # typed for one table where it takes two
-    queries = torch.cat([turn(q, s.rotary, sequence_dim=1) for s, (q, _, _) in _zip(streams, projected)], 1)
-    keys = torch.cat([turn(k, s.rotary, sequence_dim=1) for s, (_, k, _) in _zip(streams, projected)], 1)
+    both = list(zip(streams, projected, strict=True))
+    queries = torch.cat([turn(q, s.rotary, sequence_dim=1) for s, (q, _, _) in both], 1)
+    keys = torch.cat([turn(k, s.rotary, sequence_dim=1) for s, (_, k, _) in both], 1)
     values = torch.cat([v for _, _, v in projected], 1)
     own = (keys, values)
     if prefix is not None:
@@ -311,10 +302,6 @@ def _attend(
     y = transformer_flux.dispatch_attention_fn(queries, keys, values, backend=attn.processor._attention_backend)
     y = y.flatten(2, 3).to(queries.dtype)
     return list(y.split([s.x.shape[1] for s in streams], dim=1)), own
-
-
-def _zip(streams: Sequence[_Stream], projected: Sequence[Any]) -> Iterable[tuple[_Stream, Any]]:
-    return zip(streams, projected, strict=True)
 
 
 def condition_ids(rows: int, columns: int, shift: int) -> torch.Tensor:

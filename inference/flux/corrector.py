@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.flux.condition_config import ConditionConfig
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from inference.flux.generator import FluxGenerator, FluxGeneratorConfig, draw_in_batches
 from schemas.arrow import record_from_dict
 from schemas.configuration import model_field
 from schemas.errors import InputError
@@ -125,22 +125,17 @@ class FluxCorrector:
                 expected="one of each",
             )
         texts = [corrector_text(p, r) for p, r in zip(prompts, reflections, strict=True)]
-        lengths = [self.generator.text_length(text) for text in texts]
-        waiting = {n: [i for i, length in enumerate(lengths) if length == n] for n in set(lengths)}
-        size = self.config.generator.batch_size
-        drawn: dict[int, np.ndarray] = {}
-        for number in range(len(texts)):
-            if number not in drawn:
-                n = lengths[number]
-                batch, waiting[n] = waiting[n][:size], waiting[n][size:]
-                padded = batch + batch[-1:] * (size - len(batch))
-                made = self._draw(
-                    [images[i] for i in padded],
-                    [self.generator.encode_text(texts[i], n, clip_text=prompts[i]) for i in padded],
-                    [seeds[i] for i in padded],
-                )
-                drawn.update(zip(batch, made, strict=False))
-            yield drawn.pop(number)
+        both = list(zip(texts, prompts, strict=True))
+        lengths = {text: self.generator.text_length(text) for text in dict.fromkeys(texts)}
+        encoded = {
+            (text, prompt): self.generator.encode_text(text, lengths[text], clip_text=prompt)
+            for text, prompt in dict.fromkeys(both)
+        }
+
+        def draw(batch: list[int]) -> list[np.ndarray]:
+            return self._draw([images[i] for i in batch], [encoded[both[i]] for i in batch], [seeds[i] for i in batch])
+
+        yield from draw_in_batches([lengths[text] for text in texts], self.config.generator.batch_size, draw)
 
     def _draw(
         self,

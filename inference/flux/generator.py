@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -108,19 +108,12 @@ class FluxGenerator:
         lengths = {text: self.text_length(text) for text in dict.fromkeys(prompts)}
         texts = {text: self.encode_text(text, length) for text, length in lengths.items()}
         negative = {n: self.encode_text("", n) for n in set(lengths.values()) if self.config.true_cfg_scale > 1}
-        waiting = {n: [i for i, text in enumerate(prompts) if lengths[text] == n] for n in set(lengths.values())}
-        size = self.config.batch_size
-        drawn: dict[int, np.ndarray] = {}
-        for number, text in enumerate(prompts):
-            if number not in drawn:  # then it is the first that waits among those of its length
-                length = lengths[text]
-                batch, waiting[length] = waiting[length][:size], waiting[length][size:]
-                padded = batch + batch[-1:] * (size - len(batch))
-                images = self._draw(
-                    [texts[prompts[i]] for i in padded], [seeds[i] for i in padded], negative.get(length)
-                )
-                drawn.update(zip(batch, images, strict=False))
-            yield drawn.pop(number)
+
+        def draw(batch: list[int]) -> list[np.ndarray]:
+            negative_text = negative.get(lengths[prompts[batch[0]]])
+            return self._draw([texts[prompts[i]] for i in batch], [seeds[i] for i in batch], negative_text)
+
+        yield from draw_in_batches([lengths[text] for text in prompts], self.config.batch_size, draw)
 
     def text_length(self, text: str) -> int:
         """T5 tokens that a text is padded to."""
@@ -166,6 +159,22 @@ class FluxGenerator:
             **guided,
         )
         return list((output.images * 255).round().astype(np.uint8))
+
+
+def draw_in_batches(
+    lengths: Sequence[int], batch_size: int, draw: Callable[[list[int]], list[np.ndarray]]
+) -> Iterator[np.ndarray]:
+    """Images 0, 1, ... in order, drawn `batch_size` at once from those whose texts are padded to one length.
+
+    draw: numbers of images -> the images. A batch that is not full repeats its last number.
+    """
+    waiting = {n: [i for i, length in enumerate(lengths) if length == n] for n in set(lengths)}
+    drawn: dict[int, np.ndarray] = {}
+    for number, length in enumerate(lengths):
+        if number not in drawn:  # then it is the first that waits among those of its length
+            batch, waiting[length] = waiting[length][:batch_size], waiting[length][batch_size:]
+            drawn.update(zip(batch, draw(batch + batch[-1:] * (batch_size - len(batch))), strict=False))
+        yield drawn.pop(number)
 
 
 def _quantization(config: FluxGeneratorConfig) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inference.micro.world import COLORS, FRAME_PX, SHAPES, Scene, SceneObject, place_objects, random_background
+from schemas.records import PromptRecord
 
 COUNT_WORDS: dict[int, str] = {1: "one", 2: "two", 3: "three", 4: "four"}
 RELATIONS: dict[str, str] = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
@@ -96,6 +97,20 @@ class Caption:
     tag: str
     text: str
     clauses: tuple[Clause, ...]
+
+
+def caption_of_record(record: PromptRecord) -> Caption:
+    """A prompt record's requirements in the world's own terms."""
+    clauses = tuple(
+        Clause(
+            c.class_name,
+            c.count,
+            c.color,
+            (c.relation, c.relative_to) if c.relation and c.relative_to is not None else None,
+        )
+        for c in record.include
+    )
+    return Caption(record.tag or "", record.text, clauses)
 
 
 def class_plural(shape: str) -> str:

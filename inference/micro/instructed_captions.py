@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from inference.flux.corrector import corrector_text
 from inference.micro.captions import (
     RELATIONS,
     Caption,
@@ -24,8 +25,6 @@ from inference.micro.edits import is_clearly_placed, wrong_scene
 from inference.micro.instructions import Edit, Operation, instruction
 from inference.micro.world import COLORS, SHAPES, Scene
 
-SEPARATOR = " [Reflexion] "
-
 
 def sample_instructed_caption(rng: np.random.Generator) -> tuple[str, Scene]:
     """ "caption [Reflexion] instruction" and a scene of which both are true, that is, after the instruction.
@@ -39,7 +38,7 @@ def sample_instructed_caption(rng: np.random.Generator) -> tuple[str, Scene]:
     else:
         caption, edits, scene = _underspecified(rng)
     sentences = [instruction(edit, None if rng.random() < 0.4 else rng) for edit in edits]
-    return caption.text + SEPARATOR + " ".join(sentences), scene
+    return corrector_text(caption.text, " ".join(sentences)), scene
 
 
 def _restated(rng: np.random.Generator) -> tuple[Caption, list[Edit], Scene]:

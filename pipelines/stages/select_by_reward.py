@@ -1,7 +1,7 @@
 """Pair candidates by the reward ensemble: best with worst of one prompt, or a long prompt's with its short form's."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -48,12 +48,9 @@ class _Pairing:
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         return [self._select(row) for row in rows]
 
-    def _sides(self, row: PromptRow) -> tuple[list[Candidate], list[Candidate]]:
-        raise NotImplementedError
-
     def _select(self, row: PromptRow) -> PromptRow:
         rng = random.Random(stable_seed(self.seed, self.name, row.prompt.prompt_id))
-        good, bad = self._sides(row)
+        good, bad = SIDES[self.name](row, self.config)
         rng.shuffle(good)
         rng.shuffle(bad)
         matched = list(_matches(good, bad, self.config.min_margin))[: self.config.pairs_per_prompt]
@@ -78,22 +75,34 @@ def _matches(
                 break
 
 
+def best_and_worst(row: PromptRow, config: SelectByRewardConfig) -> tuple[list[Candidate], list[Candidate]]:
+    """The top k and the bottom k; no image is good and bad at once."""
+    ranked = sorted(row.candidates, key=lambda c: (-ensemble_of(c), c.index))
+    half = len(ranked) // 2
+    return ranked[: min(config.top_k, half)], ranked[len(ranked) - min(config.bottom_k, half) :]
+
+
+def long_and_short(row: PromptRow, config: SelectByRewardConfig) -> tuple[list[Candidate], list[Candidate]]:
+    """Images of the long prompt, and of its condensed form."""
+    del config
+    long = [c for c in row.candidates if c.text == row.prompt.text]
+    return long, [c for c in row.candidates if c.text != row.prompt.text]
+
+
+SIDES: dict[str, Callable[[PromptRow, SelectByRewardConfig], tuple[list[Candidate], list[Candidate]]]] = {
+    "select_by_reward": best_and_worst,
+    "select_by_length": long_and_short,
+}
+"""How a stage finds candidates that may be the good image, and those that may be the bad one."""
+
+
 class SelectByReward(_Pairing):
     """Random pairs between the top k and the bottom k (ReflectionFlow §3.2, reward-based data)."""
 
     name: ClassVar[str] = "select_by_reward"
-
-    def _sides(self, row: PromptRow) -> tuple[list[Candidate], list[Candidate]]:
-        ranked = sorted(row.candidates, key=lambda c: (-ensemble_of(c), c.index))
-        half = len(ranked) // 2  # no image is good and bad at once
-        return ranked[: min(self.config.top_k, half)], ranked[len(ranked) - min(self.config.bottom_k, half) :]
 
 
 class SelectByLength(_Pairing):
     """The long prompt's images against its condensed form's (ReflectionFlow §3.2, long-short prompt data)."""
 
     name: ClassVar[str] = "select_by_length"
-
-    def _sides(self, row: PromptRow) -> tuple[list[Candidate], list[Candidate]]:
-        long = [c for c in row.candidates if c.text == row.prompt.text]
-        return long, [c for c in row.candidates if c.text != row.prompt.text]

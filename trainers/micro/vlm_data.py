@@ -24,6 +24,7 @@ from inference.micro.long_captions import condense, describe, sample_long_captio
 from inference.micro.overlay_questions import OverlayCase, sample_overlay
 from inference.micro.questions import caption_of, near_miss, sample_questions
 from inference.micro.world import Scene, random_scene
+from inference.vlm.grid import image_grid
 from inference.vlm.overlays import overlay_image
 from inference.vlm.prompts import fill_prompt, load_prompt
 from trainers.micro.vlm_cells import cell_targets, cells_side_by_side
@@ -354,15 +355,10 @@ def sample_rows(rng: np.random.Generator, source: SubjectSource, shape: RowShape
         left, right = (better, worse) if rng.random() < 0.5 else (worse, better)
         both = np.stack([left.image, right.image])
         of_both = cell_targets([left.scene, right.scene])
-        images.append(side_by_side(both)[None] if shape is SIDE_BY_SIDE else both)
+        images.append(np.stack(image_grid(list(both))) if shape is SIDE_BY_SIDE else both)
         cells.append(cells_side_by_side(of_both) if shape is SIDE_BY_SIDE else of_both.reshape(-1, of_both.shape[-1]))
         turns.append(pair_turns(rng, left, right))
     return SampledRows(np.stack(images), turns, np.stack(cells))
-
-
-def side_by_side(images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Images of one height in one, from left to right: uint8 (H, sum of widths, 3)."""
-    return np.concatenate(list(images), axis=1)
 
 
 def sample_texts(seed: int, num_rows: int) -> Iterator[str]:

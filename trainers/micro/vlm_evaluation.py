@@ -20,6 +20,7 @@ from inference.micro.instructions import Edit, agrees, parse_instruction, split_
 from inference.micro.overlay_questions import sample_overlay
 from inference.micro.questions import Question, sample_questions
 from inference.micro.world import Scene, random_scene
+from inference.vlm.grid import image_grid
 from trainers.micro.vlm_data import (
     NO,
     RIGHT,
@@ -31,7 +32,6 @@ from trainers.micro.vlm_data import (
     judge,
     overlay_images,
     overlay_turn,
-    side_by_side,
     verify,
 )
 from trainers.micro.vlm_images import PooledImage, render_like_met
@@ -177,7 +177,7 @@ def _comparisons(vlm: Vlm, rng: np.random.Generator, number: int) -> dict[str, S
         named = name_edit(worse, better, rng, caption)
         edits = [e for e in (edit, named, *corrections(caption, worse)) if e is not None]
         for side, order in (("left", images), ("right", images[::-1])):
-            shown = (side_by_side(order),) if i % 2 else tuple(order)
+            shown = image_grid(list(order)) if i % 2 else tuple(order)
             cases.append((side, edits, ChatRequest(ask("compare", prompt=caption.text), shown)))
     hits: dict[str, list[bool]] = {
         name: [] for name in ("compare JSON valid", "verdict left", "verdict right", "names the difference")

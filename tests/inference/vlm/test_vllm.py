@@ -12,11 +12,11 @@ from PIL import Image
 from inference.interfaces import ChatRequest
 from inference.micro.world import random_scene, render
 from inference.model_store import MICRO_WEIGHTS
+from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.qwen import QwenVlm, QwenVlmConfig
 from inference.vlm.vllm_server import VllmServer, VllmServerConfig
 from tests.tiny_vlm import save_tiny_vlm
-from trainers.micro.vlm_data import side_by_side
 from trainers.micro.vlm_model import VlmShape
 
 NUM_REQUESTS = 50
@@ -50,7 +50,7 @@ def some_requests():
         kinds = [
             ChatRequest(load_prompt("micro/describe"), (first,)),
             ChatRequest(fill_prompt(load_prompt("micro/yes_no"), question="Is there a red star?"), (first,)),
-            ChatRequest(compare, (side_by_side([first, second]),)),
+            ChatRequest(compare, image_grid([first, second])),
             ChatRequest(compare, (first, second)),
             ChatRequest(fill_prompt(load_prompt("micro/reflect"), prompt=f"a photo of {i % 4 + 1} stars"), (first,)),
         ]

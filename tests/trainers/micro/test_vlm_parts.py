@@ -21,7 +21,6 @@ from trainers.micro.vlm_data import (
     reflect,
     sample_rows,
     sample_texts,
-    side_by_side,
     verify,
 )
 from trainers.micro.vlm_forward import PackedForward, patch_positions, patchify
@@ -198,11 +197,3 @@ def test_a_pool_is_found_again_and_its_held_out_images_are_not_drawn(tmp_path):
     drawn = [again.draw(np.random.default_rng(i)) for i in range(50)]
     assert not {id(item) for item in held} & {id(item) for item in drawn}
     assert len(held) + len(again) == 40
-
-
-def test_side_by_side_keeps_left_left():
-    images = np.stack([np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 255, np.uint8)])
-    both = side_by_side(images)
-    assert both.shape == (32, 64, 3)
-    assert both[:, :32].max() == 0
-    assert both[:, 32:].min() == 255
