@@ -11,6 +11,7 @@ image where the preference alone gives one bit. That head is thrown away.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.micro.world import COLORS, SHAPES
-from trainers.micro.reward_data import CHUNK_EXAMPLES, Examples, RewardPool, Worse, make_examples
+from trainers.micro.reward_data import (
+    CHUNK_EXAMPLES,
+    Drawn,
+    Examples,
+    RewardPool,
+    Worse,
+    drawn_both_ways,
+    make_examples,
+)
 from trainers.micro.training import Training
 from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 from trainers.micro.vae_noise import VaeNoise
+from trainers.micro.vlm_images import ImagePool, folder_digest, lazily, make_generated_images
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +61,8 @@ class RewardRecipe:
     first_chunks: int = 2
     chunk_examples: int = CHUNK_EXAMPLES
     num_evaluated: int = 300
+    num_drawn: int = 14_000  # images of the generator, drawn before the training
+    seeds_per_caption: int = 4
 
 
 def build_clip(recipe: RewardRecipe) -> CLIPModel:
@@ -186,13 +198,37 @@ def train(config: MicroTrainingConfig, recipe: RewardRecipe = RewardRecipe()) ->
     """All three, a third of `config.minutes` each; resumes, exports, prints how good they are."""
     vae = VaeNoise(config.out_dir / "flux" / "vae", recipe.vae_share, device=config.device)
     prepare_process(config)
+    drawn = draw_pairs(config, recipe)
     for number, (name, worse) in enumerate(REWARDS.items()):
         share = replace(config, minutes=config.minutes / len(REWARDS), seed=config.seed + 100 * number)
-        _train_one(share, recipe, name, worse, vae)
+        _train_one(share, recipe, name, worse, vae, drawn)
     print_report(config.out_dir / "rewards", recipe.num_evaluated, vae)
 
 
-def _train_one(config: MicroTrainingConfig, recipe: RewardRecipe, name: str, worse: Worse, vae: VaeNoise) -> None:
+def draw_pairs(config: MicroTrainingConfig, recipe: RewardRecipe) -> list[Drawn]:
+    """What the generator draws of training captions, right and wrong; made once for all three."""
+    if recipe.num_drawn == 0:
+        return []
+    flux = config.out_dir / "flux"
+
+    def make(folder: Path):
+        return make_generated_images(folder, recipe.seeds_per_caption, keep=lambda scene: True)
+
+    pool = ImagePool(config.work_dir / f"reward_generated-{folder_digest(flux)}", lazily(make, flux), config.seed + 7)
+    pool.grow_to(recipe.num_drawn, min(1000, recipe.num_drawn))
+    drawn = drawn_both_ways(pool.items)
+    print(f"rewards: {len(drawn)} captions drawn right and wrong, of {len(pool)} images", flush=True)
+    return drawn
+
+
+def _train_one(
+    config: MicroTrainingConfig,
+    recipe: RewardRecipe,
+    name: str,
+    worse: Worse,
+    vae: VaeNoise,
+    drawn: Sequence[Drawn],
+) -> None:
     import torch
 
     torch.manual_seed(config.seed)
@@ -209,7 +245,7 @@ def _train_one(config: MicroTrainingConfig, recipe: RewardRecipe, name: str, wor
         warmup=0.04,
     )
     clock, rng = training.clock, np.random.default_rng(training.seed(71))
-    pool = RewardPool(config.work_dir / f"reward_{name}_examples", config.seed, worse, vae)
+    pool = RewardPool(config.work_dir / f"reward_{name}_examples", config.seed, worse, vae, drawn)
 
     def forward(use_bf16: bool) -> tuple[torch.Tensor, float]:
         batch, length = pool.draw(rng, recipe.batch_size)

@@ -37,7 +37,17 @@ class MicroArgs:
     """Train models of the micro family. Killed or interrupted, the same command goes on where it stopped."""
 
     model: Literal[
-        "vae", "flux", "flux-guidance", "flux-few-steps", "grounding-dino", "sam", "judge", "rewards", "vlm", "all"
+        "vae",
+        "flux",
+        "flux-guidance",
+        "flux-few-steps",
+        "grounding-dino",
+        "sam",
+        "judge",
+        "rewards",
+        "vlm",
+        "verifier",
+        "all",
     ]
     """Which; `all` trains them one after the other."""
     minutes: float | None = None

@@ -37,9 +37,9 @@ class FewStepsRecipe:
     batch_size: int = 64
     learning_rate: float = 1e-3
     ema_decay: float = 0.995
-    teacher_steps: int = 12
+    teacher_steps: int = 8
     guidance: float = 3.0
-    num_lines: int = 24_000  # (noise, image) pairs that the teacher draws first
+    num_lines: int = 10_000  # (noise, image) pairs that the teacher draws first
     compile: bool = True
     bf16: bool = True
     score_per_tag: int = 20

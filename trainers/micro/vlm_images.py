@@ -85,7 +85,7 @@ class ImagePool:
                 np.savez(file, images=images, records=np.frombuffer(json.dumps(records).encode(), np.uint8))
             os.replace(temporary, path)
             self._add(path)
-            print(f"vlm: {len(self)} of {size} images in {self._folder.name}", flush=True)
+            print(f"{len(self)} of {size} images in {self._folder.name}", flush=True)
             if not made:
                 return  # a generator that draws no clean shape yet: do without
 
@@ -157,19 +157,21 @@ def can_be_told(scene: Scene) -> bool:
     return 1 <= len(scene.objects) <= MAX_OBJECTS and all(item.shape != "blob" for item in scene.objects)
 
 
-def make_generated_images(flux_folder: Path) -> Callable[[np.random.Generator, int], list[PooledImage]]:
-    """What the micro generator draws for training captions, two seeds each, read by the pixel scorer."""
+def make_generated_images(
+    flux_folder: Path, num_seeds: int = 2, keep: Callable[[Scene], bool] = can_be_told
+) -> Callable[[np.random.Generator, int], list[PooledImage]]:
+    """What the micro generator draws for training captions, `num_seeds` of each, as the pixel scorer reads it."""
     from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 
     generator = FluxGenerator(FluxGeneratorConfig(model=str(flux_folder), batch_size=32))
 
     def make(rng: np.random.Generator, size: int) -> list[PooledImage]:
-        captions = [caption for _ in range(size // 2) for caption in [sample_training_caption(rng)] * 2]
+        captions = [c for _ in range(size // num_seeds) for c in [sample_training_caption(rng)] * num_seeds]
         images = generator.generate([c.text for c in captions], rng.integers(2**31, size=len(captions)).tolist())
         made = []
         for image, caption in zip(images, captions, strict=True):
             scene = read_scene(image)
-            if can_be_told(scene):
+            if keep(scene):
                 made.append(PooledImage(image, scene, caption))
         return made
 
@@ -195,13 +197,13 @@ def open_pools(
         if size == 0 or (not (weights / "config.json").exists() and not (weights / "model_index.json").exists()):
             continue
         folder = config.work_dir / f"vlm_{kind}-{folder_digest(weights)}"
-        pool = ImagePool(folder, _lazily(maker, flux), config.seed)
+        pool = ImagePool(folder, lazily(maker, flux), config.seed)
         pool.grow_to(size, min(1000, size))
         pools[i] = pool if len(pool) else None
     return pools[0], pools[1]
 
 
-def _lazily(
+def lazily(
     maker: Callable[[Path], Callable[[np.random.Generator, int], list[PooledImage]]], flux: Path
 ) -> Callable[[np.random.Generator, int], list[PooledImage]]:
     """The maker's function, with its model loaded at the first call: a full pool needs none."""

@@ -7,18 +7,34 @@ import numpy as np
 import pytest
 import torch
 
-from inference.micro.captions import is_reserved, is_true_of, sample_scene, sample_training_caption
+from inference.micro.captions import (
+    Clause,
+    caption_from_clauses,
+    is_reserved,
+    is_true_of,
+    sample_scene,
+    sample_training_caption,
+)
 from inference.micro.long_captions import sample_long_caption
+from inference.micro.world import SHAPES, Background, Scene, SceneObject
 from inference.model_store import MICRO_WEIGHTS
 from inference.rewards.clip_reward import ClipReward, ClipRewardConfig
 from trainers.micro import clip_rewards
 from trainers.micro.clip_rewards import REWARDS, RewardModel, RewardRecipe, build_image_processor, reward_loss
-from trainers.micro.reward_data import RewardPool, make_examples, near_miss, spoil
+from trainers.micro.reward_data import RewardPool, drawn_both_ways, make_examples, near_miss, spoil
 from trainers.micro.training_loop import MicroTrainingConfig
 from trainers.micro.vae_noise import VaeNoise
+from trainers.micro.vlm_images import PooledImage
 
 TINY = RewardRecipe(
-    width=32, vision_layers=1, text_layers=1, batch_size=4, chunk_examples=12, first_chunks=1, num_evaluated=6
+    width=32,
+    vision_layers=1,
+    text_layers=1,
+    batch_size=4,
+    chunk_examples=12,
+    first_chunks=1,
+    num_evaluated=6,
+    num_drawn=0,
 )
 
 
@@ -60,6 +76,31 @@ def test_examples_hold_a_caption_and_what_is_worse(vae):
         assert (examples.ids != examples.other_ids).any(1).all()
         if worse != "near_miss":
             assert (examples.good != examples.bad).any((1, 2, 3)).mean() > 0.9
+
+
+def test_drawn_images_enter_with_what_they_show(vae):
+    rng = np.random.default_rng(4)
+    star, circle = (SceneObject(shape, "red", 16.0, 16.0, 12.0) for shape in ("star", "circle"))
+    blob = replace(star, shape="blob")
+    ground = Background("plain", (120, 120, 120), (120, 120, 120), 32)
+    caption = caption_from_clauses("single_object", (Clause("star", 1, None, None),))
+    white, black = np.full((32, 32, 3), 255, np.uint8), np.zeros((32, 32, 3), np.uint8)
+    items = [
+        PooledImage(white, Scene(ground, (star,)), caption),
+        PooledImage(black, Scene(ground, (circle,)), caption),
+        PooledImage(black + 7, Scene(ground, (blob,)), caption),
+    ]
+    (drawn,) = drawn_both_ways(items)
+    assert [i.image[0, 0, 0] for i in drawn.right] == [255]
+    assert {int(i.image[0, 0, 0]) for i in drawn.wrong} == {0, 7}
+    assert all(drawn.worse(rng, "spoil").image[0, 0, 0] == 7 for _ in range(5))
+    assert drawn_both_ways(items[:1]) == drawn_both_ways(items[1:3]) == []
+    examples, texts = make_examples(rng, 40, "wrong_image", vae, [drawn])
+    taken = (examples.good == 255).all((1, 2, 3))
+    assert 8 < taken.sum() < 32
+    assert {texts[i] for i in np.flatnonzero(taken)} == {caption.text}
+    assert set(examples.bad[taken][:, 0, 0, 0].tolist()) == {0, 7}
+    assert set(np.unique(examples.shapes[taken])) == {0, 1 + list(SHAPES).index("star")}
 
 
 @pytest.mark.parametrize("worse", list(REWARDS.values()))
