@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference.vlm.adapters import base_model_of
 from schemas.errors import MissingWeightsError
 
 MICRO_WEIGHTS = Path(__file__).parent / "micro" / "weights"
@@ -112,10 +113,13 @@ def _hub_snapshot(name: str) -> Path | None:
 @functools.cache
 def model_digest(name: str) -> str:
     """16 hex digits over the names, sizes, and first and last MiB of every file of a model: cheap on 34 GB, and it
-    changes when weights are trained again."""
+    changes when weights are trained again. An adapter's has its base model's in it."""
     root = resolve_model(name)
     files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
     digest = hashlib.sha256()
+    base = base_model_of(root)
+    if base is not None:
+        digest.update(model_digest(base).encode())
     for path in files:
         size = path.stat().st_size
         relative = path.relative_to(root).as_posix() if path != root else path.name

@@ -10,6 +10,7 @@ from schemas.errors import ReflectionFlowError
 COMMANDS = {
     "corrector": ("trainers.commands.corrector", "a FLUX LoRA that draws again from a flawed image and a reflection"),
     "verifier": ("trainers.commands.verifier", "a Qwen2.5-VL that scores how well an image fits its prompt"),
+    "reflector": ("trainers.commands.reflector", "a Qwen2.5-VL that says what is wrong with an image"),
     "micro": ("trainers.micro.command", "the micro family, from the renderer alone"),
 }
 

@@ -79,13 +79,10 @@ class RewardModelInTraining:
     def save(self, folder: Path, mean: float, std: float) -> None:
         """As `inference.vlm.reward_model.RewardModel` loads it: adapter and vision tower in bfloat16."""
         import torch
-        from safetensors.torch import load_file, save_file
+        from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder, save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)
-        adapter = folder / "adapter_model.safetensors"
-        save_file({name: value.to(torch.bfloat16) for name, value in load_file(adapter).items()}, adapter)
+        save_adapter(self.model, folder, self.description.base_model)
         tensors = {HEAD: self.head.weight.detach().float().contiguous()}
         if self.config.train_vision:
             tensors |= {
@@ -94,6 +91,18 @@ class RewardModelInTraining:
             }
         save_file(tensors, folder / "verifier.safetensors")
         write_description(folder, replace(self.description, mean=mean, std=std))
+
+
+def save_adapter(model: Any, folder: Path, base_model: str) -> None:
+    """A peft adapter in bfloat16 that names its base model as `resolve_model` knows it."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    model.peft_config["default"].base_model_name_or_path = base_model
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's, with gaps for the reader to fill in
+    adapter = folder / "adapter_model.safetensors"
+    save_file({name: value.to(torch.bfloat16) for name, value in load_file(adapter).items()}, adapter)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from inference.interfaces import ChatAnswer, ChatRequest
+from inference.vlm.adapters import load_qwen
 from schemas.configuration import execution_field, model_field
 
 RETRY_TEMPERATURE = 0.7  # of an answer that is asked for again
@@ -23,7 +24,7 @@ class QwenVlmConfig:
     """Which model and how it answers: greedily, but for requests with an attempt."""
 
     model: str = model_field("micro/vlm")
-    """Model zoo name, local folder or hub id."""
+    """Model zoo name, local folder (of an adapter, too) or hub id."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_new_tokens: int = 256
     """An answer that is longer is cut off, and says so."""
@@ -44,16 +45,11 @@ class QwenVlm:
 
     def __init__(self, config: QwenVlmConfig | None = None) -> None:
         """Loads the model. MissingWeightsError where it is not on this machine."""
-        import torch
-        from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
-
         from inference.model_store import resolve_model
 
         config = config or QwenVlmConfig()
-        folder = resolve_model(config.model)
-        dtype = getattr(torch, config.dtype)
-        model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
-        self._set_up(model.to(config.device), AutoProcessor.from_pretrained(folder), config)
+        model, processor = load_qwen(resolve_model(config.model), config.dtype)
+        self._set_up(model.to(config.device), processor, config)
 
     @classmethod
     def of(

@@ -63,16 +63,14 @@ class RewardModel:
         import torch
         from peft import PeftModel
         from safetensors.torch import load_file
-        from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
         from inference.model_store import resolve_model
+        from inference.vlm.adapters import load_qwen
 
         folder = resolve_model(folder_name)
         self.description = read_description(folder)
-        base = resolve_model(self.description.base_model)
         dtype = getattr(torch, config.dtype)
-        model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=dtype)
-        processor: Any = AutoProcessor.from_pretrained(base)
+        model, processor = load_qwen(resolve_model(self.description.base_model), config.dtype)
         add_reward_token(model, processor, self.description.reward_token)
         tensors = load_file(folder / "verifier.safetensors")
         vision = {k.removeprefix(VISION_PREFIX): v for k, v in tensors.items() if k.startswith(VISION_PREFIX)}

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from inference.interfaces import ChatAnswer, ChatRequest, Vlm
+from inference.vlm.adapters import merged_folder
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm, Journal
 from inference.vlm.qwen import QwenVlm, QwenVlmConfig
 from inference.vlm.vllm_server import VllmServer, VllmServerConfig
@@ -21,7 +22,7 @@ class VlmConfig:
     """A VLM. What it is called and how it samples belong to a run's identity; how it is reached does not."""
 
     model: str = model_field("micro/vlm")
-    """Model zoo name, local folder or hub id of a Qwen2.5-VL; empty for a model at an address."""
+    """Model zoo name, local folder (of an adapter, too) or hub id of a Qwen2.5-VL; empty for a model at an address."""
     endpoint_model: str = ""
     """Name of the model at `base_url`."""
     base_url: str = execution_field("")
@@ -79,9 +80,9 @@ class VllmVlm:
 
     def __init__(self, config: VlmConfig, journal: Journal | None = None) -> None:
         """Starts vLLM and waits for it. MissingWeightsError; WorkFailedError when it does not start."""
-        from inference.model_store import resolve_model
+        from inference.model_store import model_digest, resolve_model
 
-        folder = str(resolve_model(config.model))
+        folder = str(merged_folder(resolve_model(config.model), model_digest(config.model), config.dtype))
         self._server = VllmServer.shared(
             VllmServerConfig(folder, config.model, config.dtype, arguments=config.vllm_arguments, device=config.device)
         )

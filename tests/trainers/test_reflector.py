@@ -1,0 +1,136 @@
+"""The reflector learns answers alone, goes on with the same numbers, and is loaded as an adapter everywhere."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inference.interfaces import ChatRequest
+from inference.model_store import model_digest
+from inference.vlm.adapters import base_model_of, merged_folder
+from inference.vlm.qwen import QwenVlm, QwenVlmConfig
+from schemas.errors import InputError
+from tests.tiny_vlm import save_tiny_vlm
+from tests.trainers.micro_shards import write_micro_shards
+from trainers.loop import LoopConfig, OptimizerConfig
+from trainers.reflector import (
+    IGNORED,
+    Lesson,
+    ReflectorConfig,
+    lesson_inputs,
+    lesson_of,
+    micro_reflector_training,
+    open_training,
+)
+from trainers.shard_dataset import Triplet
+
+LOOP = LoopConfig(
+    steps=4, batch_size=4, micro_batch=2, evaluate_every=2, checkpoint_every=1, report_every=1, loader_workers=0
+)
+COT = {"analysis": "One is red.", "good_side": "right", "verdict": "right", "instruction": "Make it red."}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("reflector")
+    return write_micro_shards(root / "data", 16), save_tiny_vlm(root / "vlm")
+
+
+def config(folders, out, **changes):
+    shards, vlm = folders
+    return replace(
+        micro_reflector_training(str(shards), Path(out)),
+        model=ReflectorConfig(str(vlm), "micro/reflect", "micro/compare", rank=4, image_px=0),
+        optimizer=OptimizerConfig("adamw", 5e-3, max_gradient_norm=1.0),
+        loop=replace(LOOP, **changes),
+        held_out_share=0.4,
+        num_evaluated=6,
+        num_written=3,
+    )
+
+
+def triplet(number=0, cot=None):
+    good, bad = np.full((32, 32, 3), 200, np.uint8), np.full((32, 32, 3), 20, np.uint8)
+    return Triplet(number, good, bad, "a photo of a red star", "Make the star red.", "rule", cot)
+
+
+def test_labels_are_the_answers_and_their_ends(folders):
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(folders[1])
+    lessons = [lesson_of(triplet(), micro_reflector_training("", Path()).model, 0) for _ in range(2)]
+    lessons[1] = Lesson(ChatRequest("a star?"), "Yes.")
+    inputs, labels = lesson_inputs(processor, lessons)
+    said = [processor.tokenizer.decode(row[row != IGNORED]) for row in labels]
+    assert said == ["Make the star red.<|im_end|>", "Yes.<|im_end|>"]
+    assert (labels[inputs["attention_mask"] == 0] == IGNORED).all()
+
+
+def test_a_chain_of_thought_is_learnt_with_both_images_in_their_order():
+    always = replace(ReflectorConfig(), template="micro/reflect", compare_template="micro/compare", cot_share=1.0)
+    lesson = lesson_of(triplet(cot=COT), always, 0)
+    (shown,) = lesson.request.images
+    assert shown[:, :32].max() == 20  # the good image is on the right
+    assert shown[:, 32:].min() == 200
+    assert json.loads(lesson.answer) == {
+        "Analysis": "One is red.",
+        "Result": "right",
+        "Instructions": "Make it red.",
+    }
+    share = replace(always, cot_share=0.3)
+    compared = [len(lesson_of(triplet(n, COT), share, 0).answer) > 30 for n in range(300)]
+    assert 0.2 < np.mean(compared) < 0.4
+    assert compared == [len(lesson_of(triplet(n, COT), share, 0).answer) > 30 for n in range(300)]
+
+
+def test_it_fits_and_its_adapter_answers_as_the_model_in_training(folders, tmp_path, monkeypatch):
+    training = open_training(config(folders, tmp_path, steps=30, evaluate_every=30, checkpoint_every=30))
+    training.run()
+    curve = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in curve if "loss" in row]
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    assert any("held_out_loss" in row for row in curve)
+    lines = (tmp_path / "samples" / "reflections_000030.jsonl").read_text().splitlines()
+    assert len(lines) == 3
+    assert set(json.loads(lines[0])) == {"prompt", "written", "dataset"}
+
+    adapter = tmp_path / "reflector"
+    assert base_model_of(adapter) == str(folders[1])
+    request = ChatRequest("Write a reflection.", (triplet().bad,))
+    told = QwenVlm(QwenVlmConfig(str(adapter), max_new_tokens=12)).first_word_probabilities([request], ("Make", "Add"))
+    base = QwenVlm(QwenVlmConfig(str(folders[1]))).first_word_probabilities([request], ("Make", "Add"))
+    assert np.abs(told - base).max() > 1e-3
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    merged = merged_folder(adapter, "0123", "float32")
+    assert merged == merged_folder(adapter, "0123", "float32")  # found again
+    assert base_model_of(merged) is None
+    again = QwenVlm(QwenVlmConfig(str(merged))).first_word_probabilities([request], ("Make", "Add"))
+    assert again == pytest.approx(told, abs=1e-5)
+    assert merged_folder(folders[1], "0123", "float32") == folders[1]
+
+
+def test_an_adapters_digest_has_its_base_in_it(folders, tmp_path):
+    adapter, base = tmp_path / "adapter", save_tiny_vlm(tmp_path / "base", seed=1)
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    before = model_digest(str(adapter))
+    save_tiny_vlm(base, seed=2)
+    model_digest.cache_clear()
+    assert model_digest(str(adapter)) != before
+    (adapter / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="names no base model"):
+        base_model_of(adapter)
+
+
+def test_a_restart_changes_no_number(folders, tmp_path):
+    whole = open_training(config(folders, tmp_path / "a"))
+    whole.run()
+    open_training(config(folders, tmp_path / "b", steps=2)).run()
+    again = open_training(config(folders, tmp_path / "b"))
+    assert again.step == 2
+    again.run()
+    for a, b in zip(whole.parameters, again.parameters, strict=True):
+        assert torch.equal(a, b)

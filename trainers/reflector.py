@@ -1,0 +1,225 @@
+"""The reflector's training: supervised fine-tuning of a Qwen2.5-VL on the reflections of a dataset.
+
+ReflectionFlow §3.3: the flawed image and the prompt in, the reflection out. Where a triplet came with its chain of
+thought, a share of the samples is the comparison that it was written in: both images in, the whole answer out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inference.interfaces import ChatRequest
+from inference.vlm.grid import image_grid
+from inference.vlm.prompts import fill_prompt, load_prompt
+from schemas.configuration import stable_seed
+from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
+from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
+from trainers.shard_index import ShardIndex
+from trainers.verifier import LORA_TARGETS, save_adapter
+
+if TYPE_CHECKING:
+    import torch
+
+EVALUATION_SEED = 7_000_021
+IGNORED = -100
+END_OF_TURN = "<|im_end|>\n"
+
+
+@dataclass(frozen=True)
+class ReflectorConfig:
+    """Which model, and in which words it is asked."""
+
+    base_model: str = "Qwen/Qwen2.5-VL-7B-Instruct"
+    """Model zoo name, local folder or hub id."""
+    template: str = "reflect"
+    """Template with {prompt}, for the flawed image alone."""
+    compare_template: str = "compare"
+    """Template with {prompt}, for both images."""
+    cot_share: float = 0.25
+    """Share of the samples with a chain of thought that are comparisons."""
+    image_px: int = 768
+    """Images are shown with at most this longer side in a comparison; 0: as they are."""
+    rank: int = 64
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class ReflectorTrainingConfig:
+    """One training. The papers give no hyperparameters for it: these are common ones for LoRA on a 7B model."""
+
+    data: str = ""
+    """Run folder or folder of shards, local or s3://."""
+    out: Path = Path("runs/reflector")
+    model: ReflectorConfig = field(default_factory=ReflectorConfig)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=5000, batch_size=32, micro_batch=2))
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            "adamw", 1e-4, warmup_steps=150, decay_steps=5000, max_gradient_norm=1.0
+        )
+    )
+    mix: MixSchedule = field(default_factory=lambda: EVEN_MIX)
+    held_out_share: float = 0.05
+    num_evaluated: int = 128
+    num_written: int = 32
+    """Held-out reflections that are written out at each evaluation, to be read (`out/samples`)."""
+    bf16: bool = True
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A request and the answer that is learnt."""
+
+    request: ChatRequest
+    answer: str
+
+
+def lesson_of(triplet: Triplet, config: ReflectorConfig, seed: int) -> Lesson:
+    """What triplet n teaches: always the same of the same n."""
+    cot = triplet.cot
+    if cot and stable_seed(seed, "cot", triplet.number) / 2**63 < config.cot_share:
+        both = (triplet.good, triplet.bad) if cot["good_side"] == "left" else (triplet.bad, triplet.good)
+        text = fill_prompt(load_prompt(config.compare_template), prompt=triplet.prompt)
+        answer = {"Analysis": cot["analysis"], "Result": cot["good_side"], "Instructions": cot["instruction"]}
+        return Lesson(ChatRequest(text, image_grid(both, config.image_px)), json.dumps(answer, ensure_ascii=False))
+    text = fill_prompt(load_prompt(config.template), prompt=triplet.prompt)
+    return Lesson(ChatRequest(text, (triplet.bad,)), triplet.reflection)
+
+
+def lesson_inputs(processor: Any, lessons: Sequence[Lesson]) -> tuple[dict[str, Any], torch.Tensor]:
+    """Model inputs, padded to the right, and int64 labels (n, T): answers with their ends; the rest is ignored."""
+    import torch
+
+    from inference.vlm.qwen import chat_messages
+
+    processor.tokenizer.padding_side = "right"
+    told = [lesson.answer + END_OF_TURN for lesson in lessons]
+    texts = [
+        processor.apply_chat_template(chat_messages(lesson.request), tokenize=False, add_generation_prompt=True)
+        + answer
+        for lesson, answer in zip(lessons, told, strict=True)
+    ]
+    images = [image for lesson in lessons for image in lesson.request.images]
+    inputs = dict(processor(text=texts, images=images, padding=True, return_tensors="pt"))
+    labels = torch.full_like(inputs["input_ids"], IGNORED)
+    ends = inputs["attention_mask"].sum(1).tolist()
+    for row, (answer, end) in enumerate(zip(told, ends, strict=True)):
+        # The template ends in a line break, so that an answer's tokens are its own.
+        start = end - len(processor.tokenizer(answer, add_special_tokens=False).input_ids)
+        labels[row, start : end - 1] = inputs["input_ids"][row, start : end - 1]  # the last is the line break
+    return inputs, labels
+
+
+class ReflectorTrainable:
+    """See `trainers.loop.Trainable`."""
+
+    name = "reflector"
+
+    def __init__(self, config: ReflectorTrainingConfig, held_out: ShardIndex) -> None:
+        """Loads the base model. MissingWeightsError."""
+        import torch
+        from peft import LoraConfig, get_peft_model
+
+        from inference.model_store import resolve_model
+        from inference.vlm.adapters import load_qwen
+
+        torch.manual_seed(config.loop.seed)
+        self.config, self._held_out = config, held_out
+        base, self.processor = load_qwen(resolve_model(config.model.base_model), "float32")
+        base.requires_grad_(False)
+        rank = config.model.rank
+        lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_TARGETS, task_type="CAUSAL_LM")
+        self.model: Any = get_peft_model(base, lora).to(config.model.device)
+
+    @property
+    def module(self) -> torch.nn.Module:
+        return self.model
+
+    def losses(self, triplets: Sequence[Triplet]) -> Iterator[tuple[list[str], torch.Tensor]]:
+        """Mean cross-entropy of each triplet's answer."""
+        import torch
+
+        config = self.config
+        lessons = [lesson_of(t, config.model, config.loop.seed) for t in triplets]
+        inputs, labels = lesson_inputs(self.processor, lessons)
+        inputs = {name: value.to(config.model.device) for name, value in inputs.items()}
+        with torch.autocast(config.model.device, torch.bfloat16, enabled=config.bf16):
+            logits = self.model(**inputs).logits
+        wanted = labels[:, 1:].to(logits.device)
+        each = torch.nn.functional.cross_entropy(
+            logits[:, :-1].float().transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none"
+        )
+        yield [t.subset for t in triplets], each.sum(1) / (wanted != IGNORED).sum(1)
+
+    def _held_out_triplets(self) -> list[Triplet]:
+        if not len(self._held_out):
+            return []
+        dataset = PairDataset(TrainingOrder(self._held_out, EVEN_MIX, 1, EVALUATION_SEED))
+        return [dataset[n] for n in range(min(self.config.num_evaluated, 4 * len(self._held_out)))]
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss on held-out triplets, and the share of reflections that are written word for word."""
+        import torch
+
+        triplets, size = self._held_out_triplets(), self.config.loop.micro_batch
+        if not triplets:
+            return {}
+        self.model.eval()
+        with torch.no_grad():
+            parts = [loss for i in range(0, len(triplets), size) for _, loss in self.losses(triplets[i : i + size])]
+        loss = float(torch.cat(parts).mean())
+        written = self._write(triplets[: self.config.num_written])
+        self.model.train()
+        same = sum(said == triplet.reflection for said, triplet in zip(written, triplets, strict=False))
+        return {"held_out_loss": loss, "word_for_word": same / max(1, len(written)), "score": -loss}
+
+    def _write(self, triplets: Sequence[Triplet]) -> list[str]:
+        from inference.vlm.qwen import QwenVlm, QwenVlmConfig
+
+        config = self.config.model
+        vlm = QwenVlm.of(self.model, self.processor, QwenVlmConfig(batch_size=16, device=config.device))
+        template = load_prompt(config.template)
+        requests = [ChatRequest(fill_prompt(template, prompt=t.prompt), (t.bad,)) for t in triplets]
+        return [answer.text for answer in vlm.answer(requests)]
+
+    def draw_samples(self, step: int) -> None:
+        """`out/samples/reflections_STEP.jsonl`: what it writes of held-out images, beside what the dataset says."""
+        triplets = self._held_out_triplets()[: self.config.num_written]
+        self.model.eval()
+        lines = [
+            json.dumps({"prompt": t.prompt, "written": said, "dataset": t.reflection}, ensure_ascii=False)
+            for t, said in zip(triplets, self._write(triplets), strict=True)
+        ]
+        self.model.train()
+        folder = self.config.out / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"reflections_{step:06d}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+    def export(self) -> None:
+        """`out/reflector`: the adapter in bfloat16, which `--reflect.reflector` and `--vlm.model` load."""
+        save_adapter(self.model, self.config.out / "reflector", self.config.model.base_model)
+
+
+def open_training(config: ReflectorTrainingConfig, rank: Rank = ALONE) -> TrainingLoop:
+    """Opens the shards, loads the base model and the newest checkpoint. InputError for what cannot be."""
+    config.loop.check(rank.world_size)
+    order, held_out = open_data(
+        config.data, config.out, config.held_out_share, config.mix, config.loop.batch_size, config.loop.seed
+    )
+    trainable = ReflectorTrainable(config, held_out)
+    return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, config.model.device)
+
+
+def micro_reflector_training(data: str, out: Path) -> ReflectorTrainingConfig:
+    """For the micro VLM on two cores."""
+    return ReflectorTrainingConfig(
+        data=data,
+        out=out,
+        model=ReflectorConfig("micro/vlm", "micro/reflect", "micro/compare", rank=32, image_px=0),
+        loop=LoopConfig(steps=600, batch_size=32, micro_batch=32, evaluate_every=100, checkpoint_every=50),
+        optimizer=OptimizerConfig("adamw", 6e-4, warmup_steps=30, decay_steps=400, max_gradient_norm=1.0),
+        bf16=False,
+    )
