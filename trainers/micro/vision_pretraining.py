@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trainers.micro.training_loop import autocast, learning_rate_factor, set_learning_rate
-from trainers.micro.vlm_cells import NUM_CELLS, cell_loss, cell_targets
+from trainers.micro.vlm_cells import NUM_CELLS, cell_loss, cell_targets, cells_side_by_side
 from trainers.micro.vlm_data import SubjectSource
 from trainers.micro.vlm_forward import PackedForward, patch_positions, patchify
 from trainers.micro.vlm_model import CELL_PX
@@ -102,6 +102,5 @@ def _batch(rng: np.random.Generator, source: SubjectSource, size: int) -> tuple[
     images, targets = np.stack([s.image for s in subjects]), cell_targets([s.scene for s in subjects])
     if rng.random() < 0.5:
         return images, targets
-    cells = targets.reshape(size, NUM_CELLS, NUM_CELLS, -1)
-    wide = np.concatenate([cells[::2], cells[1::2]], axis=2)
-    return np.concatenate([images[::2], images[1::2]], axis=2), wide.reshape(size // 2, -1, cells.shape[-1])
+    wide = np.stack([cells_side_by_side(targets[i : i + 2]) for i in range(0, size, 2)])
+    return np.concatenate([images[::2], images[1::2]], axis=2), wide

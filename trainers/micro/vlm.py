@@ -14,10 +14,10 @@ from trainers.checkpoint import load_checkpoint
 from trainers.micro.training import Training, checkpoint_path
 from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process, save_curve
 from trainers.micro.vision_pretraining import VisionPretraining, pretrain_vision
-from trainers.micro.vlm_cells import NUM_OUTPUTS, cell_loss
+from trainers.micro.vlm_cells import NUM_CELLS, NUM_OUTPUTS, NUM_PLACES, cell_loss, naming_loss
 from trainers.micro.vlm_data import DataConfig, SubjectSource, sample_rows, sample_texts
 from trainers.micro.vlm_evaluation import EvaluationConfig
-from trainers.micro.vlm_model import VlmShape
+from trainers.micro.vlm_model import MERGE, VlmShape
 from trainers.micro.vlm_rows import OVERLAID, SIDE_BY_SIDE, SINGLE, TWO_IMAGES, RowPacker, RowShape
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VlmRecipe:
-    """For two cores and half an hour."""
+    """For two cores and 70 minutes."""
 
     shape: VlmShape = field(default_factory=VlmShape)
     data: DataConfig = field(default_factory=DataConfig)
@@ -39,6 +39,7 @@ class VlmRecipe:
     pair_share: float = 0.33  # of the steps: two images, by turns in one grid and apart
     overlay_share: float = 0.08  # of the steps: visual prompts
     cell_weight: float = 0.3  # of the loss on what each cell shows, which the vision tower goes on learning
+    naming_weight: float = 0.3  # of the loss on where the things are that a text names
     learning_rate: float = 1.5e-3
     muon_learning_rate: float = 1.2e-3  # of the matrices inside blocks, in AdamW's measure; 0: AdamW for all
     weight_decay: float = 0.01
@@ -141,7 +142,10 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
         recipe, {s: RowPacker(tokenizer, s) for s in (SINGLE, SIDE_BY_SIDE, TWO_IMAGES, OVERLAID)}, source, config.seed
     )
     model = build_vlm(tokenizer, recipe.shape)
-    modules = torch.nn.ModuleDict({"vlm": model, "cells": torch.nn.Linear(recipe.shape.width, NUM_OUTPUTS)})
+    heads = {
+        name: torch.nn.Linear(recipe.shape.width, n) for name, n in (("cells", NUM_OUTPUTS), ("names", NUM_PLACES))
+    }
+    modules = torch.nn.ModuleDict({"vlm": model, **heads})
     modules.to(config.device)
     processor = build_processor(tokenizer)
     forward, plain = PackedForward(model, recipe.compile), PackedForward(model)
@@ -159,14 +163,18 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
 
     def loss_of(
         rows: PackedRows, cells: np.ndarray | None, use_bf16: bool, run: PackedForward
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The loss, of which the answers' part, and the share of their tokens that come first."""
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss, and for the curve: the answers' part, the share of tokens that come first, the names' part."""
         with autocast(config.device, use_bf16):
-            answers, accuracy, features = run.answer_loss(rows_to(rows, config.device))
-            if cells is None or features is None:
-                return answers, answers, accuracy
-            seen = modules["cells"](features).float()
-        return answers + recipe.cell_weight * cell_loss(seen, torch.from_numpy(cells).to(seen))[0], answers, accuracy
+            found = run.answer_loss(rows := rows_to(rows, config.device))
+            if cells is None or found.features is None:
+                return found.loss, {"loss": found.loss, "token_accuracy": found.accuracy}
+            seen, places = modules["cells"](found.features).float(), modules["names"](found.named)
+        truth = torch.from_numpy(cells).to(seen)
+        two_in_one = rows.patch_positions.shape[1] > (MERGE * NUM_CELLS) ** 2
+        naming = naming_loss(places, rows.names, truth, two_in_one)
+        loss = found.loss + recipe.cell_weight * cell_loss(seen, truth)[0] + recipe.naming_weight * naming
+        return loss, {"loss": found.loss, "token_accuracy": found.accuracy, "naming": naming}
 
     def evaluate(export: bool) -> None:
         with training.ema.applied():
@@ -196,8 +204,8 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
     clock.pause()
     while clock.running():
         rows, cells, num_turns = stream.next()
-        loss, answers, accuracy = loss_of(rows, cells, use_bf16, forward)
-        training.step(loss, num_turns, {"loss": answers.item(), "token_accuracy": accuracy.item()})
+        loss, metrics = loss_of(rows, cells, use_bf16, forward)
+        training.step(loss, num_turns, {name: value.item() for name, value in metrics.items()})
         if clock.due("evaluation", recipe.evaluate_every_s):
             evaluate(export=clock.due("export", recipe.export_every_s))
     training.checkpoint()

@@ -1,16 +1,21 @@
-"""What each cell of an image shows: dense truth for the VLM's vision tower.
+"""Dense truth for the VLM: what each cell of an image shows, and which cells hold what a text names.
 
-A token of the tower sees a cell of 8 x 8 px. It must tell whether an object's centre lies in it, of which shape and
-colour, and where in the cell: objects keep such a distance that no cell holds two centres.
+A token of the vision tower sees a cell of 8 x 8 px. It must tell whether an object's centre lies in it, of which shape
+and colour, and where in the image: objects keep such a distance that no cell holds two centres.
+
+A token of the language model that ends a name ("a red star") must tell in which cells such objects are. A yes or no is
+one bit about several names at once; without their places the model took as long to bind names to objects as it had.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inference.micro.captions import class_plural
 from inference.micro.world import COLORS, FRAME_PX, SHAPES, Scene
 from trainers.micro.vlm_model import CELL_PX
 
@@ -20,15 +25,18 @@ if TYPE_CHECKING:
 _SHAPES, _COLORS = list(SHAPES), list(COLORS)
 NUM_CELLS = FRAME_PX // CELL_PX  # a row, and a column, of a scene
 NUM_OUTPUTS = len(_SHAPES) + 1 + len(_COLORS) + 2
+NUM_PLACES = 5 * NUM_CELLS**2  # of one image, of two in one, and of two apart
+_ONE = {**{name: i for i, name in enumerate(_SHAPES)}, **{class_plural(name): i for i, name in enumerate(_SHAPES)}}
+_NAME = re.compile(rf"\b(?:({'|'.join(_COLORS)}) )?({'|'.join(sorted(_ONE, key=len, reverse=True))})\b")
 
 
 def cell_targets(scenes: Sequence[Scene]) -> np.ndarray:
-    """float32 (B, 16, 4): class (0 none, else 1 + shape), colour, and the centre's place in the cell in [0, 1]."""
+    """float32 (B, 16, 4): class (0 none, else 1 + shape), colour, and the centre's place (x, y) in cells, [0, 4)."""
     found = np.zeros((len(scenes), NUM_CELLS * NUM_CELLS, 4), np.float32)
     for b, scene in enumerate(scenes):
         for item in scene.objects:
             column, row = (min(max(int(v / CELL_PX), 0), NUM_CELLS - 1) for v in (item.cx, item.cy))
-            place = (item.cx / CELL_PX - column, item.cy / CELL_PX - row)
+            place = (item.cx / CELL_PX, item.cy / CELL_PX)
             kind = 1 + _SHAPES.index(item.shape)
             found[b, row * NUM_CELLS + column] = (kind, _COLORS.index(item.color), *place)
     return found
@@ -36,7 +44,8 @@ def cell_targets(scenes: Sequence[Scene]) -> np.ndarray:
 
 def cells_side_by_side(cells: np.ndarray) -> np.ndarray:
     """Cells (2, 16, 4) of two images as those of both in one, from left to right: (32, 4)."""
-    squares = cells.reshape(2, NUM_CELLS, NUM_CELLS, -1)
+    squares = cells.reshape(2, NUM_CELLS, NUM_CELLS, -1).copy()
+    squares[1, ..., 2] += NUM_CELLS * (squares[1, ..., 0] > 0)
     return np.concatenate([squares[0], squares[1]], axis=1).reshape(2 * NUM_CELLS**2, -1)
 
 
@@ -49,6 +58,30 @@ def cell_loss(output: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor
     there = wanted_kind > 0
     loss = 2 * F.cross_entropy(kinds.flatten(0, 1), wanted_kind.flatten())
     loss = loss + F.cross_entropy(colors[there], wanted_color[there])
-    loss = loss + F.l1_loss(places[there], targets[..., 2:][there])
+    loss = loss + F.l1_loss(places[there], targets[..., 2:][there]) / 2
     hits = (kinds.argmax(-1) == wanted_kind)[there] & (colors.argmax(-1) == wanted_color)[there]
     return loss, hits.float().mean()
+
+
+def find_names(text: str) -> list[tuple[int, int, int]]:
+    """Every shape that a text names: the place of its last character, its number, and its colour's (-1: any)."""
+    return [
+        (match.end() - 1, _ONE[match[2]], _COLORS.index(match[1]) if match[1] else -1) for match in _NAME.finditer(text)
+    ]
+
+
+def naming_loss(places: torch.Tensor, names: torch.Tensor, cells: torch.Tensor, two_in_one: bool) -> torch.Tensor:
+    """How badly the tokens that end a name tell where such objects are.
+
+    places (M, NUM_PLACES): logits. names int64 (M, 4): row, column, shape, colour. cells (B, T, 4).
+    """
+    import torch
+
+    one, num_cells = NUM_CELLS**2, cells.shape[1]
+    first = 0 if num_cells == one else one if two_in_one else 3 * one
+    row, _, shape, color = names.unbind(1)
+    kinds, colors = cells[row, :, 0].long(), cells[row, :, 1].long()
+    there = (kinds == 1 + shape[:, None]) & ((color[:, None] < 0) | (colors == color[:, None]))
+    logits = places[:, first : first + num_cells].float()
+    each = torch.nn.functional.binary_cross_entropy_with_logits(logits, there.float(), reduction="none")
+    return each.sum() / max(1, len(names))

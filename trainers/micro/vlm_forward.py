@@ -39,7 +39,8 @@ class PackedRows:
     of the prefix a token may see; positions (3, B, L); targets (B, L), the token that follows where it is learnt,
     else -100; weights float32 (B, L), how much each of them counts; patches float32 (N, P, 96) of all rows' images in
     order; image_columns (T,), where each row's image tokens stand; patch_positions (2, P), the row and column of each
-    patch of one image.
+    patch of one image; names (M, 4): row and column of each token that ends the name of a shape, the shape's number
+    and the colour's (`vlm_cells.find_names`).
     """
 
     ids: torch.Tensor
@@ -51,6 +52,19 @@ class PackedRows:
     patches: torch.Tensor
     image_columns: torch.Tensor
     patch_positions: torch.Tensor
+    names: torch.Tensor
+
+
+@dataclass(frozen=True)
+class AnswerLoss:
+    """loss: weighted mean cross-entropy over the answers' tokens. accuracy: share of them that come first. features
+    (B, T, width): the image tokens as the tower gave them, None without images. named (M, width): hidden states of the
+    tokens that end a name, after three fifths of the layers."""
+
+    loss: torch.Tensor
+    accuracy: torch.Tensor
+    features: torch.Tensor | None
+    named: torch.Tensor
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -142,9 +156,8 @@ class PackedForward:
         merged = _norm(visual.merger.ln_q, hidden).view(count, num_patches // MERGE**2, -1)
         return visual.merger.mlp(merged)
 
-    def hidden_states(self, rows: PackedRows) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Last hidden states (B, L, width), after the final norm; and the image tokens (B, T, width) as the tower gave
-        them."""
+    def hidden_states(self, rows: PackedRows) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Last hidden states (B, L, width), after the final norm; `features` and `named` as in `AnswerLoss`."""
         import torch
 
         language = self.model.model.language_model
@@ -160,20 +173,22 @@ class PackedForward:
         same = rows.turn[:, :, None] == rows.turn[:, None, :]
         prefix = (rows.turn[:, None, :] == 0) & (order < rows.visible[:, :, None])
         bias = torch.where(earlier & (same | prefix), 0.0, -1e4)[:, None]
-        for layer in language.layers:
+        named = hidden[:0, 0]
+        for number, layer in enumerate(language.layers, 1):
             hidden = self._decoder_layer(layer, hidden, cos, sin, bias)
-        return _norm(language.norm, hidden), features
+            if number == 3 * len(language.layers) // 5:
+                named = hidden[rows.names[:, 0], rows.names[:, 1]]
+        return _norm(language.norm, hidden), features, named
 
-    def answer_loss(self, rows: PackedRows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Weighted mean cross-entropy over the answers' tokens (lm_head only there), the share of them that come first,
-        and the image tokens (B, T, width)."""
+    def answer_loss(self, rows: PackedRows) -> AnswerLoss:
+        """The loss of a batch, lm_head only where something is learnt."""
         import torch
 
         learnt = rows.targets.flatten() >= 0
-        hidden, features = self.hidden_states(rows)
+        hidden, features, named = self.hidden_states(rows)
         chosen, wanted = hidden.flatten(0, 1)[learnt], rows.targets.flatten()[learnt]
         logits = self.model.lm_head(chosen).float()
         losses = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
         weights = rows.weights.flatten()[learnt]
         loss = (losses * weights).sum() / weights.sum()
-        return loss, (logits.argmax(-1) == wanted).float().mean(), features
+        return AnswerLoss(loss, (logits.argmax(-1) == wanted).float().mean(), features, named)

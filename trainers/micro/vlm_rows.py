@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trainers.micro.vlm_cells import find_names
 from trainers.micro.vlm_forward import PackedRows, patch_positions, patchify
 from trainers.micro.vlm_model import CELL_PX, IM_END, IM_START, IMAGE_PAD, VISION_END, VISION_START
 
@@ -47,6 +48,14 @@ SIDE_BY_SIDE = RowShape(num_images=1, grid=(4, 8), length=288)  # two images in 
 TWO_IMAGES = RowShape(num_images=2, grid=(4, 4), length=288)
 
 
+@dataclass(frozen=True)
+class EncodedText:
+    """Token ids, and of every name in the text its last token, shape and colour (`find_names`)."""
+
+    ids: list[int]
+    names: list[tuple[int, int, int]]
+
+
 class RowPacker:
     """Turns -> `PackedRows`, token for token what the chat template gives for each turn alone."""
 
@@ -55,7 +64,7 @@ class RowPacker:
 
         self.shape = shape
         self._tokenizer = tokenizer
-        self._cache: dict[str, list[int]] = {}
+        self._cache: dict[str, EncodedText] = {}
         special = tokenizer.convert_tokens_to_ids
         system = f"{IM_START}system\n{DEFAULT_SYSTEM}{IM_END}\n{IM_START}user\n"
         self._text_prefix = tokenizer(system).input_ids
@@ -84,16 +93,22 @@ class RowPacker:
 
     def num_tokens(self, turn: Turn) -> int:
         question, answer = self._encode([turn.question, turn.answer])
-        return len(question) + len(self._to_answer) + len(answer) + 1
+        return len(question.ids) + len(self._to_answer) + len(answer.ids) + 1
 
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def _encode(self, texts: Sequence[str]) -> list[EncodedText]:
         unknown = list(dict.fromkeys(text for text in texts if text not in self._cache))
         if unknown:
             if len(self._cache) > _CACHE_SIZE:
                 self._cache.clear()
                 unknown = list(dict.fromkeys(texts))
             encoded = self._tokenizer.backend_tokenizer.encode_batch(unknown, add_special_tokens=False)
-            self._cache.update(zip(unknown, (e.ids for e in encoded), strict=True))
+            for text, tokens in zip(unknown, encoded, strict=True):
+                names = [
+                    (token, shape, color)
+                    for at, shape, color in find_names(text)
+                    if (token := tokens.char_to_token(at)) is not None
+                ]
+                self._cache[text] = EncodedText(tokens.ids, names)
         return [self._cache[text] for text in texts]
 
     def pack(self, images: np.ndarray, turns: Sequence[Sequence[Turn]]) -> tuple[PackedRows, list[list[Turn]]]:
@@ -114,11 +129,12 @@ class RowPacker:
         positions[:, :, :start] = self._prefix_positions[:, None, :-1]
         encoded = iter(self._encode([text for row in turns for turn in row for text in (turn.question, turn.answer)]))
         kept: list[list[Turn]] = [[] for _ in turns]
+        names: list[tuple[int, int, int, int]] = []
         for b, row in enumerate(turns):
             at = start
             for turn in row:
                 question, answer = next(encoded), next(encoded)
-                tokens = [*question, *self._to_answer, *answer, *self._end]
+                tokens = [*question.ids, *self._to_answer, *answer.ids, *self._end]
                 if at + len(tokens) > length:
                     continue
                 kept[b].append(turn)
@@ -128,7 +144,11 @@ class RowPacker:
                 visible[b, here] = before
                 first = self._prefix_positions[0, -1] if turn.sees_images else before
                 positions[:, b, here] = first + np.arange(len(tokens))
-                learnt = len(answer) + 1
+                if turn.sees_images:
+                    says_at = at + len(question.ids) + len(self._to_answer)
+                    for begin, text in ((at, question), (says_at, answer)):
+                        names += [(b, begin + token, shape, color) for token, shape, color in text.names]
+                learnt = len(answer.ids) + 1
                 says = slice(at + len(tokens) - learnt - 1, at + len(tokens) - 1)
                 targets[b, says], weights[b, says] = tokens[-learnt:], learnt**LENGTH_POWER
                 at += len(tokens)
@@ -137,5 +157,6 @@ class RowPacker:
             torch.from_numpy(a) for a in (ids, turn_of, visible, positions, targets, weights, patches)
         )
         places = (self._columns, self._patch_positions)
-        rows = PackedRows(ids, turn_of, visible, positions, targets, weights, patches, *places)
+        named = torch.tensor(names, dtype=torch.int64).reshape(-1, 4)
+        rows = PackedRows(ids, turn_of, visible, positions, targets, weights, patches, *places, named)
         return rows, kept

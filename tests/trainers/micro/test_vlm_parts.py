@@ -6,12 +6,13 @@ import pytest
 import torch
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-from inference.micro.captions import VOCABULARY, sample_scene, sample_training_caption
+from inference.micro.captions import VOCABULARY, class_plural, sample_scene, sample_training_caption
 from inference.micro.corrections import compare, corrections
 from inference.micro.instructions import parse_instruction
-from inference.micro.world import random_scene, render
+from inference.micro.world import COLORS, random_scene, render
+from inference.micro.world import SHAPES as SHAPES_OF_THE_WORLD
 from tests.tiny_vlm import TINY_SHAPE, save_tiny_vlm, tiny_tokenizer
-from trainers.micro.vlm_cells import cell_targets, cells_side_by_side
+from trainers.micro.vlm_cells import NUM_PLACES, cell_targets, cells_side_by_side, find_names, naming_loss
 from trainers.micro.vlm_data import (
     NO,
     RIGHT,
@@ -110,11 +111,12 @@ def test_compiled_blocks_are_not_needed_for_gradients_to_reach_every_weight(sour
     model = build_vlm(tiny_tokenizer(), TINY_SHAPE)
     sampled = sample_rows(np.random.default_rng(0), source, SINGLE, 2)
     rows, _ = RowPacker(tiny_tokenizer(), SINGLE).pack(sampled.images, sampled.turns)
-    loss, accuracy, features = PackedForward(model).answer_loss(rows)
-    assert features.shape[:2] == sampled.cells.shape[:2]
-    loss.backward()
+    found = PackedForward(model).answer_loss(rows)
+    assert found.features.shape[:2] == sampled.cells.shape[:2]
+    assert found.named.shape == (len(rows.names), TINY_SHAPE.width)
+    found.loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
-    assert 0 <= accuracy <= 1
+    assert 0 <= found.accuracy <= 1
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -130,11 +132,53 @@ def test_rows_are_full_and_no_turn_is_too_long_for_the_model(source, shape):
     assert max(packer.num_tokens(turn) for row in turns for turn in row) < MAX_LENGTH / 2
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_names_stand_where_their_tokens_are(source, shape):
+    packer = RowPacker(tiny_tokenizer(), shape)
+    sampled = sample_rows(np.random.default_rng(5), source, shape, 4)
+    rows, kept = packer.pack(sampled.images, sampled.turns)
+    said = {(row, column): (shape, color) for row, column, shape, color in rows.names.tolist()}
+    assert len(said) == len(rows.names) > 10
+    for (row, column), (number, _) in said.items():
+        text = tiny_tokenizer().decode(rows.ids[row, : column + 1])
+        kind = list(SHAPES_OF_THE_WORLD)[number]
+        assert text.endswith((kind, class_plural(kind)))
+    expected = sum(len(find_names(t.question)) + len(find_names(t.answer)) for r in kept for t in r if t.sees_images)
+    assert len(rows.names) == expected
+
+
+def test_names_and_their_places():
+    shapes, colors = list(SHAPES_OF_THE_WORLD), list(COLORS)
+    text = "Are two red stars left of a circle?"
+    assert find_names(text) == [
+        (text.index("stars") + 4, shapes.index("star"), colors.index("red")),
+        (text.index("circle") + 5, shapes.index("circle"), -1),
+    ]
+    scene = random_scene(np.random.default_rng(3), 1)
+    cells = torch.from_numpy(cell_targets([scene, scene]))
+    (item,) = scene.objects
+    own, other = (colors.index(c) for c in (item.color, next(c for c in colors if c != item.color)))
+    number, cell = shapes.index(item.shape), int(cells[0, :, 0].argmax())
+    names = torch.tensor([[0, 9, number, own], [1, 9, number, -1], [1, 9, number, other]])
+    right = torch.full((3, NUM_PLACES), -20.0)
+    right[:2, cell] = 20.0  # and nowhere for a colour that is not there
+    assert naming_loss(right, names, cells, False) < 1e-6
+    assert naming_loss(-right, names, cells, False) > 100
+    wide = torch.from_numpy(cells_side_by_side(cells.numpy()))[None]
+    both = torch.full((1, NUM_PLACES), -20.0)
+    both[0, 16 + 8 * (cell // 4) + cell % 4] = both[0, 16 + 8 * (cell // 4) + 4 + cell % 4] = 20.0
+    assert naming_loss(both, names[:1], wide, True) < 1e-6
+    apart = torch.full((1, NUM_PLACES), -20.0)
+    apart[0, 48 + cell] = apart[0, 64 + cell] = 20.0
+    assert naming_loss(apart, names[:1], cells.reshape(1, 32, -1), False) < 1e-6
+
+
 def test_cells_of_two_images_lie_where_the_wide_image_has_them():
     left, right = random_scene(np.random.default_rng(1), 1), random_scene(np.random.default_rng(2), 1)
     apart = cell_targets([left, right])
     wide = cells_side_by_side(apart)
     (a,), (b,) = (np.flatnonzero(cells[:, 0]) for cells in apart)
+    assert wide[8 * (b // 4) + 4 + b % 4, 2] == apart[1, b, 2] + 4  # columns of the whole image
     assert np.flatnonzero(wide[:, 0]).tolist() == sorted([8 * (a // 4) + a % 4, 8 * (b // 4) + 4 + b % 4])
 
 
