@@ -14,7 +14,15 @@ from trainers.checkpoint import load_checkpoint
 from trainers.micro.training import Training, checkpoint_path
 from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process, save_curve
 from trainers.micro.vision_pretraining import VisionPretraining, pretrain_vision
-from trainers.micro.vlm_cells import NUM_CELLS, NUM_OUTPUTS, NUM_PLACES, cell_loss, naming_loss
+from trainers.micro.vlm_cells import (
+    NUM_CELLS,
+    NUM_OUTPUTS,
+    NUM_PLACES,
+    cell_loss,
+    looking_loss,
+    naming_loss,
+    places_of_names,
+)
 from trainers.micro.vlm_data import DataConfig, SubjectSource, sample_rows, sample_texts
 from trainers.micro.vlm_evaluation import EvaluationConfig
 from trainers.micro.vlm_model import MERGE, VlmShape
@@ -39,7 +47,8 @@ class VlmRecipe:
     pair_share: float = 0.33  # of the steps: two images, by turns in one grid and apart
     overlay_share: float = 0.08  # of the steps: visual prompts
     cell_weight: float = 0.3  # of the loss on what each cell shows, which the vision tower goes on learning
-    naming_weight: float = 0.3  # of the loss on where the things are that a text names
+    naming_weight: float = 0.1  # of the loss on where the things are that a text names
+    looking_weight: float = 0.5  # of the loss on where the tokens of names look
     learning_rate: float = 1.5e-3
     muon_learning_rate: float = 1.2e-3  # of the matrices inside blocks, in AdamW's measure; 0: AdamW for all
     weight_decay: float = 0.01
@@ -172,9 +181,12 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
             seen, places = modules["cells"](found.features).float(), modules["names"](found.named)
         truth = torch.from_numpy(cells).to(seen)
         two_in_one = rows.patch_positions.shape[1] > (MERGE * NUM_CELLS) ** 2
-        naming = naming_loss(places, rows.names, truth, two_in_one)
-        loss = found.loss + recipe.cell_weight * cell_loss(seen, truth)[0] + recipe.naming_weight * naming
-        return loss, {"loss": found.loss, "token_accuracy": found.accuracy, "naming": naming}
+        there = places_of_names(rows.names, truth)
+        naming = naming_loss(places, there, two_in_one)
+        looking = looking_loss(found.looks, there, rows.image_columns)
+        loss = found.loss + recipe.cell_weight * cell_loss(seen, truth)[0]
+        loss = loss + recipe.naming_weight * naming + recipe.looking_weight * looking
+        return loss, {"loss": found.loss, "token_accuracy": found.accuracy, "naming": naming, "looking": looking}
 
     def evaluate(export: bool) -> None:
         with training.ema.applied():

@@ -3,8 +3,8 @@
 A token of the vision tower sees a cell of 8 x 8 px. It must tell whether an object's centre lies in it, of which shape
 and colour, and where in the image: objects keep such a distance that no cell holds two centres.
 
-A token of the language model that ends a name ("a red star") must tell in which cells such objects are. A yes or no is
-one bit about several names at once; without their places the model took as long to bind names to objects as it had.
+A token of the language model that ends a name ("a red star") must look at such objects, and tell in which cells they
+are. A yes or no is one bit about several names at once: from that alone no name was bound to an object in 15 minutes.
 """
 
 from __future__ import annotations
@@ -70,18 +70,36 @@ def find_names(text: str) -> list[tuple[int, int, int]]:
     ]
 
 
-def naming_loss(places: torch.Tensor, names: torch.Tensor, cells: torch.Tensor, two_in_one: bool) -> torch.Tensor:
-    """How badly the tokens that end a name tell where such objects are.
+def places_of_names(names: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """bool (M, T): the cells that hold what each name says. names int64 (M, 4): row, column, shape, colour (-1: any).
+    cells (B, T, 4)."""
+    row, _, shape, color = names.unbind(1)
+    kinds, colors = cells[row, :, 0].long(), cells[row, :, 1].long()
+    return (kinds == 1 + shape[:, None]) & ((color[:, None] < 0) | (colors == color[:, None]))
 
-    places (M, NUM_PLACES): logits. names int64 (M, 4): row, column, shape, colour. cells (B, T, 4).
+
+def naming_loss(places: torch.Tensor, there: torch.Tensor, two_in_one: bool) -> torch.Tensor:
+    """How badly the tokens that end a name tell where such objects are. places (M, NUM_PLACES): logits."""
+    import torch
+
+    one, num_cells = NUM_CELLS**2, there.shape[1]
+    first = 0 if num_cells == one else one if two_in_one else 3 * one
+    logits = places[:, first : first + num_cells].float()
+    each = torch.nn.functional.binary_cross_entropy_with_logits(logits, there.float(), reduction="none")
+    return each.sum() / max(1, len(there))
+
+
+def looking_loss(looks: torch.Tensor, there: torch.Tensor, image_columns: torch.Tensor) -> torch.Tensor:
+    """How far from what a name says its last token looks. looks (M, L): attention logits over its row.
+
+    It should look at the objects that it names and, as much as at one of them, at the token before the images: how much
+    is left for that one tells how many they are.
     """
     import torch
 
-    one, num_cells = NUM_CELLS**2, cells.shape[1]
-    first = 0 if num_cells == one else one if two_in_one else 3 * one
-    row, _, shape, color = names.unbind(1)
-    kinds, colors = cells[row, :, 0].long(), cells[row, :, 1].long()
-    there = (kinds == 1 + shape[:, None]) & ((color[:, None] < 0) | (colors == color[:, None]))
-    logits = places[:, first : first + num_cells].float()
-    each = torch.nn.functional.binary_cross_entropy_with_logits(logits, there.float(), reduction="none")
-    return each.sum() / max(1, len(names))
+    wanted = torch.zeros_like(looks)
+    wanted[:, image_columns] = there.to(looks)
+    wanted[:, image_columns[0] - 1] = 1.0
+    wanted = wanted / wanted.sum(1, keepdim=True)
+    spread = -(wanted * wanted.clamp(min=1e-9).log()).sum()
+    return (-(wanted * looks.log_softmax(1)).sum() - spread) / max(1, len(looks))

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
 
+LOOKING_LAYER = 2  # the first whose tokens know the words before them
+
+
 def patchify(images: np.ndarray) -> np.ndarray:
     """uint8 (B, H, W, 3) -> float32 (B, H/4 * W/4, 96), equal to what the processor gives for each image."""
     count, height, width, channels = images.shape
@@ -59,12 +62,14 @@ class PackedRows:
 class AnswerLoss:
     """loss: weighted mean cross-entropy over the answers' tokens. accuracy: share of them that come first. features
     (B, T, width): the image tokens as the tower gave them, None without images. named (M, width): hidden states of the
-    tokens that end a name, after three fifths of the layers."""
+    tokens that end a name, after three fifths of the layers; looks (M, L): where those tokens look in the second layer,
+    as logits of its first head."""
 
     loss: torch.Tensor
     accuracy: torch.Tensor
     features: torch.Tensor | None
     named: torch.Tensor
+    looks: torch.Tensor
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -120,6 +125,20 @@ def _decoder_layer(
     return hidden + layer.mlp(_norm(layer.post_attention_layernorm, hidden))
 
 
+def _looks(
+    layer: Any, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bias: torch.Tensor, names: torch.Tensor
+) -> torch.Tensor:
+    """(M, L): logits of the layer's first head at the tokens that `names` gives; the rest as `_decoder_layer`'s."""
+    attention = layer.self_attn
+    width, (row, column) = attention.head_dim, names[:, :2].unbind(1)
+    normed = _norm(layer.input_layernorm, hidden)
+    query = attention.q_proj(normed[row, column])[:, :width]
+    key = attention.k_proj(normed)[..., :width]
+    query = _rotate(query, cos[row, 0, column], sin[row, 0, column])
+    key = _rotate(key, cos[:, 0], sin[:, 0])
+    return (key[row] @ query[..., None])[..., 0].float() * width**-0.5 + bias[row, 0, column]
+
+
 def _norm(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
     """RMSNorm, computed in float32, in the type of `hidden`."""
     wide = hidden.float()
@@ -156,8 +175,8 @@ class PackedForward:
         merged = _norm(visual.merger.ln_q, hidden).view(count, num_patches // MERGE**2, -1)
         return visual.merger.mlp(merged)
 
-    def hidden_states(self, rows: PackedRows) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """Last hidden states (B, L, width), after the final norm; `features` and `named` as in `AnswerLoss`."""
+    def hidden_states(self, rows: PackedRows) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
+        """Last hidden states (B, L, width), after the final norm; `features`, `named`, `looks` as in `AnswerLoss`."""
         import torch
 
         language = self.model.model.language_model
@@ -173,22 +192,24 @@ class PackedForward:
         same = rows.turn[:, :, None] == rows.turn[:, None, :]
         prefix = (rows.turn[:, None, :] == 0) & (order < rows.visible[:, :, None])
         bias = torch.where(earlier & (same | prefix), 0.0, -1e4)[:, None]
-        named = hidden[:0, 0]
+        named = looks = hidden[:0, 0]
         for number, layer in enumerate(language.layers, 1):
+            if number == LOOKING_LAYER:
+                looks = _looks(layer, hidden, cos, sin, bias, rows.names)
             hidden = self._decoder_layer(layer, hidden, cos, sin, bias)
             if number == 3 * len(language.layers) // 5:
                 named = hidden[rows.names[:, 0], rows.names[:, 1]]
-        return _norm(language.norm, hidden), features, named
+        return _norm(language.norm, hidden), features, named, looks
 
     def answer_loss(self, rows: PackedRows) -> AnswerLoss:
         """The loss of a batch, lm_head only where something is learnt."""
         import torch
 
         learnt = rows.targets.flatten() >= 0
-        hidden, features, named = self.hidden_states(rows)
+        hidden, features, named, looks = self.hidden_states(rows)
         chosen, wanted = hidden.flatten(0, 1)[learnt], rows.targets.flatten()[learnt]
         logits = self.model.lm_head(chosen).float()
         losses = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
         weights = rows.weights.flatten()[learnt]
         loss = (losses * weights).sum() / weights.sum()
-        return AnswerLoss(loss, (logits.argmax(-1) == wanted).float().mean(), features, named)
+        return AnswerLoss(loss, (logits.argmax(-1) == wanted).float().mean(), features, named, looks)

@@ -12,7 +12,16 @@ from inference.micro.instructions import parse_instruction
 from inference.micro.world import COLORS, random_scene, render
 from inference.micro.world import SHAPES as SHAPES_OF_THE_WORLD
 from tests.tiny_vlm import TINY_SHAPE, save_tiny_vlm, tiny_tokenizer
-from trainers.micro.vlm_cells import NUM_PLACES, cell_targets, cells_side_by_side, find_names, naming_loss
+from trainers.micro import vlm_forward
+from trainers.micro.vlm_cells import (
+    NUM_PLACES,
+    cell_targets,
+    cells_side_by_side,
+    find_names,
+    looking_loss,
+    naming_loss,
+    places_of_names,
+)
 from trainers.micro.vlm_data import (
     NO,
     RIGHT,
@@ -162,15 +171,46 @@ def test_names_and_their_places():
     names = torch.tensor([[0, 9, number, own], [1, 9, number, -1], [1, 9, number, other]])
     right = torch.full((3, NUM_PLACES), -20.0)
     right[:2, cell] = 20.0  # and nowhere for a colour that is not there
-    assert naming_loss(right, names, cells, False) < 1e-6
-    assert naming_loss(-right, names, cells, False) > 100
+    assert naming_loss(right, places_of_names(names, cells), False) < 1e-6
+    assert naming_loss(-right, places_of_names(names, cells), False) > 100
     wide = torch.from_numpy(cells_side_by_side(cells.numpy()))[None]
     both = torch.full((1, NUM_PLACES), -20.0)
     both[0, 16 + 8 * (cell // 4) + cell % 4] = both[0, 16 + 8 * (cell // 4) + 4 + cell % 4] = 20.0
-    assert naming_loss(both, names[:1], wide, True) < 1e-6
+    assert naming_loss(both, places_of_names(names[:1], wide), True) < 1e-6
     apart = torch.full((1, NUM_PLACES), -20.0)
     apart[0, 48 + cell] = apart[0, 64 + cell] = 20.0
-    assert naming_loss(apart, names[:1], cells.reshape(1, 32, -1), False) < 1e-6
+    assert naming_loss(apart, places_of_names(names[:1], cells.reshape(1, 32, -1)), False) < 1e-6
+
+
+def test_where_the_tokens_of_names_look(source):
+    """The logits are those of the attention itself; the loss is zero for a look at what is named, and at the sink."""
+    model = build_vlm(tiny_tokenizer(), TINY_SHAPE)
+    sampled = sample_rows(np.random.default_rng(0), source, SINGLE, 2)
+    rows, _ = RowPacker(tiny_tokenizer(), SINGLE).pack(sampled.images, sampled.turns)
+    forward = PackedForward(model)
+    seen = []
+    attend = vlm_forward._attend
+
+    def watch(query, key, value, bias):
+        if bias is not None:
+            scores = (query[:, :1] @ key[:, :1].transpose(-1, -2)).float() * query.shape[-1] ** -0.5 + bias
+            seen.append(scores[:, 0])
+        return attend(query, key, value, bias)
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(vlm_forward, "_attend", watch)
+        found = forward.answer_loss(rows)
+    row, column = rows.names[:, 0], rows.names[:, 1]
+    torch.testing.assert_close(found.looks, seen[vlm_forward.LOOKING_LAYER - 1][row, column])
+    there = places_of_names(rows.names, torch.from_numpy(sampled.cells))
+    assert there.any(1).float().mean() > 0.5
+    looks = torch.full_like(found.looks, -30.0)
+    looks[:, rows.image_columns[0] - 1] = 0.0
+    columns = looks[:, rows.image_columns]
+    columns[there] = 0.0
+    looks[:, rows.image_columns] = columns
+    assert looking_loss(looks, there, rows.image_columns) == pytest.approx(0, abs=1e-4)
+    assert looking_loss(found.looks, there, rows.image_columns) > 0.5
 
 
 def test_cells_of_two_images_lie_where_the_wide_image_has_them():
