@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help env env-vllm demo test check lint types slow ray vllm soak weights clean requirements
+.PHONY: help env env-vllm demo bootstrap test check lint types slow ray vllm soak weights digests clean requirements
 
 help:
 	@echo "make demo   install, build a small dataset with the micro models, verify it, draw its page (under 5 minutes)"
 	@echo "make test   install, then lint, types and the fast tests (under 5 minutes)"
 	@echo "make check  format, then what make test does"
 	@echo "make slow | ray | vllm   the longer tests; make soak: the long fault tests"
+	@echo "make weights   check the shipped weights against their digests"
 
 # One stamp a requirements file: the environment is made again when the pins change.
 env: $(VENV)/.installed
@@ -32,6 +33,21 @@ demo: env
 	$(BIN)/python -m pipelines verify --run runs/demo --deep
 	$(BIN)/python -m pipelines report --run runs/demo --card
 	@echo "now open runs/demo/report/index.html"
+
+# ReflectionFlow's loop (section 3.2): a VLM annotates a share in chains of thought, reflector and verifier learn from
+# it, and they annotate and filter everything; blocks of images, checks and rewards are shared by both runs.
+BOOTSTRAP ?= runs/bootstrap
+BOOTSTRAP_RUN = --subsets rule general length editing --num-prompts 400 --annotate --reflect.cot-share 0.3
+bootstrap: env
+	$(BIN)/python -m pipelines run --run $(BOOTSTRAP)/share $(BOOTSTRAP_RUN)
+	$(BIN)/python -m trainers reflector --data $(BOOTSTRAP)/share --out $(BOOTSTRAP)/reflector
+	$(BIN)/python -m trainers verifier --data $(BOOTSTRAP)/share --out $(BOOTSTRAP)/verifier
+	test -e $(BOOTSTRAP)/whole/run.json || $(BIN)/python -m pipelines run --run $(BOOTSTRAP)/share \
+	  --fork $(BOOTSTRAP)/whole $(BOOTSTRAP_RUN) --reflect.reflector $(CURDIR)/$(BOOTSTRAP)/reflector/reflector \
+	  --filter.verifier.model $(CURDIR)/$(BOOTSTRAP)/verifier/verifier
+	$(BIN)/python -m pipelines resume --run $(BOOTSTRAP)/whole
+	$(BIN)/python -m pipelines verify --run $(BOOTSTRAP)/whole --deep
+	@echo "now open $(BOOTSTRAP)/whole/report/index.html"
 
 test: env
 	$(BIN)/ruff format --check .
@@ -56,6 +72,13 @@ vllm: env-vllm
 requirements:
 	uv export --quiet --extra dev --extra gdino --no-header --no-hashes --no-annotate --no-emit-project -o requirements-core.txt
 	uv export --quiet --extra dev --extra gdino --extra cpu --no-header --no-hashes --no-annotate --no-emit-project -o requirements-cpu.txt
+
+# The shipped weights are those that were committed; DIGESTS is written anew after a training.
+weights:
+	cd inference/micro/weights && sha256sum --quiet --check DIGESTS && echo "all weights are as shipped"
+
+digests:
+	cd inference/micro/weights && find * -type f ! -name DIGESTS | LC_ALL=C sort | xargs sha256sum > DIGESTS
 
 soak: env
 	$(BIN)/python -m tests.soak.kill_everything --kills 24 --out benchmarks/results/soak.json

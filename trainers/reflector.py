@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.flux.corrector import MIN_REFLECTION_CHARS
 from inference.interfaces import ChatRequest
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
@@ -139,10 +140,13 @@ class ReflectorTrainable:
         return self.model
 
     def losses(self, triplets: Sequence[Triplet]) -> Iterator[tuple[list[str], torch.Tensor]]:
-        """Mean cross-entropy of each triplet's answer."""
+        """Mean cross-entropy of each triplet's answer; triplets without a reflection teach nothing."""
         import torch
 
         config = self.config
+        triplets = [t for t in triplets if len(t.reflection.strip()) >= MIN_REFLECTION_CHARS]
+        if not triplets:
+            return
         lessons = [lesson_of(t, config.model, config.loop.seed) for t in triplets]
         inputs, labels = lesson_inputs(self.processor, lessons)
         inputs = {name: value.to(config.model.device) for name, value in inputs.items()}

@@ -125,6 +125,16 @@ def test_an_adapters_digest_has_its_base_in_it(folders, tmp_path):
         base_model_of(adapter)
 
 
+def test_triplets_without_a_reflection_teach_nothing(folders, tmp_path):
+    trainable = open_training(config(folders, tmp_path)).trainable
+    mute = replace(triplet(), reflection=" ")
+    assert list(trainable.losses([mute])) == []
+    ((subsets, losses),) = trainable.losses([triplet(), mute])
+    ((_, alone),) = trainable.losses([triplet()])
+    assert subsets == ["rule"]
+    assert losses.tolist() == pytest.approx(alone.tolist())
+
+
 def test_a_restart_changes_no_number(folders, tmp_path):
     whole = open_training(config(folders, tmp_path / "a"))
     whole.run()

@@ -301,6 +301,20 @@ def compare_turn(rng: np.random.Generator, caption: Caption, left: Scene, right:
     return Turn("compare", ask("compare", prompt=caption.text), json.dumps(answer))
 
 
+def verdict_turns(rng: np.random.Generator, caption: Caption, left: Scene, right: Scene) -> list[Turn]:
+    """The verdict in a word, and whether one of the sides matches. In a comparison's JSON the verdict is one token of
+    sixty: from that alone it was still a guess when the rest was written well."""
+    needed = {"left": len(corrections(caption, left)), "right": len(corrections(caption, right))}
+    turns = []
+    if needed["left"] != needed["right"]:
+        better = min(needed, key=lambda side: needed[side])
+        question = f'Which image fits the prompt "{caption.text}" better, left or right? Answer in one word.'
+        turns.append(Turn("verdict", question, f"{better.capitalize()}."))
+    side = "left" if rng.random() < 0.5 else "right"
+    question = ask("yes_no", question=f'Does the {side} image match the prompt "{caption.text}"?')
+    return [*turns, Turn("side", question, NO if needed[side] else YES)]
+
+
 def side_questions(rng: np.random.Generator, left: Scene, right: Scene, number: int) -> list[Turn]:
     """Questions about one of the two: "In the left image: is there a red star?"."""
     turns = []
@@ -318,13 +332,16 @@ def side_questions(rng: np.random.Generator, left: Scene, right: Scene, number: 
 
 
 def pair_turns(rng: np.random.Generator, left: Subject, right: Subject) -> list[Turn]:
-    """Compare for the pair's prompt, and for one that is true of the other side; then questions about each side."""
+    """Verdicts for the pair's prompt, and for one that is true of the other side; a comparison; then questions about
+    each side."""
     captions = [left.caption]
     for scene in (left.scene, right.scene):
         other = caption_of(rng, scene)
         if other is not None and rng.random() < 0.5:
             captions.append(other)
-    turns = [turn for caption in captions if (turn := compare_turn(rng, caption, left.scene, right.scene))]
+    compared = [turn for caption in captions if (turn := compare_turn(rng, caption, left.scene, right.scene))]
+    short = [turn for caption in captions for turn in verdict_turns(rng, caption, left.scene, right.scene)]
+    turns = [*compared[:1], *short, *compared[1:]] if rng.random() < 0.5 else [*short, *compared]
     return [*turns, *side_questions(rng, left.scene, right.scene, 4)]
 
 
