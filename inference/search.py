@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
+import tyro
 
 from inference.interfaces import Corrector, Generator, Verifier
 from schemas.configuration import stable_seed
@@ -53,7 +54,7 @@ class SearchConfig:
     strategy: Strategy = "noise+prompt+reflection"
     carry: Carry = "own"
     """Whose image a chain goes on from: its own last one, or (`topk`) one of the best `width` so far."""
-    seed: int = 0
+    seed: Annotated[int, tyro.conf.Suppress] = 0
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.depth < 1:

@@ -28,6 +28,12 @@ class JobConfig(Protocol):
     """Any kind of run: the chain of stages of each of its subsets, and how its shards are packed."""
 
     @property
+    def seed(self) -> int: ...
+
+    @property
+    def unit_size(self) -> int: ...
+
+    @property
     def num_threads(self) -> int: ...
 
     @property

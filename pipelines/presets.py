@@ -8,14 +8,18 @@ from inference.grounding.detector import GroundingDinoConfig
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.grounding.segmenter import SamConfig
 from inference.rewards.presets import published_rewards
+from inference.search_verifier import SearchVerifierConfig
+from inference.vlm.critic import CriticConfig
 from inference.vlm.verifier import VerifierConfig
 from inference.vlm.vlm import VlmConfig
 from pipelines.driver import RunOptions
 from pipelines.jobs import DatasetConfig
 from pipelines.pack_shards import PackShardsConfig
+from pipelines.search_job import SearchJobConfig
 from pipelines.stage import Workers
 from pipelines.stages.caption_images import CaptionImagesConfig
 from pipelines.stages.condense_prompts import CondensePromptsConfig
+from pipelines.stages.draft_round import DraftRoundConfig
 from pipelines.stages.filter_pairs import FilterPairsConfig
 from pipelines.stages.generate_candidates import GenerateCandidatesConfig
 from pipelines.stages.ground_objects import GroundObjectsConfig
@@ -105,6 +109,46 @@ def flux_24gb() -> Preset:
             ground=replace(dataset.ground, workers=one),
         ),
     )
+
+
+def micro_search() -> tuple[SearchJobConfig, RunOptions]:
+    """The shipped micro family on its own benchmark."""
+    return SearchJobConfig(), RunOptions()
+
+
+def flux_search() -> tuple[SearchJobConfig, RunOptions]:
+    """ReflectionFlow §4: FLUX.1-dev, width 2, depth 16, Qwen2.5-VL as verifier and critic, on GenEval's prompts."""
+    dataset = flux().dataset
+    tools = DraftRoundConfig(
+        generator=dataset.generate.generator,
+        critic=CriticConfig(reflect="reflect", refine="refine"),
+        verifier=SearchVerifierConfig(vlm=VerifierConfig(prompt="verify")),
+        workers=Workers(count=0, cpus=4.0, gpus=1.0),
+    )
+    # vLLM shares the GPU with FLUX's 34 GB.
+    vlm = replace(dataset.vlm, vllm_arguments=(*dataset.vlm.vllm_arguments, "--gpu-memory-utilization", "0.35"))
+    job = SearchJobConfig(
+        prompts="evaluation_metadata.jsonl",
+        images_per_prompt=4,
+        unit_size=4,
+        closed_vocabulary=False,
+        vlm=vlm,
+        tools=tools,
+    )
+    return job, RunOptions(schedule="staged")
+
+
+SEARCH_PRESETS: dict[str, Callable[[], tuple[SearchJobConfig, RunOptions]]] = {
+    "micro": micro_search,
+    "flux": flux_search,
+}
+
+
+def load_search_preset(name: str) -> tuple[SearchJobConfig, RunOptions]:
+    """InputError for an unknown name."""
+    if name not in SEARCH_PRESETS:
+        raise InputError(f"unknown preset {name!r}", field="--preset", expected=" or ".join(SEARCH_PRESETS))
+    return SEARCH_PRESETS[name]()
 
 
 PRESETS: dict[str, Callable[[], Preset]] = {"micro": micro, "flux": flux, "flux-24gb": flux_24gb}

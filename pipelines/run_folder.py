@@ -46,7 +46,8 @@ class Segment:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """`run.json`. config: the dataset configuration as plain data. digests: of every model it names, by name."""
+    """`run.json`. job: "dataset" or "search". config: the job's, as plain data. digests: of every model it names, by
+    name."""
 
     format: int
     preset: str
@@ -59,6 +60,7 @@ class RunInfo:
     intake: dict[str, Any]
     code_commit: str
     created_at: str
+    job: str = "dataset"
 
 
 def root_key(seed: int, unit_size: int, num_threads: int) -> str:
@@ -100,6 +102,11 @@ class RunFolder:
         storage.commit("prompts.parquet", prompts if isinstance(prompts, bytes) else encode_prompts(prompts))
         storage.commit("run.json", json.dumps(asdict(info), indent=2, sort_keys=True).encode())
         return cls(storage, info)
+
+    def with_info(self, info: RunInfo) -> "RunFolder":
+        """The same run with another `run.json`."""
+        self.storage.commit("run.json", json.dumps(asdict(info), indent=2, sort_keys=True).encode())
+        return RunFolder(self.storage, info)
 
     @classmethod
     def open(cls, uri: str) -> "RunFolder":

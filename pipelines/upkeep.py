@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pipelines.jobs import DatasetConfig, JobConfig, resolve_chains
+from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.run_folder import RunFolder, quarantine_path
 from pipelines.stage import Step
@@ -145,7 +145,7 @@ def copy_valid_blocks(source: RunFolder, source_config: JobConfig, target: RunFo
     return copied
 
 
-def differing_configs(started_with: DatasetConfig, config: DatasetConfig) -> list[str]:
+def differing_configs(started_with: JobConfig, config: JobConfig) -> list[str]:
     """Fields in which a configuration differs from the one a run was started with, where that can change output."""
     return differing_fields(output_config(started_with, {}), output_config(config, {}))
 

@@ -126,6 +126,18 @@ class Reward:
 
 
 @dataclass(frozen=True)
+class SearchStep:
+    """How a candidate of a search came about: its round and chain (from 0) and the verifier's score; and where it was
+    corrected, from which candidate and by which reflection."""
+
+    round: int
+    chain: int
+    score: float
+    parent: int | None = None
+    reflection: str | None = None
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One image of a prompt. `image` (PNG bytes) is held by the block of the stage that made it and attached on
     reading.
@@ -143,6 +155,7 @@ class Candidate:
     image: bytes | None = field(default=None, repr=False)
     check: Check | None = None
     rewards: tuple[Reward, ...] = ()
+    search: SearchStep | None = None
 
 
 @dataclass(frozen=True)

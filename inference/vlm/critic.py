@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
+import tyro
 
 from inference.interfaces import ChatAnswer, ChatRequest, Vlm
 from inference.search import Remark
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
-from schemas.configuration import template_field
+from schemas.configuration import model_field, template_field
 from schemas.records import Cost
 
 
@@ -20,7 +22,9 @@ class CriticConfig:
     """Who reflects and refines, and in which words it is asked. A template may have {prompt}, {current}, {score} and
     {reflection}; it must have {prompt}."""
 
-    vlm: VlmConfig = field(default_factory=VlmConfig)
+    vlm: Annotated[VlmConfig, tyro.conf.Suppress] = field(default_factory=VlmConfig)
+    reflector: str = model_field("")
+    """A trained reflector, reached as `vlm` is; without one `vlm` reflects."""
     reflect: str = template_field("micro/reflect")
     refine: str = template_field("micro/refine")
 

@@ -15,13 +15,14 @@ from inference.model_store import model_digest
 from inference.vlm.prompts import load_prompt
 from pipelines.conservation import Tally, tally
 from pipelines.driver import RunOptions, drive
-from pipelines.jobs import DatasetConfig, models_of, templates_of
+from pipelines.jobs import DatasetConfig, JobConfig, models_of, templates_of
 from pipelines.presets import PRESETS
 from pipelines.run_folder import RunFolder
+from pipelines.search_job import SearchJobConfig
 from pipelines.upkeep import check_models
 from schemas.arrow import record_from_dict
 from schemas.configuration import content_key
-from schemas.errors import InputError, StorageError
+from schemas.errors import ForeignRunError, InputError, StorageError
 from schemas.records import Outcome
 from schemas.storage import LocalStorage
 
@@ -53,6 +54,7 @@ def parse(arguments: type[T], argv: Sequence[str], command: str, default: T | No
         args=list(argv),
         prog=f"python -m pipelines {command}",
         default=default,
+        config=(tyro.conf.AvoidSubcommands,),
     )
 
 
@@ -83,10 +85,21 @@ def preset_of(argv: Sequence[str]) -> str:
     return name or "micro"
 
 
-def open_run(uri: str) -> tuple[RunFolder, DatasetConfig]:
+def open_run(uri: str) -> tuple[RunFolder, JobConfig]:
     """A run and the configuration it was started with."""
     folder = RunFolder.open(uri)
-    return folder, record_from_dict(DatasetConfig, folder.info.config)
+    jobs: dict[str, type[DatasetConfig] | type[SearchJobConfig]] = {"dataset": DatasetConfig, "search": SearchJobConfig}
+    if folder.info.job not in jobs:
+        raise ForeignRunError(f"{uri}: a {folder.info.job!r} run, which this version does not know")
+    return folder, record_from_dict(jobs[folder.info.job], folder.info.config)
+
+
+def open_dataset_run(uri: str) -> tuple[RunFolder, DatasetConfig]:
+    """The same of a run that builds a dataset. ForeignRunError for any other."""
+    folder, config = open_run(uri)
+    if not isinstance(config, DatasetConfig):
+        raise ForeignRunError(f"{uri}: a {folder.info.job} run, which builds no dataset")
+    return folder, config
 
 
 def shared_uri(uri: str, runtime: str) -> str:
@@ -102,14 +115,22 @@ def shared_uri(uri: str, runtime: str) -> str:
     return os.path.abspath(uri)
 
 
-def digests_of(config: DatasetConfig) -> dict[str, str]:
+def digests_of(config: JobConfig) -> dict[str, str]:
     """Digest of every model and template that a run uses. MissingWeightsError, InputError for one that is not here."""
     templates = {name: content_key(load_prompt(name)) for name in templates_of(config)}
     return {name: model_digest(name) for name in models_of(config)} | templates
 
 
-def work(folder: RunFolder, config: DatasetConfig, options: RunOptions, finish: Finish) -> int:
-    """Drive a run to its end, print what came of it, write the report. Returns the exit code."""
+def work(folder: RunFolder, config: JobConfig, options: RunOptions, finish: Finish) -> int:
+    """Drive a run to its end, print what came of it, write its page. Returns the exit code."""
+    code = drive_to_end(folder, config, options, finish)
+    if code in (0, 4):
+        write_report(folder, config)
+    return code
+
+
+def drive_to_end(folder: RunFolder, config: JobConfig, options: RunOptions, finish: Finish) -> int:
+    """Drive a run to its end and print what came of it. Returns the exit code."""
     if not 0 <= finish.allow_quarantine <= 1:
         raise InputError(f"{finish.allow_quarantine} is no share", field="--allow-quarantine", expected="0 to 1")
     check_models(folder, digests_of(config))
@@ -120,7 +141,6 @@ def work(folder: RunFolder, config: DatasetConfig, options: RunOptions, finish: 
     if not complete:
         print(f"stopped; go on with: python -m pipelines resume --run {folder.storage.uri}")
         return 1
-    write_report(folder, config)
     quarantined = counts.prompts[Outcome.QUARANTINED]
     if quarantined > finish.allow_quarantine * sum(counts.prompts.values()):
         print(
@@ -132,11 +152,16 @@ def work(folder: RunFolder, config: DatasetConfig, options: RunOptions, finish: 
     return 0
 
 
-def write_report(folder: RunFolder, config: DatasetConfig) -> None:
-    """The page of pictures of a run."""
-    from pipelines.report.page import build_report
+def write_report(folder: RunFolder, config: JobConfig) -> None:
+    """The page of pictures of a run; of a search, with its figures."""
+    if isinstance(config, SearchJobConfig):
+        from pipelines.evaluation import write_evaluation
 
-    path = build_report(folder, config)
+        path = write_evaluation(folder, config)
+    else:
+        from pipelines.report.page import build_report
+
+        path = build_report(folder, config)
     print(f"look at it: {path}")
 
 

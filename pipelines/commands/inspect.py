@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.commands.arguments import RunDir, open_run, parse, print_json
-from pipelines.jobs import DatasetConfig
+from pipelines.jobs import JobConfig
 from pipelines.report.inspection import (
     Inspection,
     inspect_run,
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _inspect(folder: RunFolder, config: DatasetConfig, arguments: InspectArgs) -> Inspection:
+def _inspect(folder: RunFolder, config: JobConfig, arguments: InspectArgs) -> Inspection:
     with_images = arguments.images is not None
     if arguments.shard is not None:
         return inspect_shard(folder, config, arguments.shard)

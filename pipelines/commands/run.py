@@ -1,29 +1,24 @@
 """`python -m pipelines run`: start a run, go on with it, append prompts to it, or fork it."""
 
-import os
-import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import zip_longest
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from inference.model_store import require_models
-from pipelines.commands.arguments import Finish, RunDir, digests_of, open_run, parse, preset_of, shared_uri, work
+from pipelines.commands.arguments import Finish, RunDir, open_dataset_run, parse, preset_of, shared_uri, work
+from pipelines.commands.new_run import new_run
 from pipelines.commands.plan import announce
 from pipelines.driver import RunOptions
 from pipelines.intake import lay_out, take_in
-from pipelines.jobs import DatasetConfig, models_of
+from pipelines.jobs import DatasetConfig
 from pipelines.lease import Lease
 from pipelines.presets import load_preset
-from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
+from pipelines.run_folder import RunFolder, encode_prompts
 from pipelines.upkeep import copy_valid_blocks, differing_configs
 from schemas.errors import ForeignRunError
 from schemas.records import PromptRow
-from schemas.storage import open_storage
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ def start(arguments: RunArgs) -> tuple[RunFolder, DatasetConfig]:
         return _fork(arguments.run, arguments.fork, arguments.preset, config), config
     if not RunFolder.exists(arguments.run):
         return create(arguments.run, arguments.preset, config), config
-    folder, started_with = open_run(arguments.run)
+    folder, started_with = open_dataset_run(arguments.run)
     differences = differing_configs(started_with, config)
     if not differences:
         return folder, config
@@ -81,29 +76,9 @@ def start(arguments: RunArgs) -> tuple[RunFolder, DatasetConfig]:
 
 
 def create(uri: str, preset: str, config: DatasetConfig) -> RunFolder:
-    """A new run: prompts gathered and checked, models found, then the folder."""
-    storage = open_storage(uri)
-    strangers = [name for name in storage.names("") if name not in ("prompts.parquet", "lease.json", "logs")]
-    if strangers or Path(uri).is_file():
-        raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'})")
-    require_models(models_of(config))
-    digests = digests_of(config)
+    """A new dataset run."""
     intake = take_in(config)
-    prompts = encode_prompts(intake.rows())
-    info = RunInfo(
-        format=FORMAT,
-        preset=preset,
-        config=asdict(config),
-        seed=config.seed,
-        unit_size=config.unit_size,
-        root_key=root_key(config.seed, config.unit_size, config.num_threads),
-        segments=lay_out(intake.num_prompts, config.unit_size),
-        digests=digests,
-        intake=intake.statistics,
-        code_commit=_code_commit(),
-        created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )
-    return RunFolder.create(uri, info, prompts)
+    return new_run(uri, preset, "dataset", config, intake.rows(), lambda: (intake.num_prompts, intake.statistics))
 
 
 def _append(folder: RunFolder, config: DatasetConfig) -> RunFolder:
@@ -133,7 +108,7 @@ def _append(folder: RunFolder, config: DatasetConfig) -> RunFolder:
 
 
 def _fork(source_uri: str, target_uri: str, preset: str, config: DatasetConfig) -> RunFolder:
-    source, source_config = open_run(source_uri)
+    source, source_config = open_dataset_run(source_uri)
     if RunFolder.exists(target_uri):
         raise ForeignRunError(f"{target_uri}: there is a run already; --fork starts a new one")
     target = create(target_uri, preset, config)
@@ -144,16 +119,3 @@ def _fork(source_uri: str, target_uri: str, preset: str, config: DatasetConfig) 
 
 def _only_more_prompts(old: DatasetConfig, new: DatasetConfig) -> bool:
     return new.num_prompts > old.num_prompts and replace(new, num_prompts=old.num_prompts) == old
-
-
-def _code_commit() -> str:
-    """Recorded for people; never compared."""
-    here = Path(__file__).parent
-    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, env=environment
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return done.stdout.strip() if done.returncode == 0 else "unknown"

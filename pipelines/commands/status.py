@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipelines.commands.arguments import RunDir, open_run, parse, print_json, print_summary
 from pipelines.conservation import tally
-from pipelines.jobs import DatasetConfig, resolve_chains
+from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import packed, shard_inputs, shard_ranges
 from pipelines.run_folder import RunFolder
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def stage_counts(folder: RunFolder, config: DatasetConfig) -> list[dict[str, object]]:
+def stage_counts(folder: RunFolder, config: JobConfig) -> list[dict[str, object]]:
     """Done and total units of every stage of every subset."""
     return [
         {
@@ -65,7 +65,7 @@ def stage_counts(folder: RunFolder, config: DatasetConfig) -> list[dict[str, obj
     ]
 
 
-def _shards(folder: RunFolder, config: DatasetConfig) -> tuple[int, int]:
+def _shards(folder: RunFolder, config: JobConfig) -> tuple[int, int]:
     ranges = shard_ranges(folder, config.pack)
     chains = resolve_chains(folder, config)
     done = sum(

@@ -79,7 +79,7 @@ class DataConfig:
     wrong_share: float = 0.5  # of fresh renders that are made for a prompt
     free_share: float = 0.2  # of fresh renders: any objects
     long_share: float = 0.2  # of fresh renders: drawn from a long caption
-    concept_share: float = 0.08  # of fresh renders: a concept, or nearly one
+    concept_share: float = 0.15  # of fresh renders: a concept, or nearly one
 
 
 # --- Images -----------------------------------------------------------------------------------------------------------

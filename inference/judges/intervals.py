@@ -1,0 +1,46 @@
+"""Shares over prompts with their uncertainty, by tag as GenEval weighs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+NUM_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def mean_over_tags(values: Sequence[float], tags: Sequence[str], clusters: Sequence[str], seed: int = 0) -> Interval:
+    """The mean of the tags' means (GenEval's overall score), resampled by clusters within each tag.
+
+    values: one for each prompt: 0 or 1 for a score, -1, 0, 1 for a paired difference. clusters: prompts with the same
+    name are drawn together (the same text under several seeds is one piece of evidence about texts).
+    """
+    if not values:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    rng, totals, point = np.random.default_rng([seed, 97]), [], []
+    array = np.asarray(values, float)
+    for tag in dict.fromkeys(tags):
+        of_tag = np.array([t == tag for t in tags])
+        names = [c for c, mine in zip(clusters, of_tag, strict=True) if mine]
+        index = {name: i for i, name in enumerate(dict.fromkeys(names))}
+        member = np.array([index[name] for name in names])
+        sums = np.bincount(member, array[of_tag], len(index))
+        sizes = np.bincount(member, minlength=len(index))
+        point.append(sums.sum() / sizes.sum())
+        picks = rng.integers(len(index), size=(NUM_RESAMPLES, len(index)))
+        totals.append(sums[picks].sum(1) / sizes[picks].sum(1))
+    low, high = np.percentile(np.mean(totals, axis=0), [2.5, 97.5])
+    return Interval(float(np.mean(point)), float(low), float(high))

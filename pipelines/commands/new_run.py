@@ -1,0 +1,68 @@
+"""A new run folder, of any kind of job."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from inference.model_store import require_models
+from pipelines.commands.arguments import digests_of
+from pipelines.intake import lay_out
+from pipelines.jobs import JobConfig, models_of
+from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
+from schemas.errors import ForeignRunError
+from schemas.records import PromptRow
+from schemas.storage import open_storage
+
+
+def new_run(
+    uri: str,
+    preset: str,
+    job: str,
+    config: JobConfig,
+    rows: Iterable[PromptRow],
+    counted: Callable[[], tuple[dict[str, int], dict[str, Any]]],
+) -> RunFolder:
+    """Models found, prompts gathered and checked, then the folder: nothing is written before all is known to be sound.
+
+    counted: once the rows have streamed by, how many of each subset there were, and what is to be said of them.
+    """
+    storage = open_storage(uri)
+    strangers = [name for name in storage.names("") if name not in ("prompts.parquet", "lease.json", "logs")]
+    if strangers or Path(uri).is_file():
+        raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'})")
+    require_models(models_of(config))
+    digests = digests_of(config)
+    prompts = encode_prompts(rows)
+    num_prompts, statistics = counted()
+    info = RunInfo(
+        format=FORMAT,
+        preset=preset,
+        config=asdict(config),  # pyright: ignore[reportArgumentType] - every job is a dataclass
+        seed=config.seed,
+        unit_size=config.unit_size,
+        root_key=root_key(config.seed, config.unit_size, config.num_threads),
+        segments=lay_out(num_prompts, config.unit_size),
+        digests=digests,
+        intake=statistics,
+        code_commit=_code_commit(),
+        created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        job=job,
+    )
+    return RunFolder.create(uri, info, prompts)
+
+
+def _code_commit() -> str:
+    """Recorded for people; never compared."""
+    here = Path(__file__).parent
+    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, env=environment
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() if done.returncode == 0 else "unknown"

@@ -1,0 +1,111 @@
+"""A search over many prompts as a run: each round is a stage, and the judge comes last."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from inference.search import SearchConfig
+from inference.vlm.vlm import VlmConfig
+from pipelines.pack_shards import PackShardsConfig
+from pipelines.stage import Link
+from pipelines.stages.draft_round import DraftRound, DraftRoundConfig
+from pipelines.stages.judge_candidates import JudgeCandidates, JudgeCandidatesConfig
+from schemas.errors import InputError
+from schemas.records import PromptRecord, PromptRow, Subset
+
+MICRO_SPLITS = ("micro-dev", "micro-test")
+
+
+@dataclass(frozen=True)
+class SearchJobConfig:
+    """What a search run makes."""
+
+    prompts: str = "micro-dev"
+    """micro-dev, micro-test, or a file of prompts in GenEval's form (its evaluation_metadata.jsonl, or text)."""
+    num_prompts: int = 0
+    """Prompts that are taken, evenly over the tags; 0: all."""
+    images_per_prompt: int = 1
+    """Independent searches of each prompt, each delivering one image (GenEval: 4)."""
+    seed: int = 0
+    """Seed of all noise."""
+    unit_size: int = 8
+    """Searches a unit: the smallest piece that is committed and resumed."""
+    num_threads: int = 2
+    """CPU threads of every model: they change the order of sums, so they belong to the run."""
+    closed_vocabulary: bool = True
+    """The models know the micro world's words alone, so prompts with other words are refused."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    vlm: VlmConfig = field(default_factory=VlmConfig)
+    """Who reflects, refines, and verifies where no other verifier is named."""
+    tools: DraftRoundConfig = field(default_factory=DraftRoundConfig)
+    judge: JudgeCandidatesConfig = field(default_factory=JudgeCandidatesConfig)
+    pack: PackShardsConfig = field(default_factory=PackShardsConfig)
+
+    def links(self) -> dict[str, list[Link]]:
+        """A round's key knows nothing of how many come after it: a deeper search goes on."""
+        search, tools = self.search, self.tools
+        if search.strategy == "noise":
+            tools = replace(tools, critic=None)
+        elif tools.critic is None:
+            raise InputError(f"strategy {search.strategy!r}", field="tools.critic", expected="a reflector and refiner")
+        if "reflection" not in search.strategy:
+            tools = replace(tools, corrector="")
+        elif not tools.corrector:
+            raise InputError(
+                f"strategy {search.strategy!r} without a corrector",
+                field="--tools.corrector",
+                expected="a folder that `python -m trainers corrector` wrote",
+            )
+        verifier = tools.verifier.only_what_is_used(self.vlm)
+        once = replace(search, depth=1, seed=0)  # the seed is the run's
+        critic = tools.critic and replace(tools.critic, vlm=self.vlm)
+        tools = replace(tools, search=once, verifier=verifier, critic=critic)
+        return {Subset.RULE: [*[Link(DraftRound, tools)] * search.depth, Link(JudgeCandidates, self.judge)]}
+
+
+def search_prompts(config: SearchJobConfig) -> Iterator[PromptRow]:
+    """The rows of a search run: `images_per_prompt` for each prompt, told apart by a number behind the id. InputError
+    (file, line, field)."""
+    if config.images_per_prompt < 1 or config.unit_size < 1 or config.num_prompts < 0:
+        raise InputError(
+            f"{config.images_per_prompt} images a prompt, units of {config.unit_size}, {config.num_prompts} prompts",
+            expected="at least 1, 1 and 0",
+        )
+    for record in _evenly(_records(config), config.num_prompts):
+        for number in range(config.images_per_prompt):
+            name = record.prompt_id if config.images_per_prompt == 1 else f"{record.prompt_id}-{number}"
+            yield PromptRow(replace(record, prompt_id=name))
+
+
+def _records(config: SearchJobConfig) -> list[PromptRecord]:
+    if config.prompts in MICRO_SPLITS:
+        from inference.micro import evaluation_split
+
+        split = evaluation_split.dev_prompts if config.prompts == "micro-dev" else evaluation_split.test_prompts
+        return list(split())
+    from pipelines.prompts.read_prompts import read_prompts
+    from pipelines.prompts.vocabulary import load_vocabulary
+
+    if not Path(config.prompts).exists():
+        raise InputError("no such file", file=config.prompts, expected=f"{', '.join(MICRO_SPLITS)}, or a prompt file")
+    words = load_vocabulary("micro") if config.closed_vocabulary else None
+    rows = read_prompts(
+        config.prompts,
+        Subset.RULE,
+        words.class_names if words else None,
+        known_colors=frozenset(words.colors) if words else None,
+    )
+    return [row.prompt for row in rows]
+
+
+def _evenly(records: list[PromptRecord], number: int) -> list[PromptRecord]:
+    """The first of each tag, then the second of each, ..., until there are `number` (0: all); in the file's order."""
+    if not number or number >= len(records):
+        return records
+    seen: dict[str | None, int] = {}
+    ranked = []
+    for place, record in enumerate(records):
+        turn = seen.get(record.tag, 0)
+        seen[record.tag] = turn + 1
+        ranked.append((turn, place))
+    return [records[place] for place in sorted(place for _, place in sorted(ranked)[:number])]

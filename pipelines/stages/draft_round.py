@@ -1,0 +1,124 @@
+"""One round of ReflectionFlow's search: every prompt gets `width` more images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar
+
+import tyro
+
+from inference.flux.generator import FluxGeneratorConfig
+from inference.interfaces import Corrector
+from inference.search import Draft, SearchConfig, Searched, SearchTools, next_round
+from inference.search_verifier import SearchVerifierConfig, open_search_verifier
+from inference.vlm.critic import CriticConfig, VlmCritic
+from inference.vlm.endpoint import Journal
+from pipelines.stage import Workers
+from schemas.configuration import execution_field, model_field
+from schemas.images import decode_image, encode_png, sha256
+from schemas.records import Candidate, Cost, PromptRow, SearchStep
+
+
+@dataclass(frozen=True)
+class DraftRoundConfig:
+    """All rounds have the same configuration, so that they share one loaded stage; which round it is, the rows tell."""
+
+    search: Annotated[SearchConfig, tyro.conf.Suppress] = field(default_factory=SearchConfig)
+    generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
+    corrector: str = model_field("")
+    """A trained corrector's folder; empty for strategies that draw afresh."""
+    critic: CriticConfig | None = field(default_factory=CriticConfig)
+    """Reflector and prompt refiner; none for noise alone."""
+    verifier: SearchVerifierConfig = field(default_factory=SearchVerifierConfig)
+    workers: Workers = execution_field(Workers())
+
+
+class DraftRound:
+    """Algorithm 1's loop body (`inference.search.next_round`) over the prompts of a unit, their chains in one batch.
+
+    Candidates are drafts: `Candidate.search` says how each came about. Noise is seeded by (run seed, prompt id, round,
+    chain), so that a deeper search goes on from a shallower one.
+    """
+
+    name: ClassVar[str] = "draft_round"
+    version: ClassVar[int] = 1
+    reads_images: ClassVar[bool] = True
+    makes_images: ClassVar[bool] = True
+
+    def __init__(self, config: DraftRoundConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
+        self.config, self.seed = config, seed
+        self.journal: Journal | None = None
+
+    def keep_journal(self, journal: Journal) -> None:
+        """Where answers of endpoints are kept; called once, before `load`."""
+        self.journal = journal
+
+    def load(self) -> None:
+        from inference.flux.corrector import CorrectorConfig, FluxCorrector
+        from inference.flux.generator import FluxGenerator
+        from inference.vlm.vlm import open_vlm
+
+        config = self.config
+        generator = FluxGenerator(config.generator)
+        corrector: Corrector | None = None
+        if config.corrector:
+            corrector = FluxCorrector(CorrectorConfig(config.corrector, config.generator), generator)
+        critic = None
+        if config.critic is not None:
+            vlm = open_vlm(config.critic.vlm, self.journal)
+            reflector = vlm
+            if config.critic.reflector:
+                alone = replace(config.critic.vlm, model=config.critic.reflector, endpoint_model="", base_url="")
+                reflector = open_vlm(alone, self.journal)
+            critic = VlmCritic(reflector, vlm, config.critic)
+        passes = config.generator.denoiser_passes_per_image
+        verifier = open_search_verifier(config.verifier, self.journal)
+        self.tools = SearchTools(generator, verifier, corrector, critic, passes, config.generator.num_steps)
+
+    def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
+        searches = [searched_of(row) for row in rows]
+        number = max((draft.round + 1 for one in searches for draft in one.drafts), default=0)
+        search = replace(self.config.search, seed=self.seed)
+        next_round(searches, number, search, self.tools, [row.prompt.prompt_id for row in rows])
+        return [self._with_drafts(row, one) for row, one in zip(rows, searches, strict=True)]
+
+    def _with_drafts(self, row: PromptRow, one: Searched) -> PromptRow:
+        new = tuple(self._candidate(draft) for draft in one.drafts[len(row.candidates) :])
+        return replace(row, candidates=row.candidates + new, cost=one.cost)
+
+    def _candidate(self, draft: Draft) -> Candidate:
+        png = encode_png(draft.image)
+        return Candidate(
+            index=draft.number,
+            seed=draft.seed,
+            text=draft.prompt,
+            num_steps=self.config.generator.num_steps,
+            width_px=draft.image.shape[1],
+            height_px=draft.image.shape[0],
+            image_sha256=sha256(png),
+            image=png,
+            search=SearchStep(draft.round, draft.chain, draft.score, draft.parent, draft.reflection),
+        )
+
+
+def searched_of(row: PromptRow) -> Searched:
+    """The search so far, as the row's candidates (with images) tell it; its cost counts from here."""
+    one = Searched(row.prompt.text, cost=Cost())
+    for candidate in row.candidates:
+        step = candidate.search
+        if step is None:
+            raise ValueError(f"{row.prompt.prompt_id}: candidate {candidate.index} is no draft of a search")
+        image = decode_image(candidate.image or b"", f"{row.prompt.prompt_id} candidate {candidate.index}")
+        one.drafts.append(
+            Draft(
+                candidate.index,
+                step.round,
+                step.chain,
+                candidate.seed,
+                candidate.text,
+                image,
+                step.score,
+                step.reflection,
+                step.parent,
+            )
+        )
+    return one
