@@ -24,7 +24,7 @@ from pipelines.jobs import resolve_chains
 from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig
 from schemas.errors import CorruptDataError
-from schemas.records import Candidate, Cost, PromptRow
+from schemas.records import Candidate, Check, Cost, PromptRow
 
 FOLDER = "evaluation"
 NUM_FILMSTRIPS = 48
@@ -140,7 +140,8 @@ def write_evaluation(folder: RunFolder, config: SearchJobConfig) -> str:
         storage.commit(f"{FOLDER}/{name}", delivered.image or b"")
         metadata = geneval_metadata(one.row)
         storage.commit(f"{FOLDER}/geneval/{number:05d}/metadata.jsonl", (json.dumps(metadata) + "\n").encode())
-        lines.append(json.dumps(result_line(name, one, delivered, metadata), ensure_ascii=False))
+        line = result_line(name, one.tag, one.row.prompt.text, delivered.check, metadata)
+        lines.append(json.dumps(line, ensure_ascii=False))
         shown = films[_outcome(one, config)]
         if len(shown) < NUM_FILMSTRIPS:
             shown.append(_filmstrip(one, config))
@@ -170,13 +171,12 @@ def geneval_metadata(row: PromptRow) -> dict[str, Any]:
     return metadata
 
 
-def result_line(filename: str, one: Searched, delivered: Candidate, metadata: dict[str, Any]) -> dict[str, Any]:
+def result_line(filename: str, tag: str, prompt: str, check: Check | None, metadata: dict[str, Any]) -> dict[str, Any]:
     """A line of results.jsonl in GenEval's fields."""
-    check = delivered.check
     return {
         "filename": filename,
-        "tag": one.tag,
-        "prompt": one.row.prompt.text,
+        "tag": tag,
+        "prompt": prompt,
         "correct": bool(check and check.correct),
         "reason": "\n".join(check.reasons) if check else "not judged",
         "metadata": json.dumps(metadata),

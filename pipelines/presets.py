@@ -8,7 +8,7 @@ from inference.grounding.detector import GroundingDinoConfig
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.grounding.segmenter import SamConfig
 from inference.rewards.presets import published_rewards
-from inference.search_verifier import SearchVerifierConfig
+from inference.search_tools import SearchToolsConfig, SearchVerifierConfig
 from inference.vlm.critic import CriticConfig
 from inference.vlm.verifier import VerifierConfig
 from inference.vlm.vlm import VlmConfig
@@ -19,7 +19,6 @@ from pipelines.search_job import SearchJobConfig
 from pipelines.stage import Workers
 from pipelines.stages.caption_images import CaptionImagesConfig
 from pipelines.stages.condense_prompts import CondensePromptsConfig
-from pipelines.stages.draft_round import DraftRoundConfig
 from pipelines.stages.filter_pairs import FilterPairsConfig
 from pipelines.stages.generate_candidates import GenerateCandidatesConfig
 from pipelines.stages.ground_objects import GroundObjectsConfig
@@ -119,11 +118,10 @@ def micro_search() -> tuple[SearchJobConfig, RunOptions]:
 def flux_search() -> tuple[SearchJobConfig, RunOptions]:
     """ReflectionFlow §4: FLUX.1-dev, width 2, depth 16, Qwen2.5-VL as verifier and critic, on GenEval's prompts."""
     dataset = flux().dataset
-    tools = DraftRoundConfig(
+    tools = SearchToolsConfig(
         generator=dataset.generate.generator,
         critic=CriticConfig(reflect="reflect", refine="refine"),
         verifier=SearchVerifierConfig(vlm=VerifierConfig(prompt="verify")),
-        workers=Workers(count=0, cpus=4.0, gpus=1.0),
     )
     # vLLM shares the GPU with FLUX's 34 GB.
     vlm = replace(dataset.vlm, vllm_arguments=(*dataset.vlm.vllm_arguments, "--gpu-memory-utilization", "0.35"))
@@ -134,6 +132,7 @@ def flux_search() -> tuple[SearchJobConfig, RunOptions]:
         closed_vocabulary=False,
         vlm=vlm,
         tools=tools,
+        workers=Workers(count=0, cpus=4.0, gpus=1.0),
     )
     return job, RunOptions(schedule="staged")
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inference.search import SearchConfig
+from inference.search_tools import SearchToolsConfig
 from inference.vlm.vlm import VlmConfig
 from pipelines.pack_shards import PackShardsConfig
-from pipelines.stage import Link
+from pipelines.stage import Link, Workers
 from pipelines.stages.draft_round import DraftRound, DraftRoundConfig
 from pipelines.stages.judge_candidates import JudgeCandidates, JudgeCandidatesConfig
+from schemas.configuration import execution_field
 from schemas.errors import InputError
 from schemas.records import PromptRecord, PromptRow, Subset
 
@@ -37,30 +39,17 @@ class SearchJobConfig:
     search: SearchConfig = field(default_factory=SearchConfig)
     vlm: VlmConfig = field(default_factory=VlmConfig)
     """Who reflects, refines, and verifies where no other verifier is named."""
-    tools: DraftRoundConfig = field(default_factory=DraftRoundConfig)
+    tools: SearchToolsConfig = field(default_factory=SearchToolsConfig)
+    workers: Workers = execution_field(Workers())
     judge: JudgeCandidatesConfig = field(default_factory=JudgeCandidatesConfig)
     pack: PackShardsConfig = field(default_factory=PackShardsConfig)
 
     def links(self) -> dict[str, list[Link]]:
         """A round's key knows nothing of how many come after it: a deeper search goes on."""
-        search, tools = self.search, self.tools
-        if search.strategy == "noise":
-            tools = replace(tools, critic=None)
-        elif tools.critic is None:
-            raise InputError(f"strategy {search.strategy!r}", field="tools.critic", expected="a reflector and refiner")
-        if "reflection" not in search.strategy:
-            tools = replace(tools, corrector="")
-        elif not tools.corrector:
-            raise InputError(
-                f"strategy {search.strategy!r} without a corrector",
-                field="--tools.corrector",
-                expected="a folder that `python -m trainers corrector` wrote",
-            )
-        verifier = tools.verifier.only_what_is_used(self.vlm)
+        search = self.search
         once = replace(search, depth=1, seed=0)  # the seed is the run's
-        critic = tools.critic and replace(tools.critic, vlm=self.vlm)
-        tools = replace(tools, search=once, verifier=verifier, critic=critic)
-        return {Subset.RULE: [*[Link(DraftRound, tools)] * search.depth, Link(JudgeCandidates, self.judge)]}
+        draft = DraftRoundConfig(once, self.tools.for_search(search, self.vlm), self.workers)
+        return {Subset.RULE: [*[Link(DraftRound, draft)] * search.depth, Link(JudgeCandidates, self.judge)]}
 
 
 def search_prompts(config: SearchJobConfig) -> Iterator[PromptRow]:

@@ -22,13 +22,15 @@ class Interval:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def mean_over_tags(values: Sequence[float], tags: Sequence[str], clusters: Sequence[str], seed: int = 0) -> Interval:
+def mean_over_tags(
+    values: Sequence[float] | np.ndarray, tags: Sequence[str], clusters: Sequence[object], seed: int = 0
+) -> Interval:
     """The mean of the tags' means (GenEval's overall score), resampled by clusters within each tag.
 
     values: one for each prompt: 0 or 1 for a score, -1, 0, 1 for a paired difference. clusters: prompts with the same
     name are drawn together (the same text under several seeds is one piece of evidence about texts).
     """
-    if not values:
+    if not len(values):
         return Interval(float("nan"), float("nan"), float("nan"))
     rng, totals, point = np.random.default_rng([seed, 97]), [], []
     array = np.asarray(values, float)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from inference.model_store import model_digest
+from inference.model_store import model_digest, require_models
 from inference.vlm.prompts import load_prompt
 from pipelines.conservation import Tally, tally
 from pipelines.driver import RunOptions, drive
@@ -117,6 +117,7 @@ def shared_uri(uri: str, runtime: str) -> str:
 
 def digests_of(config: JobConfig) -> dict[str, str]:
     """Digest of every model and template that a run uses. MissingWeightsError, InputError for one that is not here."""
+    require_models(models_of(config))
     templates = {name: content_key(load_prompt(name)) for name in templates_of(config)}
     return {name: model_digest(name) for name in models_of(config)} | templates
 
@@ -171,7 +172,7 @@ def print_summary(folder: RunFolder, counts: Tally) -> None:
     print(
         f"{folder.storage.uri}: {sum(prompts.values())} prompts: {prompts[Outcome.SHIPPED]} shipped, "
         f"{prompts[Outcome.REJECTED]} rejected, {prompts[Outcome.QUARANTINED]} in quarantine, "
-        f"{prompts[Outcome.PENDING]} pending; {pairs['shipped']} pairs"
+        f"{prompts[Outcome.PENDING]} pending" + (f"; {pairs['shipped']} pairs" if folder.info.job == "dataset" else "")
     )
     if counts.reasons:
         print("  rejected: " + ", ".join(f"{n} {reason}" for reason, n in sorted(counts.reasons.items())))

@@ -7,13 +7,22 @@ from typing import Annotated
 
 import tyro
 
-from pipelines.commands.arguments import Finish, RunDir, open_dataset_run, parse, preset_of, shared_uri, work
-from pipelines.commands.new_run import new_run
+from pipelines.commands.arguments import (
+    Finish,
+    RunDir,
+    digests_of,
+    open_dataset_run,
+    parse,
+    preset_of,
+    shared_uri,
+    work,
+)
 from pipelines.commands.plan import announce
 from pipelines.driver import RunOptions
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig
 from pipelines.lease import Lease
+from pipelines.new_run import new_run
 from pipelines.presets import load_preset
 from pipelines.run_folder import RunFolder, encode_prompts
 from pipelines.upkeep import copy_valid_blocks, differing_configs
@@ -78,7 +87,9 @@ def start(arguments: RunArgs) -> tuple[RunFolder, DatasetConfig]:
 def create(uri: str, preset: str, config: DatasetConfig) -> RunFolder:
     """A new dataset run."""
     intake = take_in(config)
-    return new_run(uri, preset, "dataset", config, intake.rows(), lambda: (intake.num_prompts, intake.statistics))
+    return new_run(
+        uri, preset, "dataset", config, digests_of, intake.rows(), lambda: (intake.num_prompts, intake.statistics)
+    )
 
 
 def _append(folder: RunFolder, config: DatasetConfig) -> RunFolder:

@@ -10,16 +10,17 @@ import tyro
 from pipelines.commands.arguments import (
     Finish,
     RunDir,
+    digests_of,
     drive_to_end,
     open_run,
     parse,
     preset_of,
     shared_uri,
 )
-from pipelines.commands.new_run import new_run
 from pipelines.driver import RunOptions
 from pipelines.evaluation import write_evaluation
 from pipelines.lease import Lease
+from pipelines.new_run import new_run
 from pipelines.presets import load_search_preset
 from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig, search_prompts
@@ -64,9 +65,8 @@ def _start(uri: str, arguments: SearchArgs) -> RunFolder:
                 counts[Subset.RULE] += 1
                 yield row
 
-        return new_run(
-            uri, arguments.preset, "search", job, rows(), lambda: (dict(counts), {"rule": {"source": job.prompts}})
-        )
+        said = {"rule": {"source": job.prompts}}
+        return new_run(uri, arguments.preset, "search", job, digests_of, rows(), lambda: (dict(counts), said))
     folder, started_with = open_run(uri)
     if not isinstance(started_with, SearchJobConfig):
         raise ForeignRunError(f"{uri}: a {folder.info.job} run, no search")

@@ -6,14 +6,11 @@ from typing import Annotated, Any, ClassVar
 
 import tyro
 
-from inference.flux.generator import FluxGeneratorConfig
-from inference.interfaces import Corrector
-from inference.search import Draft, SearchConfig, Searched, SearchTools, next_round
-from inference.search_verifier import SearchVerifierConfig, open_search_verifier
-from inference.vlm.critic import CriticConfig, VlmCritic
+from inference.search import Draft, SearchConfig, Searched, next_round
+from inference.search_tools import SearchToolsConfig, open_search_tools
 from inference.vlm.endpoint import Journal
 from pipelines.stage import Workers
-from schemas.configuration import execution_field, model_field
+from schemas.configuration import execution_field
 from schemas.images import decode_image, encode_png, sha256
 from schemas.records import Candidate, Cost, PromptRow, SearchStep
 
@@ -23,12 +20,7 @@ class DraftRoundConfig:
     """All rounds have the same configuration, so that they share one loaded stage; which round it is, the rows tell."""
 
     search: Annotated[SearchConfig, tyro.conf.Suppress] = field(default_factory=SearchConfig)
-    generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
-    corrector: str = model_field("")
-    """A trained corrector's folder; empty for strategies that draw afresh."""
-    critic: CriticConfig | None = field(default_factory=CriticConfig)
-    """Reflector and prompt refiner; none for noise alone."""
-    verifier: SearchVerifierConfig = field(default_factory=SearchVerifierConfig)
+    tools: SearchToolsConfig = field(default_factory=SearchToolsConfig)
     workers: Workers = execution_field(Workers())
 
 
@@ -53,26 +45,7 @@ class DraftRound:
         self.journal = journal
 
     def load(self) -> None:
-        from inference.flux.corrector import CorrectorConfig, FluxCorrector
-        from inference.flux.generator import FluxGenerator
-        from inference.vlm.vlm import open_vlm
-
-        config = self.config
-        generator = FluxGenerator(config.generator)
-        corrector: Corrector | None = None
-        if config.corrector:
-            corrector = FluxCorrector(CorrectorConfig(config.corrector, config.generator), generator)
-        critic = None
-        if config.critic is not None:
-            vlm = open_vlm(config.critic.vlm, self.journal)
-            reflector = vlm
-            if config.critic.reflector:
-                alone = replace(config.critic.vlm, model=config.critic.reflector, endpoint_model="", base_url="")
-                reflector = open_vlm(alone, self.journal)
-            critic = VlmCritic(reflector, vlm, config.critic)
-        passes = config.generator.denoiser_passes_per_image
-        verifier = open_search_verifier(config.verifier, self.journal)
-        self.tools = SearchTools(generator, verifier, corrector, critic, passes, config.generator.num_steps)
+        self.tools = open_search_tools(self.config.tools, self.journal)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         searches = [searched_of(row) for row in rows]
@@ -91,7 +64,7 @@ class DraftRound:
             index=draft.number,
             seed=draft.seed,
             text=draft.prompt,
-            num_steps=self.config.generator.num_steps,
+            num_steps=self.config.tools.generator.num_steps,
             width_px=draft.image.shape[1],
             height_px=draft.image.shape[0],
             image_sha256=sha256(png),

@@ -44,7 +44,7 @@ class VlmRecipe:
     data: DataConfig = field(default_factory=DataConfig)
     vision: VisionPretraining = field(default_factory=VisionPretraining)
     tokens_per_step: int = 4608
-    pair_share: float = 0.45  # of the steps: two images, by turns in one grid and apart
+    pair_share: float = 0.6  # of the steps: two images, by turns in one grid and apart
     overlay_share: float = 0.1  # of the steps: visual prompts
     cell_weight: float = 0.3  # of the loss on what each cell shows, which the vision tower goes on learning
     naming_weight: float = 0.1  # of the loss on where the things are that a text names

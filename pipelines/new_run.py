@@ -8,10 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from inference.model_store import require_models
-from pipelines.commands.arguments import digests_of
 from pipelines.intake import lay_out
-from pipelines.jobs import JobConfig, models_of
+from pipelines.jobs import JobConfig
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
 from schemas.errors import ForeignRunError
 from schemas.records import PromptRow
@@ -23,18 +21,19 @@ def new_run(
     preset: str,
     job: str,
     config: JobConfig,
+    digests_of: Callable[[JobConfig], dict[str, str]],
     rows: Iterable[PromptRow],
     counted: Callable[[], tuple[dict[str, int], dict[str, Any]]],
 ) -> RunFolder:
     """Models found, prompts gathered and checked, then the folder: nothing is written before all is known to be sound.
 
-    counted: once the rows have streamed by, how many of each subset there were, and what is to be said of them.
+    digests_of: of every model and template, after it made sure that all are here. counted: once the rows have streamed
+    by, how many of each subset there were, and what is to be said of them.
     """
     storage = open_storage(uri)
     strangers = [name for name in storage.names("") if name not in ("prompts.parquet", "lease.json", "logs")]
     if strangers or Path(uri).is_file():
         raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'})")
-    require_models(models_of(config))
     digests = digests_of(config)
     prompts = encode_prompts(rows)
     num_prompts, statistics = counted()

@@ -1,5 +1,5 @@
-"""Who chooses among the images of a search: a VLM that is asked, a trained verifier, reward models, or the judge itself
-as the bound that no verifier passes."""
+"""The models of a search, by configuration: generator, corrector, critic, and who chooses among the images: a VLM that
+is asked, a trained verifier, reward models, or the judge itself as the bound that no verifier passes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 import tyro
 
+from inference.flux.generator import FluxGeneratorConfig
 from inference.interfaces import Reward, Verifier
 from inference.judges.segmentation_judge import SegmentationJudgeConfig
 from inference.rewards.presets import RewardsConfig
+from inference.search import SearchConfig, SearchTools
+from inference.vlm.critic import CriticConfig, VlmCritic
 from inference.vlm.endpoint import Journal
 from inference.vlm.verifier import VerifierConfig, open_verifier
-from inference.vlm.vlm import VlmConfig
+from inference.vlm.vlm import VlmConfig, open_vlm
+from schemas.configuration import model_field
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,3 +104,59 @@ def _open(config: SearchVerifierConfig, kind: VerifierKind, journal: Journal | N
 
         return JudgeVerifier(SegmentationJudge(chosen))
     return open_verifier(chosen, journal)
+
+
+@dataclass(frozen=True)
+class SearchToolsConfig:
+    """The models of a search."""
+
+    generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
+    corrector: str = model_field("")
+    """A trained corrector's folder; empty for strategies that draw afresh."""
+    critic: CriticConfig | None = field(default_factory=CriticConfig)
+    """Reflector and prompt refiner; none for noise alone."""
+    verifier: SearchVerifierConfig = field(default_factory=SearchVerifierConfig)
+
+    def for_search(self, search: SearchConfig, vlm: VlmConfig) -> SearchToolsConfig:
+        """What a strategy needs of it and nothing else, with `vlm` as who is asked. InputError for what is missing."""
+        if "reflection" in search.strategy and not self.corrector:
+            raise InputError(
+                f"strategy {search.strategy!r} without a corrector",
+                field="--tools.corrector",
+                expected="a folder that `python -m trainers corrector` wrote",
+            )
+        critic = None
+        if search.strategy != "noise":
+            if self.critic is None:
+                raise InputError(f"strategy {search.strategy!r}", field="tools.critic", expected="who reflects")
+            critic = replace(self.critic, vlm=vlm)
+        return SearchToolsConfig(
+            self.generator,
+            self.corrector if "reflection" in search.strategy else "",
+            critic,
+            self.verifier.only_what_is_used(vlm),
+        )
+
+
+def open_search_tools(config: SearchToolsConfig, journal: Journal | None = None) -> SearchTools:
+    """Loads what the configuration names. MissingWeightsError."""
+    from inference.flux.corrector import CorrectorConfig, FluxCorrector
+    from inference.flux.generator import FluxGenerator
+
+    generator = FluxGenerator(config.generator)
+    corrector = None
+    if config.corrector:
+        corrector = FluxCorrector(CorrectorConfig(config.corrector, config.generator), generator)
+    critic = None if config.critic is None else open_critic(config.critic, journal)
+    verifier = open_search_verifier(config.verifier, journal)
+    passes = config.generator.denoiser_passes_per_image
+    return SearchTools(generator, verifier, corrector, critic, passes, config.generator.num_steps)
+
+
+def open_critic(config: CriticConfig, journal: Journal | None = None) -> VlmCritic:
+    """Reflector and refiner: one VLM, or two where a reflector was trained."""
+    refiner = open_vlm(config.vlm, journal)
+    if not config.reflector:
+        return VlmCritic(refiner, refiner, config)
+    reflector = replace(config.vlm, model=config.reflector, endpoint_model="", base_url="")
+    return VlmCritic(open_vlm(reflector, journal), refiner, config)

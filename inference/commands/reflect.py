@@ -1,0 +1,109 @@
+"""`python -m inference reflect "a photo of a red star left of a blue ring"`: one search, live."""
+
+import html
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from inference.search import Draft, SearchConfig, Searched, next_round
+from inference.search_tools import SearchToolsConfig
+from inference.vlm.vlm import VlmConfig
+from schemas.errors import InputError
+from schemas.images import encode_png
+
+STRIP_PX = 160
+GAP_PX = 6
+
+
+@dataclass(frozen=True)
+class ReflectArgs:
+    """Draw an image, say what is wrong with it, draw again; the best of all rounds by the verifier is the answer."""
+
+    prompt: Annotated[str, tyro.conf.Positional]
+    """What the image should show."""
+    out: Path = Path("reflected")
+    """Folder: best.png, filmstrip.png, index.html."""
+    seed: int = 0
+    """Seed of the noise."""
+    search: SearchConfig = field(default_factory=lambda: SearchConfig(width=2, depth=4))
+    vlm: VlmConfig = field(default_factory=VlmConfig)
+    """Who reflects and verifies."""
+    tools: SearchToolsConfig = field(default_factory=SearchToolsConfig)
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when the pictures are written."""
+    arguments = tyro.cli(
+        ReflectArgs, args=list(argv), prog="python -m inference reflect", config=(tyro.conf.AvoidSubcommands,)
+    )
+    if not arguments.prompt.strip():
+        raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
+    config = arguments.tools.for_search(arguments.search, arguments.vlm)
+    from inference.model_store import require_models
+    from inference.search_tools import open_search_tools
+    from schemas.configuration import model_names
+
+    require_models(model_names(config))
+    started = time.monotonic()
+    tools = open_search_tools(config)
+    print(f"models loaded in {time.monotonic() - started:.1f} s")
+    search = replace(arguments.search, seed=arguments.seed)
+    one = Searched(arguments.prompt)
+    for number in range(search.depth):
+        started = time.monotonic()
+        next_round([one], number, search, tools, [arguments.prompt])
+        for draft in one.drafts[-search.width :]:
+            print(f"  {describe(draft)}")
+        best = one.best()
+        print(f"round {number}: {time.monotonic() - started:.1f} s; best so far: image {best.number}, {best.score:.2f}")
+    write_pictures(one, arguments.out)
+    cost = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in vars(one.cost).items() if value)
+    print(f"{arguments.out / 'index.html'}  ({cost})")
+    return 0
+
+
+def describe(draft: Draft) -> str:
+    """One line of progress."""
+    how = f", from image {draft.parent}: {draft.reflection}" if draft.reflection else ""
+    return f"image {draft.number}: score {draft.score:.2f}{how}"
+
+
+def write_pictures(one: Searched, folder: Path) -> None:
+    """The best image, all of them as a strip (a row a chain), and the page that tells how they came about."""
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    best = one.best()
+    (folder / "best.png").write_bytes(encode_png(best.image))
+    chains, rounds = (1 + max(getattr(d, name) for d in one.drafts) for name in ("chain", "round"))
+    side = STRIP_PX + GAP_PX
+    strip = np.full((chains * side + GAP_PX, rounds * side + GAP_PX, 3), 255, np.uint8)
+    for draft in one.drafts:
+        how = Image.Resampling.NEAREST if draft.image.shape[0] < STRIP_PX else Image.Resampling.LANCZOS
+        small = np.asarray(Image.fromarray(draft.image).resize((STRIP_PX, STRIP_PX), how))
+        y, x = GAP_PX + draft.chain * side, GAP_PX + draft.round * side
+        if draft is best:
+            strip[y - GAP_PX : y + side, x - GAP_PX : x + side] = (42, 143, 74)
+        strip[y : y + STRIP_PX, x : x + STRIP_PX] = small
+    (folder / "filmstrip.png").write_bytes(encode_png(strip))
+    rows = "".join(
+        f"<tr{' class=best' if d is best else ''}><td>{d.number}</td><td>{d.round}</td><td>{d.chain}</td>"
+        f"<td>{d.score:.2f}</td><td>{html.escape(d.prompt)}</td><td>{html.escape(d.reflection or '')}</td>"
+        f"<td>{'' if d.parent is None else d.parent}</td><td>{d.seed}</td></tr>"
+        for d in one.drafts
+    )
+    (folder / "index.html").write_text(
+        f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(one.prompt)}</title>
+<style>body{{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1100px;padding:0 1rem}}
+table{{border-collapse:collapse}}td,th{{padding:.2rem .6rem;border-bottom:1px solid #ddd;text-align:left}}
+.best{{background:#2a8f4a22}}img{{image-rendering:pixelated;max-width:100%}}</style>
+<h1>{html.escape(one.prompt)}</h1><p>A row a chain, a column a round; the green frame is the answer.</p>
+<img src="filmstrip.png" alt="all images of the search">
+<table><tr><th>image</th><th>round</th><th>chain</th><th>score</th><th>drawn from</th><th>reflection</th>
+<th>corrected from</th><th>seed</th></tr>{rows}</table></html>"""
+    )

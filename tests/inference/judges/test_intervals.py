@@ -1,0 +1,38 @@
+"""Scores are means of tags; intervals cover what they should, and know that one text is one piece of evidence."""
+
+import math
+
+import numpy as np
+import pytest
+
+from inference.judges.intervals import mean_over_tags
+
+
+def test_the_score_is_the_mean_of_the_tags_shares():
+    values, tags = [1, 1, 0, 0, 1], ["a", "a", "a", "a", "b"]
+    found = mean_over_tags(values, tags, list("vwxyz"))
+    assert found.value == pytest.approx((0.5 + 1) / 2)
+    assert found.low <= found.value <= found.high
+    assert math.isnan(mean_over_tags([], [], []).value)
+
+
+def test_it_is_the_same_every_time():
+    rng = np.random.default_rng(0)
+    values = rng.random(60) < 0.6
+    assert mean_over_tags(values, ["a"] * 60, range(60)) == mean_over_tags(values, ["a"] * 60, range(60))
+
+
+def test_intervals_cover_the_truth_in_about_95_of_100():
+    rng, hits = np.random.default_rng(1), 0
+    for _ in range(200):
+        values = rng.random(80) < 0.7
+        found = mean_over_tags(values, ["a"] * 40 + ["b"] * 40, list(range(80)))
+        hits += found.low <= 0.7 <= found.high
+    assert 180 <= hits <= 198
+
+
+def test_repeated_texts_widen_the_interval():
+    values = [1.0] * 50 + [0.0] * 50
+    apart = mean_over_tags(values, ["a"] * 100, list(range(100)))
+    together = mean_over_tags(values, ["a"] * 100, [i // 25 for i in range(100)])
+    assert together.high - together.low > 1.8 * (apart.high - apart.low)

@@ -1,0 +1,186 @@
+"""A search over prompts is a run like any other: it resumes, goes deeper, adds up, and says what it found."""
+
+import json
+
+import pytest
+
+from inference.search import SearchConfig
+from pipelines.__main__ import main
+from pipelines.commands.arguments import open_run
+from pipelines.evaluation import budgets_of, evaluate, read_searches
+from pipelines.jobs import resolve_chains
+from pipelines.search_job import SearchJobConfig, search_prompts
+from schemas.errors import InputError
+
+ARGS = (
+    *("--num-prompts", "6", "--unit-size", "4", "--search.strategy", "noise", "--search.width", "2"),
+    *("--tools.verifier.kinds", "rewards", "--tools.generator.num-steps", "2", "--quiet"),
+)
+
+
+def search(folder, *arguments):
+    return main(["search", "--run", str(folder), *ARGS, *arguments])
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search") / "run"
+    assert search(folder, "--search.depth", "3", "--images-per-prompt", "2") == 0
+    return folder
+
+
+def blocks(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in (folder / "stages").rglob("*.parquet")}
+
+
+def test_a_deeper_search_goes_on_from_a_shallower_one(searched, tmp_path):
+    assert search(tmp_path / "run", "--search.depth", "2", "--images-per-prompt", "2") == 0
+    before = blocks(tmp_path / "run")
+    assert search(tmp_path / "run", "--search.depth", "3", "--images-per-prompt", "2") == 0
+    after = blocks(tmp_path / "run")
+    kept = {path: data for path, data in before.items() if after.get(path) == data}
+    assert len(kept) == len(before)
+    assert {p: d for p, d in after.items() if "draft_round" in str(p)} == {
+        p: d for p, d in blocks(searched).items() if "draft_round" in str(p)
+    }
+    whole, again = ((f / "evaluation" / "results.jsonl").read_text() for f in (searched, tmp_path / "run"))
+    assert whole == again
+
+
+def test_lost_blocks_are_made_again_and_change_nothing(searched, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(searched, tmp_path / "run")
+    folder, config = open_run(str(tmp_path / "run"))
+    (steps,) = resolve_chains(folder, config).values()
+    for step in steps[1:]:
+        folder.delete_block(step.name, step.key, 1)
+    (tmp_path / "run" / "evaluation" / "results.jsonl").unlink()
+    assert main(["resume", "--run", str(tmp_path / "run"), "--quiet"]) == 0
+    assert blocks(tmp_path / "run") == blocks(searched)
+    results = [(f / "evaluation" / "results.jsonl").read_text() for f in (searched, tmp_path / "run")]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("command", [["status"], ["status", "--json"], ["verify", "--deep"], ["report"]])
+def test_other_commands_know_search_runs(searched, command, capsys):
+    assert main([command[0], "--run", str(searched), *command[1:]]) == 0
+    assert capsys.readouterr().out
+
+
+def test_what_is_asked_differently_is_refused(searched, capsys):
+    assert search(searched, "--search.depth", "3", "--images-per-prompt", "2", "--seed", "5") == 3
+    assert "seed" in capsys.readouterr().err
+    assert main(["run", "--run", str(searched)]) == 3
+    assert "builds no dataset" in capsys.readouterr().err
+
+
+def test_budgets_are_prefixes_and_the_oracle_is_a_bound(searched):
+    folder, config = open_run(str(searched))
+    assert isinstance(config, SearchJobConfig)
+    assert budgets_of(config) == [1, 2, 4, 6]
+    found = evaluate(folder, config)
+    assert len(found.searches) == 12
+    assert found.cost.generations == 12 * 6
+    assert found.cost.denoiser_passes == 12 * 6 * 2
+    for budget in budgets_of(config):
+        assert found.score(budget).value <= found.score(budget, oracle=True).value
+        assert found.score(budget).value == pytest.approx(found.by_tag(budget)["overall"])
+    bounds = [found.score(b, oracle=True).value for b in budgets_of(config)]
+    assert bounds == sorted(bounds)
+    one = found.searches[0]
+    assert one.chosen(1).index == 0
+    assert one.chosen(4).search.score == max(c.search.score for c in one.row.candidates[:4])
+    assert [(c.search.round, c.search.chain) for c in one.row.candidates] == [(r, c) for r in range(3) for c in (0, 1)]
+    assert len({c.seed for s in found.searches for c in s.row.candidates}) == 72
+
+
+def test_genevals_own_files(searched):
+    folder = searched / "evaluation"
+    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert len(lines) == 12
+    assert set(lines[0]) == {"filename", "tag", "prompt", "correct", "reason", "metadata", "details"}
+    assert all((folder / line["filename"]).read_bytes()[:4] == b"\x89PNG" for line in lines)
+    names = [line["filename"] for line in lines[:3]]
+    assert names == [f"geneval/0000{i}/samples/000{k}.png" for i, k in ((0, 0), (0, 1), (1, 0))]
+    metadata = json.loads((folder / "geneval" / "00000" / "metadata.jsonl").read_text())
+    assert metadata["prompt"] == lines[0]["prompt"]
+    assert all(line["correct"] or line["reason"] for line in lines)
+    summary = json.loads((folder / "summary.json").read_text())
+    share = sum(line["correct"] for line in lines) / 12
+    assert summary["budgets"][-1]["score"][0] == pytest.approx(share)  # tags are of one size here
+
+
+def test_any_folder_in_genevals_layout_is_scored(searched, tmp_path, capsys):
+    folder = searched / "evaluation"
+    ours = folder / "results.jsonl"
+    arguments = ["--images", str(folder / "geneval"), "--out", str(tmp_path), "--official", str(ours)]
+    assert main(["evaluate", *arguments]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["agreement_with_official"] == {"images": 12, "same_verdict": 1.0}
+    assert summary["score"] == json.loads((folder / "summary.json").read_text())["budgets"][-1]["score"]
+    again = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    first = [json.loads(line) for line in ours.read_text().splitlines()]
+    assert [(a["correct"], a["reason"]) for a in again] == [(f["correct"], f["reason"]) for f in first]
+
+
+def test_a_broken_folder_is_named(searched, tmp_path, capsys):
+    assert main(["evaluate", "--images", str(tmp_path)]) == 2
+    assert "no images" in capsys.readouterr().err
+    (tmp_path / "00000" / "samples").mkdir(parents=True)
+    (tmp_path / "00000" / "samples" / "0.png").write_bytes(b"no image")
+    (tmp_path / "00000" / "metadata.jsonl").write_text('{"prompt": "a star", "tag": "counting"}\n')
+    assert main(["evaluate", "--images", str(tmp_path)]) == 2
+    assert "metadata.jsonl:1" in capsys.readouterr().err
+    assert main(["evaluate"]) == 2
+    official = tmp_path / "official.jsonl"
+    official.write_text("{}\n")
+    layout = str(searched / "evaluation" / "geneval")
+    assert main(["evaluate", "--images", layout, "--out", str(tmp_path), "--official", str(official)]) == 2
+    assert "official.jsonl:1" in capsys.readouterr().err
+
+
+def test_the_page_has_filmstrips(searched):
+    page = (searched / "evaluation" / "index.html").read_text()
+    folder, config = open_run(str(searched))
+    assert page.count('class="strip"') + page.count("class=strip") == 12
+    assert page.count("data:image/png") == sum(len(s.row.candidates) for s in read_searches(folder, config) if s)
+    assert "<script" not in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--search.strategy", "reflection"], "corrector"),
+        (["--prompts", "nowhere.jsonl"], "no such file"),
+        (["--search.width", "0"], "at least 1"),
+        (["--images-per-prompt", "0"], "at least 1"),
+        (["--tools.verifier.kinds", "rewards", "rewards"], "different verifiers"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_written(tmp_path, arguments, says, capsys):
+    assert search(tmp_path / "run", *arguments) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_prompts_are_taken_evenly_over_tags_and_from_files(tmp_path):
+    rows = list(search_prompts(SearchJobConfig(num_prompts=12)))
+    tags = [row.prompt.tag for row in rows]
+    assert {tags.count(tag) for tag in set(tags)} == {2}
+    file = tmp_path / "prompts.jsonl"
+    said = {"tag": "single_object", "include": [{"class": "star", "count": 1}], "prompt": "a photo of a star"}
+    file.write_text(json.dumps(said) + "\n")
+    (row,) = search_prompts(SearchJobConfig(prompts=str(file)))
+    assert row.prompt.text == "a photo of a star"
+    file.write_text(json.dumps(said | {"include": [{"class": "dragon", "count": 1}]}) + "\n")
+    with pytest.raises(InputError, match="dragon"):
+        list(search_prompts(SearchJobConfig(prompts=str(file))))
+
+
+def test_keys_do_not_depend_on_what_is_not_used():
+    shallow, deep = (SearchJobConfig(search=SearchConfig(strategy="noise", depth=depth)) for depth in (2, 5))
+    (first,), (second,) = (list(c.links().values()) for c in (shallow, deep))
+    assert [link.config for link in second[:2]] == [link.config for link in first[:2]]
+    assert first[0].config.tools.critic is None
+    assert first[0].config.tools.verifier.trained is None
