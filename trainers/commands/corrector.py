@@ -12,6 +12,7 @@ import tyro
 from inference.flux.generator import production_flux
 from trainers.commands.shared import parse_with_preset
 from trainers.corrector import CorrectorTrainingConfig, micro_corrector_training, open_training
+from trainers.launch import LaunchConfig, launch
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Arguments:
     training: Annotated[CorrectorTrainingConfig, tyro.conf.arg(name="")] = field(
         default_factory=CorrectorTrainingConfig
     )
+    launch: Annotated[LaunchConfig, tyro.conf.arg(name="")] = field(default_factory=LaunchConfig)
 
 
 PRESETS = {
@@ -34,6 +36,6 @@ PRESETS = {
 def main(argv: Sequence[str]) -> int:
     """0 when the corrector is written to `out/corrector`."""
     arguments = parse_with_preset(Arguments, argv, "corrector", PRESETS)
-    open_training(arguments.training).run()
+    launch(open_training, arguments.training, arguments.training.out, arguments.launch)
     print(f"the corrector: {arguments.training.out / 'corrector'}")
     return 0

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from trainers.commands.shared import parse_with_preset
+from trainers.launch import LaunchConfig, launch
 from trainers.reflector import ReflectorConfig, ReflectorTrainingConfig, micro_reflector_training, open_training
 
 
@@ -22,6 +23,7 @@ class Arguments:
     training: Annotated[ReflectorTrainingConfig, tyro.conf.arg(name="")] = field(
         default_factory=ReflectorTrainingConfig
     )
+    launch: Annotated[LaunchConfig, tyro.conf.arg(name="")] = field(default_factory=LaunchConfig)
 
 
 PRESETS = {
@@ -33,6 +35,6 @@ PRESETS = {
 def main(argv: Sequence[str]) -> int:
     """0 when the reflector is written to `out/reflector`."""
     arguments = parse_with_preset(Arguments, argv, "reflector", PRESETS)
-    open_training(arguments.training).run()
+    launch(open_training, arguments.training, arguments.training.out, arguments.launch)
     print(f"the reflector: {arguments.training.out / 'reflector'}")
     return 0

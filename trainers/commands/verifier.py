@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from trainers.commands.shared import parse_with_preset
+from trainers.launch import LaunchConfig, launch
 from trainers.verifier import RewardModelConfig, VerifierTrainingConfig, micro_verifier_training, open_training
 
 
@@ -20,6 +21,7 @@ class Arguments:
     preset: str = "micro"
     """Sizes and hyperparameters: micro, or qwen (the paper's, Qwen2.5-VL-3B)."""
     training: Annotated[VerifierTrainingConfig, tyro.conf.arg(name="")] = field(default_factory=VerifierTrainingConfig)
+    launch: Annotated[LaunchConfig, tyro.conf.arg(name="")] = field(default_factory=LaunchConfig)
 
 
 PRESETS = {
@@ -31,6 +33,6 @@ PRESETS = {
 def main(argv: Sequence[str]) -> int:
     """0 when the verifier is written to `out/verifier`."""
     arguments = parse_with_preset(Arguments, argv, "verifier", PRESETS)
-    open_training(arguments.training).run()
+    launch(open_training, arguments.training, arguments.training.out, arguments.launch)
     print(f"the verifier: {arguments.training.out / 'verifier'}")
     return 0

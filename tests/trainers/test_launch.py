@@ -1,0 +1,88 @@
+"""A training on two workers of a real Ray cluster: it ends with the same weights, whoever is killed on the way."""
+
+import contextlib
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from schemas.errors import InputError
+from tests.tiny_vlm import save_tiny_vlm
+from tests.trainers.micro_shards import write_micro_shards
+from trainers.launch import LaunchConfig, launch
+from trainers.loop import LoopConfig, OptimizerConfig
+from trainers.reflector import ReflectorConfig, micro_reflector_training, open_training
+
+TWO = LaunchConfig(workers=2, cpus_per_worker=0.5)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("launch")
+    return write_micro_shards(root / "data", 16), save_tiny_vlm(root / "vlm")
+
+
+def config(folders, out, **changes):
+    loop = LoopConfig(
+        steps=12, batch_size=4, micro_batch=2, evaluate_every=12, checkpoint_every=1, report_every=4, loader_workers=0
+    )
+    return replace(
+        micro_reflector_training(str(folders[0]), Path(out)),
+        model=ReflectorConfig(str(folders[1]), "micro/reflect", "micro/compare", rank=4, image_px=0),
+        optimizer=OptimizerConfig("adamw", 5e-3, max_gradient_norm=1.0),
+        loop=replace(loop, **changes),
+        held_out_share=0.4,
+        num_evaluated=4,
+        num_written=2,
+    )
+
+
+def test_a_batch_that_workers_cannot_share_is_refused(folders, tmp_path):
+    with pytest.raises(InputError, match="a batch of 5 on 2 ranks"):
+        launch(open_training, config(folders, tmp_path, batch_size=5), tmp_path, TWO)
+    with pytest.raises(InputError, match="0 workers"):
+        LaunchConfig(workers=0)
+
+
+class KillsOne(threading.Thread):
+    """SIGKILL to one training worker once `checkpoints` has three steps."""
+
+    def __init__(self, checkpoints: Path) -> None:
+        super().__init__(daemon=True)
+        self.checkpoints, self.killed = checkpoints, False
+
+    def run(self) -> None:
+        for _ in range(1200):
+            if self.checkpoints.exists() and len(list(self.checkpoints.iterdir())) >= 2:
+                for process in psutil.Process().children(recursive=True):
+                    with contextlib.suppress(psutil.Error):
+                        if any("TrainWorker" in part for part in process.cmdline()):
+                            process.send_signal(signal.SIGKILL)
+                            self.killed = True
+                            return
+            time.sleep(0.1)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_killed_worker_changes_no_weight(folders, tmp_path):
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False)
+    try:
+        launch(open_training, config(folders, tmp_path / "whole"), tmp_path / "whole", TWO)
+        killer = KillsOne(tmp_path / "killed" / "checkpoints")
+        killer.start()
+        launch(open_training, config(folders, tmp_path / "killed"), tmp_path / "killed", TWO)
+    finally:
+        ray.shutdown()
+    assert killer.killed
+    name = Path("reflector") / "adapter_model.safetensors"
+    whole, killed = (load_file(tmp_path / folder / name) for folder in ("whole", "killed"))
+    assert whole.keys() == killed.keys()
+    assert all((whole[key] == killed[key]).all() for key in whole)

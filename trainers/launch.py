@@ -1,0 +1,91 @@
+"""One training on one process or many: Ray Train starts the workers and starts them again when one is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from schemas.errors import InputError, ReflectionFlowError, WorkFailedError
+
+if TYPE_CHECKING:
+    from trainers.loop import LoopConfig, Rank, TrainingLoop
+
+T = TypeVar("T", bound="HasLoop")
+
+
+class HasLoop(Protocol):
+    """The configuration of a training."""
+
+    @property
+    def loop(self) -> LoopConfig: ...
+
+
+@dataclass(frozen=True)
+class LaunchConfig:
+    """How a training is spread. The same training on another number of workers sums gradients in another order."""
+
+    workers: int = 1
+    """Processes; more than one run under Ray Train (RAY_ADDRESS, or a cluster started for the training). The batch is
+    shared out among them."""
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    max_failures: int = 3
+    """Times that lost workers are started again; each time the training goes on from its last checkpoint."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.max_failures < 0:
+            raise InputError(f"{self.workers} workers, {self.max_failures} failures", expected="at least 1 and 0")
+
+
+def launch(open_training: Callable[[T, Rank], TrainingLoop], config: T, out: Path, spread: LaunchConfig) -> None:
+    """Train to the end. out: where the training's checkpoints lie; with workers on several nodes, a place they share.
+    WorkFailedError when workers are lost more often than `max_failures`."""
+    from trainers.loop import ALONE
+
+    if spread.workers == 1:
+        open_training(config, ALONE).run()
+        return
+    config.loop.check(spread.workers)  # said here, not in a worker's log
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    if not ray.is_initialized():
+        ray.init(address=None, log_to_driver=True)
+    resources = {"CPU": spread.cpus_per_worker}
+    if spread.gpus_per_worker:
+        resources["GPU"] = spread.gpus_per_worker
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"open_training": open_training, "config": config},
+        scaling_config=ScalingConfig(
+            num_workers=spread.workers, use_gpu=spread.gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(out.absolute()),
+            failure_config=FailureConfig(max_failures=spread.max_failures),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ReflectionFlowError:
+        raise
+    except Exception as error:
+        raise WorkFailedError(
+            f"the workers ended: {type(error).__name__}: {str(error)[-1500:]}\n"
+            f"  mend that; the same command goes on from the last checkpoint"
+        ) from error
+
+
+def _work(settings: dict[str, Any]) -> None:
+    """What each worker does; Ray Train has set up the process group."""
+    import ray.train
+
+    from trainers.loop import Rank
+
+    context = ray.train.get_context()
+    rank = Rank(context.get_world_rank(), context.get_world_size())
+    settings["open_training"](settings["config"], rank).run()
