@@ -252,46 +252,37 @@ class TrainingLoop:
 
 
 class Curve:
-    """`curve.jsonl`, and TensorBoard where it is installed."""
+    """`curve.jsonl`, and the same for TensorBoard."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "curve.jsonl"
-        try:
-            from torch.utils.tensorboard import SummaryWriter
+        from tensorboardX import SummaryWriter
 
-            self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
-        except ImportError:
-            self._writer = None
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """A line, and a point of every curve."""
         with open(self._path, "a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
-            if self._writer is not None:
-                self._writer.add_scalar(name, value, step)
+            self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Write what is left."""
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()
 
 
 def make_optimizer(parameters: Sequence[torch.Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """InputError where Prodigy is asked for and not installed."""
+    """Prodigy as the corrector is trained with, or AdamW."""
     import torch
 
     if config.name == "adamw":
         return torch.optim.AdamW(
             parameters, config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
         )
-    try:
-        from prodigyopt import Prodigy  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise InputError(
-            "Prodigy is not installed", field="optimizer.name", expected="`pip install prodigyopt`, or adamw"
-        ) from None
+    from prodigyopt import Prodigy
+
     return Prodigy(
         parameters,
         lr=config.learning_rate,

@@ -144,3 +144,20 @@ def test_a_restart_changes_no_number(folders, tmp_path):
     again.run()
     for a, b in zip(whole.parameters, again.parameters, strict=True):
         assert torch.equal(a, b)
+
+
+def test_prodigy_goes_on_with_the_same_numbers_and_shows_its_d(folders, tmp_path):
+    def prodigy(out, **changes):
+        return replace(config(folders, out, **changes), optimizer=OptimizerConfig("prodigy"))
+
+    whole = open_training(prodigy(tmp_path / "a"))
+    whole.run()
+    open_training(prodigy(tmp_path / "b", steps=2)).run()
+    again = open_training(prodigy(tmp_path / "b"))
+    again.run()
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters, again.parameters, strict=True))
+    curve = [json.loads(line) for line in (tmp_path / "a" / "curve.jsonl").read_text().splitlines()]
+    distances = [row["prodigy_d"] for row in curve if "prodigy_d" in row]
+    assert distances == sorted(distances)
+    assert distances[-1] > 0
+    assert list((tmp_path / "a" / "tensorboard").glob("events*"))
