@@ -20,6 +20,9 @@ IGNORED = -100
 # A token of an answer of n tokens counts n to this power: one "Yes" decides as much as many words that follow from
 # the first ones. At 0, yes and no were still guessed after seven minutes in which descriptions were learnt well.
 LENGTH_POWER = -0.7
+# The first token of an answer counts at least this: it decides which kind of answer it is, and weighed as one of sixty
+# the opening of a JSON answer was unlearnt while the learning rate fell.
+FIRST_WEIGHT = 0.4
 _CACHE_SIZE = 200_000
 
 
@@ -151,6 +154,7 @@ class RowPacker:
                 learnt = len(answer.ids) + 1
                 says = slice(at + len(tokens) - learnt - 1, at + len(tokens) - 1)
                 targets[b, says], weights[b, says] = tokens[-learnt:], learnt**LENGTH_POWER
+                weights[b, says.start] = max(weights[b, says.start], FIRST_WEIGHT)
                 at += len(tokens)
         patches = patchify(images.reshape(-1, *images.shape[2:]))
         ids, turn_of, visible, positions, targets, weights, patches = (
