@@ -286,7 +286,7 @@ def make_optimizer(parameters: Sequence[torch.Tensor], config: OptimizerConfig) 
     return Prodigy(
         parameters,
         lr=config.learning_rate,
-        weight_decay=config.weight_decay,
+        weight_decay=config.weight_decay,  # pyright: ignore[reportArgumentType] - typed by its default, 0
         use_bias_correction=True,
         safeguard_warmup=True,
     )
