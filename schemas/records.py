@@ -52,6 +52,7 @@ class Reason(StrEnum):
     EMPTY_REFLECTION = "empty_reflection"
     REFUSED_REFLECTION = "refused_reflection"
     VAGUE_REFLECTION = "vague_reflection"
+    CHANGES_NOTHING = "reflection_changes_nothing"
     REFLECTION_NAMES_SIDE = "reflection_names_side"
     VERIFIER_DISAGREES = "verifier_disagrees"
     NO_PAIR_LEFT = "no_pair_left"

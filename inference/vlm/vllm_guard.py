@@ -2,6 +2,9 @@
 
 Started as `python vllm_guard.py COMMAND...` with a pipe as standard input: the pipe closes when the parent dies,
 however it dies, so no engine process of vLLM stays behind on a GPU. Needs nothing but the standard library.
+
+The guard is its parent's grandchild: Ray, when it ends an actor, kills the actor's children first, and a guard that is
+killed guards nothing. The child between them only waits.
 """
 
 import contextlib
@@ -13,6 +16,18 @@ import sys
 
 _POLL_S = 0.2
 _GRACE_S = 5.0
+
+
+def guard_from_below(command: list[str]) -> int:
+    """Fork; the child guards the command, and this process waits for it and passes its exit code on."""
+    guard = os.fork()
+    if guard == 0:
+        os.setsid()
+        return main(command)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os.kill(guard, number))
+    code = os.waitstatus_to_exitcode(os.waitpid(guard, 0)[1])
+    return code if code >= 0 else 143
 
 
 def main(command: list[str]) -> int:
@@ -41,4 +56,4 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(guard_from_below(sys.argv[1:]))

@@ -33,6 +33,8 @@ ANSWER_SCHEMA = json.dumps(
 )
 _REFUSAL = re.compile(r"\b(i'm sorry|i am sorry|i can(no|')?t|i am unable|as an ai)\b", re.IGNORECASE)
 _VAGUE = re.compile(r"\b(ensure|verify|make sure|double.check|check (that|whether|if))\b", re.IGNORECASE)
+_SWAP = re.compile(r"\b(?:replace|change|turn) (.+?) (?:by|with|into|to) (.+?)[.!]?$", re.IGNORECASE)
+_ARTICLE = re.compile(r"^(?:the|an?|one|this|that) ", re.IGNORECASE)
 _SIDE = re.compile(
     r"\b(left|right|first|second|other|better|worse|good|bad)(-hand)? (image|picture|photo|one|side image)\b", re.I
 )
@@ -95,7 +97,7 @@ class WriteReflections(AsksVlm):
     """
 
     name: ClassVar[str] = "write_reflections"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads_images: ClassVar[bool] = True
     makes_images: ClassVar[bool] = False
 
@@ -221,6 +223,9 @@ def problem_of(instruction: str) -> Reason | None:
         return Reason.REFLECTION_NAMES_SIDE
     if _VAGUE.search(instruction):
         return Reason.VAGUE_REFLECTION
+    swap = _SWAP.search(instruction)
+    if swap and _ARTICLE.sub("", swap[1]).lower() == _ARTICLE.sub("", swap[2]).lower():
+        return Reason.CHANGES_NOTHING
     return None
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.micro.world import COLORS, SHAPES
+from trainers.micro.pixel_scorer import read_scene
 from trainers.micro.reward_data import (
     CHUNK_EXAMPLES,
     Drawn,
@@ -61,7 +62,7 @@ class RewardRecipe:
     first_chunks: int = 2
     chunk_examples: int = CHUNK_EXAMPLES
     num_evaluated: int = 300
-    num_drawn: int = 14_000  # images of the generator, drawn before the training
+    num_drawn: int = 8_000  # images of the generator, drawn before the training
     seeds_per_caption: int = 4
 
 
@@ -212,7 +213,7 @@ def draw_pairs(config: MicroTrainingConfig, recipe: RewardRecipe) -> list[Drawn]
     flux = config.out_dir / "flux"
 
     def make(folder: Path):
-        return make_generated_images(folder, recipe.seeds_per_caption, keep=lambda scene: True)
+        return make_generated_images(folder, recipe.seeds_per_caption, read=read_scene)
 
     pool = ImagePool(config.work_dir / f"reward_generated-{folder_digest(flux)}", lazily(make, flux), config.seed + 7)
     pool.grow_to(recipe.num_drawn, min(1000, recipe.num_drawn))

@@ -1,8 +1,8 @@
 """Images that the VLM learns on, with what they show: fresh renders, and pools of VAE'd and of generated ones.
 
 A pool lives on disk in chunks (`chunk_000.npz`, written atomically), made once before the training. Generated images
-are read by `pixel_scorer.read_scene` and kept where every component is a clean shape; what they show is what was read,
-whatever the caption had asked for.
+are read by `pixel_scorer.read_scene`; what they show is what was read, whatever the caption had asked for, and what is
+no clear shape counts as nothing.
 """
 
 from __future__ import annotations
@@ -157,10 +157,18 @@ def can_be_told(scene: Scene) -> bool:
     return 1 <= len(scene.objects) <= MAX_OBJECTS and all(item.shape != "blob" for item in scene.objects)
 
 
+def clear_objects(image: np.ndarray) -> Scene | None:
+    """What the pixel scorer reads in an image, without what is no clear shape: nobody should see a star in a blob. None
+    where there are more objects than the world counts to."""
+    scene = read_scene(image)
+    clear = tuple(item for item in scene.objects if item.shape != "blob")
+    return dataclasses.replace(scene, objects=clear) if len(clear) <= MAX_OBJECTS else None
+
+
 def make_generated_images(
-    flux_folder: Path, num_seeds: int = 2, keep: Callable[[Scene], bool] = can_be_told
+    flux_folder: Path, num_seeds: int = 2, read: Callable[[np.ndarray], Scene | None] = clear_objects
 ) -> Callable[[np.random.Generator, int], list[PooledImage]]:
-    """What the micro generator draws for training captions, `num_seeds` of each, as the pixel scorer reads it."""
+    """What the micro generator draws for training captions, `num_seeds` of each, with what `read` makes of it."""
     from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 
     generator = FluxGenerator(FluxGeneratorConfig(model=str(flux_folder), batch_size=32))
@@ -170,8 +178,8 @@ def make_generated_images(
         images = generator.generate([c.text for c in captions], rng.integers(2**31, size=len(captions)).tolist())
         made = []
         for image, caption in zip(images, captions, strict=True):
-            scene = read_scene(image)
-            if keep(scene):
+            scene = read(image)
+            if scene is not None:
                 made.append(PooledImage(image, scene, caption))
         return made
 
@@ -196,7 +204,7 @@ def open_pools(
     for i, (kind, weights, maker, size) in enumerate(kinds):
         if size == 0 or (not (weights / "config.json").exists() and not (weights / "model_index.json").exists()):
             continue
-        folder = config.work_dir / f"vlm_{kind}-{folder_digest(weights)}"
+        folder = config.work_dir / f"vlm_{kind}_images-{folder_digest(weights)}"
         pool = ImagePool(folder, lazily(maker, flux), config.seed)
         pool.grow_to(size, min(1000, size))
         pools[i] = pool if len(pool) else None

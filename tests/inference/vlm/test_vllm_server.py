@@ -49,7 +49,7 @@ def sleeper(mark):
 def test_the_guard_ends_the_whole_group_when_its_parent_s_pipe_closes():
     mark = f"guarded-{os.getpid()}-a"
     guard = subprocess.Popen(sleeper(mark), stdin=subprocess.PIPE)
-    wait_until(lambda: len(processes_with(mark)) == 3)
+    wait_until(lambda: len(processes_with(mark)) == 4)
     guard.stdin.close()
     wait_until(lambda: not processes_with(mark))
     guard.wait(10)
@@ -58,8 +58,8 @@ def test_the_guard_ends_the_whole_group_when_its_parent_s_pipe_closes():
 def test_the_guard_ends_the_rest_of_the_group_when_its_leader_is_killed():
     mark = f"guarded-{os.getpid()}-b"
     guard = subprocess.Popen(sleeper(mark), stdin=subprocess.PIPE)
-    wait_until(lambda: len(processes_with(mark)) == 3)
-    leader = min(pid for pid in processes_with(mark) if pid != guard.pid)
+    wait_until(lambda: len(processes_with(mark)) == 4)
+    leader = min(pid for pid, line in processes_with(mark).items() if "vllm_guard" not in line)
     os.kill(leader, signal.SIGKILL)
     wait_until(lambda: not processes_with(mark))
     guard.wait(10)
@@ -69,10 +69,27 @@ def test_a_parent_that_is_killed_takes_the_group_along():
     mark = f"guarded-{os.getpid()}-c"
     code = f"import subprocess, time\nsubprocess.Popen({sleeper(mark)!r}, stdin=subprocess.PIPE)\ntime.sleep(600)"
     parent = subprocess.Popen([sys.executable, "-c", code])
-    wait_until(lambda: len(processes_with(mark)) == 4)  # the parent's own command line has it too
+    wait_until(lambda: len(processes_with(mark)) == 5)  # the parent's own command line has it too
     parent.kill()
     parent.wait()
     wait_until(lambda: not processes_with(mark))
+
+
+def test_the_guard_is_no_child_that_its_parent_s_killer_finds():
+    """Ray ends an actor with all its children, by SIGKILL."""
+    mark = f"guarded-{os.getpid()}-d"
+    child = subprocess.Popen(sleeper(mark), stdin=subprocess.PIPE)
+    wait_until(lambda: len(processes_with(mark)) == 4)
+    child.kill()
+    child.wait()
+    assert len(processes_with(mark)) == 3
+    child.stdin.close()  # as when the parent dies, too
+    wait_until(lambda: not processes_with(mark))
+
+
+def test_the_guard_passes_the_exit_code_on():
+    code = [sys.executable, vllm_guard.__file__, sys.executable, "-c", "raise SystemExit(7)"]
+    assert subprocess.Popen(code, stdin=subprocess.PIPE).wait(30) == 7
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path, monkeypatch):
