@@ -146,7 +146,7 @@ def write_evaluation(folder: RunFolder, config: SearchJobConfig) -> str:
         if len(shown) < NUM_FILMSTRIPS:
             shown.append(_filmstrip(one, config))
     storage.commit(f"{FOLDER}/results.jsonl", "".join(f"{line}\n" for line in lines).encode())
-    page = render_page(folder, config, found, budgets, _by_turns(films))
+    page = render_page(folder, config, summary, _by_turns(films))
     storage.commit(f"{FOLDER}/index.html", page.encode())
     for line in summary_lines(summary):
         print(line)
@@ -235,27 +235,25 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
 # --- The page ---------------------------------------------------------------------------------------------------------
 
 
-def render_page(
-    folder: RunFolder, config: SearchJobConfig, found: Evaluation, budgets: Sequence[int], films: Sequence[str]
-) -> str:
+def render_page(folder: RunFolder, config: SearchJobConfig, summary: dict[str, Any], films: Sequence[str]) -> str:
     """HTML: the curve, the scores by tag, and filmstrips of searches."""
     name = html.escape(folder.storage.uri.rstrip("/").rpartition("/")[2])
-    tags = list(found.by_tag(budgets[-1])) if found.searches else []
+    tags = list(summary["budgets"][-1]["by_tag"]) if summary["num_searches"] else []
     head = "".join(f"<th>{html.escape(tag)}</th>" for tag in tags)
     rows = "".join(
-        f"<tr><td>{budget}</td>"
-        + "".join(f"<td>{found.by_tag(budget)[tag]:.2f}</td>" for tag in tags)
-        + f"<td>{found.score(budget)}</td><td>{found.score(budget, oracle=True)}</td></tr>"
-        for budget in budgets
+        f"<tr><td>{row['budget']}</td>"
+        + "".join(f"<td>{row['by_tag'][tag]:.2f}</td>" for tag in tags)
+        + f"<td>{Interval(*row['score'])}</td><td>{Interval(*row['best_there_was'])}</td></tr>"
+        for row in summary["budgets"]
     )
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <style>{_CSS}</style>
 <h1>{name}</h1>
 <p>{html.escape(config.search.strategy)}, width {config.search.width}, depth {config.search.depth}, chosen by
-{html.escape(" and ".join(config.tools.verifier.kinds))}; {len(found.searches)} searches,
-{found.num_unfinished} unfinished.</p>
-{_curve(found, budgets)}
+{html.escape(" and ".join(config.tools.verifier.kinds))}; {summary["num_searches"]} searches,
+{summary["num_unfinished"]} unfinished.</p>
+{_curve(summary)}
 <table><tr><th>budget</th>{head}<th>score, 95 %</th><th>best there was</th></tr>{rows}</table>
 <h2>Searches</h2>
 <p>Every image of a search, round by round. The frame says what the judge saw: <b class="ok">right</b> or
@@ -309,31 +307,32 @@ def _by_turns(films: dict[int, list[str]]) -> list[str]:
     return turns[:NUM_FILMSTRIPS]
 
 
-def _curve(found: Evaluation, budgets: Sequence[int]) -> str:
+def _curve(summary: dict[str, Any]) -> str:
     """An SVG of score against budget (each doubling one step), with the bound of the best that was there."""
-    if not found.searches or len(budgets) < 2:
+    rows = summary["budgets"]
+    if not summary["num_searches"] or len(rows) < 2:
         return ""
     width, height, left, bottom = 520, 240, 44, 28
-    step = (width - left - 12) / (len(budgets) - 1)
+    step = (width - left - 12) / (len(rows) - 1)
 
-    def points(oracle: bool) -> list[tuple[float, Interval]]:
-        return [(left + i * step, found.score(b, oracle=oracle)) for i, b in enumerate(budgets)]
+    def points(name: str) -> list[tuple[float, Interval]]:
+        return [(left + i * step, Interval(*row[name])) for i, row in enumerate(rows)]
 
     def y(share: float) -> float:
         return 10 + (1 - share) * (height - bottom - 10)
 
     lines = []
-    for oracle, color in ((True, "#999"), (False, "#2563eb")):
-        path = " ".join(f"{x:.1f},{y(i.value):.1f}" for x, i in points(oracle))
+    for name, color in (("best_there_was", "#999"), ("score", "#2563eb")):
+        path = " ".join(f"{x:.1f},{y(i.value):.1f}" for x, i in points(name))
         lines.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
-        for x, i in points(oracle):
+        for x, i in points(name):
             lines.append(f'<circle cx="{x:.1f}" cy="{y(i.value):.1f}" r="3" fill="{color}"/>')
             lines.append(f'<path d="M{x:.1f},{y(i.low):.1f}V{y(i.high):.1f}" stroke="{color}"/>')
     for share in (0, 0.25, 0.5, 0.75, 1):
         lines.append(f'<text x="4" y="{y(share) + 4:.1f}">{share:.2f}</text>')
         lines.append(f'<path d="M{left - 4},{y(share):.1f}H{width}" stroke="#8884" />')
-    for i, budget in enumerate(budgets):
-        lines.append(f'<text x="{left + i * step - 6:.1f}" y="{height - 8}">{budget}</text>')
+    for i, row in enumerate(rows):
+        lines.append(f'<text x="{left + i * step - 6:.1f}" y="{height - 8}">{row["budget"]}</text>')
     return (
         f'<figure><svg width="{width}" height="{height}" font-size="11" fill="currentColor">{"".join(lines)}</svg>'
         "<figcaption>Score against images a search: delivered (blue), best there was (grey)</figcaption></figure>"

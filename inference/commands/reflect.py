@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from inference.search import Draft, SearchConfig, Searched, next_round
-from inference.search_tools import SearchToolsConfig
+from inference.search_tools import SearchToolsConfig, open_search_tools
 from inference.vlm.vlm import VlmConfig
 from schemas.errors import InputError
 from schemas.images import encode_png
@@ -44,7 +44,6 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
     config = arguments.tools.for_search(arguments.search, arguments.vlm)
     from inference.model_store import require_models
-    from inference.search_tools import open_search_tools
     from schemas.configuration import model_names
 
     require_models(model_names(config))

@@ -124,14 +124,6 @@ def digests_of(config: JobConfig) -> dict[str, str]:
 
 def work(folder: RunFolder, config: JobConfig, options: RunOptions, finish: Finish) -> int:
     """Drive a run to its end, print what came of it, write its page. Returns the exit code."""
-    code = drive_to_end(folder, config, options, finish)
-    if code in (0, 4):
-        write_report(folder, config)
-    return code
-
-
-def drive_to_end(folder: RunFolder, config: JobConfig, options: RunOptions, finish: Finish) -> int:
-    """Drive a run to its end and print what came of it. Returns the exit code."""
     if not 0 <= finish.allow_quarantine <= 1:
         raise InputError(f"{finish.allow_quarantine} is no share", field="--allow-quarantine", expected="0 to 1")
     check_models(folder, digests_of(config))
@@ -142,6 +134,7 @@ def drive_to_end(folder: RunFolder, config: JobConfig, options: RunOptions, fini
     if not complete:
         print(f"stopped; go on with: python -m pipelines resume --run {folder.storage.uri}")
         return 1
+    write_report(folder, config)
     quarantined = counts.prompts[Outcome.QUARANTINED]
     if quarantined > finish.allow_quarantine * sum(counts.prompts.values()):
         print(

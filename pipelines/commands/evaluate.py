@@ -9,8 +9,8 @@ from typing import Any
 from inference.judges.geneval_scoring import score_by_tag
 from inference.judges.intervals import mean_over_tags
 from inference.judges.segmentation_judge import SegmentationJudgeConfig
-from pipelines.commands.arguments import open_run, parse
-from pipelines.evaluation import result_line, write_evaluation
+from pipelines.commands.arguments import open_run, parse, write_report
+from pipelines.evaluation import result_line
 from pipelines.prompts.checked_json import BadValue, parse_json
 from pipelines.prompts.clauses import KnownWords, parse_exclude, parse_include
 from pipelines.search_job import SearchJobConfig
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
         folder, config = open_run(arguments.run)
         if not isinstance(config, SearchJobConfig):
             raise ForeignRunError(f"{arguments.run}: a {folder.info.job} run, no search")
-        print(f"look at it: {write_evaluation(folder, config)}")
+        write_report(folder, config)
         return 0
     assert arguments.images is not None
     lines = list(_judge_folder(arguments.images, arguments))

@@ -11,14 +11,13 @@ from pipelines.commands.arguments import (
     Finish,
     RunDir,
     digests_of,
-    drive_to_end,
     open_run,
     parse,
     preset_of,
     shared_uri,
+    work,
 )
 from pipelines.driver import RunOptions
-from pipelines.evaluation import write_evaluation
 from pipelines.lease import Lease
 from pipelines.new_run import new_run
 from pipelines.presets import load_search_preset
@@ -48,10 +47,7 @@ def main(argv: Sequence[str]) -> int:
     job, options = load_search_preset(name)
     arguments = parse(SearchArgs, argv, "search", SearchArgs(run=tyro.MISSING, preset=name, job=job, options=options))
     folder = _start(shared_uri(arguments.run, arguments.options.runtime), arguments)
-    code = drive_to_end(folder, arguments.job, arguments.options, arguments.finish)
-    if code in (0, 4):
-        print(f"look at it: {write_evaluation(folder, arguments.job)}")
-    return code
+    return work(folder, arguments.job, arguments.options, arguments.finish)
 
 
 def _start(uri: str, arguments: SearchArgs) -> RunFolder:
