@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.micro.world import COLORS, SHAPES
-from trainers.micro.pixel_scorer import read_scene
 from trainers.micro.reward_data import (
     CHUNK_EXAMPLES,
     Drawn,
@@ -32,7 +31,7 @@ from trainers.micro.reward_data import (
 from trainers.micro.training import Training
 from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 from trainers.micro.vae_noise import VaeNoise
-from trainers.micro.vlm_images import ImagePool, folder_digest, lazily, make_generated_images
+from trainers.micro.vlm_images import open_generated_pool
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +62,7 @@ class RewardRecipe:
     chunk_examples: int = CHUNK_EXAMPLES
     num_evaluated: int = 300
     num_drawn: int = 8_000  # images of the generator, drawn before the training
-    seeds_per_caption: int = 4
+    bf16: bool | None = None  # None: measure which is faster here
 
 
 def build_clip(recipe: RewardRecipe) -> CLIPModel:
@@ -195,28 +194,29 @@ def _contrast(logits: torch.Tensor, scenes: np.ndarray, near: torch.Tensor | Non
     return (F.cross_entropy(by_image, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def train(config: MicroTrainingConfig, recipe: RewardRecipe = RewardRecipe()) -> None:
+def gpu_recipe() -> RewardRecipe:
+    """For one GPU and 3 minutes. The damage to latents stays on the CPUs, with the processes that make the data."""
+    return RewardRecipe(batch_size=256, learning_rate=2e-3, reuse=8.0, num_drawn=24_000, bf16=True)
+
+
+def train(config: MicroTrainingConfig, recipe: RewardRecipe | None = None) -> None:
     """All three, a third of `config.minutes` each; resumes, exports, prints how good they are."""
-    vae = VaeNoise(config.out_dir / "flux" / "vae", recipe.vae_share, device=config.device)
+    recipe = recipe or (RewardRecipe() if config.device == "cpu" else gpu_recipe())
+    vae = VaeNoise(config.out_dir / "flux" / "vae", recipe.vae_share)
     prepare_process(config)
     drawn = draw_pairs(config, recipe)
     for number, (name, worse) in enumerate(REWARDS.items()):
         share = replace(config, minutes=config.minutes / len(REWARDS), seed=config.seed + 100 * number)
         _train_one(share, recipe, name, worse, vae, drawn)
-    print_report(config.out_dir / "rewards", recipe.num_evaluated, vae)
+    if config.evaluate:
+        print_report(config.out_dir / "rewards", recipe.num_evaluated, vae)
 
 
 def draw_pairs(config: MicroTrainingConfig, recipe: RewardRecipe) -> list[Drawn]:
-    """What the generator draws of training captions, right and wrong; made once for all three."""
-    if recipe.num_drawn == 0:
+    """What the generator draws of training captions, right and wrong."""
+    pool = open_generated_pool(config, recipe.num_drawn)
+    if pool is None:
         return []
-    flux = config.out_dir / "flux"
-
-    def make(folder: Path):
-        return make_generated_images(folder, recipe.seeds_per_caption, read=read_scene)
-
-    pool = ImagePool(config.work_dir / f"reward_generated-{folder_digest(flux)}", lazily(make, flux), config.seed + 7)
-    pool.grow_to(recipe.num_drawn, min(1000, recipe.num_drawn))
     drawn = drawn_both_ways(pool.items)
     print(f"rewards: {len(drawn)} captions drawn right and wrong, of {len(pool)} images", flush=True)
     return drawn
@@ -246,7 +246,8 @@ def _train_one(
         warmup=0.04,
     )
     clock, rng = training.clock, np.random.default_rng(training.seed(71))
-    pool = RewardPool(config.work_dir / f"reward_{name}_examples", config.seed, worse, vae, drawn)
+    folder = config.work_dir / f"reward_{name}_examples"
+    pool = RewardPool(folder, config.seed, worse, vae, drawn, recipe.chunk_examples, config.data_workers)
 
     def forward(use_bf16: bool) -> tuple[torch.Tensor, float]:
         batch, length = pool.draw(rng, recipe.batch_size)
@@ -255,11 +256,14 @@ def _train_one(
 
     model.modules.train()
     while clock.running() and len(pool) < recipe.first_chunks * recipe.chunk_examples:
-        pool.grow(recipe.chunk_examples)
-    use_bf16 = training.pick_bf16(lambda use_bf16: forward(use_bf16)[0])
+        pool.grow()
+    use_bf16 = recipe.bf16
+    if use_bf16 is None:
+        use_bf16 = training.pick_bf16(lambda use_bf16: forward(use_bf16)[0])
+    clock.pause()
     while clock.running():
         if clock.num_samples > recipe.reuse * len(pool):
-            pool.grow(recipe.chunk_examples)  # counts as training time
+            pool.grow()  # counts as training time
         loss, ordered = forward(use_bf16)
         training.step(loss, recipe.batch_size, {"loss": loss.item(), "ordered": ordered, "pool": len(pool)})
     training.checkpoint()

@@ -61,6 +61,10 @@ class MicroArgs:
     seed: int = 0
     threads: int = 2
     """CPU threads."""
+    data_workers: int = 0
+    """Processes that make training data ahead (a GPU needs many); 0: data is made between steps."""
+    evaluate: bool = True
+    """Ask the trained model what it learnt; `benchmarks/micro_card` does so too."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -85,6 +89,8 @@ def main(argv: Sequence[str]) -> int:
             device=arguments.device,
             seed=arguments.seed,
             num_threads=arguments.threads,
+            data_workers=arguments.data_workers,
+            evaluate=arguments.evaluate,
         )
         importlib.import_module(module).train(config)
     return 0

@@ -45,6 +45,11 @@ class FewStepsRecipe:
     score_per_tag: int = 20
 
 
+def gpu_recipe() -> FewStepsRecipe:
+    """For one GPU and a minute or two."""
+    return FewStepsRecipe(batch_size=512, learning_rate=1.5e-3, num_lines=60_000, compile=False)
+
+
 def train(config: MicroTrainingConfig, recipe: FewStepsRecipe | None = None) -> None:
     """Reads `out_dir/flux`, trains for `config.minutes` after the teacher has drawn, writes `flux_few_steps`."""
     import numpy as np
@@ -55,7 +60,7 @@ def train(config: MicroTrainingConfig, recipe: FewStepsRecipe | None = None) -> 
     from trainers.micro.flux_model import TEXT_LENGTHS, image_ids, use_plain_attention
     from trainers.micro.latent_pool import Tokenize, sample_training_text
 
-    recipe = recipe or FewStepsRecipe()
+    recipe = recipe or (FewStepsRecipe() if config.device == "cpu" else gpu_recipe())
     prepare_process(config)
     if config.device == "cpu":
         use_plain_attention()
@@ -85,6 +90,8 @@ def train(config: MicroTrainingConfig, recipe: FewStepsRecipe | None = None) -> 
         for i, length in enumerate(TEXT_LENGTHS):
             chosen = [text for text, b in zip(texts, bucket, strict=True) if b == i]
             chosen = chosen[: len(chosen) // recipe.batch_size * recipe.batch_size]
+            if not chosen:
+                continue
             noises, ends = [], []
             for start in range(0, len(chosen), recipe.batch_size):
                 x = noise = torch.randn(recipe.batch_size, 16, 16, device=config.device)
@@ -117,7 +124,7 @@ def train(config: MicroTrainingConfig, recipe: FewStepsRecipe | None = None) -> 
     times = torch.tensor([1 - k / n for n in SCHEDULES for k in range(n)])
 
     def loss_of_batch(length: int | None = None) -> torch.Tensor:
-        length = length or TEXT_LENGTHS[rng.choice(len(TEXT_LENGTHS), p=share / share.sum())]
+        length = length or list(lines)[rng.choice(len(lines), p=share / share.sum())]
         texts, noises, ends = lines[length]
         picks = rng.integers(len(texts), size=recipe.batch_size)
         x0, noise = ends[picks], noises[picks]
@@ -125,7 +132,7 @@ def train(config: MicroTrainingConfig, recipe: FewStepsRecipe | None = None) -> 
         x = torch.lerp(x0, noise, t[:, None, None])
         return (predict(x, t, [texts[i] for i in picks], length) - (noise - x0)).square().mean()
 
-    for length in TEXT_LENGTHS:
+    for length in lines if recipe.compile else ():
         training.warm_up(lambda length=length: loss_of_batch(length))
     while clock.running():
         loss = loss_of_batch()

@@ -58,6 +58,7 @@ class JudgeRecipe:
     first_chunks: int = 1
     chunk_images: int = 1500
     num_evaluated: int = 600
+    bf16: bool | None = None  # None: measure which is faster here
     data: JudgeDataConfig = field(default_factory=JudgeDataConfig)
 
 
@@ -169,14 +170,23 @@ def color_crops(rng: np.random.Generator, batch: JudgeImages) -> tuple[np.ndarra
     return np.array(crops, np.uint8).reshape(shape), np.array(classes, np.int64)
 
 
-def train(config: MicroTrainingConfig, recipe: JudgeRecipe = JudgeRecipe()) -> None:
+def gpu_recipe() -> JudgeRecipe:
+    """For one GPU and 3 minutes."""
+    return JudgeRecipe(batch_size=128, learning_rate=4e-3, color_batch=192, reuse=8.0, bf16=True)
+
+
+def train(config: MicroTrainingConfig, recipe: JudgeRecipe | None = None) -> None:
     """Detector, then colour classifier, for `config.minutes` together; resumes, exports, prints how good they are."""
-    degrade = VaeNoise(config.out_dir / "flux" / "vae", recipe.data.vae_share, device=config.device)
+    recipe = recipe or (JudgeRecipe() if config.device == "cpu" else gpu_recipe())
+    degrade = VaeNoise(config.out_dir / "flux" / "vae", recipe.data.vae_share)
     prepare_process(config)
-    pool = JudgePool(config.work_dir / "judge_images", config.seed, recipe.data, degrade)
+    folder = config.work_dir / "judge_images"
+    pool = JudgePool(folder, config.seed, recipe.data, degrade, recipe.chunk_images, config.data_workers)
     color_minutes = config.minutes * recipe.color_share
     _train_detector(replace(config, minutes=config.minutes - color_minutes), recipe, pool)
     _train_color(replace(config, minutes=color_minutes), recipe, pool)
+    if not config.evaluate:
+        return
     from trainers.micro.judge_evaluation import print_report
 
     print_report(config.out_dir, degrade, recipe.num_evaluated)
@@ -209,11 +219,14 @@ def _train_detector(config: MicroTrainingConfig, recipe: JudgeRecipe, pool: Judg
 
     model.train()
     while clock.running() and len(pool) < recipe.first_chunks * recipe.chunk_images:
-        pool.grow(recipe.chunk_images)
-    use_bf16 = training.pick_bf16(lambda use_bf16: forward(use_bf16)[0], num_steps=4)
+        pool.grow()
+    use_bf16 = recipe.bf16
+    if use_bf16 is None:
+        use_bf16 = training.pick_bf16(lambda use_bf16: forward(use_bf16)[0], num_steps=4)
+    clock.pause()
     while clock.running():
         if clock.num_samples > recipe.reuse * len(pool):
-            pool.grow(recipe.chunk_images)  # counts as training time
+            pool.grow()  # counts as training time
         loss, logits, labels = forward(use_bf16)
         found, wanted = logits.detach().argmax(1), labels
         seen = (wanted > 0) & (wanted < NO_SHAPE)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from trainers.micro.judge_data import EASY, Degrade, JudgeDataConfig, JudgeImages, make_images
+from trainers.micro.made_ahead import MadeAhead
 
 CHUNK_IMAGES = 1500
 
@@ -16,23 +17,36 @@ class JudgePool:
     """Images in `folder` as `chunk_000.npz`, ...; a resumed training finds them again. It grows while training goes
     on: early steps need little variety, later ones more. The first chunk is easy."""
 
-    def __init__(self, folder: Path, seed: int, config: JudgeDataConfig, degrade: Degrade | None) -> None:
-        self._folder, self._seed, self._config, self._degrade = folder, seed, config, degrade
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        config: JudgeDataConfig,
+        degrade: Degrade | None,
+        chunk: int = CHUNK_IMAGES,
+        workers: int = 0,
+    ) -> None:
+        """chunk: images that one call of `grow` adds. workers: processes that make them."""
+        self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._chunks = [_read(path) for path in sorted(folder.glob("chunk_*.npz"))]
+
+        def make(index: int) -> JudgeImages:
+            rng = np.random.default_rng([seed, 4242, index])
+            shares = EASY if index == 0 else config
+            made = [make_images(rng, min(250, chunk - i), shares, degrade) for i in range(0, chunk, 250)]
+            return JudgeImages(
+                *(np.concatenate([getattr(part, name) for part in made]) for name in JudgeImages.__dataclass_fields__)
+            )
+
+        self._made = MadeAhead(make, workers, first=len(self._chunks), ahead=2)
 
     def __len__(self) -> int:
         return sum(len(chunk) for chunk in self._chunks)
 
-    def grow(self, count: int = CHUNK_IMAGES) -> None:
+    def grow(self) -> None:
         """One more chunk."""
-        index = len(self._chunks)
-        rng = np.random.default_rng([self._seed, 4242, index])
-        config = EASY if index == 0 else self._config
-        made = [make_images(rng, min(250, count - i), config, self._degrade) for i in range(0, count, 250)]
-        whole = JudgeImages(
-            *(np.concatenate([getattr(part, name) for part in made]) for name in JudgeImages.__dataclass_fields__)
-        )
+        index, whole = len(self._chunks), self._made.next()
         path = self._folder / f"chunk_{index:03d}.npz"
         temporary = path.with_suffix(".tmp")
         with open(temporary, "wb") as file:

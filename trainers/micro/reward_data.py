@@ -36,6 +36,7 @@ from inference.micro.long_captions import describe, sample_long_caption
 from inference.micro.world import COLORS, SHAPES, Scene, SceneObject, render
 from trainers.micro.flux_model import CLIP_LENGTH
 from trainers.micro.latent_pool import token_labels
+from trainers.micro.made_ahead import MadeAhead
 from trainers.micro.vae_noise import VaeNoise
 from trainers.micro.vlm_images import PooledImage, can_be_told
 
@@ -270,20 +271,33 @@ def _erase(rng: np.random.Generator, scene: Scene, image: np.ndarray) -> np.ndar
 class RewardPool:
     """Examples in `folder` as `chunk_000.npz`, ...; a resumed training finds them again, and it grows."""
 
-    def __init__(self, folder: Path, seed: int, worse: Worse, vae: VaeNoise, drawn: Sequence[Drawn] = ()) -> None:
-        self._folder, self._seed, self._vae, self._drawn = folder, seed, vae, drawn
-        self._worse: Worse = worse
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        worse: Worse,
+        vae: VaeNoise,
+        drawn: Sequence[Drawn] = (),
+        chunk: int = CHUNK_EXAMPLES,
+        workers: int = 0,
+    ) -> None:
+        """chunk: examples that one call of `grow` adds. workers: processes that make them."""
+        self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._chunks = [self._read(path) for path in sorted(folder.glob("chunk_*.npz"))]
+
+        def make(index: int) -> Examples:
+            rng = np.random.default_rng([seed, *worse.encode(), index])
+            return make_examples(rng, chunk, worse, vae, drawn)[0]
+
+        self._made = MadeAhead(make, workers, first=len(self._chunks), ahead=2)
 
     def __len__(self) -> int:
         return sum(len(chunk) for chunk in self._chunks)
 
-    def grow(self, count: int = CHUNK_EXAMPLES) -> None:
+    def grow(self) -> None:
         """One more chunk."""
-        index = len(self._chunks)
-        rng = np.random.default_rng([self._seed, *self._worse.encode(), index])
-        whole, _ = make_examples(rng, count, self._worse, self._vae, self._drawn)
+        index, whole = len(self._chunks), self._made.next()
         path = self._folder / f"chunk_{index:03d}.npz"
         temporary = path.with_suffix(".tmp")
         with open(temporary, "wb") as file:

@@ -38,6 +38,8 @@ class MicroTrainingConfig:
     device: str = "cpu"
     seed: int = 0
     num_threads: int = 2
+    data_workers: int = 0  # processes that make training data ahead; 0: none
+    evaluate: bool = True  # whether the trained model is asked what it learnt
 
 
 LONGEST_STEP_S = 10.0

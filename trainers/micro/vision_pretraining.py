@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trainers.micro.made_ahead import MadeAhead
 from trainers.micro.training_loop import autocast, learning_rate_factor, set_learning_rate
 from trainers.micro.vlm_cells import NUM_CELLS, cell_loss, cell_targets, cells_side_by_side
 from trainers.micro.vlm_data import SubjectSource
@@ -46,6 +47,7 @@ def pretrain_vision(
     config: VisionPretraining,
     seed: int,
     use_bf16: bool,
+    data_workers: int = 0,
 ) -> float:
     """Train the vision tower and `head` (its tokens to `NUM_OUTPUTS`) in place; returns the running share of objects
     read fully right, in [0, 1]."""
@@ -67,12 +69,13 @@ def pretrain_vision(
             config.muon_learning_rate,
         ),
     ]
-    rng = np.random.default_rng([seed, 80])
+    batches = MadeAhead(lambda n: _batch(np.random.default_rng([seed, 80, n]), source, config.batch_size), data_workers)
+    batches.next()  # starting processes is no training time
     spent_s = reported_s = right = 0.0
     num_images = 0
     while spent_s < config.seconds and right < config.enough:
         start = time.perf_counter()
-        images, targets = _batch(rng, source, config.batch_size)
+        images, targets = batches.next()
         positions = patch_positions(NUM_CELLS, images.shape[2] // CELL_PX)
         with autocast(device.type, use_bf16):
             patches = torch.from_numpy(patchify(images)).to(device)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from trainers.checkpoint import load_checkpoint
+from trainers.micro.made_ahead import MadeAhead
 from trainers.micro.training import Training, checkpoint_path
 from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process, save_curve
 from trainers.micro.vision_pretraining import VisionPretraining, pretrain_vision
@@ -66,34 +67,49 @@ class VlmRecipe:
     export_every_s: float = 420.0
 
 
-class RowStream:
-    """Batches of packed rows of one shape a step, about `tokens_per_step` tokens each."""
+class RowMaker:
+    """Batches of packed rows of one shape a step, about `tokens_per_step` tokens each; batch n is always the same."""
 
     def __init__(self, recipe: VlmRecipe, packers: dict[RowShape, RowPacker], source: SubjectSource, seed: int) -> None:
-        import numpy as np
+        self._recipe, self._packers, self._source, self._seed = recipe, packers, source, seed
 
-        self._recipe, self._packers, self._source = recipe, packers, source
-        self._rng: np.random.Generator = np.random.default_rng([seed, 81])
-
-    def restart(self, seed: list[int]) -> None:
-        import numpy as np
-
-        self._rng = np.random.default_rng(seed)
-
-    def next(self, shape: RowShape | None = None) -> tuple[PackedRows, np.ndarray | None, int]:
+    def __call__(self, number: int, shape: RowShape | None = None) -> tuple[PackedRows, np.ndarray | None, int]:
         """Rows, what their cells show, and the number of turns in them."""
-        if shape is None:
-            shape = self._pick_shape()
+        import numpy as np
+
+        rng = np.random.default_rng([self._seed, 81, number])
+        shape = self._pick_shape(rng) if shape is None else shape
         size = max(1, self._recipe.tokens_per_step // shape.length)
-        sampled = sample_rows(self._rng, self._source, shape, size)
+        sampled = sample_rows(rng, self._source, shape, size)
         rows, kept = self._packers[shape].pack(sampled.images, sampled.turns)
         return rows, sampled.cells, sum(len(k) for k in kept)
 
-    def _pick_shape(self) -> RowShape:
-        draw, recipe = self._rng.random(), self._recipe
+    def _pick_shape(self, rng: np.random.Generator) -> RowShape:
+        draw, recipe = rng.random(), self._recipe
         if draw < recipe.pair_share:
-            return SIDE_BY_SIDE if self._rng.random() < 0.6 else TWO_IMAGES
+            return SIDE_BY_SIDE if rng.random() < 0.6 else TWO_IMAGES
         return OVERLAID if draw < recipe.pair_share + recipe.overlay_share else SINGLE
+
+
+def gpu_recipe() -> VlmRecipe:
+    """For one GPU and 4 minutes: batches eight times as large, and more of what is seldom asked."""
+    return VlmRecipe(
+        data=DataConfig(generated_share=0.35, concept_share=0.22),
+        vision=VisionPretraining(seconds=30.0, batch_size=512, learning_rate=2e-3, muon_learning_rate=2e-3),
+        tokens_per_step=8 * 4608,
+        pair_share=0.5,
+        overlay_share=0.2,
+        learning_rate=2e-3,
+        muon_learning_rate=1.8e-3,
+        decay=0.4,
+        ema_decay=0.997,
+        compile=False,
+        bf16=True,
+        num_vae_images=8_000,
+        num_generated_images=24_000,
+        evaluate_every_s=60.0,
+        export_every_s=60.0,
+    )
 
 
 def rows_to(rows: PackedRows, device: str) -> PackedRows:
@@ -136,7 +152,7 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
         tokenizer_state,
     )
 
-    recipe = recipe or VlmRecipe()
+    recipe = recipe or (VlmRecipe() if config.device == "cpu" else gpu_recipe())
     prepare_process(config)
     state = load_checkpoint(checkpoint_path(config, "vlm"), config.device)
     if state:  # the vocabulary belongs to the weights, whatever the texts are by now
@@ -147,7 +163,7 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
     vae_pool, generated_pool = open_pools(config, recipe.num_vae_images, recipe.num_generated_images)
     held_out = generated_pool.hold_out(recipe.held_out_generated) if generated_pool else []
     source = SubjectSource(recipe.data, vae_pool, generated_pool)
-    stream = RowStream(
+    make_rows = RowMaker(
         recipe, {s: RowPacker(tokenizer, s) for s in (SINGLE, SIDE_BY_SIDE, TWO_IMAGES, OVERLAID)}, source, config.seed
     )
     model = build_vlm(tokenizer, recipe.shape)
@@ -192,6 +208,8 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
         with training.ema.applied():
             if export:
                 export_folder(lambda folder: save_vlm(model, processor, folder), config.out_dir / "vlm")
+            if not config.evaluate:
+                return
             model.eval()
             vlm = QwenVlm.of(model, build_processor(tokenizer), QwenVlmConfig(device=config.device))
             figures: dict[str, Share] = evaluate_vlm(vlm, held_out, recipe.evaluation)
@@ -204,18 +222,20 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
 
     use_bf16 = recipe.bf16
     if use_bf16 is None:
-        use_bf16 = training.pick_bf16(lambda use_bf16: loss_of(*stream.next(SINGLE)[:2], use_bf16, plain)[0])
+        use_bf16 = training.pick_bf16(lambda use_bf16: loss_of(*make_rows(0, SINGLE)[:2], use_bf16, plain)[0])
     if not training.resumed:
         seeing = PackedForward(model, recipe.compile)
-        seen = pretrain_vision(seeing, modules["cells"], source, recipe.vision, config.seed, use_bf16)
+        seen = pretrain_vision(
+            seeing, modules["cells"], source, recipe.vision, config.seed, use_bf16, config.data_workers
+        )
         print(f"vlm: vision tower pretrained, {seen:.1%} of objects read fully right", flush=True)
         training.begin()
-    stream.restart(training.seed(82))
     for shape in (SINGLE, SIDE_BY_SIDE, TWO_IMAGES, OVERLAID) if recipe.compile else ():
-        training.warm_up(lambda shape=shape: loss_of(*stream.next(shape)[:2], use_bf16, forward)[0])
+        training.warm_up(lambda shape=shape: loss_of(*make_rows(0, shape)[:2], use_bf16, forward)[0])
+    batches = MadeAhead(make_rows, config.data_workers, first=clock.num_steps)
     clock.pause()
     while clock.running():
-        rows, cells, num_turns = stream.next()
+        rows, cells, num_turns = batches.next()
         loss, metrics = loss_of(rows, cells, use_bf16, forward)
         training.step(loss, num_turns, {name: value.item() for name, value in metrics.items()})
         if clock.due("evaluation", recipe.evaluate_every_s):

@@ -247,19 +247,21 @@ def concept_phrase(word: str) -> str:
     return word if word == "eyes" else f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
+def concept_question(rng: np.random.Generator, concept: Concept, scene: Scene) -> Turn:
+    """Whether the scene shows the concept, asked in one of the ways in which it will be."""
+    phrase, answer = concept_phrase(concept.word), YES if concept.holds(scene) else NO
+    if rng.random() < 0.4:
+        return Turn("concept", ask("verify", prompt=f"a photo of {phrase}"), answer)
+    question = f"Does the image show {phrase}?"
+    return Turn("concept", ask("yes_no", question=question) if rng.random() < 0.7 else question, answer)
+
+
 def concept_turns(rng: np.random.Generator, subject: Subject) -> list[Turn]:
     """Whether the image shows the concept, and others (mostly not); what concepts mean, from their words alone."""
     assert subject.concept is not None
     others = list(CONCEPTS.values())
     asked = [subject.concept, *(others[i] for i in rng.permutation(len(others))[:4])]
-    turns = []
-    for concept in asked:
-        phrase, answer = concept_phrase(concept.word), YES if concept.holds(subject.scene) else NO
-        question = f"Does the image show {phrase}?"
-        if rng.random() < 0.4:
-            turns.append(Turn("concept", ask("verify", prompt=f"a photo of {phrase}"), answer))
-        else:
-            turns.append(Turn("concept", ask("yes_no", question=question) if rng.random() < 0.7 else question, answer))
+    turns = [concept_question(rng, concept, subject.scene) for concept in asked]
     for i in rng.permutation(len(others))[:2]:
         phrase, meaning = concept_phrase(others[i].word), others[i].description
         question = ask("refine", prompt=f"a photo of {phrase}")
@@ -274,6 +276,9 @@ def single_turns(rng: np.random.Generator, subject: Subject) -> list[Turn]:
     if subject.concept is not None:
         return concept_turns(rng, subject)
     turns = [task(rng, subject) for task, share in _SINGLE_TASKS if rng.random() < share]
+    if rng.random() < 0.15:  # concepts are asked of all kinds of images, too
+        concept = list(CONCEPTS.values())[rng.integers(len(CONCEPTS))]
+        turns.append(concept_question(rng, concept, subject.scene))
     return [*turns, *questions(rng, subject, 9)]
 
 

@@ -20,10 +20,12 @@ import numpy as np
 from inference.micro.captions import Caption, Clause, caption_from_clauses, sample_scene, sample_training_caption
 from inference.micro.world import MAX_OBJECTS, Background, Scene, SceneObject, random_scene, render
 from trainers.micro.grounding_data import AugmentationConfig, degrade
+from trainers.micro.made_ahead import MadeAhead
 from trainers.micro.pixel_scorer import read_scene
 from trainers.micro.training_loop import MicroTrainingConfig
 
 _AUGMENTATION = AugmentationConfig()
+SEEDS_PER_CAPTION = 4
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,28 @@ def caption_from_json(values: dict) -> Caption:
     return caption_from_clauses(values["tag"], clauses)
 
 
+def write_images(path: Path, items: Sequence[PooledImage]) -> None:
+    """A chunk, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    records = [{"scene": scene_to_json(m.scene), "caption": caption_to_json(m.caption)} for m in items]
+    images = np.stack([m.image for m in items]) if items else np.zeros((0, 32, 32, 3), np.uint8)
+    with open(temporary, "wb") as file:
+        np.savez(file, images=images, records=np.frombuffer(json.dumps(records).encode(), np.uint8))
+    os.replace(temporary, path)
+
+
 class ImagePool:
     """Chunks of `PooledImage` in a folder. `make(rng, size)` makes the images of one chunk."""
 
-    def __init__(self, folder: Path, make: Callable[[np.random.Generator, int], list[PooledImage]], seed: int) -> None:
-        self._folder, self._make, self._seed = folder, make, seed
+    def __init__(
+        self,
+        folder: Path,
+        make: Callable[[np.random.Generator, int], list[PooledImage]],
+        seed: int,
+        workers: int = 0,
+    ) -> None:
+        """workers: processes that make chunks."""
+        self._folder, self._make, self._seed, self._workers = folder, make, seed, workers
         folder.mkdir(parents=True, exist_ok=True)
         self._num_chunks = 0
         self.items: list[PooledImage] = []
@@ -74,19 +93,21 @@ class ImagePool:
 
     def grow_to(self, size: int, chunk: int) -> None:
         """Make chunks of `chunk` tries until `size` images are there; prints a line each."""
+        if len(self) >= size:
+            return
+        made = MadeAhead(
+            lambda number: self._make(np.random.default_rng([self._seed, 78, number]), chunk),
+            self._workers,
+            first=self._num_chunks,
+            ahead=1,
+        )
         while len(self) < size:
-            rng = np.random.default_rng([self._seed, 78, self._num_chunks])
-            made = self._make(rng, chunk)
+            images = made.next()
             path = self._folder / f"chunk_{self._num_chunks:03d}.npz"
-            temporary = path.with_suffix(".tmp")
-            records = [{"scene": scene_to_json(m.scene), "caption": caption_to_json(m.caption)} for m in made]
-            images = np.stack([m.image for m in made]) if made else np.zeros((0, 32, 32, 3), np.uint8)
-            with open(temporary, "wb") as file:
-                np.savez(file, images=images, records=np.frombuffer(json.dumps(records).encode(), np.uint8))
-            os.replace(temporary, path)
+            write_images(path, images)
             self._add(path)
             print(f"{len(self)} of {size} images in {self._folder.name}", flush=True)
-            if not made:
+            if not images:
                 return  # a generator that draws no clean shape yet: do without
 
     def _add(self, path: Path) -> None:
@@ -157,18 +178,19 @@ def can_be_told(scene: Scene) -> bool:
     return 1 <= len(scene.objects) <= MAX_OBJECTS and all(item.shape != "blob" for item in scene.objects)
 
 
-def clear_objects(image: np.ndarray) -> Scene | None:
-    """What the pixel scorer reads in an image, without what is no clear shape: nobody should see a star in a blob. None
-    where there are more objects than the world counts to."""
-    scene = read_scene(image)
-    clear = tuple(item for item in scene.objects if item.shape != "blob")
-    return dataclasses.replace(scene, objects=clear) if len(clear) <= MAX_OBJECTS else None
+def clear_objects(item: PooledImage) -> PooledImage | None:
+    """The image without what is no clear shape in it: nobody should see a star in a blob. None where there are more
+    objects than the world counts to."""
+    clear = tuple(found for found in item.scene.objects if found.shape != "blob")
+    if len(clear) > MAX_OBJECTS:
+        return None
+    return dataclasses.replace(item, scene=dataclasses.replace(item.scene, objects=clear))
 
 
 def make_generated_images(
-    flux_folder: Path, num_seeds: int = 2, read: Callable[[np.ndarray], Scene | None] = clear_objects
+    flux_folder: Path, num_seeds: int = SEEDS_PER_CAPTION
 ) -> Callable[[np.random.Generator, int], list[PooledImage]]:
-    """What the micro generator draws for training captions, `num_seeds` of each, with what `read` makes of it."""
+    """What the micro generator draws for training captions, `num_seeds` of each, as the pixel scorer reads it."""
     from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 
     generator = FluxGenerator(FluxGeneratorConfig(model=str(flux_folder), batch_size=32))
@@ -176,12 +198,7 @@ def make_generated_images(
     def make(rng: np.random.Generator, size: int) -> list[PooledImage]:
         captions = [c for _ in range(size // num_seeds) for c in [sample_training_caption(rng)] * num_seeds]
         images = generator.generate([c.text for c in captions], rng.integers(2**31, size=len(captions)).tolist())
-        made = []
-        for image, caption in zip(images, captions, strict=True):
-            scene = read(image)
-            if scene is not None:
-                made.append(PooledImage(image, scene, caption))
-        return made
+        return [PooledImage(i, read_scene(i), c) for i, c in zip(images, captions, strict=True)]
 
     return make
 
@@ -194,21 +211,32 @@ def folder_digest(folder: Path) -> str:
     return digest.hexdigest()[:8]
 
 
+def open_generated_pool(config: MicroTrainingConfig, size: int) -> ImagePool | None:
+    """At least `size` drawings of the micro FLUX, for all trainings together; None without one."""
+    flux = config.out_dir / "flux"
+    if size == 0 or not (flux / "model_index.json").exists():
+        return None
+    folder = config.work_dir / f"generated_images-{folder_digest(flux)}"
+    pool = ImagePool(folder, lazily(make_generated_images, flux), config.seed, config.data_workers)
+    pool.grow_to(size, min(400, size))
+    return pool
+
+
 def open_pools(
     config: MicroTrainingConfig, num_vae: int, num_generated: int
 ) -> tuple[ImagePool | None, ImagePool | None]:
-    """Pools of VAE'd and generated images, as large as asked for; None without a micro FLUX to make them with."""
-    flux = config.out_dir / "flux"
-    pools: list[ImagePool | None] = [None, None]
-    kinds = (("vae", flux / "vae", make_vae_images, num_vae), ("generated", flux, make_generated_images, num_generated))
-    for i, (kind, weights, maker, size) in enumerate(kinds):
-        if size == 0 or (not (weights / "config.json").exists() and not (weights / "model_index.json").exists()):
-            continue
-        folder = config.work_dir / f"vlm_{kind}_images-{folder_digest(weights)}"
-        pool = ImagePool(folder, lazily(maker, flux), config.seed)
-        pool.grow_to(size, min(1000, size))
-        pools[i] = pool if len(pool) else None
-    return pools[0], pools[1]
+    """Pools of VAE'd and of generated images with what is clear in them, as large as asked for; None without a micro
+    FLUX to make them with."""
+    vae = config.out_dir / "flux" / "vae"
+    renders = None
+    if num_vae and (vae / "config.json").exists():
+        folder = config.work_dir / f"vlm_vae_images-{folder_digest(vae)}"
+        renders = ImagePool(folder, lazily(make_vae_images, vae.parent), config.seed, config.data_workers)
+        renders.grow_to(num_vae, min(1000, num_vae))
+    generated = open_generated_pool(config, num_generated)
+    if generated:
+        generated.items = [clear for item in generated.items[:num_generated] if (clear := clear_objects(item))]
+    return renders, generated if generated and len(generated) else None
 
 
 def lazily(

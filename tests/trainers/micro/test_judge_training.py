@@ -165,10 +165,10 @@ def test_found_and_accepted_shapes_are_counted_by_overlap_and_class():
 
 
 def test_a_pool_is_found_again_and_grows(tmp_path):
-    pool = JudgePool(tmp_path, 3, JudgeDataConfig(), None)
-    pool.grow(10)
-    again = JudgePool(tmp_path, 3, JudgeDataConfig(), None)
-    again.grow(5)
+    pool = JudgePool(tmp_path, 3, JudgeDataConfig(), None, chunk=10)
+    pool.grow()
+    again = JudgePool(tmp_path, 3, JudgeDataConfig(), None, chunk=5)
+    again.grow()
     assert (len(pool), len(again)) == (10, 15)
     batch = again.draw(np.random.default_rng(0), 7)
     assert len(batch) == 7

@@ -129,7 +129,7 @@ def test_captions_of_scenes_with_the_same_shapes_are_no_negatives():
 
 
 def test_batches_have_texts_of_one_length_and_a_pool_is_found_again(vae, tmp_path):
-    RewardPool(tmp_path, 1, "near_miss", vae).grow(40)
+    RewardPool(tmp_path, 1, "near_miss", vae, chunk=40).grow()
     pool = RewardPool(tmp_path, 1, "near_miss", vae)
     assert len(pool) == 40
     rng = np.random.default_rng(0)
