@@ -15,6 +15,8 @@ from schemas.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+KEPT_TEXT_BYTES = 64 * 2**20  # of encoded texts: a search says the same again from round to round
+
 
 @dataclass(frozen=True)
 class FluxGeneratorConfig:
@@ -96,6 +98,8 @@ class FluxGenerator:
             self.pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
         _place(self.pipeline, config)
         self.pipeline.set_progress_bar_config(disable=True)
+        self._device = self.pipeline._execution_device
+        self._encoded: dict[tuple[str, str, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
         """One image uint8 (H, W, 3) for each (prompt, seed). Each distinct prompt's text is encoded once a call."""
@@ -125,9 +129,17 @@ class FluxGenerator:
         import torch
 
         first = text if clip_text is None else clip_text
-        with torch.no_grad():
-            embeds, pooled, _ = self.pipeline.encode_prompt(prompt=first, prompt_2=text, max_sequence_length=length)
-        return embeds, pooled
+        key = (first, text, length)
+        if key not in self._encoded:
+            with torch.no_grad():
+                # The device is named: finding it out takes diffusers as long as encoding a short text does.
+                embeds, pooled, _ = self.pipeline.encode_prompt(
+                    prompt=first, prompt_2=text, device=self._device, max_sequence_length=length
+                )
+            if (len(self._encoded) + 1) * embeds.nbytes > KEPT_TEXT_BYTES:
+                self._encoded.clear()
+            self._encoded[key] = (embeds, pooled)
+        return self._encoded[key]
 
     def _draw(
         self,
