@@ -193,6 +193,7 @@ class Inputs:
             "pooled_projections": self.pooled,
             "img_ids": self.image_ids,
             "txt_ids": self.text_ids,
+            "joint_attention_kwargs": {},  # as the pipeline does: None would be another program to the compiler
             "return_dict": False,
         }
 
