@@ -37,9 +37,17 @@ class Critic(Protocol):
     """Reflector and prompt refiner."""
 
     def remark(
-        self, images: Sequence[np.ndarray], prompts: Sequence[str], current: Sequence[str], scores: Sequence[float]
+        self,
+        images: Sequence[np.ndarray],
+        prompts: Sequence[str],
+        current: Sequence[str],
+        scores: Sequence[float],
+        *,
+        reflect: bool,
+        refine: bool,
     ) -> list[Remark]:
-        """For each image: the user's prompt, the prompt it was drawn from, and its score."""
+        """For each image: the user's prompt, the prompt it was drawn from, and its score. reflect, refine: which of the
+        two is used; what is not used need not be asked for."""
         ...
 
 
@@ -166,18 +174,20 @@ def _with_remarks(
 ) -> list[_Plan]:
     assert tools.critic is not None
     parents = [searches[plan.owner].drafts[plan.parent or 0] for plan in plans]
+    reflect, refine = "reflection" in config.strategy, "prompt" in config.strategy
     remarks = tools.critic.remark(
         [draft.image for draft in parents],
         [searches[plan.owner].prompt for plan in plans],
         [draft.prompt for draft in parents],
         [draft.score for draft in parents],
+        reflect=reflect,
+        refine=refine,
     )
     told = []
     for plan, remark in zip(plans, remarks, strict=True):
         searches[plan.owner].cost += remark.cost
-        prompt = remark.prompt if "prompt" in config.strategy else searches[plan.owner].prompt
-        reflection = remark.reflection if "reflection" in config.strategy else None
-        told.append(replace(plan, prompt=prompt, reflection=reflection))
+        prompt = remark.prompt if refine else searches[plan.owner].prompt
+        told.append(replace(plan, prompt=prompt, reflection=remark.reflection if reflect else None))
     return told
 
 

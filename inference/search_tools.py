@@ -17,6 +17,8 @@ from inference.rewards.presets import RewardsConfig
 from inference.search import SearchConfig, SearchTools
 from inference.vlm.critic import CriticConfig, VlmCritic
 from inference.vlm.endpoint import Journal
+from inference.vlm.prompted_verifier import PromptedVerifier, PromptedVerifierConfig
+from inference.vlm.prompts import load_prompt
 from inference.vlm.verifier import VerifierConfig, open_verifier
 from inference.vlm.vlm import VlmConfig, open_vlm
 from schemas.configuration import model_field
@@ -25,7 +27,7 @@ from schemas.errors import InputError
 if TYPE_CHECKING:
     from inference.judges.segmentation_judge import SegmentationJudge
 
-VerifierKind = Literal["vlm", "trained", "rewards", "judge"]
+VerifierKind = Literal["vlm", "prompted", "trained", "rewards", "judge"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,10 @@ class SearchVerifierConfig:
     """One verifier, or the mean of several; only what `kinds` names is loaded."""
 
     kinds: tuple[VerifierKind, ...] = ("vlm",)
-    """vlm: log-odds of its yes; trained: the Bradley-Terry model; rewards: the mean of the CLIP rewards; judge: the
-    benchmark's own judge, as a bound."""
+    """vlm: log-odds of its yes; prompted: the VLM's scores by the papers' criteria; trained: the Bradley-Terry model;
+    rewards: the mean of the CLIP rewards; judge: the benchmark's own judge, as a bound."""
     vlm: VerifierConfig | None = field(default_factory=VerifierConfig)
+    prompted: PromptedVerifierConfig | None = field(default_factory=PromptedVerifierConfig)
     trained: VerifierConfig | None = field(default_factory=lambda: VerifierConfig(model="micro/verifier"))
     rewards: RewardsConfig | None = field(default_factory=RewardsConfig)
     judge: Annotated[SegmentationJudgeConfig | None, tyro.conf.Suppress] = field(
@@ -51,6 +54,7 @@ class SearchVerifierConfig:
         return SearchVerifierConfig(
             self.kinds,
             vlm=replace(self.vlm, vlm=vlm) if self.vlm and "vlm" in self.kinds else None,
+            prompted=replace(self.prompted, vlm=vlm) if self.prompted and "prompted" in self.kinds else None,
             trained=replace(self.trained, vlm=vlm) if self.trained and "trained" in self.kinds else None,
             rewards=self.rewards if "rewards" in self.kinds else None,
             judge=self.judge if "judge" in self.kinds else None,
@@ -103,6 +107,8 @@ def _open(config: SearchVerifierConfig, kind: VerifierKind, journal: Journal | N
         from inference.judges.segmentation_judge import SegmentationJudge
 
         return JudgeVerifier(SegmentationJudge(chosen))
+    if kind == "prompted":
+        return PromptedVerifier(open_vlm(chosen.vlm or VlmConfig(), journal), load_prompt(chosen.prompt))
     return open_verifier(chosen, journal)
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inference.search import SearchConfig
-from inference.search_tools import SearchToolsConfig
+from inference.search_tools import SearchToolsConfig, VerifierKind
 from inference.vlm.vlm import VlmConfig
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.stage import Link, Workers
 from pipelines.stages.draft_round import DraftRound, DraftRoundConfig
 from pipelines.stages.judge_candidates import JudgeCandidates, JudgeCandidatesConfig
+from pipelines.stages.score_drafts import ScoreDrafts, ScoreDraftsConfig
 from schemas.configuration import execution_field
 from schemas.errors import InputError
 from schemas.records import PromptRecord, PromptRow, Subset
@@ -40,6 +41,8 @@ class SearchJobConfig:
     vlm: VlmConfig = field(default_factory=VlmConfig)
     """Who reflects, refines, and verifies where no other verifier is named."""
     tools: SearchToolsConfig = field(default_factory=SearchToolsConfig)
+    also_score: tuple[VerifierKind, ...] = ()
+    """More verifiers that score every image afterwards, without a say: whose choice would have been better?"""
     workers: Workers = execution_field(Workers())
     judge: JudgeCandidatesConfig = field(default_factory=JudgeCandidatesConfig)
     pack: PackShardsConfig = field(default_factory=PackShardsConfig)
@@ -49,7 +52,11 @@ class SearchJobConfig:
         search = self.search
         once = replace(search, depth=1, seed=0)  # the seed is the run's
         draft = DraftRoundConfig(once, self.tools.for_search(search, self.vlm), self.workers)
-        return {Subset.RULE: [*[Link(DraftRound, draft)] * search.depth, Link(JudgeCandidates, self.judge)]}
+        links = [Link(DraftRound, draft)] * search.depth
+        if self.also_score:
+            verifier = replace(self.tools.verifier, kinds=self.also_score).only_what_is_used(self.vlm)
+            links.append(Link(ScoreDrafts, ScoreDraftsConfig(verifier, self.workers)))
+        return {Subset.RULE: [*links, Link(JudgeCandidates, self.judge)]}
 
 
 def search_prompts(config: SearchJobConfig) -> Iterator[PromptRow]:

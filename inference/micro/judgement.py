@@ -12,15 +12,8 @@ from inference.micro.corrections import corrections, inventory, move_needed
 from inference.micro.instructions import instruction
 from inference.micro.questions import NUMBERS
 from inference.micro.world import COLORS, FRAME_PX, Scene, SceneObject
+from inference.vlm.criteria import CRITERIA
 
-CRITERIA: dict[str, tuple[str, str, str]] = {
-    "single_object": ("object_completeness", "detectability", "occlusion_handling"),
-    "two_object": ("separation_clarity", "individual_completeness", "relationship_accuracy"),
-    "counting": ("count_accuracy", "object_uniformity", "spatial_legibility"),
-    "colors": ("color_fidelity", "contrast_effectiveness", "multi_object_consistency"),
-    "position": ("position_accuracy", "occlusion_management", "perspective_consistency"),
-    "color_attr": ("attribute_binding", "contrast_effectiveness", "material_consistency"),
-}
 FULL_GAP_PX, FULL_CONTRAST = 4.0, 160.0  # a gap, and a distance in RGB, that earn all ten points
 
 

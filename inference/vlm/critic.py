@@ -30,40 +30,55 @@ class CriticConfig:
 
 
 class VlmCritic:
-    """See `inference.search.Critic`. First all reflections, then all refined prompts, which see them."""
+    """See `inference.search.Critic`. First all reflections, then all refined prompts, which may see them."""
 
     def __init__(self, reflector: Vlm, refiner: Vlm, config: CriticConfig) -> None:
         self._reflector, self._refiner = reflector, refiner
         self._reflect, self._refine = load_prompt(config.reflect), load_prompt(config.refine)
 
     def remark(
-        self, images: Sequence[np.ndarray], prompts: Sequence[str], current: Sequence[str], scores: Sequence[float]
+        self,
+        images: Sequence[np.ndarray],
+        prompts: Sequence[str],
+        current: Sequence[str],
+        scores: Sequence[float],
+        *,
+        reflect: bool,
+        refine: bool,
     ) -> list[Remark]:
         """A reflection and a refined prompt for each image; where an answer is empty or was cut off, none and the
-        current prompt."""
+        current prompt. A reflection that is not used is asked for where the refiner is shown it."""
         known = [
             {"prompt": prompt, "current": now, "score": f"{score:.2f}"}
             for prompt, now, score in zip(prompts, current, scores, strict=True)
         ]
-        reflections = self._reflector.answer(
-            [ChatRequest(_filled(self._reflect, k), (image,)) for k, image in zip(known, images, strict=True)]
-        )
-        told = [{**k, "reflection": _text(answer)} for k, answer in zip(known, reflections, strict=True)]
-        refined = self._refiner.answer(
-            [ChatRequest(_filled(self._refine, k), (image,)) for k, image in zip(told, images, strict=True)]
-        )
+        costs, said, better = [Cost()] * len(images), [""] * len(images), [""] * len(images)
+        if reflect or (refine and "{reflection}" in self._refine):
+            said, costs = _ask(self._reflector, self._reflect, known, images, costs)
+        if refine:
+            told = [{**k, "reflection": text} for k, text in zip(known, said, strict=True)]
+            better, costs = _ask(self._refiner, self._refine, told, images, costs)
         return [
-            Remark(_text(said), _text(better) or now, _cost(said) + _cost(better))
-            for said, better, now in zip(reflections, refined, current, strict=True)
+            Remark(reflection, refined or now, cost)
+            for reflection, refined, now, cost in zip(said, better, current, costs, strict=True)
         ]
+
+
+def _ask(
+    vlm: Vlm,
+    template: str,
+    known: Sequence[dict[str, str]],
+    images: Sequence[np.ndarray],
+    costs: Sequence[Cost],
+) -> tuple[list[str], list[Cost]]:
+    """The answers' texts ("" for one that was cut off), and what was spent so far and on them."""
+    answers = vlm.answer([ChatRequest(_filled(template, k), (image,)) for k, image in zip(known, images, strict=True)])
+    texts = [answer.text if answer.finished else "" for answer in answers]
+    return texts, [spent + _cost(answer) for spent, answer in zip(costs, answers, strict=True)]
 
 
 def _filled(template: str, known: dict[str, str]) -> str:
     return fill_prompt(template, **{name: value for name, value in known.items() if "{" + name + "}" in template})
-
-
-def _text(answer: ChatAnswer) -> str:
-    return answer.text if answer.finished else ""
 
 
 def _cost(answer: ChatAnswer) -> Cost:

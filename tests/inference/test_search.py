@@ -38,8 +38,8 @@ class Says:
     def __init__(self):
         self.calls = []
 
-    def remark(self, images, prompts, current, scores):
-        self.calls.append((list(prompts), list(current), list(scores)))
+    def remark(self, images, prompts, current, scores, *, reflect, refine):
+        self.calls.append((list(prompts), list(current), list(scores), reflect, refine))
         return [
             Remark(f"brighter than {int(i.mean())}", f"{now}!", Cost(vlm_calls=2))
             for i, now in zip(images, current, strict=True)
@@ -81,6 +81,7 @@ def test_prompts_are_refined_along_each_chain_and_noise_is_fresh():
     assert not used.corrector.calls
     assert used.critic.calls[1][0] == [p for p in PROMPTS for _ in range(2)]  # it is told what the user wants
     assert one.cost.vlm_calls == 2 * 4
+    assert {call[3:] for call in used.critic.calls} == {(False, True)}  # nobody asks for reflections
 
 
 def test_with_reflections_each_chain_corrects_its_own_last_image():
@@ -96,9 +97,11 @@ def test_with_reflections_each_chain_corrects_its_own_last_image():
 
 
 def test_reflection_alone_keeps_the_users_prompt():
-    (one, *_) = search(PROMPTS, SearchConfig(2, 3, "reflection"), tools())
+    used = tools()
+    (one, *_) = search(PROMPTS, SearchConfig(2, 3, "reflection"), used)
     assert {draft.prompt for draft in one.drafts} == {"a star"}
     assert one.drafts[-1].reflection
+    assert {call[3:] for call in used.critic.calls} == {(True, False)}
 
 
 def test_with_topk_the_best_images_so_far_go_on():

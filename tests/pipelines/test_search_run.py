@@ -7,7 +7,7 @@ import pytest
 from inference.search import SearchConfig
 from pipelines.__main__ import main
 from pipelines.commands.arguments import open_run
-from pipelines.evaluation import budgets_of, evaluate, read_searches
+from pipelines.evaluation import JUDGE, budgets_of, evaluate, read_rows
 from pipelines.jobs import resolve_chains
 from pipelines.search_job import SearchJobConfig, search_prompts
 from schemas.errors import InputError
@@ -15,6 +15,7 @@ from schemas.errors import InputError
 ARGS = (
     *("--num-prompts", "6", "--unit-size", "4", "--search.strategy", "noise", "--search.width", "2"),
     *("--tools.verifier.kinds", "rewards", "--tools.generator.num-steps", "2", "--quiet"),
+    *("--num-threads", "1", "--also-score", "vlm", "judge"),
 )
 
 
@@ -84,15 +85,37 @@ def test_budgets_are_prefixes_and_the_oracle_is_a_bound(searched):
     assert found.cost.generations == 12 * 6
     assert found.cost.denoiser_passes == 12 * 6 * 2
     for budget in budgets_of(config):
-        assert found.score(budget).value <= found.score(budget, oracle=True).value
+        assert found.score(budget).value <= found.score(budget, JUDGE).value
         assert found.score(budget).value == pytest.approx(found.by_tag(budget)["overall"])
-    bounds = [found.score(b, oracle=True).value for b in budgets_of(config)]
+    bounds = [found.score(b, JUDGE).value for b in budgets_of(config)]
     assert bounds == sorted(bounds)
     one = found.searches[0]
-    assert one.chosen(1).index == 0
-    assert one.chosen(4).search.score == max(c.search.score for c in one.row.candidates[:4])
-    assert [(c.search.round, c.search.chain) for c in one.row.candidates] == [(r, c) for r in range(3) for c in (0, 1)]
-    assert len({c.seed for s in found.searches for c in s.row.candidates}) == 72
+    assert one.chosen(1) == 0
+    assert one.scores[one.chosen(4)] == max(one.scores[:4])
+    rows = [row for row in read_rows(folder, config) if row]
+    assert [(c.search.round, c.search.chain) for c in rows[0].candidates] == [(r, c) for r in range(3) for c in (0, 1)]
+    assert len({c.seed for row in rows for c in row.candidates}) == 72
+
+
+def test_verifiers_without_a_say_are_heard_all_the_same(searched):
+    folder, config = open_run(str(searched))
+    found = evaluate(folder, config)
+    assert set(found.searches[0].opinions) == {"vlm", "judge"}
+    # The judge as a verifier says what the judge says; whoever it would have chosen is right where one is.
+    for one in found.searches:
+        assert one.opinions["judge"] == tuple(float(right) for right in one.right)
+        chosen = one.chosen(6, "vlm")
+        assert one.opinions["vlm"][chosen] == max(one.opinions["vlm"])
+        assert one.is_right(6, "judge") == any(one.right)
+    assert found.score(6, "vlm").value <= found.score(6, "judge").value
+
+
+def test_the_summary_says_what_was_spent_up_to_each_budget(searched):
+    summary = json.loads((searched / "evaluation" / "summary.json").read_text())
+    spent = {entry["budget"]: entry for entry in summary["spent"]}
+    assert [entry["generations"] for entry in spent.values()] == [24, 24, 48, 72]  # a budget of 1 costs its round
+    assert spent[6]["denoiser_passes"] == 72 * 2
+    assert 0 < spent[2]["seconds"] < spent[4]["seconds"] < spent[6]["seconds"]
 
 
 def test_genevals_own_files(searched):
@@ -144,7 +167,7 @@ def test_the_page_has_filmstrips(searched):
     page = (searched / "evaluation" / "index.html").read_text()
     folder, config = open_run(str(searched))
     assert page.count('class="strip"') + page.count("class=strip") == 12
-    assert page.count("data:image/png") == sum(len(s.row.candidates) for s in read_searches(folder, config) if s)
+    assert page.count("data:image/png") == sum(len(row.candidates) for row in read_rows(folder, config) if row)
     assert "<script" not in page
 
 

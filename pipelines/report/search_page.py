@@ -1,0 +1,133 @@
+"""A search's page: the curve of score against budget, the scores by tag, and filmstrips of searches."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
+
+from inference.judges.intervals import Interval
+from pipelines.report.pictures import data_uri
+from pipelines.run_folder import RunFolder
+from pipelines.search_job import SearchJobConfig
+from schemas.records import Candidate, PromptRow
+
+NUM_FILMSTRIPS = 48
+STRIP_PX = 96
+
+
+def render_page(folder: RunFolder, config: SearchJobConfig, summary: dict[str, Any], films: Sequence[str]) -> str:
+    """HTML: the curve, the scores by tag, and filmstrips of searches."""
+    name = html.escape(folder.storage.uri.rstrip("/").rpartition("/")[2])
+    tags = list(summary["budgets"][-1]["by_tag"]) if summary["num_searches"] else []
+    head = "".join(f"<th>{html.escape(tag)}</th>" for tag in tags)
+    rows = "".join(
+        f"<tr><td>{row['budget']}</td>"
+        + "".join(f"<td>{row['by_tag'][tag]:.2f}</td>" for tag in tags)
+        + f"<td>{Interval(*row['score'])}</td><td>{Interval(*row['best_there_was'])}</td></tr>"
+        for row in summary["budgets"]
+    )
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<style>{_CSS}</style>
+<h1>{name}</h1>
+<p>{html.escape(config.search.strategy)}, width {config.search.width}, depth {config.search.depth}, chosen by
+{html.escape(" and ".join(config.tools.verifier.kinds))}; {summary["num_searches"]} searches,
+{summary["num_unfinished"]} unfinished.</p>
+{_curve(summary)}
+<table><tr><th>budget</th>{head}<th>score, 95 %</th><th>best there was</th></tr>{rows}</table>
+<h2>Searches</h2>
+<p>Every image of a search, round by round. The frame says what the judge saw: <b class="ok">right</b> or
+<b class="no">wrong</b>; the thick one is delivered. Below each: the verifier's score, and what it was told.</p>
+{"".join(films)}</html>"""
+
+
+_CSS = """
+body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;color:#1c1c1e;background:#fff}
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}
+.strip{display:flex;gap:.5rem;overflow-x:auto;padding:.3rem 0 1rem}.draft{flex:0 0 104px;font-size:11px}
+.draft img{width:96px;height:96px;image-rendering:pixelated;border:2px solid #c33;display:block}
+.draft.right img{border-color:#2a8f4a}.draft.chosen img{border-width:6px;margin:-4px}
+.draft p{margin:.4rem 0 0;overflow-wrap:anywhere}h3{margin:1rem 0 .2rem;font-size:15px}.ok{color:#2a8f4a}.no{color:#c33}
+@media (prefers-color-scheme:dark){body{background:#17181a;color:#e8e8ea}td,th{border-color:#444}}
+"""
+
+
+class Filmstrips:
+    """The first searches of each outcome, as HTML."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, list[str]] = {}
+
+    def add(self, row: PromptRow, chosen: int) -> None:
+        """row: a finished search, with images. chosen: the image that is delivered."""
+        kept = self._kept.setdefault(_outcome(row, chosen), [])
+        if len(kept) < NUM_FILMSTRIPS:
+            kept.append(_filmstrip(row, chosen))
+
+    def by_turns(self) -> list[str]:
+        """One of each outcome in turn, `NUM_FILMSTRIPS` in all."""
+        columns = [self._kept[outcome] for outcome in sorted(self._kept)]
+        return [film for turn in zip_longest(*columns) for film in turn if film][:NUM_FILMSTRIPS]
+
+
+def _is_right(candidate: Candidate) -> bool:
+    return candidate.check is not None and candidate.check.correct
+
+
+def _outcome(row: PromptRow, chosen: int) -> int:
+    """0: put right by the search. 1: wrong, though there was a right one. 2: never right. 3: right from the start."""
+    if _is_right(row.candidates[chosen]):
+        return 3 if _is_right(row.candidates[0]) else 0
+    return 1 if any(_is_right(c) for c in row.candidates) else 2
+
+
+def _filmstrip(row: PromptRow, chosen: int) -> str:
+    drafts = []
+    for number, candidate in enumerate(row.candidates):
+        step = candidate.search
+        if step is None or candidate.image is None:
+            continue
+        classes = "draft" + (" right" if _is_right(candidate) else "") + (" chosen" if number == chosen else "")
+        said = f"<p>{html.escape(step.reflection)}</p>" if step.reflection else ""
+        if candidate.text != row.prompt.text:
+            said += f"<p><i>{html.escape(candidate.text)}</i></p>"
+        drafts.append(
+            f'<div class="{classes}"><img alt="" src="{data_uri(candidate.image, STRIP_PX)}">'
+            f"<p>round {step.round}, {step.score:.2f}</p>{said}</div>"
+        )
+    verdict = '<b class="ok">right</b>' if _is_right(row.candidates[chosen]) else '<b class="no">wrong</b>'
+    return f"<h3>{html.escape(row.prompt.text)}: {verdict}</h3><div class=strip>{''.join(drafts)}</div>"
+
+
+def _curve(summary: dict[str, Any]) -> str:
+    """An SVG of score against budget (each doubling one step), with the bound of the best that was there."""
+    rows = summary["budgets"]
+    if not summary["num_searches"] or len(rows) < 2:
+        return ""
+    width, height, left, bottom = 520, 240, 44, 28
+    step = (width - left - 12) / (len(rows) - 1)
+
+    def points(name: str) -> list[tuple[float, Interval]]:
+        return [(left + i * step, Interval(*row[name])) for i, row in enumerate(rows)]
+
+    def y(share: float) -> float:
+        return 10 + (1 - share) * (height - bottom - 10)
+
+    lines = []
+    for name, color in (("best_there_was", "#999"), ("score", "#2563eb")):
+        path = " ".join(f"{x:.1f},{y(i.value):.1f}" for x, i in points(name))
+        lines.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
+        for x, i in points(name):
+            lines.append(f'<circle cx="{x:.1f}" cy="{y(i.value):.1f}" r="3" fill="{color}"/>')
+            lines.append(f'<path d="M{x:.1f},{y(i.low):.1f}V{y(i.high):.1f}" stroke="{color}"/>')
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        lines.append(f'<text x="4" y="{y(share) + 4:.1f}">{share:.2f}</text>')
+        lines.append(f'<path d="M{left - 4},{y(share):.1f}H{width}" stroke="#8884" />')
+    for i, row in enumerate(rows):
+        lines.append(f'<text x="{left + i * step - 6:.1f}" y="{height - 8}">{row["budget"]}</text>')
+    return (
+        f'<figure><svg width="{width}" height="{height}" font-size="11" fill="currentColor">{"".join(lines)}</svg>'
+        "<figcaption>Score against images a search: delivered (blue), best there was (grey)</figcaption></figure>"
+    )
