@@ -241,7 +241,8 @@ def generator_memory(config: DatasetConfig) -> tuple[float, str]:
     """(GiB on a GPU at its peak, how that comes about) of the FLUX pipeline."""
     generator = config.generate.generator
     full = 4 if generator.dtype == "float32" else 2
-    transformer = stated.FLUX_TRANSFORMER * (full if generator.quantization == "none" else 1)
+    kept = {"none": stated.FLUX_TRANSFORMER, "fp8_dynamic": stated.FLUX_MODULATION}.get(generator.quantization, 0)
+    transformer = kept * full + (stated.FLUX_TRANSFORMER - kept)
     t5 = stated.FLUX_T5 * (1 if generator.quantization == "int8" else full)
     others = (stated.FLUX_CLIP + stated.FLUX_VAE) * full
     resident = {

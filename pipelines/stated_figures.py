@@ -7,6 +7,8 @@ GIB = 2**30
 
 # Parameters of each component (built without weights and counted by a test).
 FLUX_TRANSFORMER = 11_901_408_320
+FLUX_MODULATION = 19 * 2 * (3072 + 1) * 6 * 3072 + 38 * (3072 + 1) * 3 * 3072
+"""The part of the transformer that fp8_dynamic leaves as it is (embedders and norms are a hundredth of that)."""
 FLUX_T5 = 4_762_310_656
 FLUX_CLIP = 123_060_480
 FLUX_VAE = 83_819_683
@@ -35,8 +37,8 @@ VLM_CACHE_GIB = 12.0
 CUDA_CONTEXT_GIB = 0.6
 """Of every process on a GPU (allowance)."""
 
-QUANTIZATION_SLOWDOWN = {"none": 1.0, "fp8": 13 / 12, "int8": 27 / 12}
-"""Seconds against bf16 (the same page: 13 s layer-wise fp8, 27 s bitsandbytes int8, 12 s bf16)."""
+QUANTIZATION_SLOWDOWN = {"none": 1.0, "fp8": 13 / 12, "fp8_dynamic": 1.0, "int8": 27 / 12}
+"""Seconds against bf16 (the same page: 13 s layer-wise fp8, 27 s bitsandbytes int8, 12 s bf16; fp8_dynamic: a bound)."""
 OFFLOAD_SECONDS = {"none": 0.0, "model": 5.0, "sequential": 60.0}
 """Seconds more an image: moving whole models (same page, 17 s against 12 s); single layers (allowance)."""
 GROUNDING_SECONDS = 1 / 8.37 + 0.15

@@ -104,14 +104,15 @@ class Float8Linear(nn.Linear):
     before Hopper, the same rounded numbers are multiplied in float32.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
-        """Takes over the bias; the weight is rounded, the one given is left as it is."""
+    def __init__(self, linear: nn.Linear, device: torch.device | None = None) -> None:
+        """Takes over the bias; the weight is rounded, the one given is left as it is. device: where it will compute, if
+        that is not where the weight lies now."""
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
         rounded, scale = to_float8_rows(linear.weight.detach())
         self.weight = nn.Parameter(rounded, requires_grad=False)
         self.scale = nn.Parameter(scale, requires_grad=False)
         self.bias = linear.bias
-        self.native = has_float8_products(linear.weight.device)
+        self.native = has_float8_products(device or linear.weight.device)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out), of the input's dtype."""
@@ -149,10 +150,12 @@ def float8_targets(transformer: FluxTransformer2DModel) -> Iterator[tuple[str, n
             yield name, layer
 
 
-def quantize_float8(transformer: FluxTransformer2DModel) -> int:
-    """Put a Float8Linear in the place of every such layer. Returns how many."""
+def quantize_float8(transformer: FluxTransformer2DModel, device: str | None = None) -> int:
+    """Put a Float8Linear in the place of every such layer. device: as there. Returns how many."""
     layers = list(float8_targets(transformer))
     for name, layer in layers:
         parent, _, attribute = name.rpartition(".")
-        setattr(transformer.get_submodule(parent), attribute, Float8Linear(layer))
+        setattr(
+            transformer.get_submodule(parent), attribute, Float8Linear(layer, torch.device(device) if device else None)
+        )
     return len(layers)

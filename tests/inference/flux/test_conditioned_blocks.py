@@ -1,0 +1,94 @@
+"""Blocks with a condition, one by one: the numbers and gradients of the plain loop, in one graph a kind of block."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from inference.flux.condition_config import ConditionConfig
+from inference.flux.conditioned_blocks import run_blocks
+from inference.flux.conditioning import ConditionedFlux, condition_ids
+from tests.inference.flux.test_acceleration import transformer
+
+JOINT = ConditionConfig(rank=4, alpha=4.0)
+CONFIGS = {
+    "joint": JOINT,
+    "cached": replace(JOINT, attention="cached"),
+    "cached without text": replace(JOINT, attention="cached", text_copy=False),
+    "everywhere": replace(JOINT, lora_on="all"),
+}
+
+
+def model_of(config):
+    model = ConditionedFlux(transformer(), config)
+    torch.manual_seed(2)
+    for parameter in model.lora.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def arguments(condition=True):
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    return (
+        noise(2, 16, 16),
+        torch.tensor([0.3, 0.9]),
+        torch.tensor([3.0, 1.0]),
+        noise(2, 7, 32),
+        noise(2, 32),
+        condition_ids(4, 4, 0),
+        noise(2, 9, 16) if condition else None,
+        condition_ids(3, 3, 3) if condition else None,
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_by_one_gives_the_same_velocity_and_gradients(name):
+    model = model_of(CONFIGS[name])
+    plain = model(*arguments())
+    plain.square().mean().backward()
+    gradients = {key: p.grad.clone() for key, p in model.lora.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    run_blocks(model, recomputed=True)
+    again = model(*arguments())
+    torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-5)
+    again.square().mean().backward()
+    assert {key for key, p in model.lora.named_parameters() if p.grad is not None} == set(gradients)
+    for key, parameter in model.lora.named_parameters():
+        if key in gradients:
+            torch.testing.assert_close(parameter.grad, gradients[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["joint", "everywhere"])
+def test_compiled_blocks_share_one_graph_a_kind(name):
+    model = model_of(CONFIGS[name])
+    with torch.no_grad():
+        plain = model(*arguments())
+        torch._dynamo.reset()
+        compiler = CompileCounterWithBackend("aot_eager")
+        run_blocks(model, compiled=True, backend=compiler)
+        torch.testing.assert_close(model(*arguments()), plain, rtol=1e-5, atol=1e-5)
+    assert compiler.frame_count == 2
+
+
+def test_without_a_condition_it_is_still_the_transformer_itself():
+    model = model_of(JOINT)
+    noisy, t, guidance, embeds, pooled, ids, _, _ = arguments(condition=False)
+    with torch.no_grad():
+        run_blocks(model)
+        ours = model(noisy, t, guidance, embeds, pooled, ids, None, None)
+        theirs = model.base(
+            hidden_states=noisy,
+            timestep=t,
+            guidance=guidance,
+            encoder_hidden_states=embeds,
+            pooled_projections=pooled,
+            img_ids=ids,
+            txt_ids=torch.zeros(7, 3),
+            return_dict=False,
+        )[0]
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
