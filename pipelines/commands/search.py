@@ -46,12 +46,13 @@ def main(argv: Sequence[str]) -> int:
     name = preset_of(argv)
     job, options = load_search_preset(name)
     arguments = parse(SearchArgs, argv, "search", SearchArgs(run=tyro.MISSING, preset=name, job=job, options=options))
-    folder = _start(shared_uri(arguments.run, arguments.options.runtime), arguments)
+    folder = start_search(arguments.run, arguments.preset, arguments.job, arguments.options)
     return work(folder, arguments.job, arguments.options, arguments.finish)
 
 
-def _start(uri: str, arguments: SearchArgs) -> RunFolder:
-    job = arguments.job
+def start_search(run: str, preset: str, job: SearchJobConfig, options: RunOptions) -> RunFolder:
+    """The run, new or gone on with. ForeignRunError where it is another's, MissingWeightsError, InputError."""
+    uri = shared_uri(run, options.runtime)
     job.links()  # what cannot be is said before anything is read
     if not RunFolder.exists(uri):
         counts: Counter[str] = Counter()
@@ -62,7 +63,7 @@ def _start(uri: str, arguments: SearchArgs) -> RunFolder:
                 yield row
 
         said = {"rule": {"source": job.prompts}}
-        return new_run(uri, arguments.preset, "search", job, digests_of, rows(), lambda: (dict(counts), said))
+        return new_run(uri, preset, "search", job, digests_of, rows(), lambda: (dict(counts), said))
     folder, started_with = open_run(uri)
     if not isinstance(started_with, SearchJobConfig):
         raise ForeignRunError(f"{uri}: a {folder.info.job} run, no search")
@@ -71,7 +72,7 @@ def _start(uri: str, arguments: SearchArgs) -> RunFolder:
         return folder
     deeper = replace(started_with, search=replace(started_with.search, depth=job.search.depth))
     if job.search.depth > started_with.search.depth and not differing_configs(deeper, job):
-        with Lease(folder.storage, take_over=arguments.options.take_over):
+        with Lease(folder.storage, take_over=options.take_over):
             return folder.with_info(replace(folder.info, config=asdict(job)))
     raise ForeignRunError(
         f"{uri}: this search was started with another configuration:\n"
