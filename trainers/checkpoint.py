@@ -61,6 +61,10 @@ class Checkpoints:
             return None
         return (value["step"], value["score"]) if value["step"] in self.steps() else None
 
+    def at(self, step: int, device: str = "cpu") -> dict[str, Any] | None:
+        """The state of one step, None where it is not there."""
+        return load_checkpoint(self._folder / _name(step), device)
+
     def latest(self, device: str = "cpu") -> dict[str, Any] | None:
         """The newest state that reads; a broken one is named and passed over. None without any."""
         for step in reversed(self.steps()):

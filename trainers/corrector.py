@@ -10,15 +10,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import CorrectorDescription, FluxCorrector, save_corrector
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from trainers.corrector_batches import BatchConfig, BatchMaker, TrainingBatch
+from trainers.encoded_triplets import EncodedTriplets, EncodingConfig
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
-from trainers.shard_index import ShardIndex
+from trainers.shard_index import ShardIndex, open_index
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,10 @@ class CorrectorTrainingConfig:
     num_evaluated: int = 64
     bf16: bool = True
     """bfloat16 autocast."""
+    encode: EncodingConfig = field(default_factory=EncodingConfig)
+    compile: bool = False
+    """One torch.compile graph for the whole transformer, for any batch: for small models on a GPU, which otherwise wait
+    for Python. The first step takes a minute longer."""
 
 
 class CorrectorTrainable:
@@ -64,14 +69,35 @@ class CorrectorTrainable:
         self.model = ConditionedFlux(self.generator.pipeline.transformer, config.condition)
         self.model.to(config.generator.device)
         self._batches = BatchMaker(self.generator, config.batch, config.loop.seed)
+        self._velocity: Any = torch.compile(self.model, dynamic=True) if config.compile else self.model
+        self.encoded: EncodedTriplets | None = None
+
+    def encode_ahead(self, everything: ShardIndex, order: TrainingOrder) -> EncodedTriplets:
+        """From here on the training's samples are numbers. everything: the index of which `order` has a part."""
+        config = self.config
+        self.encoded = EncodedTriplets(
+            everything,
+            order,
+            self.generator,
+            config.batch,
+            config.encode,
+            config.loop.seed,
+            config.loop.batch_size,
+            config.out / "cache",
+        )
+        return self.encoded
 
     @property
     def module(self) -> torch.nn.Module:
         return self.model
 
-    def losses(self, triplets: Sequence[Triplet]) -> Iterator[tuple[list[str], torch.Tensor]]:
-        """One part for each text length that occurs."""
-        for batch in self._batches(triplets):
+    def losses(self, samples: Sequence[Any]) -> Iterator[tuple[list[str], torch.Tensor]]:
+        """One part for each text length that occurs. samples: triplets, or numbers once they were encoded ahead."""
+        if self.encoded is not None and not (samples and isinstance(samples[0], Triplet)):
+            batches = self.encoded.tensors(samples)
+        else:
+            batches = self._batches(samples)
+        for batch in batches:
             yield batch.subsets, self.losses_of(batch)
 
     def losses_of(self, batch: TrainingBatch) -> torch.Tensor:
@@ -80,7 +106,7 @@ class CorrectorTrainable:
 
         noisy = torch.lerp(batch.x0, batch.noise, batch.t[:, None, None])
         with torch.autocast(batch.x0.device.type, torch.bfloat16, enabled=self.config.bf16):
-            velocity = self.model(
+            velocity = self._velocity(
                 noisy,
                 batch.t,
                 torch.ones_like(batch.t),
@@ -164,8 +190,12 @@ def open_training(config: CorrectorTrainingConfig, rank: Rank = ALONE) -> Traini
         config.data, config.out, config.held_out_share, config.mix, config.loop.batch_size, config.loop.seed
     )
     trainable = CorrectorTrainable(config, held_out)
+    source = None
+    if config.encode.ahead:
+        source = trainable.encode_ahead(open_index(config.data, config.out / "cache"), order)
+        print(f"corrector: {len(order.index)} triplets encoded, {source.num_bytes / 2**20:.0f} MiB", flush=True)
     device = config.generator.device
-    return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, device)
+    return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, device, source)
 
 
 def micro_corrector_training(data: str, out: Path) -> CorrectorTrainingConfig:

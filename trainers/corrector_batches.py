@@ -6,7 +6,7 @@ the same numbers, on any number of ranks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +63,7 @@ def prepare(triplet: Triplet, config: BatchConfig, seed: int) -> PreparedSample:
     """Crop, resize and drop. Both images: short edge to `size_px`, one shared random crop."""
     rng = np.random.default_rng([seed, 71, triplet.number])
     draws = rng.random(3)
-    bad = _resize(triplet.bad, triplet.good.shape[0], triplet.good.shape[1])
-    good, bad = (_short_edge(image, config.size_px) for image in (triplet.good, bad))
-    top, left = (int(rng.integers(side - config.size_px + 1)) for side in good.shape[:2])
-    good, bad = (image[top : top + config.size_px, left : left + config.size_px] for image in (good, bad))
+    good, bad = shaped(triplet.good, triplet.bad, config.size_px, lambda room: int(rng.integers(room + 1)))
     image_used = triplet.subset == "editing" or draws[1] >= config.drop.image
     reflection_used = (
         image_used and draws[2] >= config.drop.reflection and len(triplet.reflection.strip()) >= MIN_REFLECTION_CHARS
@@ -76,14 +73,33 @@ def prepare(triplet: Triplet, config: BatchConfig, seed: int) -> PreparedSample:
     text = corrector_text(triplet.prompt, triplet.reflection if reflection_used else "")
     return PreparedSample(
         triplet.number,
-        np.ascontiguousarray(good),
-        np.ascontiguousarray(bad),
+        good,
+        bad,
         "" if draws[0] < config.drop.text else text,
         triplet.prompt,
         triplet.subset,
         reflection_used,
         image_used,
     )
+
+
+def shaped(
+    good: np.ndarray, bad: np.ndarray, size_px: int, place: Callable[[int], int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both images uint8 (size_px, size_px, 3): the flawed one brought to the other's size, then both to a short edge of
+    `size_px`, then cropped alike. place: how many px from the upper or left edge, of as many as there is room."""
+    bad = _resize(bad, good.shape[0], good.shape[1])
+    good, bad = (_short_edge(image, size_px) for image in (good, bad))
+    top, left = (place(side - size_px) for side in good.shape[:2])
+    good, bad = (image[top : top + size_px, left : left + size_px] for image in (good, bad))
+    return np.ascontiguousarray(good), np.ascontiguousarray(bad)
+
+
+def cells_that_differ(good: np.ndarray, bad: np.ndarray, side: int) -> np.ndarray:
+    """bool (side * side,): the tokens under which the images uint8 (H, W, 3) differ by more than 8 of 255."""
+    apart = np.abs(good.astype(np.float32) - bad).mean(2)
+    cell = apart.shape[0] // side
+    return apart[: side * cell, : side * cell].reshape(side, cell, side, cell).mean((1, 3)).flatten() > 8
 
 
 @dataclass
@@ -127,7 +143,7 @@ class BatchMaker:
             x0, _ = encode_condition(pipeline, [s.good for s in samples], config.size_px)
             condition, ids = encode_condition(pipeline, [s.bad for s in samples], config.condition_px)
             texts = [self._text(s.text, s.clip_text, length) for s in samples]
-        draws = [_noise(self._seed, s.number, x0.shape[1:]) for s in samples]
+        draws = [noise_of(self._seed, s.number, x0.shape[1:]) for s in samples]
         t = torch.tensor([config.time_shift + at for at, _ in draws]).sigmoid()
         side = config.size_px // (2 * pipeline.vae_scale_factor)
         image_ids = pipeline._prepare_latent_image_ids(1, side, side, x0.device, x0.dtype)
@@ -163,16 +179,13 @@ class BatchMaker:
             for i, sample in enumerate(samples):
                 if not sample.image_used:
                     continue
-                apart = np.abs(sample.good.astype(np.float32) - sample.bad).mean(2)
-                cell = apart.shape[0] // side
-                cells = apart[: side * cell, : side * cell].reshape(side, cell, side, cell).mean((1, 3)).flatten()
-                differs = torch.from_numpy((cells > 8).astype(np.float32)).to(x0.device)
+                differs = torch.from_numpy(cells_that_differ(sample.good, sample.bad, side)).to(x0)
                 weight[i, :, 0] += self._config.difference_weight * differs
             weight = weight / weight.mean(1, keepdim=True)
         return weight
 
 
-def _noise(seed: int, number: int, shape: Sequence[int]) -> tuple[float, torch.Tensor]:
+def noise_of(seed: int, number: int, shape: Sequence[int]) -> tuple[float, torch.Tensor]:
     """The logit of t (before the shift), and Gaussian noise, of sample n."""
     import torch
 

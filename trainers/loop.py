@@ -6,17 +6,20 @@ always the same, so a training that was killed goes on with the same numbers.
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from schemas.errors import InputError, WorkFailedError
 from trainers.checkpoint import Checkpoints
-from trainers.shard_dataset import PairDataset, TrainingOrder, Triplet, rank_numbers
+from trainers.curve import Curve
+from trainers.micro.training_loop import Ema
+from trainers.shard_dataset import PairLoader, TrainingOrder
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +51,13 @@ class LoopConfig:
     checkpoint_every: int = 250
     keep_last: int = 2
     report_every: int = 10
+    read_every: int = 1
+    """Steps between looks at the losses (and whether they are numbers). Each look waits for the device: with small
+    models on a GPU, 10 is faster. Before a checkpoint there always is one."""
+    ema_decay: float = 0.0
+    """Of a moving average of the trained weights, which is then what is evaluated, drawn with and exported; 0: none."""
+    export: Literal["last", "best"] = "last"
+    """Weights that are exported at the end: of the last step, or of the evaluation with the best score."""
     loader_workers: int = 2
     seed: int = 0
 
@@ -57,6 +67,10 @@ class LoopConfig:
             raise InputError(
                 f"{self.steps} steps, batches of {self.batch_size}, micro-batches of {self.micro_batch}",
                 expected="all at least 1",
+            )
+        if self.read_every < 1 or not 0 <= self.ema_decay < 1:
+            raise InputError(
+                f"read_every {self.read_every}, ema_decay {self.ema_decay}", expected="at least 1, and in [0, 1)"
             )
         if self.batch_size % world_size:
             raise InputError(
@@ -91,8 +105,9 @@ class Trainable(Protocol):
         """Its parameters with gradients are trained, and are what a checkpoint holds."""
         ...
 
-    def losses(self, triplets: Sequence[Triplet]) -> Iterator[tuple[list[str], torch.Tensor]]:
-        """For a micro-batch: subsets and losses (n,) of its samples, in one part or several."""
+    def losses(self, samples: Sequence[Any]) -> Iterator[tuple[list[str], torch.Tensor]]:
+        """For a micro-batch of what the training's `SampleSource` yields: subsets and losses (n,) of its samples, in
+        one part or several."""
         ...
 
     def evaluate(self) -> dict[str, float]:
@@ -108,6 +123,28 @@ class Trainable(Protocol):
         ...
 
 
+class SampleSource(Protocol):
+    """Where the samples of each step come from: `PairLoader`, or `EncodedTriplets`."""
+
+    num_broken: int
+    """Samples that did not read, so far."""
+
+    def batches(self, first: int, stop: int, batch_size: int, rank: int, world_size: int) -> Iterator[Sequence[Any]]:
+        """One rank's samples of [first, stop), a step of `batch_size` (of all ranks) after the other."""
+        ...
+
+
+@dataclass
+class _Unread:
+    """What a step left on the device: subsets and losses of its parts, and the gradient's norm."""
+
+    step: int
+    samples: tuple[int, int]
+    parts: list[tuple[list[str], torch.Tensor]]
+    norm: torch.Tensor
+    figures: dict[str, float]
+
+
 class TrainingLoop:
     """One training, from wherever its last checkpoint left it."""
 
@@ -120,87 +157,132 @@ class TrainingLoop:
         out: Path,
         rank: Rank = ALONE,
         device: str = "cpu",
+        source: SampleSource | None = None,
     ) -> None:
-        """Loads the newest checkpoint in `out/checkpoints` that reads."""
+        """Loads the newest checkpoint in `out/checkpoints` that reads. source: by default the order's triplets."""
         config.check(rank.world_size)
         self.trainable, self.order, self.config, self.rank, self.out = trainable, order, config, rank, out
-        self._optimizer_config = optimizer
+        self.source = source or PairLoader(order, config.loader_workers)
+        self._optimizer_config, self._device = optimizer, device
+        self._unread: list[_Unread] = []
         self.parameters = [p for p in trainable.module.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(self.parameters, optimizer)
+        self.ema = Ema(trainable.module, config.ema_decay) if config.ema_decay else None
         self.checkpoints = Checkpoints(out / "checkpoints", config.keep_last)
-        self.step = 0
+        self.step = self._num_broken_before = 0
         state = self.checkpoints.latest(device)
         if state is not None:
             self._restore(state)
 
+    @property
+    def num_broken(self) -> int:
+        """Samples that did not read, since the training's first step."""
+        return self._num_broken_before + self.source.num_broken
+
     def run(self, on_step: Callable[[int, dict[str, float]], None] = lambda step, row: None) -> None:
         """Train to the last step; writes checkpoints, curves, and what the trainer exports."""
         config, name = self.config, self.trainable.name
-        log = Curve(self.out) if self.rank.is_first else None
-        started, first = time.monotonic(), self.step
+        log = Curve(self.out, name) if self.rank.is_first else None
+        started, first, waited_s = time.monotonic(), self.step, 0.0
         sums: dict[str, list[float]] = defaultdict(list)
-        for triplets in self._batches():
-            row = self._train_step(triplets)
+        for samples, wait_s in self._batches():
+            rows = self._train_step(samples)
             self.step += 1
-            for key, value in row.items():
-                sums[key].append(value)
-            on_step(self.step, row)
+            waited_s += wait_s
+            for step, row in rows:
+                for key, value in row.items():
+                    sums[key].append(value)
+                on_step(step, row)
             if log and (self.step % config.report_every == 0 or self.step == config.steps):
                 means = {key: sum(values) / len(values) for key, values in sums.items()}
                 sums.clear()
-                rate = (self.step - first) / (time.monotonic() - started)
-                log.write(self.step, means)
-                print(report_line(name, self.step, config.steps, means, rate), flush=True)
+                spent_s = time.monotonic() - started
+                log.write(self.step, means | {"data_wait": waited_s / spent_s})
+                print(report_line(name, self.step, config.steps, means, (self.step - first) / spent_s), flush=True)
             if log and (self.step % config.checkpoint_every == 0 or self.step == config.steps):
                 self._checkpoint(log)
         if log:
             log.close()
-            self.trainable.export()
+            self._export()
+            if self.num_broken:
+                print(f"{name}: {self.num_broken} samples did not read and were replaced; the log names them")
 
-    def _batches(self) -> Iterator[list[Triplet]]:
-        """This rank's samples of every step that is left."""
-        import torch
-
+    def _batches(self) -> Iterator[tuple[Sequence[Any], float]]:
+        """This rank's samples of every step that is left, and how long each was waited for, in seconds."""
         config, rank = self.config, self.rank
-        numbers = rank_numbers(
-            self.step * config.batch_size, config.steps * config.batch_size, rank.rank, rank.world_size
+        batches = self.source.batches(
+            self.step * config.batch_size,
+            config.steps * config.batch_size,
+            config.batch_size,
+            rank.rank,
+            rank.world_size,
         )
-        loader: Any = torch.utils.data.DataLoader(
-            PairDataset(self.order),  # pyright: ignore[reportArgumentType]
-            batch_size=config.batch_size // rank.world_size,
-            sampler=list(numbers),
-            num_workers=config.loader_workers,
-            collate_fn=list,
-        )
-        return iter(loader)
+        while True:
+            asked = time.monotonic()
+            samples = next(batches, None)
+            if samples is None:
+                return
+            yield samples, time.monotonic() - asked
 
-    def _train_step(self, triplets: Sequence[Triplet]) -> dict[str, float]:
-        """One optimizer step. WorkFailedError for a loss that is no number: nothing is stepped then."""
+    def _train_step(self, samples: Sequence[Any]) -> list[tuple[int, dict[str, float]]]:
+        """One optimizer step. Step and figures of all steps not yet looked at, when it is time to. WorkFailedError for
+        a loss that is no number: the step then changes nothing, and no checkpoint comes after it."""
         import torch
 
-        size, per_subset, total = self.config.micro_batch, defaultdict(list), 0.0
-        for start in range(0, len(triplets), size):
-            for subsets, losses in self.trainable.losses(triplets[start : start + size]):
-                (losses.sum() / len(triplets)).backward()
-                for subset, loss in zip(subsets, losses.detach().tolist(), strict=True):
-                    per_subset[subset].append(loss)
-                    total += loss / len(triplets)
-        if total != total or total in (float("inf"), float("-inf")):
-            raise WorkFailedError(
-                f"step {self.step}: the loss is {total}; samples {triplets[0].number} to {triplets[-1].number}\n"
-                f"  the last checkpoint is sound; lower the learning rate, or turn bf16 off, and start again"
-            )
+        size, parts = self.config.micro_batch, []
+        try:
+            for start in range(0, len(samples), size):
+                for subsets, losses in self.trainable.losses(samples[start : start + size]):
+                    (losses.sum() / len(samples)).backward()
+                    parts.append((subsets, losses.detach()))
+        except RuntimeError as error:
+            named = _out_of_memory(error, self.config, self.step)
+            if named is None:
+                raise
+            raise named from error
         self._share_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._optimizer_config.max_gradient_norm)
         rate = self._learning_rate()
+        first = self.step * self.config.batch_size
+        last = first + self.config.batch_size - 1
+        self._unread.append(_Unread(self.step + 1, (first, last), parts, norm, {"learning_rate": rate}))
+        rows = self._read() if self._is_read_after(self.step + 1) else []
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        row = {"loss": total, "gradient_norm": float(norm), "learning_rate": rate}
-        if "d" in self.optimizer.param_groups[0]:
-            row["prodigy_d"] = float(self.optimizer.param_groups[0]["d"])
-        return row | {f"loss/{subset}": sum(values) / len(values) for subset, values in per_subset.items()}
+        if self.ema:
+            self.ema.update()
+        if "d" in self.optimizer.param_groups[0] and rows:
+            rows[-1][1]["prodigy_d"] = float(self.optimizer.param_groups[0]["d"])
+        return rows
+
+    def _is_read_after(self, step: int) -> bool:
+        config = self.config
+        every = (config.read_every, config.report_every, config.checkpoint_every)
+        return step == config.steps or any(step % number == 0 for number in every)
+
+    def _read(self) -> list[tuple[int, dict[str, float]]]:
+        """Step and figures of the steps since the last look. WorkFailedError where one is no number."""
+        rows = []
+        for unread in self._unread:
+            per_subset: dict[str, list[float]] = defaultdict(list)
+            for subsets, losses in unread.parts:
+                for subset, loss in zip(subsets, losses.tolist(), strict=True):
+                    per_subset[subset].append(loss)
+            count = sum(len(values) for values in per_subset.values())
+            total = sum(sum(values) for values in per_subset.values()) / max(1, count)
+            norm = float(unread.norm)
+            if not (math.isfinite(total) and math.isfinite(norm)):
+                what = f"the gradient's norm is {norm}" if math.isfinite(total) else f"the loss is {total}"
+                raise WorkFailedError(
+                    f"step {unread.step - 1}: {what}; samples {unread.samples[0]} to {unread.samples[1]}\n"
+                    f"  the last checkpoint is sound; lower the learning rate, or turn bf16 off, and start again"
+                )
+            means = {f"loss/{subset}": sum(values) / len(values) for subset, values in per_subset.items()}
+            rows.append((unread.step, {"loss": total, "gradient_norm": norm} | unread.figures | means))
+        self._unread.clear()
+        return rows
 
     def _learning_rate(self) -> float:
         config, left = self._optimizer_config, self.config.steps - self.step
@@ -221,56 +303,80 @@ class TrainingLoop:
             dist.all_reduce(parameter.grad)
             parameter.grad /= self.rank.world_size
 
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Inside, the weights are their moving average, where there is one."""
+        return self.ema.applied() if self.ema else nullcontext()
+
     def _checkpoint(self, log: Curve) -> None:
         config, score = self.config, None
         if self.step % config.evaluate_every == 0 or self.step == config.steps:
-            found = self.trainable.evaluate()
-            score = found.pop("score", None)
-            if found:
-                log.write(self.step, found)
-                print(report_line(self.trainable.name, self.step, config.steps, found, None), flush=True)
-            self.trainable.draw_samples(self.step)
-        trained = {n: p for n, p in self.trainable.module.named_parameters() if p.requires_grad}
-        state = {"step": self.step, "weights": trained, "optimizer": self.optimizer.state_dict()}
+            with self._averaged():
+                found = self.trainable.evaluate()
+                score = found.pop("score", None)
+                if found:
+                    log.write(self.step, found)
+                    print(report_line(self.trainable.name, self.step, config.steps, found, None), flush=True)
+                self.trainable.draw_samples(self.step)
+        state = {
+            "step": self.step,
+            "weights": self._trained(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state() if self.ema else None,
+            "num_broken": self.num_broken,
+        }
         self.checkpoints.save(self.step, state, score)
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _export(self) -> None:
+        """What the trainer writes for others, with the weights that `export` names."""
+        best = self.checkpoints.best() if self.config.export == "best" else None
+        if best is not None and best[0] != self.step:
+            state = self.checkpoints.at(best[0], self._device)
+            if state is not None:
+                print(f"{self.trainable.name}: exported as it was at step {best[0]} (score {best[1]:.4g})")
+                self._copy(state)
+        with self._averaged():
+            self.trainable.export()
+
+    def _trained(self) -> dict[str, torch.Tensor]:
+        return {n: p for n, p in self.trainable.module.named_parameters() if p.requires_grad}
+
+    def _copy(self, state: dict[str, Any]) -> None:
+        """Weights and their average from a checkpoint."""
         import torch
 
-        trained = {n: p for n, p in self.trainable.module.named_parameters() if p.requires_grad}
-        if {n: p.shape for n, p in state["weights"].items()} != {n: p.shape for n, p in trained.items()}:
+        with torch.no_grad():
+            for name, parameter in self._trained().items():
+                parameter.copy_(state["weights"][name])
+        if self.ema and state.get("ema"):
+            self.ema.restore(state["ema"])
+        elif self.ema:
+            self.ema = Ema(self.trainable.module, self.config.ema_decay)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        shapes = {n: p.shape for n, p in self._trained().items()}
+        if {n: p.shape for n, p in state["weights"].items()} != shapes:
             raise InputError(
                 f"{self.out}: its checkpoints are of another model or LoRA",
                 field="--out",
                 expected="the settings that it was started with, or another folder",
             )
-        with torch.no_grad():
-            for name, parameter in trained.items():
-                parameter.copy_(state["weights"][name])
+        self._copy(state)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step = int(state["step"])
+        self.step, self._num_broken_before = int(state["step"]), int(state.get("num_broken", 0))
 
 
-class Curve:
-    """`curve.jsonl`, and the same for TensorBoard."""
+def _out_of_memory(error: Exception, config: LoopConfig, step: int) -> WorkFailedError | None:
+    """What to do when memory ran out; None for any other error."""
+    import torch
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "curve.jsonl"
-        from tensorboardX import SummaryWriter
-
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """A line, and a point of every curve."""
-        with open(self._path, "a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
+    if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        return None
+    smaller = max(1, config.micro_batch // 2)
+    return WorkFailedError(
+        f"step {step}: out of memory with micro-batches of {config.micro_batch}: {str(error).splitlines()[0]}\n"
+        f"  the last checkpoint is sound; go on from it with --loop.micro-batch {smaller} (the same numbers, up"
+        f" to rounding),\n  or with a smaller image, condition or rank; --plan says what each takes"
+    )
 
 
 def make_optimizer(parameters: Sequence[torch.Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -139,12 +139,12 @@ class ReflectorTrainable:
     def module(self) -> torch.nn.Module:
         return self.model
 
-    def losses(self, triplets: Sequence[Triplet]) -> Iterator[tuple[list[str], torch.Tensor]]:
+    def losses(self, samples: Sequence[Triplet]) -> Iterator[tuple[list[str], torch.Tensor]]:
         """Mean cross-entropy of each triplet's answer; triplets without a reflection teach nothing."""
         import torch
 
         config = self.config
-        triplets = [t for t in triplets if len(t.reflection.strip()) >= MIN_REFLECTION_CHARS]
+        triplets = [t for t in samples if len(t.reflection.strip()) >= MIN_REFLECTION_CHARS]
         if not triplets:
             return
         lessons = [lesson_of(t, config.model, config.loop.seed) for t in triplets]

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from trainers.shard_index import SUBSETS, ShardIndex, open_index, read_sample, s
 log = logging.getLogger(__name__)
 
 _BLOCK = 4096  # samples whose subsets are drawn together
-_REPLACEMENTS = 8  # tries for another sample in place of a broken one
+REPLACEMENTS = 8  # tries for another sample in place of a broken one
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,36 @@ class TrainingOrder:
         subset, use = int(draws[n % _BLOCK]), int(uses[n % _BLOCK])
         members = self._members[subset]
         epoch, place = divmod(use, len(members))
-        if (subset, epoch) not in self._orders:
-            self._orders = {key: order for key, order in self._orders.items() if key[1] >= epoch - 1}
-            self._orders[subset, epoch] = self._rng(1, subset, epoch).permutation(len(members))
-        return int(members[self._orders[subset, epoch][place]])
+        return int(members[self._order(subset, epoch)[place]])
+
+    def numbers_of(self, samples: np.ndarray) -> np.ndarray:
+        """int64 (n,): `number_of` of many samples, int64 (n,)."""
+        numbers = np.empty(len(samples), np.int64)
+        for block in np.unique(samples // _BLOCK):
+            mine = np.flatnonzero(samples // _BLOCK == block)
+            draws, uses = (column[samples[mine] % _BLOCK] for column in self._draws(int(block)))
+            for subset in np.unique(draws):
+                members, of_subset = self._members[subset], draws == subset
+                epochs, places = np.divmod(uses[of_subset], len(members))
+                found = np.empty(len(epochs), np.int64)
+                for epoch in np.unique(epochs):
+                    chosen = epochs == epoch
+                    found[chosen] = self._order(int(subset), int(epoch))[places[chosen]]
+                numbers[mine[of_subset]] = members[found]
+        return numbers
 
     def replacement(self, n: int, attempt: int) -> int:
         """Another triplet of the same subset, in place of sample n, which does not read."""
         members = self._members[self._draws(n // _BLOCK)[0][n % _BLOCK]]
         return int(members[self._rng(2, n, attempt).integers(len(members))])
+
+    def _order(self, subset: int, epoch: int) -> np.ndarray:
+        if (subset, epoch) not in self._orders:
+            self._orders = {
+                key: order for key, order in self._orders.items() if key[0] != subset or key[1] >= epoch - 1
+            }
+            self._orders[subset, epoch] = self._rng(1, subset, epoch).permutation(len(self._members[subset]))
+        return self._orders[subset, epoch]
 
     def _draws(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         """Subset of each sample of a block, and how often that subset was used before it."""
@@ -127,6 +149,8 @@ class Triplet:
     reflection: str
     subset: str
     cot: dict | None = None
+    num_replaced: int = 0
+    """Broken triplets that were passed over for this one."""
 
 
 class PairDataset:
@@ -143,19 +167,19 @@ class PairDataset:
 
     def __getitem__(self, n: int) -> Triplet:
         number = self.order.number_of(n)
-        for attempt in range(_REPLACEMENTS):
+        for attempt in range(REPLACEMENTS):
             try:
-                return _decoded(n, read_sample(self._storages, self.order.index, number))
+                return _decoded(n, read_sample(self._storages, self.order.index, number), attempt)
             except (CorruptDataError, FileNotFoundError) as error:
                 self.num_broken += 1
                 if number not in self._named:
                     log.warning("sample skipped: %s", error)
                     self._named.add(number)
                 number = self.order.replacement(n, attempt)
-        raise WorkFailedError(f"{self.order.index.uri}: {_REPLACEMENTS} samples in a row do not read; see the log")
+        raise WorkFailedError(f"{self.order.index.uri}: {REPLACEMENTS} samples in a row do not read; see the log")
 
 
-def _decoded(n: int, sample: ShardSample) -> Triplet:
+def _decoded(n: int, sample: ShardSample, num_replaced: int) -> Triplet:
     return Triplet(
         number=n,
         good=decode_image(sample.good_image, f"{sample.key}.good_image"),
@@ -164,7 +188,31 @@ def _decoded(n: int, sample: ShardSample) -> Triplet:
         reflection=sample.reflection,
         subset=sample.subset,
         cot=sample.cot,
+        num_replaced=num_replaced,
     )
+
+
+class PairLoader:
+    """Where a training's samples come from: decoded triplets, step by step, read ahead by worker processes."""
+
+    def __init__(self, order: TrainingOrder, num_workers: int) -> None:
+        self.order, self.num_broken = order, 0
+        self._num_workers = num_workers
+
+    def batches(self, first: int, stop: int, batch_size: int, rank: int, world_size: int) -> Iterator[list[Triplet]]:
+        """One rank's triplets of the samples [first, stop), a step of `batch_size` (of all ranks) after the other."""
+        import torch
+
+        loader: Any = torch.utils.data.DataLoader(
+            PairDataset(self.order),  # pyright: ignore[reportArgumentType]
+            batch_size=batch_size // world_size,
+            sampler=range(first + rank, stop, world_size),
+            num_workers=self._num_workers,
+            collate_fn=list,
+        )
+        for triplets in loader:
+            self.num_broken += sum(t.num_replaced for t in triplets)
+            yield triplets
 
 
 def rank_numbers(first: int, stop: int, rank: int = 0, world_size: int = 1) -> Iterator[int]:

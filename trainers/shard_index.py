@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from schemas.errors import CorruptDataError, InputError
 from schemas.records import Subset
-from schemas.shards import read_samples
+from schemas.shards import ShardSample, read_samples
 from schemas.storage import Storage, open_storage
 
 SUBSETS = tuple(subset.value for subset in Subset)
@@ -125,12 +126,27 @@ def _write(path: Path, index: ShardIndex) -> None:
     os.replace(temporary, path)
 
 
-def read_sample(storages: dict[str, Storage], index: ShardIndex, number: int):
+def read_shard(index: ShardIndex, shard: int) -> Iterator[ShardSample | CorruptDataError]:
+    """The samples of one shard in the order of the index, the file opened once; an error for one that does not read."""
+    storage = open_storage(index.uri)
+    with storage.open(index.shards[shard]) as file:
+        for number in np.flatnonzero(index.shard == shard):
+            try:
+                yield _read(file, index, int(number))
+            except CorruptDataError as error:
+                yield error
+
+
+def read_sample(storages: dict[str, Storage], index: ShardIndex, number: int) -> ShardSample:
     """The `ShardSample` of that number, read by its byte range. CorruptDataError when it is no whole triplet."""
     storage = storages.setdefault(index.uri, open_storage(index.uri))
     with storage.open(index.shards[index.shard[number]]) as file:
-        file.seek(int(index.start[number]))
-        data = file.read(int(index.stop[number] - index.start[number]))
+        return _read(file, index, number)
+
+
+def _read(file: BinaryIO, index: ShardIndex, number: int) -> ShardSample:
+    file.seek(int(index.start[number]))
+    data = file.read(int(index.stop[number] - index.start[number]))
     samples = list(read_samples(data + bytes(2 * tarfile.BLOCKSIZE), index.name(number)))
     if len(samples) != 1:
         raise CorruptDataError(f"{index.name(number)}: {len(samples)} samples where one was")

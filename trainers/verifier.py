@@ -147,13 +147,13 @@ class VerifierTrainable:
     def module(self) -> torch.nn.Module:
         return self.reward_model.module
 
-    def losses(self, triplets: Sequence[Triplet]) -> Iterator[tuple[list[str], torch.Tensor]]:
+    def losses(self, samples: Sequence[Triplet]) -> Iterator[tuple[list[str], torch.Tensor]]:
         """One Bradley-Terry loss a triplet."""
         import torch
 
-        good, bad = self._rewards(triplets)
+        good, bad = self._rewards(samples)
         each = [bradley_terry_loss(g[None], b[None], self.config.variant) for g, b in zip(good, bad, strict=True)]
-        yield [t.subset for t in triplets], torch.stack(each)
+        yield [t.subset for t in samples], torch.stack(each)
 
     def _rewards(self, triplets: Sequence[Triplet]) -> tuple[torch.Tensor, torch.Tensor]:
         import torch

@@ -43,8 +43,8 @@ class FluxGeneratorConfig:
     fp8_dynamic multiplies in 8 bits (half the memory, faster on Hopper); int8 also the T5's, through bitsandbytes on a
     CUDA device. Changes images slightly."""
     compile: Literal["none", "blocks"] = "none"
-    """blocks: one graph for each kind of block, made at the first images (half a minute) and faster from then on.
-    Changes images by rounding."""
+    """blocks: fused layers and one graph for each kind of block, made at the first images (half a minute) and faster
+    from then on. Changes images by rounding."""
     attention: Literal["default", "flash", "cudnn", "efficient", "math"] = "default"
     """Which of PyTorch's attention kernels; cudnn is the fastest on Hopper. Changes images by rounding."""
     offload: Literal["none", "model", "sequential"] = execution_field("none")
@@ -139,9 +139,10 @@ class FluxGenerator:
         key = (first, text, length)
         if key not in self._encoded:
             with torch.no_grad():
-                # The device is named: finding it out takes diffusers as long as encoding a short text does.
+                # The device is named: finding it out takes diffusers as long as encoding a short text does. Lists: in
+                # place of an empty string T5 would be given CLIP's text.
                 embeds, pooled, _ = self.pipeline.encode_prompt(
-                    prompt=first, prompt_2=text, device=self._device, max_sequence_length=length
+                    prompt=[first], prompt_2=[text], device=self._device, max_sequence_length=length
                 )
             if (len(self._encoded) + 1) * embeds.nbytes > KEPT_TEXT_BYTES:
                 self._encoded.clear()
@@ -231,6 +232,10 @@ def _accelerate(transformer: Any, config: FluxGeneratorConfig) -> None:
 
     if config.attention != "default":
         use_attention_kernel(transformer, config.attention)
+    if config.compile == "blocks":
+        from inference.flux.fused_blocks import fuse_blocks
+
+        fuse_blocks(transformer)
     if config.quantization == "fp8_dynamic":
         quantize_float8(transformer, config.device)
     if config.compile == "blocks":

@@ -12,11 +12,11 @@ import torch
 
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import CorrectorConfig, FluxCorrector
-from inference.flux.generator import FluxGeneratorConfig
+from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from schemas.errors import InputError, WorkFailedError
 from tests.trainers.micro_shards import write_micro_shards
 from trainers.corrector import micro_corrector_training, open_training
-from trainers.corrector_batches import BatchConfig, prepare
+from trainers.corrector_batches import BatchConfig, BatchMaker, DropConfig, prepare
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.shard_dataset import MixSchedule, Triplet
 
@@ -58,6 +58,16 @@ def test_both_images_get_the_same_crop_whatever_their_sizes():
     sample = prepare(shown, replace(SMALL, size_px=48), 3)
     assert sample.good.shape == sample.bad.shape == (48, 48, 3)
     assert np.abs(sample.good.astype(int) - sample.bad).max() <= 3
+
+
+def test_where_the_text_is_dropped_t5_reads_nothing_and_clip_the_prompt():
+    maker = BatchMaker(FluxGenerator(FluxGeneratorConfig()), replace(SMALL, drop=DropConfig(1.0, 0.0, 0.0)), 0)
+    (dropped,) = maker([triplet(1)])
+    (other,) = maker([replace(triplet(1), prompt="a photo of a ring", reflection="")])
+    assert torch.equal(dropped.prompt_embeds, other.prompt_embeds)
+    assert not torch.equal(dropped.pooled, other.pooled)
+    plain = BatchMaker(maker._generator, replace(SMALL, drop=DropConfig(0.0, 0.0, 0.0)), 0)
+    assert not torch.equal(plain([replace(triplet(1), reflection="")])[0].prompt_embeds, dropped.prompt_embeds)
 
 
 def test_a_reflection_too_short_is_none():

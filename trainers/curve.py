@@ -1,0 +1,57 @@
+"""Where a training's figures go: `curve.jsonl`, TensorBoard, and Weights & Biases when its key is set."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class Curve:
+    """`curve.jsonl`, and the same for TensorBoard and (with WANDB_API_KEY) Weights & Biases."""
+
+    def __init__(self, folder: Path, name: str = "training") -> None:
+        """name: of the trainer; with the folder it names the W&B run, which a restart goes on with."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "curve.jsonl"
+        from tensorboardX import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
+        self._wandb = _open_wandb(folder, name)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """A line, and a point of every curve."""
+        with open(self._path, "a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _open_wandb(folder: Path, name: str) -> Any:
+    """A W&B run, None without a key; a key without the package is said, and no reason to stop."""
+    if not os.environ.get("WANDB_API_KEY"):
+        return None
+    if importlib.util.find_spec("wandb") is None:
+        log.warning(
+            "WANDB_API_KEY is set, but wandb is not installed: `pip install wandb`; the curve goes to files alone"
+        )
+        return None
+    import wandb  # pyright: ignore[reportMissingImports]
+
+    project = os.environ.get("WANDB_PROJECT", "reflectionflow")
+    run_id = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]
+    return wandb.init(project=project, name=f"{name} {folder.name}", id=run_id, resume="allow", dir=str(folder))
