@@ -25,6 +25,12 @@ class Arguments:
     device: Literal["cuda", "cpu"] = "cuda"
     seconds_budget: float = 600.0
     out: Path = RESULTS
+    parts: tuple[str, ...] = ()
+    """Of eager, eager_image, eager_batches, attention, joint_eager, cached_eager, text_copy_eager, none_eager,
+    compiled, fused, float8, none, cached, corrector_steps, dual, joint, text_copy, compiled_batch; without this, all.
+    `eager` is what most others are compared with."""
+    name: str = "gpu_flux"
+    """Of the result file."""
 
 
 class Notes:
@@ -35,9 +41,10 @@ class Notes:
         command = (
             f"python -m benchmarks.gpu_flux --size {arguments.size} --device {arguments.device}"
             f" --seconds-budget {arguments.seconds_budget:g}"
+            + (f" --parts {' '.join(arguments.parts)}" if arguments.parts else "")
         )
         self.circumstances = Circumstances.now(command)
-        self.path = arguments.out / f"gpu_flux{'' if arguments.size == 'full' else '_tiny'}.json"
+        self.path = arguments.out / f"{arguments.name}{'' if arguments.size == 'full' else '_tiny'}.json"
         self.figures: dict[str, Any] = {}
 
     def note(self, part: str, name: str, value: Any) -> None:
@@ -77,42 +84,51 @@ def run(arguments: Arguments) -> dict[str, Any]:
     notes.note("machine", "dtype", str(dtype))
 
     def part(name: str, measure: Callable[[], None], seconds: float = 0.0) -> None:
-        """seconds: what it needs at least on a GPU."""
+        """name: group and part. seconds: what it needs at least on a GPU."""
+        group, _, which = name.partition(" ")
+        if arguments.parts and which not in arguments.parts:
+            return
         try:
             watch.need(seconds if device == "cuda" else 0.0)
             before = time.perf_counter()
             measure()
-            notes.note(name, "took_s", round(time.perf_counter() - before, 1))
+            notes.note(group, f"{which}_took_s", round(time.perf_counter() - before, 1))
         except OutOfTimeError as error:
-            notes.note(name, "skipped", str(error))
+            notes.note(group, f"{which}_skipped", str(error))
         except Exception as error:  # a part that fails must not lose the others; what failed is in the file
-            notes.note(name, "failed", f"{type(error).__name__}: {str(error)[:500]}")
-            notes.note(name, "where", traceback.format_exc()[-1500:])
+            notes.note(group, f"{which}_failed", f"{type(error).__name__}: {str(error)[:500]}")
+            notes.note(group, f"{which}_failed_where", traceback.format_exc()[-1500:])
         if device == "cuda":
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
 
+    if device == "cuda":
+        torch._logging.set_logs(recompiles=True)
     transformer = build_transformer(size, device, dtype)
     pipeline = build_pipeline(transformer, size, device, dtype)
     notes.note("machine", "flux_parameters", sum(p.numel() for p in transformer.parameters()))
     notes.note("machine", "built_after_s", round(time.perf_counter() - notes.started, 1))
     generation = GenerationBenchmark(pipeline, size, watch, dtype, lambda n, v: notes.note("generation", n, v))
-    part("generation", generation.eager)
-    part("generation", generation.batches_eager, 10)
-    part("generation", generation.compiled, 10)
-    part("generation", generation.float8, 15)
     corrector = CorrectorBenchmark(transformer, size, watch, dtype, lambda n, v: notes.note("corrector", n, v))
-    part("corrector", lambda: corrector.joint(compiled=False), 3)
-    part("corrector", lambda: corrector.cached(compiled=False, text_copy=False), 3)
-    part("corrector", lambda: corrector.cached(compiled=False, text_copy=True), 3)
-    part("corrector", lambda: corrector.cached(compiled=True, text_copy=False), 15)
     training = TrainingBenchmark(pipeline, size, watch, dtype, lambda n, v: notes.note("training", n, v))
-    part("training", training.corrector, 8)
-    part("training", training.dual_process, 12)
-    part("corrector", lambda: corrector.joint(compiled=True), 15)
-    part("corrector", lambda: corrector.cached(compiled=True, text_copy=True), 15)
-    part("corrector", corrector.without_condition, 15)
-    part("generation", generation.compiled_batch, 15)
+    part("generation eager", generation.eager)
+    part("generation eager_image", generation.eager_image_drawn, 15)
+    part("generation eager_batches", generation.batches_eager, 10)
+    part("generation attention", generation.attention)
+    part("corrector joint_eager", lambda: corrector.joint(compiled=False), 3)
+    part("corrector cached_eager", lambda: corrector.cached(compiled=False, text_copy=False), 3)
+    part("corrector text_copy_eager", lambda: corrector.cached(compiled=False, text_copy=True), 3)
+    part("corrector none_eager", lambda: corrector.without_condition(compiled=False), 3)
+    part("generation compiled", generation.compiled, 25)
+    part("generation fused", generation.fused, 25)
+    part("generation float8", generation.float8, 20)
+    part("corrector none", lambda: corrector.without_condition(compiled=True), 10)
+    part("corrector cached", lambda: corrector.cached(compiled=True, text_copy=False), 15)
+    part("training corrector_steps", training.corrector, 8)
+    part("training dual", training.dual_process, 10)
+    part("corrector joint", lambda: corrector.joint(compiled=True), 12)
+    part("corrector text_copy", lambda: corrector.cached(compiled=True, text_copy=True), 15)
+    part("generation compiled_batch", generation.compiled_batch, 15)
     print(f"saved {notes.path}", flush=True)
     return notes.figures
 

@@ -13,11 +13,12 @@ from benchmarks.gpu_timing import Stopwatch, difference, utilisation
 from inference.flux.acceleration import (
     compile_blocks,
     fastest_attention_kernel,
-    float8_targets,
     measure_attention_kernels,
+    put_layers,
     quantize_float8,
     use_attention_kernel,
 )
+from inference.flux.fused_blocks import fuse_blocks
 
 Note = Callable[[str, Any], None]
 
@@ -44,10 +45,13 @@ class GenerationBenchmark:
             self.decode_ms = self.watch.median_ms(lambda: self.pipeline.vae.decode(latents), repeats=3, warmups=2)
         self.note("vae_decode_ms", self.decode_ms)
         self._note_images("eager", ms)
-        self.eager_image = self._draw("eager", ms)
 
-    def compiled(self) -> None:
-        """Compiled blocks with the fastest attention kernel, without quantisation."""
+    def eager_image_drawn(self) -> None:
+        """A whole image, to confirm the sum."""
+        self.eager_image = self._draw("eager", self.forward_ms["eager"])
+
+    def attention(self) -> None:
+        """Which of PyTorch's attention kernels is the fastest; used from here on."""
         if self.watch.device != "cpu":
             heads, head_dim = self.size.flux["num_attention_heads"], self.size.flux["attention_head_dim"]
             tokens = self.inputs.latents.shape[1] + self.size.text_tokens
@@ -56,17 +60,25 @@ class GenerationBenchmark:
             self.note("attention_ms", {name: round(ms, 3) for name, ms in kernels.items()})
             self.note("attention_kernel", self.kernel)
             use_attention_kernel(self.transformer, self.kernel)
-            ms, _ = self._forward("eager_fastest_attention", self.inputs, repeats=3, warmups=1)
-            self._note_images("eager_fastest_attention", ms)
-        compile_blocks(self.transformer, backend="inductor" if self.watch.device != "cpu" else "aot_eager")
+
+    def compiled(self) -> None:
+        """Compiled blocks, without quantisation."""
+        self._compile()
         ms, _ = self._forward("compiled", self.inputs)
         self._note_images("compiled", ms)
 
+    def fused(self) -> None:
+        """The same with query, key and value in one product, GELU in the product's kernel where that gains."""
+        gelu = self.watch.device == "cpu" or self._gelu_gains()
+        fuse_blocks(self.transformer, gelu)
+        self._compile()
+        ms, _ = self._forward("fused", self.inputs)
+        self._note_images("fused", ms)
+
     def float8(self) -> None:
         """The same with 8-bit products; the weights are put back afterwards."""
-        self.watch.need(25 if self.watch.device != "cpu" else 0)
-        plain = dict(float8_targets(self.transformer))
-        self.note("float8_layers", quantize_float8(self.transformer))
+        replaced = quantize_float8(self.transformer)
+        self.note("float8_layers", len(replaced))
         try:
             ms, _ = self._forward("float8", self.inputs)
             self._note_images("float8", ms)
@@ -74,12 +86,8 @@ class GenerationBenchmark:
             if self.eager_image is not None:
                 error = 255 * np.abs(image - self.eager_image)
                 self.note("float8_image_mean_error_of_255", round(float(error.mean()), 3))
-            if self.watch.device == "cpu" or self.watch.left_s > 60:
-                self.batch("float8", 4)
         finally:
-            for name, layer in plain.items():
-                parent, _, attribute = name.rpartition(".")
-                setattr(self.transformer.get_submodule(parent), attribute, layer)
+            put_layers(self.transformer, replaced)
 
     def batches_eager(self) -> None:
         """Two and four images a forward pass, as diffusers comes; before anything is compiled."""
@@ -94,10 +102,33 @@ class GenerationBenchmark:
 
     def compiled_batch(self) -> None:
         """Four images a forward pass, compiled."""
-        self.watch.need(25 if self.watch.device != "cpu" else 0)
         self.batch("compiled", 4)
 
     # Parts
+
+    def _compile(self) -> None:
+        compile_blocks(self.transformer, backend="inductor" if self.watch.device != "cpu" else "aot_eager")
+
+    def _gelu_gains(self) -> bool:
+        """Whether the product with GELU takes less than the product and, at the memory's speed, GELU after it."""
+        width = self.size.flux["num_attention_heads"] * self.size.flux["attention_head_dim"]
+        tokens = self.inputs.latents.shape[1] + self.size.text_tokens
+        x, weight, bias = (
+            torch.randn(*shape, device=self.watch.device, dtype=self.dtype)
+            for shape in ((tokens, width), (4 * width, width), (4 * width,))
+        )
+        y = torch.addmm(bias, x, weight.t())
+
+        def ten(run: Callable[[], Any]) -> float:
+            return self.watch.median_ms(lambda: [run() for _ in range(10)]) / 10
+
+        times = {
+            "product": ten(lambda: torch.addmm(bias, x, weight.t())),
+            "gelu": ten(lambda: torch.nn.functional.gelu(y, approximate="tanh")),
+            "both_in_one_kernel": ten(lambda: torch._addmm_activation(bias, x, weight.t(), use_gelu=True)),
+        }
+        self.note("gelu_ms", times)
+        return times["both_in_one_kernel"] < times["product"] + 0.8 * times["gelu"]
 
     def _forward(
         self, variant: str, inputs: Inputs, repeats: int = 5, warmups: int = 2, images: int = 1
@@ -106,10 +137,12 @@ class GenerationBenchmark:
         with torch.no_grad():
             first_ms = self.watch.once_ms(lambda: self.transformer(**inputs.named))
             ms = self.watch.median_ms(lambda: self.transformer(**inputs.named), repeats, warmups)
+            host_ms = self.watch.enqueue_ms(lambda: self.transformer(**inputs.named))
             result = self.transformer(**inputs.named)[0]
         self.forward_ms[variant] = ms
         found: dict[str, Any] = {
             "ms": ms,
+            "host_ms": host_ms,
             "first_call_s": round(first_ms / 1000, 2),
             "finite": bool(torch.isfinite(result).all()),
             "peak_gib": self.watch.peak_gib(),
@@ -134,7 +167,7 @@ class GenerationBenchmark:
         self.watch.need(2 * (steps * ms + self.decode_ms) / 1000)
         images: list[np.ndarray] = []
 
-        def draw() -> None:
+        def draw(steps: int = steps) -> None:
             output = self.pipeline(
                 prompt_embeds=self.inputs.prompt_embeds,
                 pooled_prompt_embeds=self.inputs.pooled,
@@ -148,6 +181,7 @@ class GenerationBenchmark:
             )
             images.append(output.images[0])
 
+        draw(1)
         took_ms = self.watch.once_ms(draw)
         self.note(f"{variant}_image_drawn", {"steps": steps, "s": round(took_ms / 1000, 3)})
-        return images[0]
+        return images[-1]

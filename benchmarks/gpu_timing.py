@@ -55,6 +55,15 @@ class Stopwatch:
         torch.cuda.synchronize()
         return start.elapsed_time(end)
 
+    def enqueue_ms(self, run: Callable[[], Any]) -> float:
+        """Host time until the call returns: near the whole time, the host is what holds the device up."""
+        self.once_ms(run)
+        before = time.perf_counter()
+        run()
+        took = 1000 * (time.perf_counter() - before)
+        self.once_ms(lambda: None)
+        return round(took, 1)
+
     def forget_peak(self) -> None:
         """Free what is unused; the next peak counts from here."""
         if self.device != "cpu":

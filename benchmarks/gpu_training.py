@@ -38,7 +38,7 @@ class TrainingBenchmark:
         self._corrector_step(model, parameters, optimizer, 1, autocast=True)()  # makes the optimizer's state
         for autocast in (True, False):
             for batch in batch_sizes if not autocast else batch_sizes[:1]:
-                self.watch.need(4 * batch if self.watch.device != "cpu" else 0)
+                self.watch.need(2 * batch if self.watch.device != "cpu" else 0)
                 self.watch.forget_peak()
                 step = self._corrector_step(model, parameters, optimizer, batch, autocast)
                 name = f"corrector_step_batch_{batch}{'_autocast' if autocast else ''}"
@@ -72,7 +72,6 @@ class TrainingBenchmark:
 
     def dual_process(self) -> None:
         """Latents, one forward pass, x0, VAE, VLM, loss of one token, back to a LoRA of rank 16 on every block."""
-        self.watch.need(12 if self.watch.device != "cpu" else 0)
         device, size = self.watch.device, self.size
         vlm = build_vlm(size, device, self.dtype)
         vlm.gradient_checkpointing_enable({"use_reentrant": False})

@@ -38,7 +38,7 @@ CUDA_CONTEXT_GIB = 0.6
 """Of every process on a GPU (allowance)."""
 
 QUANTIZATION_SLOWDOWN = {"none": 1.0, "fp8": 13 / 12, "fp8_dynamic": 1.0, "int8": 27 / 12}
-"""Seconds against bf16 (the same page: 13 s layer-wise fp8, 27 s bitsandbytes int8, 12 s bf16; fp8_dynamic: a bound)."""
+"""Seconds against bf16 (same page: 13 s layer-wise fp8, 27 s bitsandbytes int8, 12 s bf16; fp8_dynamic: a bound)."""
 OFFLOAD_SECONDS = {"none": 0.0, "model": 5.0, "sequential": 60.0}
 """Seconds more an image: moving whole models (same page, 17 s against 12 s); single layers (allowance)."""
 GROUNDING_SECONDS = 1 / 8.37 + 0.15

@@ -6,7 +6,8 @@ None of it changes a weight that is saved. Compiling and choosing the attention 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -21,7 +22,8 @@ FLOAT8 = torch.float8_e4m3fn
 FLOAT8_MAX = torch.finfo(FLOAT8).max  # 448
 # The layers of a block that multiply every token. Modulations see one vector an image: nothing to gain, much to lose.
 TOKEN_LAYERS = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "proj_mlp", "proj_out")
-TOKEN_LAYER_ENDS = ("to_out.0", "net.0.proj", "net.2")
+TOKEN_LAYER_ENDS = ("to_out.0", "net.0.proj", "net.2", ".mlp.proj")
+FUSED_LAYERS = ("to_qkv", "to_added_qkv", "out_attention", "out_mlp")
 
 
 def allow_many_shapes() -> None:
@@ -38,7 +40,9 @@ def compile_blocks(transformer: FluxTransformer2DModel, backend: str = "inductor
     All blocks of a kind share one graph, so compiling takes as long as for one double and one single block.
     """
     allow_many_shapes()
-    transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, backend=backend)
+    for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+        module: Any = block
+        module.compile(fullgraph=True, dynamic=False, backend=backend)
     # Each single block hands the next one slices of its result, but the first gets tensors of their own: another
     # memory layout, and so another graph to compile, unless it gets slices as well.
     first: Any = transformer.single_transformer_blocks[0]
@@ -69,16 +73,17 @@ def measure_attention_kernels(tokens: int, heads: int, head_dim: int, repeats: i
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     kernels = {
-        "flash": SDPBackend.FLASH_ATTENTION,
-        "cudnn": SDPBackend.CUDNN_ATTENTION,
-        "efficient": SDPBackend.EFFICIENT_ATTENTION,
+        "default": nullcontext(),
+        "flash": sdpa_kernel(SDPBackend.FLASH_ATTENTION),
+        "cudnn": sdpa_kernel(SDPBackend.CUDNN_ATTENTION),
+        "efficient": sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION),
     }
-    q, k, v = torch.randn(3, 1, heads, tokens, head_dim, device="cuda", dtype=torch.bfloat16)
+    q, k, v = torch.randn(3, 1, tokens, heads, head_dim, device="cuda", dtype=torch.bfloat16).transpose(2, 3)
     found = {}
     for name, kernel in kernels.items():
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         try:
-            with sdpa_kernel(kernel):
+            with kernel:
                 functional.scaled_dot_product_attention(q, k, v)
                 start.record()
                 for _ in range(repeats):
@@ -92,9 +97,10 @@ def measure_attention_kernels(tokens: int, heads: int, head_dim: int, repeats: i
 
 
 def fastest_attention_kernel(measured: dict[str, float]) -> AttentionKernel:
-    """Of what `measure_attention_kernels` found; `default` where none runs."""
+    """Of what `measure_attention_kernels` found. PyTorch's own choice where it is among the fastest, or none runs: to
+    name a kernel costs a copy of what it reads."""
     fastest: Any = min(measured, key=lambda name: measured[name], default="default")
-    return fastest
+    return "default" if measured.get("default", 0.0) <= 1.1 * measured.get(fastest, 0.0) else fastest
 
 
 class Float8Linear(nn.Linear):
@@ -141,21 +147,26 @@ def has_float8_products(device: torch.device) -> bool:
 
 def float8_targets(transformer: FluxTransformer2DModel) -> Iterator[tuple[str, nn.Linear]]:
     """Names and layers of all blocks that multiply tokens and whose sizes the 8-bit product takes (multiples of 16)."""
-    for name, layer in transformer.named_modules():
+    for name, layer in transformer.named_modules(remove_duplicate=False):
         in_block = name.startswith(("transformer_blocks.", "single_transformer_blocks."))
-        chosen = name.rpartition(".")[2] in TOKEN_LAYERS or name.endswith(TOKEN_LAYER_ENDS)
+        last = name.rpartition(".")[2]
+        chosen = last in TOKEN_LAYERS or last in FUSED_LAYERS or name.endswith(TOKEN_LAYER_ENDS)
         if not (in_block and chosen and isinstance(layer, nn.Linear)) or isinstance(layer, Float8Linear):
             continue
         if layer.in_features % 16 == 0 and layer.out_features % 16 == 0:
             yield name, layer
 
 
-def quantize_float8(transformer: FluxTransformer2DModel, device: str | None = None) -> int:
-    """Put a Float8Linear in the place of every such layer. device: as there. Returns how many."""
-    layers = list(float8_targets(transformer))
-    for name, layer in layers:
+def quantize_float8(transformer: FluxTransformer2DModel, device: str | None = None) -> dict[str, nn.Linear]:
+    """Put a Float8Linear in the place of every such layer. device: as there. Returns what was replaced, by name."""
+    replaced = dict(float8_targets(transformer))
+    rounded = {id(layer): Float8Linear(layer, torch.device(device) if device else None) for layer in replaced.values()}
+    put_layers(transformer, {name: rounded[id(layer)] for name, layer in replaced.items()})
+    return replaced
+
+
+def put_layers(transformer: FluxTransformer2DModel, layers: Mapping[str, nn.Module]) -> None:
+    """Put layers in their places, by name."""
+    for name, layer in layers.items():
         parent, _, attribute = name.rpartition(".")
-        setattr(
-            transformer.get_submodule(parent), attribute, Float8Linear(layer, torch.device(device) if device else None)
-        )
-    return len(layers)
+        setattr(transformer.get_submodule(parent), attribute, layer)

@@ -67,6 +67,11 @@ class ConditionedBlock(nn.Module):
         return tuple(s.x for s in streams), own
 
     def _heads(self, attn: Any, name: str, part: str, x: torch.Tensor, stream: _Stream) -> torch.Tensor:
+        fused = getattr(attn, "to_added_qkv" if part.startswith("add") else "to_qkv", None)
+        if fused is not None and not stream.adapted and torch.compiler.is_compiling():
+            # Asked for three times; the compiler keeps one of three equal products.
+            number = ("q", "k", "v").index(part.split("_")[1])
+            return fused(x).chunk(3, dim=-1)[number].unflatten(-1, (-1, attn.head_dim))
         this: Any = self
         return ConditionedFlux._heads(this, attn, name, part, x, stream)
 

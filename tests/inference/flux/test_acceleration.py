@@ -13,10 +13,14 @@ from inference.flux.acceleration import (
     compile_blocks,
     fastest_attention_kernel,
     float8_targets,
+    put_layers,
     quantize_float8,
     to_float8_rows,
     use_attention_kernel,
 )
+from inference.flux.condition_config import ConditionConfig
+from inference.flux.conditioning import ConditionedFlux, condition_ids
+from inference.flux.fused_blocks import fuse_blocks
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from schemas.errors import InputError
 from tests.tiny_models import save_tiny_flux
@@ -90,7 +94,8 @@ def test_an_attention_kernel_changes_the_velocity_by_rounding_alone(kernel):
 
 
 def test_the_fastest_kernel_is_the_one_with_the_least_milliseconds():
-    assert fastest_attention_kernel({"flash": 3.0, "cudnn": 2.0}) == "cudnn"
+    assert fastest_attention_kernel({"default": 3.0, "flash": 3.0, "cudnn": 2.0}) == "cudnn"
+    assert fastest_attention_kernel({"default": 2.1, "flash": 3.0, "cudnn": 2.0}) == "default"
     assert fastest_attention_kernel({}) == "default"
 
 
@@ -128,12 +133,17 @@ def test_a_float8_layer_is_the_product_of_the_rounded_numbers():
 
 def test_only_layers_that_multiply_tokens_in_blocks_become_float8():
     model = transformer()
+    plain = velocity(model)
     names = {name for name, _ in float8_targets(model)}
     assert "transformer_blocks.1.attn.to_out.0" in names
     assert "single_transformer_blocks.2.proj_out" in names
     assert not any("norm" in name or "embed" in name or name == "proj_out" for name in names)
-    assert quantize_float8(model) == len(names) == 2 * 12 + 3 * 5
-    assert quantize_float8(model) == 0  # twice is as once
+    replaced = quantize_float8(model)
+    assert set(replaced) == names
+    assert len(names) == 2 * 12 + 3 * 5
+    assert quantize_float8(model) == {}  # twice is as once
+    put_layers(model, replaced)
+    torch.testing.assert_close(velocity(model), plain, rtol=0, atol=0)
 
 
 def test_float8_compiles_into_one_graph_a_kind_too(compiler):
@@ -143,6 +153,48 @@ def test_float8_compiles_into_one_graph_a_kind_too(compiler):
     compile_blocks(model, backend=compiler)
     torch.testing.assert_close(velocity(model), eager)
     assert compiler.frame_count == 2
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+def test_fused_blocks_give_the_same_velocity_and_share_their_weights(gelu, compiler):
+    model = transformer()
+    plain = velocity(model)
+    bytes_before = sum(p.untyped_storage().nbytes() for p in unique_storages(model))
+    fuse_blocks(model, gelu)
+    assert sum(p.untyped_storage().nbytes() for p in unique_storages(model)) == bytes_before
+    torch.testing.assert_close(velocity(model), plain, rtol=1e-5, atol=1e-5)
+    compile_blocks(model, backend=compiler)
+    torch.testing.assert_close(velocity(model), plain, rtol=1e-5, atol=1e-5)
+    assert compiler.frame_count == 2
+
+
+def unique_storages(model):
+    return {p.untyped_storage().data_ptr(): p for p in model.parameters()}.values()
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+def test_fused_blocks_in_8_bits_are_as_near_as_unfused_ones(gelu):
+    model = transformer()
+    plain = velocity(model)
+    fuse_blocks(model, gelu)
+    replaced = quantize_float8(model)
+    assert {"single_transformer_blocks.0.out_mlp", "transformer_blocks.0.attn.to_added_qkv"} <= set(replaced)
+    coarse = velocity(model)
+    assert 0 < (coarse - plain).norm() / plain.norm() < 0.1
+    put_layers(model, replaced)
+    torch.testing.assert_close(velocity(model), plain, rtol=1e-5, atol=1e-5)
+
+
+def test_a_corrector_on_fused_blocks_sees_the_same_layers():
+    model = transformer()
+    corrector = ConditionedFlux(model, ConditionConfig(rank=2))
+    noisy, t = torch.randn(1, 16, 16), torch.tensor([0.5])
+    arguments = (noisy, t, torch.ones(1), torch.randn(1, 8, 32), torch.randn(1, 32), condition_ids(4, 4, 0))
+    condition = (torch.randn(1, 9, 16), condition_ids(3, 3, 3))
+    with torch.no_grad():
+        plain = corrector(*arguments, *condition)
+        fuse_blocks(model)
+        torch.testing.assert_close(corrector(*arguments, *condition), plain, rtol=0, atol=0)
 
 
 @pytest.fixture(scope="module")
