@@ -18,6 +18,7 @@ import tyro
 from benchmarks.label_images import wilson
 from benchmarks.results_file import Circumstances, print_table, save
 from inference.judges.geneval_scoring import judge_objects
+from inference.judges.oracles import scene_of
 from inference.judges.segmentation_judge import SegmentationJudge
 from inference.micro.captions import Caption, Clause, caption_of_record
 from inference.micro.corrections import corrections
@@ -25,7 +26,7 @@ from inference.micro.edit_file import sample_edit_scenes
 from inference.micro.edits import name_edit
 from inference.micro.instructions import Edit, agrees, parse_instruction, split_sentences
 from inference.micro.long_captions import mentions
-from inference.micro.world import COLORS, SHAPES, Background, Scene, SceneObject
+from inference.micro.world import COLORS, Scene
 from pipelines.commands.arguments import open_run
 from pipelines.jobs import resolve_chains
 from pipelines.run_folder import RunFolder
@@ -62,16 +63,6 @@ def caption_of_text(text: str) -> Caption:
     for mention in mentions(text):
         counted[mention.shape, next((a for a in mention.attributes if a in COLORS), None)] += 1
     return Caption("long", text, tuple(Clause(shape, number, color) for (shape, color), number in counted.items()))
-
-
-def scene_of(objects: tuple[DetectedObject, ...], min_score: float) -> Scene:
-    """What the judge saw, as a scene. Objects of no shape, of no one colour, or not clear enough are left out."""
-    seen = []
-    for found in objects:
-        if found.class_name in SHAPES and found.color in COLORS and found.score > min_score:
-            x0, y0, x1, y1 = found.box
-            seen.append(SceneObject(found.class_name, found.color, (x0 + x1) / 2, (y0 + y1) / 2, max(x1 - x0, y1 - y0)))
-    return Scene(Background(), tuple(seen))
 
 
 def names_one_of(text: str, needed: tuple[Edit, ...]) -> bool:

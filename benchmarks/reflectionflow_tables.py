@@ -25,6 +25,7 @@ from benchmarks.results_file import RESULTS, Circumstances, print_table, save
 from benchmarks.search_arms import (
     NOISE,
     NUM_BASE_IMAGES,
+    ORACLES,
     PROMPT,
     REFLECTION,
     STRATEGIES,
@@ -33,6 +34,7 @@ from benchmarks.search_arms import (
     Found,
     base_arm,
     lacks_corrector,
+    oracle_arms,
     read_arm,
     run_arms,
     shape_arms,
@@ -47,8 +49,9 @@ from pipelines.presets import load_search_preset
 from pipelines.search_job import SearchJobConfig
 from schemas.errors import InputError, MissingWeightsError, ReflectionFlowError
 
-Table = Literal["budgets", "shapes", "verifiers", "difficulty", "times"]
+Table = Literal["budgets", "shapes", "verifiers", "difficulty", "times", "oracles"]
 TABLES: tuple[Table, ...] = ("budgets", "shapes", "verifiers", "difficulty", "times")
+DIAGNOSES: tuple[Table, ...] = ("oracles",)  # made when they are asked for, on prompts that are not sealed
 SEALED = "micro-test"
 SHAPE_BUDGET = 16
 DIFFICULTIES = ("hard", "medium", "easy")
@@ -68,7 +71,7 @@ class Arguments:
     depth: int = 16
     """Rounds of width 2: the largest budget is twice as many images."""
     only: tuple[Table, ...] = ()
-    """Only these tables, and the searches they need."""
+    """Only these tables, and the searches they need. `oracles` is made when it is named, and not on micro-test."""
     corrector: str = "micro/corrector"
     """A corrector's folder or name; strategies that need one are left out where it is not there."""
     reflector: str = ""
@@ -112,6 +115,8 @@ class Arguments:
 
 def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
+    if arguments.split == SEALED and set(arguments.only) & set(DIAGNOSES):
+        raise InputError(f"{', '.join(DIAGNOSES)} on the sealed split", field="--only", expected="--split micro-dev")
     circumstances = Circumstances.now(arguments.command())
     openings = _openings(arguments, circumstances)
     job, options = load_search_preset(arguments.preset)
@@ -194,10 +199,12 @@ def _arms(arguments: Arguments, base: SearchJobConfig) -> list[Arm]:
         opinions = [kind for kind in kinds if kind != arguments.verifier and there.get(kind, True)]
     arms = strategy_arms(base, arguments.depth, opinions)
     if not tables & {"budgets", "times"}:
-        needed = {NOISE, WHOLE} if "difficulty" in tables else {WHOLE} if "verifiers" in tables else set()
+        needed = {NOISE, WHOLE} if tables & {"difficulty", "oracles"} else {WHOLE} if "verifiers" in tables else set()
         arms = [arm for arm in arms if arm.name in needed]
     if "shapes" in tables:
         arms += shape_arms(base, min(SHAPE_BUDGET, 2 * arguments.depth))
+    if "oracles" in tables:
+        arms += oracle_arms(base, arguments.depth)
     if tables & {"difficulty", "budgets"}:
         arms.append(base_arm(base))
     return arms
@@ -293,7 +300,7 @@ def ladder(found: dict[str, Found], budget: int) -> dict[str, Any]:
         if name in found and below in found:
             steps[f"{name} over {below}"] = paired(found[name], found[below], budget)
     for name, gain in steps.items():
-        print(f"  {name} at {budget} images: {signed(gain)}{'' if gain.low > 0 else '   (0 is in the interval)'}")
+        print(f"  {name} at {budget} images: {signed(gain)}{'' if gain.low > 0 else '   (not above 0)'}")
     return {name: plain(gain) for name, gain in steps.items()}
 
 
@@ -430,12 +437,32 @@ def times_table(found: dict[str, Found], arguments: Arguments) -> dict[str, Any]
     return {"spent": spent, "equal_time": equal}
 
 
+def oracle_table(found: dict[str, Found], arguments: Arguments) -> dict[str, Any]:
+    """What each part would gain if it were as good as the judge lets it be: the part that gains most holds it back."""
+    budgets = [b for b in budgets_upto(2 * arguments.depth) if b in (2, 8, 2 * arguments.depth)]
+    rows, table = [], []
+    arms = {"nothing": WHOLE, **{name.removeprefix("oracle-"): name for name in ORACLES}}
+    for part, name in arms.items():
+        for chooser in ("", JUDGE):
+            for budget in budgets if name in found else ():
+                score = found[name].evaluation.score(budget, chooser)
+                gain = paired(found[name], found[WHOLE], budget) if WHOLE in found and not chooser else None
+                who = chooser or arguments.verifier
+                row = {"oracle": part, "chooser": who, "budget": budget, "score": plain(score)}
+                rows.append(row | {"over_none": plain(gain) if gain else None})
+                table.append([part, who, budget, str(score), signed(gain)])
+    print("\nOracles in place of parts of the whole")
+    print_table(["oracle", "who chooses", "images", "overall", "gain over no oracle"], table)
+    return {"rows": rows}
+
+
 MAKE: dict[Table, Callable[[dict[str, Found], Arguments], dict[str, Any]]] = {
     "budgets": budget_table,
     "shapes": shape_table,
     "verifiers": verifier_table,
     "difficulty": difficulty_table,
     "times": times_table,
+    "oracles": oracle_table,
 }
 
 if __name__ == "__main__":

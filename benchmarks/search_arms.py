@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.search import Strategy
-from inference.search_tools import VerifierKind
+from inference.search_tools import OracleKind, VerifierKind
 from pipelines.commands.arguments import Finish, open_run, work
 from pipelines.commands.search import start_search
 from pipelines.driver import RunOptions
@@ -87,9 +87,23 @@ def base_arm(base: SearchJobConfig) -> Arm:
     return Arm("base", with_search(base, NOISE, NUM_BASE_IMAGES, 1, seed=BASE_SEED))
 
 
+ORACLES: dict[str, tuple[OracleKind, ...]] = {
+    "oracle-reflector": ("reflector",),
+    "oracle-corrector": ("corrector",),
+    "oracle-both": ("reflector", "corrector"),
+}
+
+
+def oracle_arms(base: SearchJobConfig, depth: int) -> list[Arm]:
+    """The whole with parts that see what the judge sees (dev split)."""
+    whole = with_search(base, WHOLE, 2, depth)
+    return [Arm(name, replace(whole, tools=replace(whole.tools, oracles=oracles))) for name, oracles in ORACLES.items()]
+
+
 def lacks_corrector(arm: Arm) -> bool:
     """True for a search that needs a corrector where none is named."""
-    return "reflection" in arm.job.search.strategy and not arm.job.tools.corrector
+    tools = arm.job.tools
+    return "reflection" in arm.job.search.strategy and not tools.corrector and "corrector" not in tools.oracles
 
 
 def run_arms(arms: Sequence[Arm], folder: Path, preset: str, options: RunOptions, processes: int) -> list[str]:

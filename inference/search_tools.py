@@ -11,10 +11,10 @@ import numpy as np
 import tyro
 
 from inference.flux.generator import FluxGeneratorConfig
-from inference.interfaces import Reward, Verifier
+from inference.interfaces import Corrector, Reward, Verifier
 from inference.judges.segmentation_judge import SegmentationJudgeConfig
 from inference.rewards.presets import RewardsConfig
-from inference.search import SearchConfig, SearchTools
+from inference.search import Critic, SearchConfig, SearchTools
 from inference.vlm.critic import CriticConfig, VlmCritic
 from inference.vlm.endpoint import Journal
 from inference.vlm.prompted_verifier import PromptedVerifier, PromptedVerifierConfig
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from inference.judges.segmentation_judge import SegmentationJudge
 
 VerifierKind = Literal["vlm", "prompted", "trained", "rewards", "judge"]
+OracleKind = Literal["corrector", "reflector"]
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,13 @@ class SearchToolsConfig:
     critic: CriticConfig | None = field(default_factory=CriticConfig)
     """Reflector and prompt refiner; none for noise alone."""
     verifier: SearchVerifierConfig = field(default_factory=SearchVerifierConfig)
+    oracles: tuple[OracleKind, ...] = ()
+    """For diagnosis, micro world only: parts that see what the judge sees (`inference/judges/oracles.py`)."""
 
     def for_search(self, search: SearchConfig, vlm: VlmConfig) -> SearchToolsConfig:
         """What a strategy needs of it and nothing else, with `vlm` as who is asked. InputError for what is missing."""
-        if "reflection" in search.strategy and not self.corrector:
+        corrects = "reflection" in search.strategy and "corrector" not in self.oracles
+        if corrects and not self.corrector:
             raise InputError(
                 f"strategy {search.strategy!r} without a corrector",
                 field="--tools.corrector",
@@ -138,9 +142,10 @@ class SearchToolsConfig:
             critic = replace(self.critic, vlm=vlm)
         return SearchToolsConfig(
             self.generator,
-            self.corrector if "reflection" in search.strategy else "",
+            self.corrector if corrects else "",
             critic,
             self.verifier.only_what_is_used(vlm),
+            self.oracles,
         )
 
 
@@ -150,10 +155,19 @@ def open_search_tools(config: SearchToolsConfig, journal: Journal | None = None)
     from inference.flux.generator import FluxGenerator
 
     generator = FluxGenerator(config.generator)
-    corrector = None
+    corrector: Corrector | None = None
+    critic: Critic | None = None
+    if config.oracles:
+        from inference.judges.oracles import OracleCorrector, OracleCritic
+        from inference.judges.segmentation_judge import SegmentationJudge
+
+        judge = SegmentationJudge()
+        corrector = OracleCorrector(judge) if "corrector" in config.oracles else None
+        critic = OracleCritic(judge) if "reflector" in config.oracles else None
     if config.corrector:
         corrector = FluxCorrector(CorrectorConfig(config.corrector, config.generator), generator)
-    critic = None if config.critic is None else open_critic(config.critic, journal)
+    if critic is None and config.critic is not None:
+        critic = open_critic(config.critic, journal)
     verifier = open_search_verifier(config.verifier, journal)
     passes = config.generator.denoiser_passes_per_image
     return SearchTools(generator, verifier, corrector, critic, passes, config.generator.num_steps)
