@@ -62,7 +62,8 @@ class CorrectorBenchmark:
         found: dict[str, Any] = {}
 
         def make_prefix() -> Any:
-            assert latents is not None and ids is not None
+            assert latents is not None
+            assert ids is not None
             return model.prefix_of(x.prompt_embeds, x.pooled, latents, ids)
 
         with torch.no_grad():
