@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,7 @@ class CorrectorTrainable:
         self._batches = BatchMaker(self.generator, config.batch, config.loop.seed)
         self._velocity: Any = torch.compile(self.model, dynamic=True) if config.compile else self.model
         self.encoded: EncodedTriplets | None = None
+        self._kept_batches: list[TrainingBatch] | None = None
 
     def encode_ahead(self, everything: ShardIndex, order: TrainingOrder) -> EncodedTriplets:
         """From here on the training's samples are numbers. everything: the index of which `order` has a part."""
@@ -123,14 +124,11 @@ class CorrectorTrainable:
         """Mean loss on held-out triplets, by subset and overall; the same samples, times and noises at every call."""
         import torch
 
-        triplets = self._held_out_triplets(self.config.num_evaluated)
         by_subset: dict[str, list[float]] = defaultdict(list)
-        size = self.config.loop.micro_batch
         with torch.no_grad():
-            for start in range(0, len(triplets), size):
-                for subsets, losses in self.losses(triplets[start : start + size]):
-                    for subset, loss in zip(subsets, losses.tolist(), strict=True):
-                        by_subset[subset].append(loss)
+            for batch in self._held_out_batches():
+                for subset, loss in zip(batch.subsets, self.losses_of(batch).tolist(), strict=True):
+                    by_subset[subset].append(loss)
         every = [loss for losses in by_subset.values() for loss in losses]
         if not every:
             return {}
@@ -175,6 +173,16 @@ class CorrectorTrainable:
         folder.mkdir(parents=True, exist_ok=True)
         save_corrector(folder, self.model, self.description())
 
+    def _held_out_batches(self) -> Iterator[TrainingBatch]:
+        """Of `num_evaluated` triplets; kept where the training's own are."""
+        if self._kept_batches is None:
+            size, triplets = self.config.loop.micro_batch, self._held_out_triplets(self.config.num_evaluated)
+            made = (b for start in range(0, len(triplets), size) for b in self._batches(triplets[start : start + size]))
+            if not self.config.encode.ahead:
+                return made
+            self._kept_batches = list(made)
+        return iter(self._kept_batches)
+
     def _held_out_triplets(self, count: int) -> list[Triplet]:
         """Of the subsets in equal shares, at most four times as many as there are."""
         if not len(self._held_out):
@@ -196,6 +204,29 @@ def open_training(config: CorrectorTrainingConfig, rank: Rank = ALONE) -> Traini
         print(f"corrector: {len(order.index)} triplets encoded, {source.num_bytes / 2**20:.0f} MiB", flush=True)
     device = config.generator.device
     return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, device, source)
+
+
+def micro_gpu_corrector_training(data: str, out: Path) -> CorrectorTrainingConfig:
+    """The micro FLUX on one GPU: everything encoded ahead, batches large enough that the GPU and not Python is busy."""
+    base = micro_corrector_training(data, out)
+    return replace(
+        base,
+        generator=FluxGeneratorConfig(device="cuda", batch_size=64),
+        loop=LoopConfig(
+            steps=20_000,
+            batch_size=1024,
+            micro_batch=1024,
+            evaluate_every=1000,
+            checkpoint_every=500,
+            report_every=100,
+            read_every=20,
+            ema_decay=0.998,
+        ),
+        optimizer=OptimizerConfig("adamw", 2e-3, warmup_steps=200, decay_steps=5000, max_gradient_norm=1.0),
+        mix=MixSchedule(steps=1000),
+        num_evaluated=512,
+        encode=EncodingConfig(ahead=True, batch_size=1024, threads=8, fast_noise=True),
+    )
 
 
 def micro_corrector_training(data: str, out: Path) -> CorrectorTrainingConfig:

@@ -13,9 +13,10 @@ import torch
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.generator import FluxGeneratorConfig
 from schemas.errors import WorkFailedError
+from tests.tiny_models import save_tiny_flux
 from tests.trainers.micro_shards import write_micro_shards
 from tests.trainers.test_shard_dataset import write_shards
-from trainers.corrector import micro_corrector_training, open_training
+from trainers.corrector import micro_corrector_training, micro_gpu_corrector_training, open_training
 from trainers.corrector_batches import BatchConfig, DropConfig
 from trainers.encoded_triplets import EncodingConfig
 from trainers.loop import LoopConfig, OptimizerConfig
@@ -162,3 +163,27 @@ def test_data_takes_little_of_a_step(shards, tmp_path):
             trainable.losses_of(batch).mean().backward()
         step_s.append(time.process_time() - started)
     assert min(data_s) < 0.05 * min(step_s)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_compiled_transformer_trains_to_the_same_weights(shards, tmp_path):
+    flux = FluxGeneratorConfig(str(save_tiny_flux(tmp_path / "flux")), num_steps=1, size_px=8, batch_size=4)
+    batch = replace(OFTEN_DROPPED, size_px=8, condition_px=8)
+    trained = {}
+    for compiled in (False, True):
+        base = config(shards, tmp_path / str(compiled), EncodingConfig(ahead=True), steps=3)
+        training = open_training(replace(base, generator=flux, batch=batch, compile=compiled))
+        training.run()
+        trained[compiled] = training.parameters
+    for plain, compiled in zip(trained[False], trained[True], strict=True):
+        torch.testing.assert_close(plain, compiled, atol=2e-4, rtol=0.02)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_small_flux_trains_ten_thousand_samples_a_second(shards, tmp_path):
+    base = micro_gpu_corrector_training(str(shards), tmp_path)
+    loop = replace(base.loop, steps=60, checkpoint_every=60, evaluate_every=60, report_every=20)
+    times = []
+    open_training(replace(base, loop=loop, num_evaluated=16)).run(lambda step, row: times.append(time.monotonic()))
+    assert 40 * loop.batch_size / (times[-1] - times[19]) > 10_000

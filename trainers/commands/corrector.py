@@ -11,7 +11,12 @@ import tyro
 
 from inference.flux.generator import production_flux
 from trainers.commands.shared import parse_with_preset
-from trainers.corrector import CorrectorTrainingConfig, micro_corrector_training, open_training
+from trainers.corrector import (
+    CorrectorTrainingConfig,
+    micro_corrector_training,
+    micro_gpu_corrector_training,
+    open_training,
+)
 from trainers.launch import LaunchConfig, launch
 
 
@@ -20,7 +25,7 @@ class Arguments:
     """Train a corrector (ReflectionFlow §3.3). Killed or interrupted, the same command goes on where it stopped."""
 
     preset: str = "micro"
-    """Sizes and hyperparameters: micro, or flux (the paper's)."""
+    """Sizes and hyperparameters: micro, micro-gpu (large batches, encoded ahead), or flux (the paper's)."""
     training: Annotated[CorrectorTrainingConfig, tyro.conf.arg(name="")] = field(
         default_factory=CorrectorTrainingConfig
     )
@@ -29,6 +34,7 @@ class Arguments:
 
 PRESETS = {
     "micro": lambda: Arguments("micro", micro_corrector_training("", Path("runs/corrector"))),
+    "micro-gpu": lambda: Arguments("micro-gpu", micro_gpu_corrector_training("", Path("runs/corrector"))),
     "flux": lambda: Arguments("flux", CorrectorTrainingConfig(generator=production_flux())),
 }
 
