@@ -231,9 +231,15 @@ def _train_one(
     drawn: Sequence[Drawn],
 ) -> None:
     import torch
+    from transformers import CLIPModel
 
     torch.manual_seed(config.seed)
+    if config.from_exported:
+        recipe = replace(recipe, learning_rate=recipe.learning_rate / 2)
     model = RewardModel(recipe, config.device)
+    if config.from_exported:
+        trained = CLIPModel.from_pretrained(config.out_dir / "rewards" / name, dtype=torch.float32)
+        model.clip.load_state_dict(trained.state_dict())
     optimizer = torch.optim.AdamW(
         model.modules.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
     )

@@ -65,6 +65,8 @@ class MicroArgs:
     """Processes that make training data ahead (a GPU needs many); 0: data is made between steps."""
     evaluate: bool = True
     """Ask the trained model what it learnt; `benchmarks/micro_card` does so too."""
+    from_exported: bool = False
+    """Where there is no checkpoint, go on from the weights in --out at half the learning rate (judge, rewards, vlm)."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -91,6 +93,7 @@ def main(argv: Sequence[str]) -> int:
             num_threads=arguments.threads,
             data_workers=arguments.data_workers,
             evaluate=arguments.evaluate,
+            from_exported=arguments.from_exported,
         )
         importlib.import_module(module).train(config)
     return 0

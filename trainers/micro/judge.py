@@ -201,8 +201,14 @@ def _adamw(model: Any, rate: float, recipe: JudgeRecipe) -> list[tuple[torch.opt
 
 def _train_detector(config: MicroTrainingConfig, recipe: JudgeRecipe, pool: JudgePool) -> None:
     import torch
+    from transformers import UperNetForSemanticSegmentation
 
     model: Any = build_detector(recipe)
+    if config.from_exported:
+        recipe = replace(recipe, learning_rate=recipe.learning_rate / 2)
+        folder = config.out_dir / "judge" / "detector"
+        trained = UperNetForSemanticSegmentation.from_pretrained(folder, dtype=torch.float32)
+        model.load_state_dict(trained.state_dict())
     if config.device == "cpu":
         model.to(memory_format=torch.channels_last)  # convolutions of one step: three times faster
     model.to(torch.device(config.device))

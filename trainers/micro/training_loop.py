@@ -40,6 +40,7 @@ class MicroTrainingConfig:
     num_threads: int = 2
     data_workers: int = 0  # processes that make training data ahead; 0: none
     evaluate: bool = True  # whether the trained model is asked what it learnt
+    from_exported: bool = False  # start from the weights in `out_dir`, at half the learning rate, not anew
 
 
 LONGEST_STEP_S = 10.0

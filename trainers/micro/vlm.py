@@ -138,6 +138,7 @@ def build_optimizers(model: torch.nn.Module, recipe: VlmRecipe) -> list[tuple[to
 def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
     """Train for `config.minutes`; exports to `out_dir/vlm` now and then, and at the end."""
     import torch
+    from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
     from inference.vlm.qwen import QwenVlm, QwenVlmConfig
     from trainers.micro.vlm_evaluation import evaluate_vlm
@@ -155,8 +156,14 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
     recipe = recipe or (VlmRecipe() if config.device == "cpu" else gpu_recipe())
     prepare_process(config)
     state = load_checkpoint(checkpoint_path(config, "vlm"), config.device)
+    exported = config.out_dir / "vlm" if config.from_exported and state is None else None
     if state:  # the vocabulary belongs to the weights, whatever the texts are by now
         tokenizer = tokenizer_from_vocabulary(state["tokenizer"]["vocabulary"], state["tokenizer"]["merges"])
+    elif exported:
+        tokenizer = AutoTokenizer.from_pretrained(exported)
+        recipe = replace(
+            recipe, learning_rate=recipe.learning_rate / 2, muon_learning_rate=recipe.muon_learning_rate / 2
+        )
     else:
         tokenizer = build_tokenizer(sample_texts(0, recipe.vocabulary_rows))
         print(f"vlm: {len(tokenizer)} tokens", flush=True)
@@ -167,6 +174,9 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
         recipe, {s: RowPacker(tokenizer, s) for s in (SINGLE, SIDE_BY_SIDE, TWO_IMAGES, OVERLAID)}, source, config.seed
     )
     model = build_vlm(tokenizer, recipe.shape)
+    if exported:
+        trained = Qwen2_5_VLForConditionalGeneration.from_pretrained(exported, dtype=torch.float32)
+        model.load_state_dict(trained.state_dict())
     heads = {
         name: torch.nn.Linear(recipe.shape.width, n) for name, n in (("cells", NUM_OUTPUTS), ("names", NUM_PLACES))
     }
@@ -223,7 +233,7 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
     use_bf16 = recipe.bf16
     if use_bf16 is None:
         use_bf16 = training.pick_bf16(lambda use_bf16: loss_of(*make_rows(0, SINGLE)[:2], use_bf16, plain)[0])
-    if not training.resumed:
+    if not training.resumed and not exported:
         seeing = PackedForward(model, recipe.compile)
         seen = pretrain_vision(
             seeing, modules["cells"], source, recipe.vision, config.seed, use_bf16, config.data_workers

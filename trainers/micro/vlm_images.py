@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,8 +25,12 @@ from trainers.micro.made_ahead import MadeAhead
 from trainers.micro.pixel_scorer import read_scene
 from trainers.micro.training_loop import MicroTrainingConfig
 
+if TYPE_CHECKING:
+    from inference.flux.generator import FluxGenerator
+
 _AUGMENTATION = AugmentationConfig()
 SEEDS_PER_CAPTION = 4
+GPU_CHUNK, GPU_PART = 4000, 200  # images of a chunk that a GPU draws, and of what one process reads
 
 
 @dataclass(frozen=True)
@@ -187,20 +192,54 @@ def clear_objects(item: PooledImage) -> PooledImage | None:
     return dataclasses.replace(item, scene=dataclasses.replace(item.scene, objects=clear))
 
 
-def make_generated_images(
-    flux_folder: Path, num_seeds: int = SEEDS_PER_CAPTION
-) -> Callable[[np.random.Generator, int], list[PooledImage]]:
-    """What the micro generator draws for training captions, `num_seeds` of each, as the pixel scorer reads it."""
-    from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
-
-    generator = FluxGenerator(FluxGeneratorConfig(model=str(flux_folder), batch_size=32))
+def make_generated_images(flux_folder: Path) -> Callable[[np.random.Generator, int], list[PooledImage]]:
+    """What the micro generator draws for training captions, as the pixel scorer reads it."""
+    generator = _open_generator(flux_folder, "cpu", batch_size=32)
 
     def make(rng: np.random.Generator, size: int) -> list[PooledImage]:
-        captions = [c for _ in range(size // num_seeds) for c in [sample_training_caption(rng)] * num_seeds]
-        images = generator.generate([c.text for c in captions], rng.integers(2**31, size=len(captions)).tolist())
-        return [PooledImage(i, read_scene(i), c) for i, c in zip(images, captions, strict=True)]
+        return read_drawings(*draw_captions(generator, rng, size))
 
     return make
+
+
+def _open_generator(flux_folder: Path, device: str, batch_size: int) -> FluxGenerator:
+    from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+
+    return FluxGenerator(FluxGeneratorConfig(model=str(flux_folder), batch_size=batch_size, device=device))
+
+
+def draw_captions(
+    generator: FluxGenerator, rng: np.random.Generator, size: int
+) -> tuple[list[Caption], list[np.ndarray]]:
+    """About `size` drawings of training captions, `SEEDS_PER_CAPTION` of each beside each other."""
+    captions = [c for _ in range(size // SEEDS_PER_CAPTION) for c in [sample_training_caption(rng)] * SEEDS_PER_CAPTION]
+    seeds = rng.integers(2**31, size=len(captions)).tolist()
+    return captions, generator.generate([c.text for c in captions], seeds)
+
+
+def read_drawings(captions: Sequence[Caption], images: Sequence[np.ndarray]) -> list[PooledImage]:
+    """With what the pixel scorer makes of them."""
+    return [PooledImage(i, read_scene(i), c) for i, c in zip(images, captions, strict=True)]
+
+
+def _draw_on_gpu(folder: Path, config: MicroTrainingConfig, size: int) -> None:
+    """Chunks of a pool: drawn by the GPU in large batches, then read by processes."""
+    first = len(list(folder.glob("chunk_*.npz")))
+    numbers = range(first, first + -(-size // GPU_CHUNK))
+    generator = _open_generator(config.out_dir / "flux", config.device, batch_size=512)
+    drawn = {n: draw_captions(generator, np.random.default_rng([config.seed, 78, n]), GPU_CHUNK) for n in numbers}
+    parts = [
+        (captions[i : i + GPU_PART], images[i : i + GPU_PART])
+        for captions, images in drawn.values()
+        for i in range(0, GPU_CHUNK, GPU_PART)
+    ]
+    made = MadeAhead(lambda n: read_drawings(*parts[n % len(parts)]), config.data_workers)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        write_images(
+            folder / f"chunk_{number:03d}.npz",
+            [item for _ in range(0, GPU_CHUNK, GPU_PART) for item in made.next()],
+        )
 
 
 def folder_digest(folder: Path) -> str:
@@ -217,7 +256,14 @@ def open_generated_pool(config: MicroTrainingConfig, size: int) -> ImagePool | N
     if size == 0 or not (flux / "model_index.json").exists():
         return None
     folder = config.work_dir / f"generated_images-{folder_digest(flux)}"
-    pool = ImagePool(folder, lazily(make_generated_images, flux), config.seed, config.data_workers)
+
+    def open_pool() -> ImagePool:
+        return ImagePool(folder, lazily(make_generated_images, flux), config.seed, config.data_workers)
+
+    pool = open_pool()
+    if config.device != "cpu" and len(pool) < size:
+        _draw_on_gpu(folder, config, size - len(pool))
+        pool = open_pool()
     pool.grow_to(size, min(400, size))
     return pool
 
