@@ -11,6 +11,7 @@ COMMANDS = {
     "corrector": ("trainers.commands.corrector", "a FLUX LoRA that draws again from a flawed image and a reflection"),
     "verifier": ("trainers.commands.verifier", "a Qwen2.5-VL that scores how well an image fits its prompt"),
     "reflector": ("trainers.commands.reflector", "a Qwen2.5-VL that says what is wrong with an image"),
+    "dual-process": ("trainers.commands.dual_process", "a FLUX LoRA by a VLM's answers about its images"),
     "micro": ("trainers.micro.command", "the micro family, from the renderer alone"),
 }
 

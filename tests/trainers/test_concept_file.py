@@ -1,0 +1,150 @@
+"""Concept files: what they say, and errors that name the line."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inference.dual.concept import ReferenceImage
+from inference.vlm.overlays import ColorPalette, HorizonPosition, LineWeight, RelativeDepth
+from schemas.errors import InputError
+from trainers.concept_file import concept_files, read_concept
+
+WHOLE = """
+name: bent-pen
+prompt: a pen in a glass of water
+other_prompts:
+  - a straw in a glass of water
+qa_pairs:
+  - question: Does the pen look bent?
+  - question: How many pens are there?
+    answer: One.
+  - question: Is it a photo?
+    answer: No
+  - visual_prompt: {kind: horizon_position, y: 0.25}
+  - visual_prompt: {kind: color_palette, colors: ["#ff0080", [1, 2, 3]]}
+    question: Do the colors match?
+  - visual_prompt: {kind: line_weight, weight: 0.05}
+  - visual_prompt: {kind: relative_depth, a: [0.1, 0.2], b: [0.9, 0.8]}
+"""
+
+
+def written(folder, text, name="concept.yaml"):
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_whole_file(tmp_path):
+    concept = read_concept(written(tmp_path, WHOLE))
+    assert (concept.name, concept.prompt) == ("bent-pen", "a pen in a glass of water")
+    assert concept.other_prompts == ("a straw in a glass of water",)
+    assert [q.answer for q in concept.questions] == ["Yes", "One.", "No", "Yes", "Yes", "Yes", "Yes"]
+    overlays = [overlay for q in concept.questions for overlay in q.overlays]
+    assert overlays == [
+        HorizonPosition(0.25),
+        ColorPalette(((255, 0, 128), (1, 2, 3))),
+        LineWeight(0.05),
+        RelativeDepth((0.1, 0.2), (0.9, 0.8)),
+    ]
+    assert concept.questions[3].question == HorizonPosition(0).question
+    assert concept.questions[4].question == "Do the colors match?"
+
+
+def test_reference_pictures_belong_to_the_digest(tmp_path):
+    text = (
+        "name: layout\nprompt: a field\n"
+        "qa_pairs: [{question: 'Does it match?', ref_images: [a.png], overlay_mode: solid}]\n"
+    )
+    picture = np.zeros((6, 6, 4), np.uint8)
+    picture[:3] = (255, 0, 0, 255)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    first = read_concept(written(tmp_path, text))
+    (drawn,) = first.questions[0].overlays
+    assert isinstance(drawn, ReferenceImage)
+    assert drawn.mode == "solid"
+    assert (drawn.picture == picture).all()
+    Image.fromarray(picture[::-1].copy()).save(tmp_path / "a.png")
+    assert read_concept(tmp_path / "concept.yaml").digest != first.digest
+    assert read_concept(tmp_path / "concept.yaml").digest == read_concept(tmp_path / "concept.yaml").digest
+
+
+HEAD = "name: x\nprompt: p\nqa_pairs:\n"
+BROKEN = {
+    "no YAML": ("name: [x", 1, None, "no YAML"),
+    "empty": ("", None, None, "empty"),
+    "a list": ("- a\n- b\n", 1, None, "no mapping"),
+    "no prompt": ("name: x\nqa_pairs: []\n", 1, "prompt", "no prompt"),
+    "unknown key": ("name: x\nprompt: p\nprompts: q\n", 3, "prompts", "not known"),
+    "key twice": ("name: x\nname: y\n", 2, "name", "twice"),
+    "a name with spaces": ("name: a b\nprompt: p\nqa_pairs: [{question: q}]\n", 1, "name", "no name"),
+    "prompt without text": ("name: x\nprompt:\nqa_pairs: [{question: q}]\n", 2, "prompt", "no text"),
+    "no questions": ("name: x\nprompt: p\nqa_pairs: []\n", 3, "qa_pairs", "no questions"),
+    "questions that are no list": (HEAD.replace(":\n", ": q\n"), 3, "qa_pairs", "no list"),
+    "a pair without question": (HEAD + "  - answer: 'Yes'\n", 4, "qa_pairs[0].question", "no question"),
+    "second pair": (HEAD + "  - question: q\n  - quest: q\n", 5, "qa_pairs[1].quest", "not known"),
+    "overlay mode": (
+        HEAD + "  - question: q\n    ref_images: [a.png]\n    overlay_mode: both\n",
+        6,
+        "qa_pairs[0].overlay_mode",
+        "no overlay mode",
+    ),
+    "mode without picture": (
+        HEAD + "  - question: q\n    overlay_mode: solid\n",
+        5,
+        "qa_pairs[0].ref_images",
+        "without pictures",
+    ),
+    "missing picture": (HEAD + "  - question: q\n    ref_images: gone.png\n", 5, "qa_pairs[0].ref_images", "gone.png"),
+    "broken picture": (HEAD + "  - question: q\n    ref_images: [bad.png]\n", 5, "qa_pairs[0].ref_images", "decode"),
+    "solid picture": (
+        HEAD + "  - question: q\n    overlay_mode: solid\n    ref_images:\n      - full.png\n",
+        7,
+        "qa_pairs[0].ref_images",
+        "hide the whole image",
+    ),
+    "visual prompt": (
+        HEAD + "  - visual_prompt: {kind: horizon}\n",
+        4,
+        "qa_pairs[0].visual_prompt.kind",
+        "no visual prompt",
+    ),
+    "share": (
+        HEAD + "  - visual_prompt:\n      kind: line_weight\n      weight: 2\n",
+        6,
+        "qa_pairs[0].visual_prompt.weight",
+        "no share",
+    ),
+    "color": (
+        HEAD + "  - visual_prompt:\n      kind: color_palette\n      colors:\n        - [1, 2, 300]\n",
+        7,
+        "qa_pairs[0].visual_prompt.colors",
+        "no color",
+    ),
+    "point": (
+        HEAD + "  - visual_prompt: {kind: relative_depth, a: [0.1], b: [0, 1]}\n",
+        4,
+        "qa_pairs[0].visual_prompt.a",
+        "1 numbers",
+    ),
+    "encoding": (b"name: x\nprompt: \xff\n", 2, None, "no UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_errors_name_file_line_and_field(tmp_path, name):
+    text, line, field, problem = BROKEN[name]
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n but no")
+    Image.new("RGB", (4, 4)).save(tmp_path / "full.png")
+    path = written(tmp_path, text)
+    with pytest.raises(InputError, match=problem) as caught:
+        read_concept(path)
+    assert (caught.value.file, caught.value.line, caught.value.field) == (str(path), line, field)
+    assert caught.value.exit_code == 2
+
+
+def test_a_folder_of_concepts(tmp_path):
+    with pytest.raises(InputError, match="no concepts"):
+        concept_files(tmp_path)
+    for name in ("b.yaml", "a.yml", "c.txt"):
+        written(tmp_path, WHOLE, name)
+    assert [path.name for path in concept_files(tmp_path)] == ["a.yml", "b.yaml"]

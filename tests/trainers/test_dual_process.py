@@ -1,0 +1,168 @@
+"""The distillation of a concept: what is learnt, what stays as it was, and what a kill leaves."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from inference.dual.concept import QuestionAnswer, concept_of
+from inference.flux.generator import FluxGenerator
+from schemas.errors import InputError, WorkFailedError
+from tests.tiny_models import save_tiny_flux
+from tests.trainers.tiny_teachers import QUESTION, tiny_concept, tiny_dual_process, tiny_flux_config, tiny_training
+from trainers.denoiser import draw
+from trainers.dual_process import NotConvergedError, as_uint8, finished_key
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory):
+    return save_tiny_flux(tmp_path_factory.mktemp("models") / "flux")
+
+
+def bytes_of(module) -> str:
+    """A digest of every frozen tensor of a model."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        if "lora" not in name:
+            digest.update(name.replace(".base_layer", "").encode() + value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_the_answer_becomes_more_probable(flux, tmp_path):
+    models = tiny_dual_process(flux, steps=30, learning_rate=1e-2)
+    found = models.distill(tiny_concept(), tmp_path)
+    assert found.after.probability > 1.5 * found.before.probability
+    assert len(found.curve) == 30
+    assert found.curve[-1].loss < found.curve[0].loss
+
+
+def test_what_is_frozen_does_not_change_by_a_byte(flux, tmp_path):
+    models = tiny_dual_process(flux)
+    pipeline = models.denoiser.pipeline
+    parts = [pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2, models.teacher.model]
+    before = [bytes_of(part) for part in parts]
+    drawn = draw(models.denoiser, models.denoiser.encode("a photo of a red star"), [5])
+    seen = []
+    models.distill(tiny_concept(), tmp_path, lambda point: seen.append([bytes_of(part) for part in parts]))
+    assert seen[-1] == before
+    assert [bytes_of(part) for part in parts] == before
+    assert draw(models.denoiser, models.denoiser.encode("a photo of a red star"), [5]).equal(drawn)
+
+
+def test_the_saved_lora_draws_in_a_flux_pipeline_what_was_evaluated(flux, tmp_path):
+    models = tiny_dual_process(flux, steps=3, learning_rate=1e-2)
+    found = models.distill(tiny_concept(), tmp_path)
+    generator = FluxGenerator(tiny_flux_config(flux))
+    plain = generator.generate([found.concept.prompt] * 2, [0, 1])
+    np.testing.assert_array_equal(plain, found.before.images)
+    generator.pipeline.load_lora_weights(str(tmp_path))
+    taught = generator.generate([found.concept.prompt] * 2, [0, 1])
+    np.testing.assert_array_equal(taught, found.after.images)
+    assert np.abs(np.subtract(plain, taught, dtype=int)).max() > 0
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("killed_at", [1, 3, 4])
+def test_killed_and_resumed_gives_the_same_weights(flux, tmp_path, killed_at):
+    models = tiny_dual_process(flux)
+    models.distill(tiny_concept(), tmp_path / "whole")
+
+    def kill(point):
+        if point.step == killed_at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        models.distill(tiny_concept(), tmp_path / "killed", kill)
+    assert finished_key(tmp_path / "killed") is None
+    again = tiny_dual_process(flux)
+    seen = []
+    again.distill(tiny_concept(), tmp_path / "killed", lambda point: seen.append(point.step))
+    assert seen == list(range(killed_at // 2 * 2 + (killed_at % 2) * 2, 6))  # a checkpoint after every second step
+    whole, resumed = (load_file(tmp_path / name / WEIGHTS) for name in ("whole", "killed"))
+    assert list(whole) == list(resumed)
+    assert all(value.equal(resumed[name]) for name, value in whole.items())
+    assert finished_key(tmp_path / "killed") == again.key_of(tiny_concept())
+
+
+def test_checkpoints_of_other_settings_are_refused(flux, tmp_path):
+    tiny_dual_process(flux).distill(tiny_concept(), tmp_path)
+    with pytest.raises(InputError, match="other settings"):
+        tiny_dual_process(flux, learning_rate=2e-3).distill(tiny_concept(), tmp_path)
+
+
+def test_training_ends_early_when_the_answer_stays_sure(flux, tmp_path):
+    models = tiny_dual_process(flux, stop_after=2, stop_probability=0.0)
+    assert len(models.distill(tiny_concept(), tmp_path).curve) == 2
+
+
+def test_a_concept_that_is_not_learnt_is_an_error_and_its_card_says_so(flux, tmp_path):
+    models = tiny_dual_process(flux, min_probability=0.99)
+    with pytest.raises(NotConvergedError, match=r"'star' is not learnt: after 6 steps"):
+        models.distill(tiny_concept(), tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["converged"] is False
+    assert (tmp_path / WEIGHTS).exists()
+    assert "Not learnt" in (tmp_path / "README.md").read_text()
+    assert not [name for name in models.denoiser.network.state_dict() if "lora" in name]
+
+
+def test_a_loss_that_is_no_number_names_concept_and_step(flux, tmp_path):
+    models = tiny_dual_process(flux, learning_rate=float("inf"))
+    with pytest.raises(WorkFailedError, match=r"'star', step 1: the loss is nan"):
+        models.distill(tiny_concept(), tmp_path)
+    assert tiny_dual_process(flux).distill(tiny_concept("next"), tmp_path / "next").curve
+
+
+def test_the_card_shows_curve_and_grid(flux, tmp_path):
+    from PIL import Image
+
+    asked = [QUESTION, QuestionAnswer("How many objects are there?", "Two.")]
+    models = tiny_dual_process(flux)
+    found = models.distill(concept_of("two", "a photo of two stars", asked), tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert [point["step"] for point in card["curve"]] == list(range(6))
+    assert np.shape(card["probabilities_after"]) == (2, 2)
+    assert card["probability_after"] == pytest.approx(found.after.probability, abs=1e-4)
+    grid = Image.open(tmp_path / "grid.png")
+    assert grid.height == 2 * (128 + 4)
+    assert Image.open(tmp_path / "curve.png").width > 100
+    assert "How many objects are there? **Two.**" in (tmp_path / "README.md").read_text()
+
+
+def test_every_step_of_the_schedule_gets_its_turn_but_the_first_ones_where_asked(flux, tmp_path):
+    every = tiny_dual_process(flux, steps=12).distill(tiny_concept(), tmp_path / "every")
+    assert {point.at for point in every.curve} == {0, 1}
+    late = tiny_dual_process(flux, earliest_step=1).distill(tiny_concept(), tmp_path / "late")
+    assert {point.at for point in late.curve} == {1}
+
+
+def test_the_last_step_of_a_schedule_estimates_what_is_drawn(flux):
+    from trainers.denoiser import clean_estimate, denoise_to
+
+    denoiser = tiny_dual_process(flux).denoiser
+    text = denoiser.encode("a photo of a red star")
+    z = denoise_to(denoiser, denoiser.noise([3]), text, 1)
+    assert (as_uint8(clean_estimate(denoiser, z, text, 1)) == as_uint8(draw(denoiser, text, [3]))).all()
+
+
+def test_seeds_that_are_trained_on_are_not_evaluated(flux):
+    with pytest.raises(InputError, match="trained on too"):
+        tiny_training(flux, first_seed=1)
+    with pytest.raises(InputError, match="together at most 2"):
+        tiny_training(flux, earliest_step=1, gradient_steps=2)
+
+
+def test_a_gradient_through_all_steps_estimates_what_is_drawn(flux):
+    from trainers.denoiser import clean_estimate
+
+    denoiser = tiny_dual_process(flux).denoiser
+    text = denoiser.encode("a photo of a red star")
+    estimate = clean_estimate(denoiser, denoiser.noise([3]), text, 0, num_steps=2)
+    assert (as_uint8(estimate) == as_uint8(draw(denoiser, text, [3]))).all()

@@ -1,0 +1,113 @@
+"""What a distilled concept's folder shows: a card for programs and one for people, a curve, images before and after."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from trainers.dual_process import Distilled, DualProcessConfig
+
+GRID_PX = 128  # of an image's side in the grid, at least
+GAP_PX = 4
+
+
+def write_card(out: Path, found: Distilled, config: DualProcessConfig) -> None:
+    """`grid.png`, `curve.png`, `README.md` and, last, `card.json`."""
+    from trainers.dual_process import CARD
+
+    Image.fromarray(before_after(found)).save(out / "grid.png")
+    draw_curve(found, out / "curve.png", config.stop_probability)
+    (out / "README.md").write_text(readme(found, config), encoding="utf-8")
+    temporary = out / (CARD + ".tmp")
+    temporary.write_text(json.dumps(card(found, config), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, out / CARD)
+
+
+def card(found: Distilled, config: DualProcessConfig) -> dict[str, Any]:
+    """Plain data."""
+    concept = found.concept
+    return {
+        "name": concept.name,
+        "prompt": concept.prompt,
+        "other_prompts": list(concept.other_prompts),
+        "questions": [
+            {"question": q.question, "answer": q.answer, "overlays": [type(o).__name__ for o in q.overlays]}
+            for q in concept.questions
+        ],
+        "key": found.key,
+        "converged": found.converged,
+        "steps": len(found.curve),
+        "seconds": round(found.seconds, 2),
+        "probability_before": round(found.before.probability, 4),
+        "probability_after": round(found.after.probability, 4),
+        "probabilities_before": np.round(found.before.probabilities, 4).tolist(),
+        "probabilities_after": np.round(found.after.probabilities, 4).tolist(),
+        "curve": [asdict(point) for point in found.curve],
+        "config": json.loads(json.dumps(asdict(config), default=str)),
+    }
+
+
+def readme(found: Distilled, config: DualProcessConfig) -> str:
+    """For people, and for a model hub."""
+    concept = found.concept
+    asked = "\n".join(f"- {q.question} **{q.answer}**" for q in concept.questions)
+    verdict = "" if found.converged else "\n**Not learnt**: the VLM is not sure of the wanted answers.\n"
+    others = ", ".join(f'"{prompt}"' for prompt in concept.other_prompts)
+    return f"""---
+base_model: {config.generator.model}
+tags: [lora, dual-process-distillation]
+---
+# {concept.name}
+
+A LoRA of `{config.generator.model}` for "{concept.prompt}"{f" (also meant for {others})" if others else ""}, taught by
+`{config.teacher.model}` in {len(found.curve)} steps ({found.seconds:.0f} s):
+
+{asked}
+{verdict}
+The answers' probability on {len(found.before.images)} seeds that were not trained on: {found.before.probability:.2f}
+before, {found.after.probability:.2f} after.
+
+![Before (above) and after, the same seeds](grid.png) ![The answers' probability while it was trained](curve.png)
+
+`FluxPipeline.load_lora_weights` loads this folder; draw with {config.generator.num_steps} steps at
+{config.generator.size_px} px, as it was trained.
+"""
+
+
+def before_after(found: Distilled) -> np.ndarray:
+    """uint8 (H, W, 3): the same seeds before (above) and after, under the overlay that they were asked about."""
+    overlaid = next((q for q in found.concept.questions if q.overlays), None)
+
+    def row(images: np.ndarray) -> np.ndarray:
+        scale = max(1, GRID_PX // images.shape[1])
+        shown = [image.repeat(scale, 0).repeat(scale, 1) for image in images]
+        if overlaid is not None:
+            shown = [overlaid.shown(image) for image in shown]
+        padded = [np.pad(image, ((0, GAP_PX), (0, GAP_PX), (0, 0)), constant_values=255) for image in shown]
+        return np.concatenate(padded, axis=1)
+
+    return np.concatenate([row(found.before.images), row(found.after.images)])
+
+
+def draw_curve(found: Distilled, path: Path, bound: float) -> None:
+    """Probability of the wanted answers against steps: each step's, and the mean of the last ten."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    steps = [point.step for point in found.curve]
+    values = [point.probability for point in found.curve]
+    means = [float(np.mean(values[max(0, i - 9) : i + 1])) for i in range(len(values))]
+    axes.plot(steps, values, ".", color="0.7", markersize=3, label="step")
+    axes.plot(steps, means, color="tab:blue", label="mean of ten")
+    axes.axhline(bound, color="tab:red", linewidth=0.8, linestyle="--", label="ends training")
+    axes.set(xlabel="step", ylabel="probability of the answers", ylim=(0, 1.02))
+    axes.legend(fontsize=7, loc="lower right")
+    figure.savefig(path, metadata={"Software": None})
