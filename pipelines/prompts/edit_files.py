@@ -2,6 +2,7 @@
 
 Parquet with `src_img`, `edited_img` (bytes, or the hub's struct of bytes and path), `edited_prompt_list`, and scores;
 or WebDataset tars with `<key>.src_img.<jpg|png>`, `<key>.edited_img.<jpg|png>` and `<key>.json` for the other columns.
+A text in the column `caption`, which OmniEdit has not, is the edited image's caption, and nobody is asked for one.
 Intake reads no image; a stage reads the two of one row when it needs them.
 """
 
@@ -23,6 +24,7 @@ from schemas.records import EditSource, PromptRecord, PromptRow, Reason, Rejecti
 
 IMAGE_COLUMNS = ("src_img", "edited_img")
 INSTRUCTIONS = "edited_prompt_list"
+CAPTION = "caption"
 SCORES = ("sc_score_1", "sc_score_2", "pq_score", "o_score")
 _MAX_INSTRUCTION_CHARS = 2000
 _BATCH_ROWS = 1024
@@ -69,8 +71,8 @@ def iterate_edits(
 ) -> Iterator[PromptRow]:
     """Rows of the triplets that are good enough, in the file's order, one in memory at a time.
 
-    The prompt's text is the instruction until the image is captioned. A broken row raises InputError (file, row, field)
-    or, with `skip_bad_rows`, is a row rejected as `Reason.BAD_INPUT_ROW`.
+    The prompt's text is the caption, or the instruction until the image is captioned. A broken row raises InputError
+    (file, row, field) or, with `skip_bad_rows`, is a row rejected as `Reason.BAD_INPUT_ROW`.
     """
     check_edit_file(path)
     place = str(path.resolve())
@@ -84,6 +86,7 @@ def iterate_edits(
                     counts.num_below_quality += 1
                     continue
                 text = instruction_of(values.get(INSTRUCTIONS))
+                caption = _caption_of(values.get(CAPTION))
             except (BadValue, ValueError, TypeError) as error:
                 problem = error.problem if isinstance(error, BadValue) else str(error)
                 if not skip_bad_rows:
@@ -97,7 +100,8 @@ def iterate_edits(
                 )
                 continue
             yield PromptRow(
-                PromptRecord(prompt_id, text, Subset.EDITING), edit=EditSource(place, position, instruction=text)
+                PromptRecord(prompt_id, caption or text, Subset.EDITING),
+                edit=EditSource(place, position, instruction=text),
             )
 
 
@@ -129,6 +133,11 @@ def instruction_of(cell: object) -> str:
     return check_text(" ".join(str(texts[0]).split()), INSTRUCTIONS, _MAX_INSTRUCTION_CHARS)
 
 
+def _caption_of(cell: object) -> str:
+    """ "" where the file gives none. BadValue for what is no text."""
+    return "" if cell in (None, "") else check_text(cell, CAPTION, _MAX_INSTRUCTION_CHARS)
+
+
 def _parquet_rows(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """(row from 1, row from 0, values without images)."""
     import pyarrow as pa
@@ -145,7 +154,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
                     field=missing[0],
                     expected=f"{', '.join(IMAGE_COLUMNS)} and {INSTRUCTIONS}, as OmniEdit has them",
                 )
-            columns = [name for name in (INSTRUCTIONS, *SCORES) if name in names]
+            columns = [name for name in (INSTRUCTIONS, CAPTION, *SCORES) if name in names]
             for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
                 for values in batch.to_pylist():
                     number += 1

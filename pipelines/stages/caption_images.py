@@ -10,10 +10,10 @@ from inference.interfaces import ChatRequest
 from inference.vlm.prompts import load_prompt
 from inference.vlm.vlm import VlmConfig
 from pipelines.stage import Workers
-from pipelines.stages.asks_vlm import AsksVlm, ask_until_read
+from pipelines.stages.asks_vlm import Asked, AsksVlm, ask_until_read
 from schemas.configuration import execution_field, template_field
 from schemas.images import decode_image
-from schemas.records import PromptRow, Reason, Rejection
+from schemas.records import Cost, PromptRow, Reason, Rejection
 
 _MIN_CHARS = 8
 
@@ -40,20 +40,28 @@ class CaptionImages(AsksVlm):
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         text = load_prompt(self.config.prompt)
+        bare = [row for row in rows if not has_caption(row)]
         requests = []
-        for row in rows:
+        for row in bare:
             good = row.candidates[row.pairs[0].good]
             where = f"{row.prompt.prompt_id} candidate {good.index}"
             requests.append(ChatRequest(text, (decode_image(good.image or b"", where),)))
-        asked = ask_until_read(self.vlm, requests, _read, self.config.max_attempts)
-        done: list[PromptRow] = []
-        for row, found in zip(rows, asked, strict=True):
-            if found.value is None:
-                rejection = Rejection(self.name, Reason.NO_CAPTION, f"described as {found.last_text[:300]!r}")
-                done.append(replace(row, rejection=rejection, cost=found.cost))
-            else:
-                done.append(replace(row, prompt=replace(row.prompt, text=found.value), cost=found.cost))
-        return done
+        asked = ask_until_read(self.vlm, requests, _read, self.config.max_attempts) if requests else []
+        found = {row.prompt.prompt_id: one for row, one in zip(bare, asked, strict=True)}
+        return [self._captioned(row, found.get(row.prompt.prompt_id)) for row in rows]
+
+    def _captioned(self, row: PromptRow, asked: Asked[str] | None) -> PromptRow:
+        if asked is None:
+            return replace(row, cost=Cost())
+        if asked.value is None:
+            rejection = Rejection(self.name, Reason.NO_CAPTION, f"described as {asked.last_text[:300]!r}")
+            return replace(row, rejection=rejection, cost=asked.cost)
+        return replace(row, prompt=replace(row.prompt, text=asked.value), cost=asked.cost)
+
+
+def has_caption(row: PromptRow) -> bool:
+    """Whether the dataset gave one: until there is a caption, the prompt is the instruction."""
+    return row.edit is not None and row.prompt.text != row.edit.instruction
 
 
 def _read(index: int, said: str) -> str | None:
