@@ -24,6 +24,10 @@ class FluxGeneratorConfig:
 
     model: str = model_field("micro/flux")
     """Model zoo name, local folder or hub id."""
+    few_steps_lora: str = model_field("")
+    """Folder of a LoRA that lets the model draw in fewer steps; empty for none."""
+    lora: str = model_field("")
+    """Folder of a LoRA on top, such as a distilled concept; empty for none."""
     num_steps: int = 4
     """Denoising steps. (Micro FLUX: .65 of the dev prompts right at 8, .59 at 4, where more is left to correct.)"""
     guidance: float = 3.0
@@ -44,7 +48,8 @@ class FluxGeneratorConfig:
     CUDA device. Changes images slightly."""
     compile: Literal["none", "blocks"] = "none"
     """blocks: fused layers and one graph for each kind of block, made at the first images (half a minute) and faster
-    from then on. Changes images by rounding."""
+    from then on. Changes images by rounding. For drawing: adapters that are put on the transformer afterwards have no
+    effect on fused layers (the corrector's LoRA does)."""
     attention: Literal["default", "flash", "cudnn", "efficient", "math"] = "default"
     """Which of PyTorch's attention kernels; cudnn is the fastest on Hopper. Changes images by rounding."""
     offload: Literal["none", "model", "sequential"] = execution_field("none")
@@ -83,6 +88,7 @@ class FluxGenerator:
         from diffusers.utils import logging as diffusers_logging
         from transformers.utils import logging as transformers_logging
 
+        from inference.flux.lora import fuse_lora
         from inference.model_store import resolve_model
 
         if config.batch_size < 1 or config.num_steps < 1:
@@ -100,6 +106,13 @@ class FluxGenerator:
         self.pipeline: Any = FluxPipeline.from_pretrained(
             resolve_model(config.model), dtype=dtype, quantization_config=_quantization(config)
         )
+        for lora in (config.few_steps_lora, config.lora):
+            if lora:
+                if config.quantization == "int8":
+                    raise InputError(
+                        "a LoRA on int8 weights", field="quantization", expected="none, fp8 or fp8_dynamic"
+                    )
+                fuse_lora(self.pipeline, resolve_model(lora))
         if config.quantization == "fp8":
             self.pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
         _place(self.pipeline, config)

@@ -1,6 +1,6 @@
 """CommonsenseT2I's protocol (Fu et al. 2024): pairs of underspecified prompts, each with what it should show.
 
-"A lightbulb without electricity" and "a lightbulb with electricity": the two differ in a word, and common sense says how
+"A lightbulb without electricity" and "a lightbulb with electricity": they differ in a word, and common sense says how
 their images must differ. Image j of the first prompt and image j of the second make one try; it counts when each image
 fits its own description and not the other's. The figure is the share of tries, by category and over all pairs.
 """

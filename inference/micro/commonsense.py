@@ -49,7 +49,7 @@ def concept_prompt(word: str) -> str:
 
 
 def commonsense_pairs(pairs_per_category: int = 4, *, sealed: bool = False) -> list[CommonsensePair]:
-    """Concept pairs and, for each weak tag, pairs of opposite prompts. sealed: those of the test split, not of dev's."""
+    """Concept pairs and, for each weak tag, pairs of opposite prompts. sealed: of the test split, not of dev."""
     found = [
         CommonsensePair(
             (concept_prompt(a), concept_prompt(b)), (CONCEPTS[a].description, CONCEPTS[b].description), category

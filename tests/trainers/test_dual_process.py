@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 
 from inference.dual.concept import QuestionAnswer, concept_of
 from inference.flux.generator import FluxGenerator
@@ -63,6 +65,17 @@ def test_the_saved_lora_draws_in_a_flux_pipeline_what_was_evaluated(flux, tmp_pa
     taught = generator.generate([found.concept.prompt] * 2, [0, 1])
     np.testing.assert_array_equal(taught, found.after.images)
     assert np.abs(np.subtract(plain, taught, dtype=int)).max() > 0
+    fused = FluxGenerator(replace(tiny_flux_config(flux), lora=str(tmp_path)))
+    difference = np.subtract(fused.generate([found.concept.prompt] * 2, [0, 1]), taught, dtype=int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_a_folder_without_a_lora_is_refused(flux, tmp_path):
+    with pytest.raises(InputError, match="holds no LoRA"):
+        FluxGenerator(replace(tiny_flux_config(flux), lora=str(tmp_path)))
+    save_file({"transformer.x_embedder.lora_A.weight": torch.zeros(4, 7)}, tmp_path / WEIGHTS)
+    with pytest.raises(InputError, match="does not fit"):
+        FluxGenerator(replace(tiny_flux_config(flux), lora=str(tmp_path)))
 
 
 class Killed(Exception):
