@@ -197,8 +197,11 @@ class TrainingLoop:
                 means = {key: sum(values) / len(values) for key, values in sums.items()}
                 sums.clear()
                 spent_s = time.monotonic() - started
-                log.write(self.step, means | {"data_wait": waited_s / spent_s})
-                print(report_line(name, self.step, config.steps, means, (self.step - first) / spent_s), flush=True)
+                rate = (self.step - first) / spent_s
+                log.write(
+                    self.step, means | {"data_wait": waited_s / spent_s, "samples_per_s": rate * config.batch_size}
+                )
+                print(report_line(name, self.step, config.steps, means, rate), flush=True)
             if log and (self.step % config.checkpoint_every == 0 or self.step == config.steps):
                 self._checkpoint(log)
         if log:

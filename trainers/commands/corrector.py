@@ -18,6 +18,7 @@ from trainers.corrector import (
     open_training,
 )
 from trainers.launch import LaunchConfig, launch
+from trainers.plan import plan_corrector, print_plan
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,29 @@ class Arguments:
     training: Annotated[CorrectorTrainingConfig, tyro.conf.arg(name="")] = field(
         default_factory=CorrectorTrainingConfig
     )
+    plan: bool = False
+    """Say what memory and time it takes, and do nothing."""
+    plan_gpu: str = "h100"
+    """Which GPU the plan is for, where the device is one: h100, h200, a100-80gb, l40s, rtx4090."""
     launch: Annotated[LaunchConfig, tyro.conf.arg(name="")] = field(default_factory=LaunchConfig)
 
 
 PRESETS = {
     "micro": lambda: Arguments("micro", micro_corrector_training("", Path("runs/corrector"))),
     "micro-gpu": lambda: Arguments("micro-gpu", micro_gpu_corrector_training("", Path("runs/corrector"))),
-    "flux": lambda: Arguments("flux", CorrectorTrainingConfig(generator=production_flux())),
+    "flux": lambda: Arguments("flux", CorrectorTrainingConfig(generator=production_flux(), recompute=True)),
 }
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the corrector is written to `out/corrector`."""
     arguments = parse_with_preset(Arguments, argv, "corrector", PRESETS)
-    launch(open_training, arguments.training, arguments.training.out, arguments.launch)
-    print(f"the corrector: {arguments.training.out / 'corrector'}")
+    training = arguments.training
+    if arguments.plan:
+        plan = plan_corrector(training)
+        device = training.generator.device
+        print_plan(plan, training.loop, training.out, device, arguments.plan_gpu, arguments.launch.workers)
+        return 0
+    launch(open_training, training, training.out, arguments.launch)
+    print(f"the corrector: {training.out / 'corrector'}")
     return 0

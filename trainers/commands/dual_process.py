@@ -48,6 +48,9 @@ def main(argv: Sequence[str]) -> int:
     """0 when the concept is learnt; 1 where the VLM does not give the wanted answers even then (the LoRA is kept)."""
     arguments = parse_with_preset(Arguments, argv, "dual-process", PRESETS)
     concept = read_concept(arguments.config)
+    import torch
+
+    torch.set_num_threads(arguments.training.num_threads)
     models = DualProcess(arguments.training)
     if finished_key(arguments.out) == models.key_of(concept):
         print(f"finished already: {arguments.out}")

@@ -11,6 +11,7 @@ import tyro
 
 from trainers.commands.shared import parse_with_preset
 from trainers.launch import LaunchConfig, launch
+from trainers.plan import plan_reflector, print_plan
 from trainers.reflector import ReflectorConfig, ReflectorTrainingConfig, micro_reflector_training, open_training
 
 
@@ -23,6 +24,10 @@ class Arguments:
     training: Annotated[ReflectorTrainingConfig, tyro.conf.arg(name="")] = field(
         default_factory=ReflectorTrainingConfig
     )
+    plan: bool = False
+    """Say what memory and time it takes, and do nothing."""
+    plan_gpu: str = "h100"
+    """Which GPU the plan is for, where the device is one: h100, h200, a100-80gb, l40s, rtx4090."""
     launch: Annotated[LaunchConfig, tyro.conf.arg(name="")] = field(default_factory=LaunchConfig)
 
 
@@ -35,6 +40,12 @@ PRESETS = {
 def main(argv: Sequence[str]) -> int:
     """0 when the reflector is written to `out/reflector`."""
     arguments = parse_with_preset(Arguments, argv, "reflector", PRESETS)
-    launch(open_training, arguments.training, arguments.training.out, arguments.launch)
-    print(f"the reflector: {arguments.training.out / 'reflector'}")
+    training = arguments.training
+    if arguments.plan:
+        plan = plan_reflector(training)
+        device = training.model.device
+        print_plan(plan, training.loop, training.out, device, arguments.plan_gpu, arguments.launch.workers)
+        return 0
+    launch(open_training, training, training.out, arguments.launch)
+    print(f"the reflector: {training.out / 'reflector'}")
     return 0

@@ -1,0 +1,73 @@
+"""What a training's plan says: the real numbers of parameters, more memory for more, and nothing is touched."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from inference.flux.generator import production_flux
+from schemas.errors import InputError, MissingWeightsError
+from tests.tiny_vlm import save_tiny_vlm
+from trainers import __main__ as trainers
+from trainers.corrector import CorrectorTrainingConfig, micro_corrector_training
+from trainers.loop import LoopConfig, OptimizerConfig
+from trainers.plan import measured_rate, plan_corrector, plan_reflector, plan_verifier, print_plan
+from trainers.reflector import ReflectorTrainingConfig
+from trainers.verifier import RewardModelConfig, RewardModelInTraining, micro_verifier_training
+
+
+def test_parameters_of_the_production_models_are_the_published_ones():
+    flux = plan_corrector(CorrectorTrainingConfig(generator=production_flux()))
+    assert flux.base_parameters == 11_901_408_320 + 4_762_310_656 + 123_060_480 + 83_819_683
+    assert plan_reflector(ReflectorTrainingConfig()).base_parameters == 8_292_166_656
+
+
+def test_parameters_of_a_model_that_is_here_are_those_that_are_trained(tmp_path):
+    folder = save_tiny_vlm(tmp_path / "vlm")
+    config = micro_verifier_training("", tmp_path)
+    config = replace(config, model=RewardModelConfig(str(folder), "micro/verify", rank=4))
+    module = RewardModelInTraining(config.model).module
+    head = module["head"].weight.numel()
+    planned = plan_verifier(config)
+    assert planned.trained_parameters == sum(p.numel() for p in module.parameters() if p.requires_grad) - head
+    assert planned.memory_gib["optimizer"] == pytest.approx(planned.trained_parameters * 8 / 2**30)
+
+
+def test_more_samples_take_more_memory_and_recomputing_takes_time_instead():
+    base = CorrectorTrainingConfig(generator=production_flux())
+    one, four = (plan_corrector(replace(base, loop=LoopConfig(micro_batch=n))) for n in (1, 4))
+    assert four.memory_gib["activations"] == pytest.approx(4 * one.memory_gib["activations"])
+    saved = plan_corrector(replace(base, recompute=True))
+    assert saved.memory_gib["activations"] < 0.1 * one.memory_gib["activations"]
+    assert saved.sample_tflop == pytest.approx(1.5 * one.sample_tflop)
+    adamw = plan_corrector(replace(base, optimizer=OptimizerConfig("adamw", 1e-4)))
+    assert adamw.memory_gib["optimizer"] == pytest.approx(one.memory_gib["optimizer"] / 2)
+    ahead = plan_corrector(replace(base, encode=replace(base.encode, ahead=True)))
+    assert one.total_gib - ahead.total_gib == pytest.approx(one.memory_gib["VAE and text encoders"])
+
+
+def test_the_command_says_it_and_touches_nothing(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert trainers.main(["corrector", "--plan", "--data", "nowhere", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "micro/flux" in said
+    assert "GiB" in said
+    assert "estimated" in said
+    assert not out.exists()
+
+
+def test_an_earlier_runs_own_rate_is_taken(tmp_path, capsys):
+    assert measured_rate(tmp_path) is None
+    lines = ['{"step": 1, "samples_per_s": 10.0}', '{"step": 2, "held_out": 1.0}', '{"step": 3, "samples_per_s": 50.0}']
+    (tmp_path / "curve.jsonl").write_text("\n".join(lines))
+    config = micro_corrector_training("", Path(tmp_path))
+    print_plan(plan_corrector(config), config.loop, tmp_path, "cpu", "h100", 1)
+    assert "0.02 s a sample" in capsys.readouterr().out
+
+
+def test_what_is_not_known_is_refused(tmp_path):
+    config = micro_corrector_training("", tmp_path)
+    with pytest.raises(InputError, match="no figures of 'tpu'"):
+        print_plan(plan_corrector(config), config.loop, tmp_path, "cuda", "tpu", 1)
+    with pytest.raises(MissingWeightsError):
+        plan_corrector(replace(config, generator=replace(config.generator, model="some/flux")))

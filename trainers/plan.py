@@ -1,0 +1,285 @@
+"""What a training will take, without loading a weight: parameters, memory on each device, time a step.
+
+Parameters are counted on the real architecture, built without memory; of models that are not on this machine the
+published sizes are used. Memory of what is computed and time are estimates from the figures stated here. Where a
+training has run already, its own rate (`curve.jsonl`) replaces the estimated one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import InputError, MissingWeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainers.corrector import CorrectorTrainingConfig
+    from trainers.loop import LoopConfig, OptimizerConfig
+    from trainers.reflector import ReflectorTrainingConfig
+    from trainers.verifier import VerifierTrainingConfig
+
+GIB = 2**30
+ACTIVATION_BYTES = 34
+"""Kept for the backward pass by a transformer layer, bytes for each token and unit of width in 16 bits, attention maps
+not kept (Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models", Eq. 2)."""
+OPTIMIZER_STATES = {"adamw": 2, "prodigy": 4}
+"""Float32 numbers for each trained parameter: two moments; Prodigy's start and s besides."""
+REACHED_SHARE = 74.4 / (15.65 / 28) / 312
+"""Of a GPU's bf16 peak: FLUX.1-dev's forward pass on an A100 (74.4 TFLOP; published, 28 steps in 15.65 s)."""
+GPUS: dict[str, tuple[float, float]] = {
+    "h100": (79.6, 989.0),
+    "h200": (139.8, 989.0),
+    "a100-80gb": (79.3, 312.0),
+    "l40s": (44.7, 362.0),
+    "rtx4090": (23.6, 165.0),
+}
+"""Memory in GiB and dense bf16 peak in TFLOP/s, of the data sheets."""
+CPU_TFLOPS = 0.1
+"""Two cores, float32 products (the micro models' card has what one machine reached)."""
+FLUX_DEV: dict[str, Any] = {"guidance_embeds": True}  # all else is the class's default
+FLUX_FROZEN = {"text_encoder_2": 4_762_310_656, "text_encoder": 123_060_480, "vae": 83_819_683}
+FLUX_MODELS = ("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell")
+_VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
+_TEXT = {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}
+QWEN: dict[str, dict[str, Any]] = {
+    "Qwen/Qwen2.5-VL-3B-Instruct": {
+        "text_config": {
+            **_TEXT,
+            "vocab_size": 151_936,
+            "hidden_size": 2048,
+            "intermediate_size": 11_008,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+        },
+        "vision_config": {**_VISION, "out_hidden_size": 2048},
+        "tie_word_embeddings": True,
+    },
+    "Qwen/Qwen2.5-VL-7B-Instruct": {
+        "text_config": {
+            **_TEXT,
+            "vocab_size": 152_064,
+            "hidden_size": 3584,
+            "intermediate_size": 18_944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+        },
+        "vision_config": {**_VISION, "out_hidden_size": 3584},
+        "tie_word_embeddings": False,
+    },
+}
+VLM_IMAGE_PX = 1024
+"""Of shards made by FLUX; a patch pair is 28 px wide."""
+VLM_TEXT_TOKENS = 96
+"""Question and answer (allowance)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Memory in GiB by what it holds, for one rank; TFLOP of forward and backward passes for one sample."""
+
+    what: str
+    base_parameters: int
+    trained_parameters: int
+    memory_gib: dict[str, float]
+    sample_tflop: float
+    note: str
+
+    @property
+    def total_gib(self) -> float:
+        return sum(self.memory_gib.values())
+
+
+def plan_corrector(config: CorrectorTrainingConfig) -> Plan:
+    """MissingWeightsError for a model that is neither here nor known by its sizes."""
+    import torch
+    from diffusers import FluxTransformer2DModel
+
+    from inference.flux.conditioning import ConditionedFlux
+
+    flux, drawn = config.generator.model, config.generator
+    folder = _folder(flux, FLUX_MODELS)
+    described: Any = FLUX_DEV if folder is None else FluxTransformer2DModel.load_config(folder, subfolder="transformer")
+    with torch.device("meta"):
+        transformer: Any = FluxTransformer2DModel.from_config(described)
+        model = ConditionedFlux(transformer, config.condition)
+    others = FLUX_FROZEN if folder is None else {part: count_in_files(folder / part) for part in FLUX_FROZEN}
+    base, trained = (sum(p.numel() for p in m.parameters()) for m in (transformer, model.lora))
+    width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
+    layers = len(transformer.transformer_blocks) + len(transformer.single_transformer_blocks)
+    factor = 16 if folder is None else 2 * 2 ** (len(_vae_config(folder)["block_out_channels"]) - 1)
+    text = drawn.text_lengths[-1]
+    tokens = text + (config.batch.size_px // factor) ** 2 + (config.batch.condition_px // factor) ** 2
+    if config.condition.attention == "cached" and config.condition.text_copy:
+        tokens += text
+    each = 2 if drawn.dtype != "float32" else 4
+    token_bytes = 2 if config.bf16 or each == 2 else 4
+    micro = min(config.loop.micro_batch, config.loop.batch_size)
+    whole = ACTIVATION_BYTES * token_bytes / 2 * tokens * width * micro
+    kept = whole + layers * token_bytes * tokens * width * micro if config.recompute else whole * layers
+    frozen_elsewhere = 0 if config.encode.ahead else sum(others.values())
+    memory = {
+        "transformer": base * each / GIB,
+        "VAE and text encoders": frozen_elsewhere * each / GIB,
+        **_trained_memory(trained, config.optimizer, config.loop),
+        "activations": kept / GIB,
+    }
+    # Frozen weights have no gradients of their own: backward costs one forward pass, and recomputing another.
+    passes = 3 if config.recompute else 2
+    forward = 2 * base * tokens + 4 * layers * tokens**2 * width
+    note = "the encoders are needed once, before the first step" if config.encode.ahead else ""
+    return Plan(f"corrector on {flux}", base + sum(others.values()), trained, memory, passes * forward / 1e12, note)
+
+
+def plan_verifier(config: VerifierTrainingConfig) -> Plan:
+    """See `plan_corrector`. A sample is two images."""
+    from trainers.verifier import LORA_TARGETS
+
+    model = _qwen(config.model.base_model)
+    trained = _lora_parameters(model, LORA_TARGETS, config.model.rank)
+    if config.model.train_vision:
+        trained += sum(p.numel() for p in model.model.visual.parameters())
+    return _vlm_plan(f"verifier on {config.model.base_model}", model, trained, 2, config, config.model.base_model)
+
+
+def plan_reflector(config: ReflectorTrainingConfig) -> Plan:
+    """See `plan_corrector`. A sample is one image, or two of a comparison."""
+    from trainers.verifier import LORA_TARGETS
+
+    model = _qwen(config.model.base_model)
+    trained = _lora_parameters(model, LORA_TARGETS, config.model.rank)
+    return _vlm_plan(f"reflector on {config.model.base_model}", model, trained, 1, config, config.model.base_model)
+
+
+def _vlm_plan(
+    what: str,
+    model: Any,
+    trained: int,
+    images: int,
+    config: VerifierTrainingConfig | ReflectorTrainingConfig,
+    name: str,
+) -> Plan:
+    text, vision = model.config.text_config, model.config.vision_config
+    in_vision = sum(p.numel() for p in model.model.visual.parameters())
+    trains_vision = getattr(config.model, "train_vision", False)
+    total = sum(p.numel() for p in model.parameters())
+    image_px = VLM_IMAGE_PX if name in QWEN else 32
+    merge = vision.spatial_merge_size
+    patches = max(merge, image_px // vision.patch_size) ** 2
+    tokens = patches // merge**2 + VLM_TEXT_TOKENS
+    micro = min(config.loop.micro_batch, config.loop.batch_size) * images
+    token_bytes = 2 if config.bf16 else 4
+    language = text.num_hidden_layers * tokens * text.hidden_size
+    sight = vision.depth * patches * vision.hidden_size
+    kept = ACTIVATION_BYTES * token_bytes / 2 * micro * (language + sight)
+    logits = 3 * 4 * tokens * text.vocab_size * micro if "reflector" in what else 0
+    memory = {
+        "model": (total - (in_vision if trains_vision else 0)) * 4 / GIB,  # loaded in float32
+        **_trained_memory(trained, config.optimizer, config.loop),
+        "activations": (kept + logits) / GIB,
+    }
+    forward = 2 * (total - in_vision) * tokens + 2 * in_vision * patches
+    return Plan(what, total, trained, memory, 2 * images * forward / 1e12, f"images of {image_px} px")
+
+
+def _trained_memory(trained: int, optimizer: OptimizerConfig, loop: LoopConfig) -> dict[str, float]:
+    """Weights, gradients and optimizer, in float32; their moving average, where one is kept."""
+    numbers = {"trained and gradients": 2, "optimizer": OPTIMIZER_STATES[optimizer.name]}
+    if loop.ema_decay:
+        numbers["moving average"] = 2  # it, and the weights while it is applied
+    return {name: count * 4 * trained / GIB for name, count in numbers.items()}
+
+
+def _folder(model: str, known: tuple[str, ...]) -> Path | None:
+    """Where a model lies; None for a known one that is not on this machine."""
+    from inference.model_store import resolve_model
+
+    try:
+        return resolve_model(model)
+    except MissingWeightsError:
+        if model in known:
+            return None
+        raise
+
+
+def _vae_config(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "vae" / "config.json").read_text())
+
+
+def _qwen(name: str) -> Any:
+    """The architecture without memory."""
+    import torch
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    folder = _folder(name, tuple(QWEN))
+    config = Qwen2_5_VLConfig(**QWEN[name]) if folder is None else Qwen2_5_VLConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def _lora_parameters(model: torch.nn.Module, targets: str, rank: int) -> int:
+    layers: list[Any] = [layer for name, layer in model.named_modules() if re.fullmatch(targets, name)]
+    return sum(rank * (layer.in_features + layer.out_features) for layer in layers)
+
+
+def count_in_files(folder: Path) -> int:
+    """Parameters in a folder's safetensors files, by their headers."""
+    from safetensors import safe_open
+
+    count = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - no mapping
+                size = 1
+                for side in file.get_slice(name).get_shape():
+                    size *= side
+                count += size
+    return count
+
+
+def print_plan(plan: Plan, loop: LoopConfig, out: Path, device: str, gpu: str, workers: int) -> None:
+    """The plan for people. InputError for a GPU that is not known."""
+    if gpu not in GPUS:
+        raise InputError(f"no figures of {gpu!r}", field="--plan-gpu", expected=" or ".join(GPUS))
+    on_gpu = device != "cpu"
+    memory_gib, peak = GPUS[gpu]
+    tflops, where = (peak * REACHED_SHARE, gpu) if on_gpu else (CPU_TFLOPS, "two CPU cores")
+    base, trained = plan.base_parameters / 1e6, plan.trained_parameters / 1e6
+    lines = [
+        f"{plan.what}: {base:,.1f} M parameters, {trained:,.2f} M trained",
+        f"memory of each of {workers} worker(s), micro-batch {loop.micro_batch}:",
+    ]
+    lines += [f"  {name:<24}{gib:9.3f} GiB" for name, gib in plan.memory_gib.items()]
+    lines.append(f"  {'in all':<24}{plan.total_gib:9.3f} GiB")
+    if on_gpu:
+        fits = (
+            "fits" if plan.total_gib < 0.95 * memory_gib else "does NOT fit: smaller micro-batches, recompute, or fp8"
+        )
+        lines[-1] += f" of {memory_gib} ({gpu}): {fits}"
+    measured = measured_rate(out)
+    if measured is None:
+        sample_s = plan.sample_tflop / tflops
+        source = f"estimated, {plan.sample_tflop:.3g} TFLOP a sample at {tflops:.3g} TFLOP/s ({where})"
+    else:
+        sample_s, source = workers / measured, f"measured in {out}"
+    step_s = sample_s * loop.batch_size / workers
+    lines.append(f"time: {sample_s:.3g} s a sample and worker, {step_s:.3g} s a step of {loop.batch_size}; {source}")
+    lines.append(f"      {loop.steps} steps take {step_s * loop.steps / 3600:.2f} h")
+    lines += [f"({plan.note})"] if plan.note else []
+    print("\n".join(lines))
+
+
+def measured_rate(out: Path) -> float | None:
+    """Samples a second of all workers together, as the curve of an earlier run in `out` has them last."""
+    try:
+        rows = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
+    except (FileNotFoundError, ValueError):
+        return None
+    rates = [row["samples_per_s"] for row in rows if row.get("samples_per_s")]
+    return float(rates[-1]) if rates else None
