@@ -43,7 +43,8 @@ class Arm:
         """Images a search, each counted by what is done for it."""
         search, kinds = self.job.search, self.job.tools.verifier.kinds
         each = {NOISE: 1.0, PROMPT: 1.6, REFLECTION: 1.8, WHOLE: 2.2}[search.strategy]
-        return search.budget * (each + ("prompted" in kinds) + 0.5 * len(self.job.also_score))
+        images = self.job.allocation.budget or search.budget
+        return images * (each + ("prompted" in kinds) + 0.5 * len(self.job.also_score))
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,19 @@ def shape_arms(base: SearchJobConfig, budget: int) -> list[Arm]:
 def base_arm(base: SearchJobConfig) -> Arm:
     """Ten images a prompt whose seeds are used for nothing else: how difficult it is, and how good the base is."""
     return Arm("base", with_search(base, NOISE, NUM_BASE_IMAGES, 1, seed=BASE_SEED))
+
+
+def allocated_arms(base: SearchJobConfig, depth: int) -> list[Arm]:
+    """A quarter and half of the fixed scheme's images, spent by what the verifier says; no prompt gets more than twice
+    the fixed scheme's."""
+    whole = with_search(base, WHOLE, 2, 2 * depth)
+    whole = replace(whole, search=replace(whole.search, carry="best"))
+    budgets = [depth / 2, float(depth)]
+    return [
+        Arm(f"allocated-{budget:g}", replace(whole, allocation=replace(whole.allocation, budget=budget)))
+        for budget in budgets
+        if budget >= 2
+    ]
 
 
 ORACLES: dict[str, tuple[OracleKind, ...]] = {

@@ -15,13 +15,14 @@ from typing import Annotated, Literal, Protocol
 import numpy as np
 import tyro
 
+from inference.allocation import Tried, go_on_from
 from inference.interfaces import Corrector, Generator, Verifier
 from schemas.configuration import stable_seed
 from schemas.errors import InputError
 from schemas.records import Cost
 
 Strategy = Literal["noise", "noise+prompt", "noise+prompt+reflection", "reflection"]
-Carry = Literal["own", "topk"]
+Carry = Literal["own", "topk", "best"]
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,15 @@ class SearchConfig:
     """Rounds, round 0 included; the budget is width * depth images."""
     strategy: Strategy = "noise+prompt+reflection"
     carry: Carry = "own"
-    """Whose image a chain goes on from: its own last one, or (`topk`) one of the best `width` so far."""
+    """Whose image a chain goes on from: its own last one, one of the best `width` so far (`topk`), or its own best
+    (`best`), which it leaves for a fresh start after `patience` corrections in vain."""
+    patience: int = 2
     seed: Annotated[int, tyro.conf.Suppress] = 0
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.depth < 1:
-            raise InputError(f"width {self.width}, depth {self.depth}", expected="both at least 1")
+        if self.width < 1 or self.depth < 1 or self.patience < 1:
+            said = f"width {self.width}, depth {self.depth}, patience {self.patience}"
+            raise InputError(said, expected="all at least 1")
 
     @property
     def budget(self) -> int:
@@ -128,10 +132,19 @@ def search(
 
 
 def next_round(
-    searches: Sequence[Searched], number: int, config: SearchConfig, tools: SearchTools, keys: Sequence[str]
+    searches: Sequence[Searched],
+    number: int,
+    config: SearchConfig,
+    tools: SearchTools,
+    keys: Sequence[str],
+    stopped: Sequence[bool] | None = None,
 ) -> None:
-    """Add round `number` (`width` drafts each) to the searches, which have all rounds before it."""
-    plans = [plan for i, one in enumerate(searches) for plan in _plans(i, one, number, config, keys[i])]
+    """Add round `number` (`width` drafts each) to the searches, which have all rounds before it, but for those that
+    have `stopped`."""
+    going = [i for i in range(len(searches)) if not (stopped and stopped[i])]
+    plans = [plan for i in going for plan in _plans(i, searches[i], number, config, keys[i])]
+    if not plans:
+        return
     if number and config.strategy != "noise":
         plans = _with_remarks(searches, plans, config, tools)
     images = _draw(searches, plans, tools)
@@ -158,36 +171,53 @@ class _Plan:
 
 
 def _plans(owner: int, one: Searched, number: int, config: SearchConfig, key: str) -> list[_Plan]:
-    last = one.drafts[len(one.drafts) - config.width :] if number else []
-    if number and config.carry == "topk":
-        last = sorted(one.drafts, key=lambda draft: (-draft.score, draft.number))[: config.width]
+    parents = _parents(one, config) if number else [None] * config.width
     plans = []
-    for chain in range(config.width):
+    for chain, parent in enumerate(parents):
         seed = stable_seed(config.seed, "search", key, number, chain)
-        parent = last[chain] if number else None
         plans.append(_Plan(owner, chain, seed, parent.prompt if parent else one.prompt, parent and parent.number))
     return plans
+
+
+def _parents(one: Searched, config: SearchConfig) -> Sequence[Draft | None]:
+    """What each chain goes on from; None for a fresh start."""
+    if config.carry == "topk":
+        return sorted(one.drafts, key=lambda draft: (-draft.score, draft.number))[: config.width]
+    if config.carry == "own":
+        return one.drafts[len(one.drafts) - config.width :]
+    chains = [[d for d in one.drafts if d.chain == chain] for chain in range(config.width)]
+    tried = [[Tried(d.number, d.score, d.parent) for d in chain] for chain in chains]
+    numbers = [go_on_from(chain, config.patience) for chain in tried]
+    return [None if number is None else one.drafts[number] for number in numbers]
 
 
 def _with_remarks(
     searches: Sequence[Searched], plans: list[_Plan], config: SearchConfig, tools: SearchTools
 ) -> list[_Plan]:
+    """Plans that go on from an image, with what is said of it; fresh starts as they are."""
     assert tools.critic is not None
-    parents = [searches[plan.owner].drafts[plan.parent or 0] for plan in plans]
+    going_on = [plan for plan in plans if plan.parent is not None]
+    if not going_on:
+        return plans
+    parents = [searches[plan.owner].drafts[plan.parent or 0] for plan in going_on]
     reflect, refine = "reflection" in config.strategy, "prompt" in config.strategy
     remarks = tools.critic.remark(
         [draft.image for draft in parents],
-        [searches[plan.owner].prompt for plan in plans],
+        [searches[plan.owner].prompt for plan in going_on],
         [draft.prompt for draft in parents],
         [draft.score for draft in parents],
         reflect=reflect,
         refine=refine,
     )
+    said = iter(remarks)
     told = []
-    for plan, remark in zip(plans, remarks, strict=True):
-        searches[plan.owner].cost += remark.cost
-        prompt = remark.prompt if refine else searches[plan.owner].prompt
-        told.append(replace(plan, prompt=prompt, reflection=remark.reflection if reflect else None))
+    for plan in plans:
+        if plan.parent is not None:
+            remark, user_prompt = next(said), searches[plan.owner].prompt
+            searches[plan.owner].cost += remark.cost
+            prompt = remark.prompt if refine else user_prompt
+            plan = replace(plan, prompt=prompt, reflection=remark.reflection if reflect else None)
+        told.append(plan)
     return told
 
 

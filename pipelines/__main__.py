@@ -10,6 +10,7 @@ COMMANDS = {
     "run": "build a dataset in a run folder (or go on with it)",
     "search": "search for the best image of every prompt, and judge what was found",
     "evaluate": "score a search, or any folder of images in GenEval's layout",
+    "harvest": "make pairs for the next corrector out of a search's traces",
     "plan": "say what a run will make and cost, before it is started",
     "status": "what is done, what is left, what was rejected or put in quarantine",
     "resume": "go on with a run that was stopped or killed",

@@ -180,7 +180,7 @@ def _verify_outcomes(folder: RunFolder, where: str, unit: int, rows: list[Prompt
             path = quarantine_path(row.quarantine.stage, unit, number)
             if folder.storage.size(path) is None:
                 yield f"{where}: {row.prompt.prompt_id} is in quarantine, and {path}, which `retry` needs, is missing"
-        makes_pairs = folder.info.job == "dataset"
+        makes_pairs = folder.info.job != "search"
         if row_outcome(row) is Outcome.SHIPPED and makes_pairs and not row.shipped_pairs:
             yield f"{where}: {row.prompt.prompt_id} is neither shipped, rejected nor in quarantine"
         known = {candidate.index for candidate in row.candidates}

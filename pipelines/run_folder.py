@@ -46,7 +46,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """`run.json`. job: "dataset" or "search". config: the job's, as plain data. digests: of every model it names, by
+    """`run.json`. job: "dataset", "search" or "harvest". config: the job's, as plain data. digests: of every model it names, by
     name."""
 
     format: int

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from inference.allocation import AllocationConfig
 from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig, VerifierKind
 from inference.vlm.vlm import VlmConfig
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.stage import Link, Workers
+from pipelines.stages.allocate_round import AllocateRound, AllocateRoundConfig, RoundBudget
 from pipelines.stages.draft_round import DraftRound, DraftRoundConfig
 from pipelines.stages.judge_candidates import JudgeCandidates, JudgeCandidatesConfig
 from pipelines.stages.score_drafts import ScoreDrafts, ScoreDraftsConfig
@@ -17,6 +19,7 @@ from schemas.errors import InputError
 from schemas.records import PromptRecord, PromptRow, Subset
 
 MICRO_SPLITS = ("micro-dev", "micro-test")
+COMPOSED = "composed"
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,10 @@ class SearchJobConfig:
     """What a search run makes."""
 
     prompts: str = "micro-dev"
-    """micro-dev, micro-test, or a file of prompts in GenEval's form (its evaluation_metadata.jsonl, or text)."""
+    """micro-dev, micro-test, a file of prompts in GenEval's form (its evaluation_metadata.jsonl, or text); or composed:
+    prompts that no benchmark has, composed as for datasets, to harvest from."""
     num_prompts: int = 0
-    """Prompts that are taken, evenly over the tags; 0: all."""
+    """Prompts that are taken, evenly over the tags; 0: all (of composed ones there is no end)."""
     images_per_prompt: int = 1
     """Independent searches of each prompt, each delivering one image (GenEval: 4)."""
     seed: int = 0
@@ -41,6 +45,7 @@ class SearchJobConfig:
     vlm: VlmConfig = field(default_factory=VlmConfig)
     """Who reflects, refines, and verifies where no other verifier is named."""
     tools: SearchToolsConfig = field(default_factory=SearchToolsConfig)
+    allocation: AllocationConfig = field(default_factory=AllocationConfig)
     also_score: tuple[VerifierKind, ...] = ()
     """More verifiers that score every image afterwards, without a say: whose choice would have been better?"""
     workers: Workers = execution_field(Workers())
@@ -52,7 +57,12 @@ class SearchJobConfig:
         search = self.search
         once = replace(search, depth=1, seed=0)  # the seed is the run's
         draft = DraftRoundConfig(once, self.tools.for_search(search, self.vlm), self.workers)
-        links = [Link(DraftRound, draft)] * search.depth
+        links = [Link(DraftRound, draft)]
+        for _ in range(1, search.depth):
+            if self.allocation.budget:
+                config = AllocateRoundConfig(self.allocation, search.width)
+                links.append(Link(AllocateRound, config, barrier=RoundBudget(config)))
+            links.append(Link(DraftRound, draft))
         if self.also_score:
             verifier = replace(self.tools.verifier, kinds=self.also_score).only_what_is_used(self.vlm)
             links.append(Link(ScoreDrafts, ScoreDraftsConfig(verifier, self.workers)))
@@ -79,11 +89,14 @@ def _records(config: SearchJobConfig) -> list[PromptRecord]:
 
         split = evaluation_split.dev_prompts if config.prompts == "micro-dev" else evaluation_split.test_prompts
         return list(split())
+    if config.prompts == COMPOSED:
+        return _composed(config)
     from pipelines.prompts.read_prompts import read_prompts
     from pipelines.prompts.vocabulary import load_vocabulary
 
     if not Path(config.prompts).exists():
-        raise InputError("no such file", file=config.prompts, expected=f"{', '.join(MICRO_SPLITS)}, or a prompt file")
+        expected = f"{', '.join([*MICRO_SPLITS, COMPOSED])}, or a prompt file"
+        raise InputError("no such file", file=config.prompts, expected=expected)
     words = load_vocabulary("micro") if config.closed_vocabulary else None
     rows = read_prompts(
         config.prompts,
@@ -92,6 +105,20 @@ def _records(config: SearchJobConfig) -> list[PromptRecord]:
         known_colors=frozenset(words.colors) if words else None,
     )
     return [row.prompt for row in rows]
+
+
+def _composed(config: SearchJobConfig) -> list[PromptRecord]:
+    from pipelines.intake import reserved_by_the_micro_world
+    from pipelines.prompts.compose_rules import compose_prompts
+    from pipelines.prompts.overlap import BenchmarkOverlap
+    from pipelines.prompts.vocabulary import load_vocabulary
+
+    if not config.num_prompts:
+        raise InputError("how many composed prompts?", field="--num-prompts", expected="a number")
+    vocabulary = load_vocabulary("micro" if config.closed_vocabulary else "everyday")
+    reserved = reserved_by_the_micro_world if config.closed_vocabulary else None
+    overlap = BenchmarkOverlap.shipped()
+    return list(compose_prompts(vocabulary, config.num_prompts, config.seed, overlap, reserved=reserved).prompts)
 
 
 def _evenly(records: list[PromptRecord], number: int) -> list[PromptRecord]:

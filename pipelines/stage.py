@@ -54,10 +54,15 @@ class JournallingStage(Stage, Protocol):
 
 
 class Barrier(Protocol):
-    """Something that needs the whole run: reads every committed row of a stage, gives one small JSON value."""
+    """Something that needs the whole run: reads every committed row of a stage, gives one small JSON value.
 
-    name: ClassVar[str]
+    name: two barriers that would find something else in the same rows have different names.
+    """
+
     version: ClassVar[int]
+
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, rows: Iterable[PromptRow]) -> dict[str, Any]: ...
 

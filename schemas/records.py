@@ -56,6 +56,7 @@ class Reason(StrEnum):
     REFLECTION_NAMES_SIDE = "reflection_names_side"
     VERIFIER_DISAGREES = "verifier_disagrees"
     NO_PAIR_LEFT = "no_pair_left"
+    BENCHMARK_PROMPT = "benchmark_prompt"
 
 
 class Outcome(StrEnum):
@@ -245,6 +246,7 @@ class PromptRow:
     difficulty: share of correct candidates in [0, 1]; difficulty_bin: "easy" | "medium" | "hard". cost: of the stage
     that wrote the block alone. recovered: how the row was computed when not in the usual batch shape (after an
     out-of-memory). condensed: the short form of a long prompt. edit: where the images of an editing triplet lie.
+    allotted: images that the next round of a search draws, where not every prompt gets the same.
     """
 
     prompt: PromptRecord
@@ -258,6 +260,7 @@ class PromptRow:
     recovered: str | None = None
     condensed: str | None = None
     edit: EditSource | None = None
+    allotted: int | None = None
 
     @property
     def active(self) -> bool:

@@ -15,6 +15,7 @@ from inference.model_store import model_digest, require_models
 from inference.vlm.prompts import load_prompt
 from pipelines.conservation import Tally, tally
 from pipelines.driver import RunOptions, drive
+from pipelines.harvest_job import HarvestJobConfig
 from pipelines.jobs import DatasetConfig, JobConfig, models_of, templates_of
 from pipelines.presets import PRESETS
 from pipelines.run_folder import RunFolder
@@ -88,7 +89,11 @@ def preset_of(argv: Sequence[str]) -> str:
 def open_run(uri: str) -> tuple[RunFolder, JobConfig]:
     """A run and the configuration it was started with."""
     folder = RunFolder.open(uri)
-    jobs: dict[str, type[DatasetConfig] | type[SearchJobConfig]] = {"dataset": DatasetConfig, "search": SearchJobConfig}
+    jobs: dict[str, type[DatasetConfig | SearchJobConfig | HarvestJobConfig]] = {
+        "dataset": DatasetConfig,
+        "search": SearchJobConfig,
+        "harvest": HarvestJobConfig,
+    }
     if folder.info.job not in jobs:
         raise ForeignRunError(f"{uri}: a {folder.info.job!r} run, which this version does not know")
     return folder, record_from_dict(jobs[folder.info.job], folder.info.config)
@@ -165,7 +170,7 @@ def print_summary(folder: RunFolder, counts: Tally) -> None:
     print(
         f"{folder.storage.uri}: {sum(prompts.values())} prompts: {prompts[Outcome.SHIPPED]} shipped, "
         f"{prompts[Outcome.REJECTED]} rejected, {prompts[Outcome.QUARANTINED]} in quarantine, "
-        f"{prompts[Outcome.PENDING]} pending" + (f"; {pairs['shipped']} pairs" if folder.info.job == "dataset" else "")
+        f"{prompts[Outcome.PENDING]} pending" + (f"; {pairs['shipped']} pairs" if folder.info.job != "search" else "")
     )
     if counts.reasons:
         print("  rejected: " + ", ".join(f"{n} {reason}" for reason, n in sorted(counts.reasons.items())))

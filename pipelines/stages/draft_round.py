@@ -51,7 +51,8 @@ class DraftRound:
         searches = [searched_of(row) for row in rows]
         number = max((draft.round + 1 for one in searches for draft in one.drafts), default=0)
         search = replace(self.config.search, seed=self.seed)
-        next_round(searches, number, search, self.tools, [row.prompt.prompt_id for row in rows])
+        stopped = [row.allotted == 0 for row in rows]
+        next_round(searches, number, search, self.tools, [row.prompt.prompt_id for row in rows], stopped)
         return [self._with_drafts(row, one) for row, one in zip(rows, searches, strict=True)]
 
     def _with_drafts(self, row: PromptRow, one: Searched) -> PromptRow:

@@ -112,6 +112,38 @@ def test_with_topk_the_best_images_so_far_go_on():
     assert [draft.parent for draft in one.drafts[4:]] == [draft.number for draft in best]
 
 
+def test_with_best_a_chain_goes_on_from_its_best_and_starts_afresh_when_that_is_in_vain():
+    class Darkens(Corrects):
+        def correct(self, images, prompts, reflections, seeds):
+            super().correct(images, prompts, reflections, seeds)
+            return [image(int(i.mean()) - 1) for i in images]
+
+    used = tools(corrector=Darkens())
+    config = SearchConfig(2, 5, carry="best", patience=2)
+    (one,) = search(PROMPTS[:1], config, used)
+    for chain in (0, 1):
+        drafts = [draft for draft in one.drafts if draft.chain == chain]
+        assert [d.parent for d in drafts] == [None, drafts[0].number, drafts[0].number, None, drafts[3].number]
+        assert drafts[3].prompt == "a star"  # afresh from what the user asked for
+    assert one.cost.denoiser_passes == 4 * 8 + 6 * 9
+    assert one.cost.vlm_calls == 2 * 6  # nothing is said of images that nobody goes on from
+    assert [len(prompts) for prompts, *_ in used.critic.calls] == [2, 2, 2]
+
+
+def test_searches_that_have_stopped_cost_nothing_more():
+    from inference.search import Searched
+
+    used, config = tools(), SearchConfig(2, 2)
+    searches = [Searched(prompt) for prompt in PROMPTS]
+    next_round(searches, 0, config, used, PROMPTS)
+    next_round(searches, 1, config, used, PROMPTS, [True, False, True])
+    assert [len(one.drafts) for one in searches] == [2, 4, 2]
+    whole = search(PROMPTS, config, tools())
+    assert [d.score for d in searches[1].drafts] == [d.score for d in whole[1].drafts]
+    next_round(searches, 1, config, used, PROMPTS, [True] * 3)
+    assert sum(one.cost.generations for one in searches) == 8
+
+
 @pytest.mark.parametrize("strategy", ["noise", "noise+prompt", "noise+prompt+reflection"])
 def test_a_smaller_depth_is_the_beginning_of_a_larger_one(strategy):
     short, long = (search(PROMPTS, SearchConfig(2, depth, strategy), tools()) for depth in (2, 5))
@@ -146,5 +178,5 @@ def test_a_strategy_without_its_models_is_refused():
         search(PROMPTS, SearchConfig(), tools(corrector=None))
     with pytest.raises(InputError, match="without a critic"):
         search(PROMPTS, SearchConfig(strategy="noise+prompt"), tools(critic=None))
-    with pytest.raises(InputError, match="both at least 1"):
+    with pytest.raises(InputError, match="all at least 1"):
         SearchConfig(width=0)

@@ -207,3 +207,43 @@ def test_keys_do_not_depend_on_what_is_not_used():
     assert [link.config for link in second[:2]] == [link.config for link in first[:2]]
     assert first[0].config.tools.critic is None
     assert first[0].config.tools.verifier.trained is None
+
+
+ALLOCATED = (
+    *("--search.depth", "4", "--search.carry", "best", "--allocation.budget", "4", "--allocation.sure", "1.0"),
+    *("--tools.verifier.kinds", "vlm", "--also-score", "judge"),
+)
+
+
+def test_one_budget_is_spent_over_all_prompts_by_what_the_verifier_says(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert search(run, *ALLOCATED) == 0
+    folder, config = open_run(str(run))
+    found = evaluate(folder, config)
+    images = [len(one.scores) for one in found.searches]
+    assert sum(images) == found.cost.generations <= 4 * 6
+    assert len(set(images)) > 1
+    for one in found.searches:
+        if len(one.scores) < max(images):  # who stopped before the others was sure, or the budget was spent
+            assert max(one.scores) >= 1.0 or sum(images) > 4 * 6 - 2
+        assert all(max(one.scores[:n]) < 1.0 for n in range(2, len(one.scores), 2))
+    assert main(["verify", "--run", str(run), "--deep"]) == 0
+    # Noise knows no chains: the images are those of the fixed scheme, as far as they go.
+    fixed = tmp_path / "fixed"
+    assert search(fixed, *ALLOCATED, "--allocation.budget", "0") == 0
+    whole = evaluate(*open_run(str(fixed))).searches
+    assert [one.scores for one in found.searches] == [w.scores[:n] for w, n in zip(whole, images, strict=True)]
+
+
+def test_an_allocated_search_that_lost_blocks_ends_the_same(tmp_path):
+    run = tmp_path / "run"
+    assert search(run, *ALLOCATED) == 0
+    before, results = blocks(run), (run / "evaluation" / "results.jsonl").read_text()
+    folder, config = open_run(str(run))
+    (steps,) = resolve_chains(folder, config).values()
+    for step in steps[2:]:
+        folder.delete_block(step.name, step.key, 0)
+    assert main(["resume", "--run", str(run), "--quiet"]) == 0
+    assert blocks(run) == before
+    assert (run / "evaluation" / "results.jsonl").read_text() == results
+    assert search(run, *ALLOCATED, "--allocation.budget", "5") == 3  # another budget is another search

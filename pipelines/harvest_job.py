@@ -1,0 +1,69 @@
+"""A harvest as a run: the searched prompts again, and one stage that takes pairs out of their traces."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pipelines.jobs import resolve_chains
+from pipelines.pack_shards import PackShardsConfig
+from pipelines.prompts.overlap import BenchmarkOverlap
+from pipelines.run_folder import RunFolder
+from pipelines.search_job import MICRO_SPLITS, SearchJobConfig
+from pipelines.stage import Link
+from pipelines.stages.draft_round import DraftRound
+from pipelines.stages.harvest_pairs import HarvestPairs, HarvestPairsConfig
+from schemas.errors import InputError
+from schemas.records import PromptRow, Reason, Rejection, Subset
+
+
+@dataclass(frozen=True)
+class HarvestJobConfig:
+    """What a harvest makes. Units are the search's."""
+
+    seed: int = 0
+    unit_size: int = 8
+    num_threads: int = 1
+    harvest: HarvestPairsConfig = field(default_factory=HarvestPairsConfig)
+    pack: PackShardsConfig = field(default_factory=PackShardsConfig)
+
+    def links(self) -> dict[str, list[Link]]:
+        """One stage."""
+        return {Subset.RULE: [Link(HarvestPairs, self.harvest)]}
+
+
+def harvested(folder: RunFolder, config: SearchJobConfig) -> tuple[tuple[str, ...], str]:
+    """Keys of a search's rounds, and who wrote its reflections. InputError for a search that must not train anything:
+    its prompts are a benchmark's, or the judge had a say in it."""
+    uri, tools = folder.storage.uri, config.tools
+    if config.prompts in MICRO_SPLITS:
+        raise InputError(
+            f"{uri} searched {config.prompts}", field="--run", expected="a search of no benchmark's prompts"
+        )
+    if "judge" in tools.verifier.kinds or tools.oracles:
+        raise InputError(
+            f"{uri}: the judge chose or told", field="--run", expected="a search that the judge has no say in"
+        )
+    if "reflection" not in config.search.strategy:
+        raise InputError(
+            f"{uri}: {config.search.strategy}, nothing is said of images", expected="a search with reflections"
+        )
+    (steps,) = resolve_chains(folder, config).values()
+    reflector = tools.critic.reflector if tools.critic else ""
+    return tuple(s.key for s in steps if s.link.stage is DraftRound), reflector or config.vlm.name
+
+
+def harvest_prompts(folder: RunFolder, config: SearchJobConfig, counts: Counter[str]) -> Iterator[PromptRow]:
+    """The search's prompts; those that repeat a benchmark's, or have a composition that the micro world reserves, are
+    turned down."""
+    from inference.micro.captions import caption_of_record, is_reserved
+
+    overlap = BenchmarkOverlap.shipped()
+    for row in folder.all_prompts():
+        counts[Subset.RULE] += 1
+        kind = overlap.find(row.prompt)
+        if kind is None and config.closed_vocabulary and is_reserved(caption_of_record(row.prompt)):
+            kind = "a composition that the micro world keeps for its benchmarks"
+        if kind is not None:
+            counts[Reason.BENCHMARK_PROMPT] += 1
+            row = PromptRow(row.prompt, rejection=Rejection("intake", Reason.BENCHMARK_PROMPT, str(kind)))
+        yield row

@@ -1,0 +1,69 @@
+"""Decide which prompts of a search get another round."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar
+
+from inference.allocation import AllocationConfig, RoundPlan, images_for, plan_round
+from pipelines.stage import Workers
+from schemas.configuration import content_key, execution_field
+from schemas.records import Cost, PromptRow
+
+
+@dataclass(frozen=True)
+class AllocateRoundConfig:
+    """How much there is to spend, and how many images a round of one prompt takes."""
+
+    allocation: AllocationConfig = field(default_factory=AllocationConfig)
+    width: int = 2
+    workers: Workers = execution_field(Workers(cpus=0.1))
+
+
+class RoundBudget:
+    """Barrier before each round but the first: who is unsure, and how far the rest of the budget reaches."""
+
+    version: ClassVar[int] = 1
+
+    def __init__(self, config: AllocateRoundConfig) -> None:
+        self.config = config
+
+    @property
+    def name(self) -> str:
+        """With the budget in it."""
+        return f"round_budget_{content_key(asdict(self.config.allocation), self.config.width)}"
+
+    def __call__(self, rows: Iterable[PromptRow]) -> dict[str, Any]:
+        best, spent = [], 0
+        for row in rows:
+            if row.active:
+                best.append(best_of(row))
+                spent += len(row.candidates)
+        return asdict(plan_round(best, spent, self.config.width, self.config.allocation)) | {"spent": spent}
+
+
+class AllocateRound:
+    """Sets `PromptRow.allotted` by the barrier's plan and the prompt's own best score."""
+
+    name: ClassVar[str] = "allocate_round"
+    version: ClassVar[int] = 1
+    reads_images: ClassVar[bool] = False
+    makes_images: ClassVar[bool] = False
+
+    def __init__(self, config: AllocateRoundConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
+        self.config = config
+        said = barrier or {}
+        self.plan = RoundPlan(bool(said.get("goes_on")), said.get("from_score"))
+
+    def load(self) -> None:
+        """Nothing to load."""
+
+    def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
+        width, allocation = self.config.width, self.config.allocation
+        return [
+            replace(row, allotted=images_for(best_of(row), width, self.plan, allocation), cost=Cost()) for row in rows
+        ]
+
+
+def best_of(row: PromptRow) -> float:
+    """The verifier's highest score so far."""
+    return max((c.search.score for c in row.candidates if c.search), default=float("-inf"))

@@ -1,0 +1,110 @@
+"""Take pairs out of a search's trace: an image that the verifier turned down, what was said of it, and a better one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from pipelines.run_folder import RunFolder
+from pipelines.stage import Workers
+from pipelines.stages.draft_round import DraftRound
+from pipelines.stages.write_reflections import problem_of
+from schemas.configuration import execution_field
+from schemas.errors import WorkFailedError
+from schemas.records import Candidate, Cost, Pair, PromptRow, Reason, Reflection, Rejection
+
+
+@dataclass(frozen=True)
+class HarvestPairsConfig:
+    """Which images of a search make a pair. Scores are the verifier's: log-odds that an image is right."""
+
+    max_bad: float = 0.0
+    """The bad image scores at most this."""
+    min_good: float = 0.0
+    """The good image scores at least this."""
+    min_gain: float = 2.0
+    """And better than the bad one by at least this."""
+    partner: Literal["corrected", "best"] = "corrected"
+    """The good image: what the corrector made of the bad one by the reflection, or the best of the whole search."""
+    pairs_per_prompt: int = 2
+    """The pairs that gained most."""
+    search_run: str = execution_field("")
+    """Where the search lies."""
+    rounds: tuple[str, ...] = ()
+    """Keys of its rounds, which say what is in it."""
+    annotator: str = ""
+    """Who wrote its reflections."""
+    workers: Workers = execution_field(Workers())
+
+
+class HarvestPairs:
+    """The flywheel: what a search found out trains the next corrector. The judge's verdicts are not looked at: blocks
+    are read as they were before it."""
+
+    name: ClassVar[str] = "harvest_pairs"
+    version: ClassVar[int] = 1
+    reads_images: ClassVar[bool] = False
+    makes_images: ClassVar[bool] = True
+
+    def __init__(self, config: HarvestPairsConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
+        self.config = config
+
+    def load(self) -> None:
+        self.search = RunFolder.open(self.config.search_run)
+        self.unit_of = {row.prompt.prompt_id: unit for unit in self.search.units() for row in self.search.prompts(unit)}
+
+    def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
+        units = dict.fromkeys(self.unit_of[row.prompt.prompt_id] for row in rows)
+        traces = {trace.prompt.prompt_id: trace for unit in units for trace in self._traces(unit)}
+        return [self._harvest(row, traces[row.prompt.prompt_id]) for row in rows]
+
+    def _traces(self, unit: int) -> list[PromptRow]:
+        """The searches of a unit with all their images."""
+        try:
+            _, rows = self.search.read_block(DraftRound.name, self.config.rounds[-1], unit)
+            for key in self.config.rounds:
+                rows = self.search.with_images(rows, DraftRound.name, key, unit)
+        except FileNotFoundError as error:
+            raise WorkFailedError(
+                f"{self.config.search_run}: unit {unit} is not searched to its end\n"
+                f"  `python -m pipelines resume --run {self.config.search_run}`, then harvest again"
+            ) from error
+        return rows
+
+    def _harvest(self, row: PromptRow, trace: PromptRow) -> PromptRow:
+        row = replace(row, cost=Cost())
+        if not trace.active:
+            return replace(row, rejection=Rejection(self.name, Reason.NO_PAIR_LEFT, "its search was given up"))
+        found = list(self._pairs(trace))
+        if not found:
+            return replace(
+                row, rejection=Rejection(self.name, Reason.NO_PAIR_LEFT, "no reflection was followed by one")
+            )
+        kept = sorted(found, key=lambda pair: (-_gain(pair), pair.bad, pair.good))[: self.config.pairs_per_prompt]
+        used = {index for pair in kept for index in (pair.good, pair.bad)}
+        candidates = tuple(replace(c, search=None) for c in trace.candidates if c.index in used)
+        return replace(row, candidates=candidates, pairs=tuple(replace(p, index=i) for i, p in enumerate(kept)))
+
+    def _pairs(self, trace: PromptRow) -> Iterator[Pair]:
+        """One for each image that was turned down and spoken of, and for each thing that was said of it."""
+        config, by_index = self.config, {c.index: c for c in trace.candidates}
+        best = max(trace.candidates, key=lambda c: (_score(c), -c.index))
+        seen: set[tuple[int, int]] = set()
+        for child in trace.candidates:
+            step = child.search
+            if step is None or step.parent is None or not step.reflection or problem_of(step.reflection):
+                continue
+            bad, good = by_index[step.parent], best if config.partner == "best" else child
+            fits = _score(bad) <= config.max_bad and _score(good) >= config.min_good
+            if not fits or _score(good) - _score(bad) < config.min_gain or (good.index, bad.index) in seen:
+                continue
+            seen.add((good.index, bad.index))
+            reflection = Reflection(step.reflection, config.annotator)
+            yield Pair(0, good.index, bad.index, self.name, reflection, good_score=_score(good), bad_score=_score(bad))
+
+
+def _score(candidate: Candidate) -> float:
+    return candidate.search.score if candidate.search else float("-inf")
+
+
+def _gain(pair: Pair) -> float:
+    return (pair.good_score or 0.0) - (pair.bad_score or 0.0)
