@@ -179,12 +179,16 @@ def stated_rate(config: DatasetConfig, stage: str, cluster: Cluster | None) -> t
         passes = generator.denoiser_passes_per_image * cluster.gpu.pass_seconds * share
         moving = stated.OFFLOAD_SECONDS[generator.offload] / generator.batch_size
         slower = stated.QUANTIZATION_SLOWDOWN[generator.quantization]
-        how = f"{generator.denoiser_passes_per_image} passes" + (
-            f" x {slower:.2f} for {generator.quantization}" if slower > 1 else ""
-        )
-        how += f" + {moving:.2f} s offload" if moving else ""
+        if generator.compile == "blocks":
+            slower = stated.COMPILED_SHARE[generator.quantization]
+        decode = stated.DECODE_PASSES * cluster.gpu.pass_seconds * (generator.size_px / 1024) ** 2
+        how = f"{generator.denoiser_passes_per_image} passes"
+        how += " compiled" if generator.compile == "blocks" else ""
+        how += f" x {slower:.2f}" if slower != 1 else ""
+        how += f" ({generator.quantization})" if generator.quantization != "none" else ""
+        how += f" + {decode:.2f} s decoding" + (f" + {moving:.2f} s offload" if moving else "")
         # An image is packed while the next is drawn: that takes time only where drawing takes less.
-        return max(passes * slower + moving, stated.PNG_SECONDS), f"{cluster.gpu.pass_source}; here {how}"
+        return max(passes * slower + decode + moving, stated.PNG_SECONDS), f"{cluster.gpu.pass_source}; here {how}"
     if stage == "ground_objects":
         return stated.GROUNDING_SECONDS, "stated: GroundingDINO-T 8.37 images/s and SAM ViT-H 0.15 s, both on an A100"
     if stage in stated.VLM_SECONDS:

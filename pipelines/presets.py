@@ -78,7 +78,9 @@ def flux() -> Preset:
         vocabulary="everyday",
         closed_vocabulary=False,
         unit_size=4,
-        generate=GenerateCandidatesConfig(generator=production_flux(), workers=Workers(count=0, cpus=2.0, gpus=1.0)),
+        generate=GenerateCandidatesConfig(
+            generator=replace(production_flux(), compile="blocks"), workers=Workers(count=0, cpus=2.0, gpus=1.0)
+        ),
         ground=GroundObjectsConfig(ground, workers=Workers(count=0, cpus=2.0, gpus=0.25)),
         select=SelectPairsConfig(workers=Workers(count=2, cpus=1.0)),
         rewards=ScoreRewardsConfig(published_rewards(), workers=Workers(count=0, cpus=2.0, gpus=0.25)),
@@ -97,7 +99,7 @@ def flux_24gb() -> Preset:
     after the other."""
     base = flux()
     dataset = base.dataset
-    generator = replace(dataset.generate.generator, quantization="fp8", offload="model")
+    generator = replace(dataset.generate.generator, quantization="fp8", offload="model", compile="none")
     one = Workers(count=1, cpus=2.0, gpus=1.0)
     return replace(
         base,

@@ -92,6 +92,10 @@ class FluxCorrector:
         self.model = ConditionedFlux(self.generator.pipeline.transformer, self.description.condition)
         self.model.lora.load_file_tensors(load_file(folder / WEIGHTS))
         self.model.to(config.generator.device).eval()
+        if config.generator.compile == "blocks":
+            from inference.flux.conditioned_blocks import run_blocks
+
+            run_blocks(self.model, compiled=True)
 
     @classmethod
     def of(cls, model: ConditionedFlux, description: CorrectorDescription, generator: FluxGenerator) -> FluxCorrector:

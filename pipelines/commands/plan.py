@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -11,6 +12,7 @@ from pipelines.commands.arguments import parse, preset_of, print_json
 from pipelines.driver import RunOptions
 from pipelines.estimate import Cluster, Estimate, estimate
 from pipelines.jobs import DatasetConfig, models_of
+from pipelines.placement_picture import as_svg, as_text, gpu_times
 from pipelines.presets import load_preset
 from pipelines.runtime.progress import format_seconds
 from pipelines.stated_figures import GPUS
@@ -30,6 +32,8 @@ class PlanArgs:
     options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
     json: bool = False
     """Print one JSON object."""
+    picture: Path | None = None
+    """Draw which GPU does what into this SVG file."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
         print_plan(plan)
         if missing:
             print(f"before it can start: {missing}")
+    if arguments.picture is not None:
+        write_picture(plan, arguments.picture)
     return 2 if missing else 0
 
 
@@ -98,12 +104,22 @@ def print_plan(plan: Estimate) -> None:
         + f"; a node of {per_node} uses up to {min(used, cluster.gpu.memory_gib) * per_node:.0f} GiB of GPU memory\n"
         f"  flags: {placement.flags}"
     )
+    print(as_text(gpu_times(plan.stages, placement, cluster)))
     price = "given" if cluster.gpu_hour_cost is not None else "assumed"
     print(
         f"  {format_seconds(placement.hours * 3600)} (derived; loading models not counted), "
         f"{plan.gpu_hours:,.1f} GPU hours, ${plan.cost:,.0f} at ${cluster.hour_cost:.2f} an hour ({price})\n"
         f"  {storage}, about {plan.num_pairs:,} pairs (assumed: two prompts in five are of middling difficulty)"
     )
+
+
+def write_picture(plan: Estimate, path: Path) -> None:
+    """Which GPU does what. InputError where everything is on the CPU."""
+    if plan.cluster is None or plan.placement is None:
+        raise InputError("models on the CPU leave no GPU to draw", field="--picture", expected="a preset for GPUs")
+    times = gpu_times(plan.stages, plan.placement, plan.cluster)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(as_svg(times, plan.placement, plan.cluster))
 
 
 def announce(config: DatasetConfig, options: RunOptions) -> None:
