@@ -1,0 +1,160 @@
+"""The loop around every training: what is read when, what a moving average is, what is exported, what stops it."""
+
+import json
+import sys
+import types
+from dataclasses import replace
+
+import pytest
+import torch
+
+from schemas.errors import InputError, WorkFailedError
+from tests.trainers.test_shard_dataset import EVEN, write_shards
+from trainers.curve import Curve
+from trainers.loop import LoopConfig, OptimizerConfig, TrainingLoop
+from trainers.shard_dataset import TrainingOrder
+from trainers.shard_index import open_index
+
+LOOP = LoopConfig(
+    steps=12, batch_size=4, micro_batch=2, evaluate_every=3, checkpoint_every=3, report_every=6, loader_workers=0
+)
+SGD = OptimizerConfig("adamw", 0.1, weight_decay=0.0, max_gradient_norm=100.0)
+
+
+class Slope:
+    """A line through (brightness, prompt length), whose best evaluation is at step `best`."""
+
+    name = "slope"
+
+    def __init__(self, best=6):
+        torch.manual_seed(0)
+        self.module = torch.nn.Linear(1, 1)
+        self.best, self.evaluated, self.exported, self.breaks_at = best, [], None, None
+        self.seen = 0
+
+    def losses(self, samples):
+        self.seen += 1
+        brightness = torch.tensor([[t.good.mean() / 255] for t in samples], dtype=torch.float32)
+        wanted = torch.tensor([[len(t.prompt) / 10] for t in samples])
+        losses = (self.module(brightness) - wanted).square().mean(1)
+        if self.breaks_at is not None and self.seen > self.breaks_at:
+            losses = losses * float("nan")
+        yield [t.subset for t in samples], losses
+
+    def evaluate(self):
+        self.evaluated.append(self.module.weight.item())
+        step = 3 * len(self.evaluated)
+        return {"distance": float(abs(step - self.best)), "score": -float(abs(step - self.best))}
+
+    def draw_samples(self, step):
+        pass
+
+    def export(self):
+        self.exported = self.module.weight.item()
+
+
+@pytest.fixture(scope="module")
+def order(tmp_path_factory):
+    return TrainingOrder(open_index(str(write_shards(tmp_path_factory.mktemp("data"), ["rule"] * 20))), EVEN, 4, 0)
+
+
+def loop(order, out, trainable=None, **changes):
+    return TrainingLoop(trainable or Slope(), order, replace(LOOP, **changes), SGD, out)
+
+
+def test_figures_read_now_and_then_are_the_same_figures(order, tmp_path):
+    def rows(name, **changes):
+        found = {}
+        training = loop(order, tmp_path / name, **changes)
+        training.run(lambda step, row: found.setdefault(step, row))
+        return found, training
+
+    (each, one), (seldom, other) = rows("a"), rows("b", read_every=5)
+    assert list(seldom) == list(each) == list(range(1, 13))
+    assert all(seldom[step] == each[step] for step in each)
+    assert torch.equal(one.parameters[0], other.parameters[0])
+
+
+def test_a_loss_that_is_no_number_leaves_sound_checkpoints_however_seldom_it_is_looked_at(order, tmp_path):
+    trainable = Slope()
+    trainable.breaks_at = 8  # two micro-batches a step: from step 4 on
+    training = loop(order, tmp_path, trainable, read_every=100, report_every=100)
+    with pytest.raises(WorkFailedError, match=r"step 4: the loss is nan; samples 16 to 19"):
+        training.run()
+    assert training.checkpoints.steps() == [3]
+    assert loop(order, tmp_path).parameters[0].isfinite().all()
+
+
+def test_the_moving_average_is_evaluated_and_exported_and_the_weights_go_on(order, tmp_path):
+    trainable, plain = Slope(), Slope()
+    training = loop(order, tmp_path / "a", trainable, ema_decay=0.9)
+    training.run()
+    loop(order, tmp_path / "b", plain).run()
+    assert torch.equal(trainable.module.weight, plain.module.weight)
+    assert trainable.exported == pytest.approx(training.ema._average[0].item())
+    assert trainable.exported != plain.exported
+    assert trainable.evaluated[-1] == trainable.exported
+    again = loop(order, tmp_path / "a", ema_decay=0.9)
+    assert again.ema._average[0].item() == trainable.exported
+    with pytest.raises(InputError, match="ema_decay"):
+        loop(order, tmp_path / "c", ema_decay=1.0)
+
+
+def test_the_best_weights_are_exported_where_that_is_asked_for(order, tmp_path):
+    last, best = Slope(), Slope()
+    loop(order, tmp_path / "last", last).run()
+    training = loop(order, tmp_path / "best", best, export="best", keep_last=1)
+    training.run()
+    assert training.checkpoints.best()[0] == 6
+    assert best.exported == best.evaluated[1]
+    assert last.exported == last.evaluated[3] != best.exported
+
+
+def test_running_out_of_memory_says_what_to_do(order, tmp_path):
+    class Large(Slope):
+        def losses(self, samples):
+            torch.empty(2**50, dtype=torch.uint8)
+            yield from super().losses(samples)
+
+    with pytest.raises(WorkFailedError, match=r"out of memory with micro-batches of 2[\s\S]*--loop.micro-batch 1"):
+        loop(order, tmp_path, Large()).run()
+
+
+def test_broken_samples_are_counted_over_restarts_and_named_at_the_end(tmp_path, capsys):
+    folder = write_shards(tmp_path / "data", ["rule"] * 10, broken=(3,))
+    order = TrainingOrder(open_index(str(folder)), EVEN, 4, 0)
+    whole = loop(order, tmp_path / "whole")
+    whole.run()
+    assert f"{whole.num_broken} samples did not read" in capsys.readouterr().out
+    loop(order, tmp_path / "parts", steps=6).run()
+    rest = loop(order, tmp_path / "parts")
+    rest.run()
+    assert rest.num_broken == whole.num_broken > 0
+
+
+def test_the_curve_has_the_rate_and_the_time_spent_waiting(order, tmp_path):
+    loop(order, tmp_path).run()
+    rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    reported = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in reported] == [6, 12]
+    assert all(0 <= row["data_wait"] <= 1 and row["samples_per_s"] > 0 for row in reported)
+
+
+def test_weights_and_biases_gets_the_curve_when_its_key_is_set(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_API_KEY", "no real key")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    Curve(tmp_path / "without").close()
+    assert "wandb is not installed" in caplog.text
+    said = []
+    module = types.ModuleType("wandb")
+    module.__spec__ = types.SimpleNamespace(name="wandb")
+    run = types.SimpleNamespace(log=lambda values, step: said.append((step, values)), finish=lambda: said.append("end"))
+    module.init = lambda **settings: said.append(settings) or run
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    curve = Curve(tmp_path / "with", "slope")
+    curve.write(3, {"loss": 0.5})
+    curve.close()
+    assert said[0]["resume"] == "allow"
+    assert said[1:] == [(3, {"loss": 0.5}), "end"]
+    Curve(tmp_path / "with", "slope").close()
+    assert said[3]["id"] == said[0]["id"]
