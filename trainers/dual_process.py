@@ -69,6 +69,8 @@ class DualProcessConfig:
     """Such images, before and after."""
     evaluation_seed: int = 0
     seed: int = 0
+    num_threads: int = 2
+    """CPU threads of both models: they change the order of sums, so they belong to the result."""
     checkpoint_every: int = execution_field(10)
     gradient_checkpointing: bool = execution_field(False)
     """Compute the generator's activations again on the way back: less memory, a third more time."""
@@ -156,8 +158,16 @@ class DualProcess:
         """Changes with everything that changes the LoRA: settings, models, the concept's file and pictures."""
         return content_key(self._models, concept.digest)
 
-    def distill(self, concept: Concept, out: Path, on_step: Callable[[Point], None] = lambda point: None) -> Distilled:
+    def distill(
+        self,
+        concept: Concept,
+        out: Path,
+        on_step: Callable[[Point], None] = lambda point: None,
+        while_taught: Callable[[], None] = lambda: None,
+    ) -> Distilled:
         """Learn a concept in the folder `out`, from its newest checkpoint, and write LoRA, curve, grid and card there.
+
+        while_taught: called when it is learnt, before the generator is as it was again: to draw more with it.
 
         InputError where the folder holds another concept's checkpoints, or the same of other settings; WorkFailedError
         for a loss that is no number; NotConvergedError, after everything is written.
@@ -182,6 +192,7 @@ class DualProcess:
             found = Distilled(concept, self.key_of(concept), curve, before, after, converged, seconds)
             out.mkdir(parents=True, exist_ok=True)
             self.denoiser.save_lora(out)
+            while_taught()
             write_card(out, found, config)
         finally:
             remove_lora(network)

@@ -115,6 +115,8 @@ class VqaTeacher:
         """The VLM's own template around image and question, the answer begun as its own answers begin."""
         key = (asked.question, asked.answer, height, width)
         if key not in self._tokens:
+            from PIL import Image
+
             user = {
                 "role": "user",
                 "content": [{"type": "image"}, {"type": "text", "text": self.question_text(asked)}],
@@ -124,7 +126,7 @@ class VqaTeacher:
             before = template([user], tokenize=False, add_generation_prompt=True)
             whole = template([user, told], tokenize=False)
             end = whole.rindex(asked.answer) + len(asked.answer)
-            blank = np.zeros((height, width, 3), np.uint8)
+            blank = Image.new("RGB", (width, height))
             inputs, without = (
                 dict(self.processor(text=[text], images=[blank], do_resize=False, return_tensors="pt"))
                 for text in (whole[:end], before)

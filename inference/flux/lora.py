@@ -1,4 +1,4 @@
-"""LoRAs in diffusers' form, added to a pipeline's weights while it is loaded: nothing is slower or larger afterwards."""
+"""LoRAs in diffusers' form, added to a pipeline's weights while it is loaded: nothing gets slower or larger by them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,133 @@
+"""Questions that check a prompt, from its words: by template for GenEval's six tags, or written by a language model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from inference.dual.concept import QuestionAnswer
+from inference.interfaces import ChatRequest, Vlm
+from inference.prompt_grammar import NUMBERS, parse_prompt
+from inference.vlm.prompts import fill_prompt, load_prompt
+from schemas.errors import InputError, RequestFailedError
+from schemas.records import ObjectClause, Tag
+
+MAX_QUESTIONS = 3  # as many as the published code asks for
+ATTEMPTS = 3
+_WORDS = {number: word for word, number in NUMBERS.items() if word not in ("a", "an")}
+_SCHEMA = json.dumps(
+    {
+        "type": "object",
+        "properties": {
+            "questions": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MAX_QUESTIONS,
+                "items": {
+                    "type": "object",
+                    "properties": {"question": {"type": "string"}, "answer": {"type": "string"}},
+                    "required": ["question", "answer"],
+                    "additionalProperties": False,
+                },
+            }
+        },
+        "required": ["questions"],
+        "additionalProperties": False,
+    }
+)
+
+
+def show_question(prompt: str) -> QuestionAnswer:
+    """ "Does the image show a photo of a red star?"; for words that only the VLM understands, without "a photo of"."""
+    return QuestionAnswer(f"Does the image show {prompt}?")
+
+
+def template_questions(prompt: str) -> tuple[QuestionAnswer, ...]:
+    """What a prompt in one of GenEval's six forms asks for, a question each. InputError for any other prompt.
+
+    single_object, two_object, colors, color_attr: whether each object is there (with its colour); counting: whether
+    there are so many; position: whether the objects are there, and stand so.
+    """
+    record = parse_prompt(prompt)
+    if record.tag == Tag.COUNTING:
+        (clause,) = record.include
+        return (QuestionAnswer(f"Are there {_WORDS[clause.count]} {_plural(clause.class_name)}?"),)
+    asked = [QuestionAnswer(f"Is there {_one(clause)}?") for clause in record.include]
+    for clause in record.include:
+        if clause.relation is not None and clause.relative_to is not None:
+            target = record.include[clause.relative_to]
+            asked.append(QuestionAnswer(f"Is the {clause.class_name} {clause.relation} the {target.class_name}?"))
+    return tuple(asked)
+
+
+def written_questions(
+    vlm: Vlm, prompts: Sequence[str], descriptions: Sequence[str] | None = None, template: str = "questions"
+) -> list[tuple[QuestionAnswer, ...]]:
+    """One to three questions for each prompt, written by a model from the prompt (and what it should show, in full).
+
+    Answers of endpoints are kept by their journal, so that the same words get the same questions. RequestFailedError
+    for a prompt about which even the third answer is no JSON of questions.
+    """
+    described = descriptions or prompts
+    text = load_prompt(template)
+    found: dict[int, tuple[QuestionAnswer, ...]] = {}
+    for attempt in range(ATTEMPTS):
+        open_ = [i for i in range(len(prompts)) if i not in found]
+        requests = [
+            ChatRequest(
+                fill_prompt(text, prompt=prompts[i], description=described[i]), json_schema=_SCHEMA, attempt=attempt
+            )
+            for i in open_
+        ]
+        for i, answer in zip(open_, vlm.answer(requests) if requests else [], strict=True):
+            questions = read_questions(answer.text) if answer.finished else None
+            if questions:
+                found[i] = questions
+    missing = [prompts[i] for i in range(len(prompts)) if i not in found]
+    if missing:
+        raise RequestFailedError(f"no questions were written about {missing[0]!r} in {ATTEMPTS} attempts")
+    return [found[i] for i in range(len(prompts))]
+
+
+def read_questions(answer: str) -> tuple[QuestionAnswer, ...] | None:
+    """The questions of a model's answer (JSON, perhaps in a code fence); None for anything else."""
+    match = re.search(r"\{.*\}", answer, re.DOTALL)
+    try:
+        listed = json.loads(match.group())["questions"] if match else None
+        pairs = [(item["question"].strip(), item["answer"].strip()) for item in listed or []]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if not pairs or not all(question and told for question, told in pairs):
+        return None
+    return tuple(QuestionAnswer(question, told) for question, told in pairs[:MAX_QUESTIONS])
+
+
+def expand_prompts(vlm: Vlm, prompts: Sequence[str], template: str = "expand") -> list[str]:
+    """Each prompt in more words, as DALL-E 3 rewrites prompts: the baseline that distillation is compared with.
+
+    An empty answer, or one that is cut off, leaves the prompt as it is.
+    """
+    text = load_prompt(template)
+    answers = vlm.answer([ChatRequest(fill_prompt(text, prompt=prompt)) for prompt in prompts]) if prompts else []
+    return [
+        " ".join(answer.text.split()) if answer.finished and answer.text.strip() else prompt
+        for answer, prompt in zip(answers, prompts, strict=True)
+    ]
+
+
+def questions_about(prompt: str) -> tuple[QuestionAnswer, ...]:
+    """By template where the prompt has one of the six forms, else whether the image shows it."""
+    try:
+        return template_questions(prompt)
+    except InputError:
+        return (show_question(prompt),)
+
+
+def _one(clause: ObjectClause) -> str:
+    name = f"{clause.color} {clause.class_name}" if clause.color else clause.class_name
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}" if clause.count == 1 else f"{clause.count} {_plural(name)}"
+
+
+def _plural(name: str) -> str:
+    return f"{name}es" if name.endswith(("s", "x", "ch", "sh")) else f"{name}s"

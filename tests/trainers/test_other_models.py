@@ -1,0 +1,191 @@
+"""Other teachers and generators behind the same Protocols, at tiny random sizes: Idefics2, Sana."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inference.dual.concept import QuestionAnswer
+from inference.vlm.overlays import LineWeight
+from tests.tiny_vlm import tiny_tokenizer
+from tests.trainers.tiny_teachers import tiny_concept, tiny_teacher, tiny_training
+from trainers.denoiser import draw
+from trainers.dual_process import DualProcess
+from trainers.sana_denoiser import LORA_TARGETS, SanaDenoiser
+from trainers.vqa_loss import VqaTeacher, load_teacher
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+IDEFICS_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].capitalize() }}:"
+    "{% for line in message['content'] %}"
+    "{% if line['type'] == 'text' %} {{ line['text'] }}{% else %}<image>{% endif %}"
+    "{% endfor %}<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
+
+def tiny_idefics2():
+    """Model and processor: SigLIP tower, perceiver of four tokens, Mistral; a tokenizer of the micro world's words."""
+    import copy
+
+    import torch
+    from transformers import Idefics2Config, Idefics2ForConditionalGeneration, Idefics2ImageProcessor, Idefics2Processor
+
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    processor = Idefics2Processor(
+        Idefics2ImageProcessor(size={"shortest_edge": 28, "longest_edge": 56}, do_image_splitting=True),
+        tokenizer,
+        image_seq_len=4,
+        chat_template=IDEFICS_TEMPLATE,
+    )
+    torch.manual_seed(0)
+    config = Idefics2Config(
+        image_token_id=processor.image_token_id,
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 56,
+            "patch_size": 14,
+        },
+        perceiver_config={
+            "hidden_size": 32,
+            "resampler_n_latents": 4,
+            "resampler_depth": 1,
+            "resampler_n_heads": 2,
+            "resampler_head_dim": 16,
+            "num_key_value_heads": 1,
+        },
+        text_config={
+            "model_type": "mistral",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.pad_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        },
+    )
+    model = Idefics2ForConditionalGeneration(config)
+    with torch.no_grad():  # random weights of transformers' size would hardly look at the image
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    return model, processor
+
+
+@pytest.fixture(scope="module")
+def idefics2():
+    return tiny_idefics2()
+
+
+def test_idefics2_gives_the_probability_that_it_answers_with(idefics2):
+    import torch
+
+    model, processor = idefics2
+    teacher = VqaTeacher.of(model, processor)
+    image = np.random.default_rng(1).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    asked = QuestionAnswer("Is there a red star?", "Yes")
+    (found,) = teacher.probabilities(image[None], asked)
+    text = "User:<image> Is there a red star? Answer with Yes or No.<end_of_utterance>\nAssistant:"
+    inputs = processor(text=[text], images=[[Image.fromarray(image)]], return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**inputs).logits[0, -1]
+    (first, *rest) = processor.tokenizer(" Yes", add_special_tokens=False).input_ids
+    assert rest == []
+    assert found == pytest.approx(float(logits.softmax(-1)[first]), rel=1e-3)
+
+
+def test_idefics2_sends_a_gradient_to_the_pixels_through_an_overlay(idefics2):
+    import torch
+
+    teacher = VqaTeacher.of(*idefics2)
+    images = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    asked = QuestionAnswer("Is the line as thick?", "Yes", (LineWeight(0.1),))
+    teacher.losses(images, asked).sum().backward()
+    assert float(images.grad.abs().max()) > 0
+    line = images.grad[:, :, 36:38, 10:30]  # the middle of the strip: what is below a solid line is not seen
+    assert float(line.abs().max()) < 1e-3 * float(images.grad.abs().max())
+
+
+def test_idefics2_loads_from_a_folder(idefics2, tmp_path):
+    model, processor = idefics2
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded, its_processor = load_teacher(tmp_path, "float32")
+    image = np.full((1, 32, 32, 3), 90, np.uint8)
+    asked = QuestionAnswer("Is there a red star?")
+    expected = VqaTeacher.of(model, processor).probabilities(image, asked)
+    np.testing.assert_allclose(VqaTeacher.of(loaded, its_processor).probabilities(image, asked), expected, rtol=1e-4)
+
+
+def tiny_sana():
+    """A random `SanaPipeline` for pictures of 16 px."""
+    import torch
+    from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, SanaPipeline, SanaTransformer2DModel
+    from transformers import Gemma2Config, Gemma2Model
+
+    torch.manual_seed(0)
+    transformer = SanaTransformer2DModel(
+        patch_size=1,
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=4,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=4,
+        cross_attention_dim=8,
+        caption_channels=8,
+        sample_size=32,
+    )
+    vae = AutoencoderDC(
+        in_channels=3,
+        latent_channels=4,
+        attention_head_dim=2,
+        encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=[1, 1],
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        decoder_norm_types="rms_norm",
+        decoder_act_fns="silu",
+        scaling_factor=0.41407,
+    )
+    tokenizer = tiny_tokenizer()
+    text_encoder = Gemma2Model(
+        Gemma2Config(
+            head_dim=16,
+            hidden_size=8,
+            intermediate_size=8,
+            num_attention_heads=2,
+            num_hidden_layers=1,
+            num_key_value_heads=2,
+            vocab_size=len(tokenizer),
+        )
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    return SanaPipeline(tokenizer, text_encoder, vae, transformer, scheduler)
+
+
+def test_sana_is_taught_one_step_and_its_lora_loads_in_its_pipeline(tmp_path):
+    denoiser = SanaDenoiser(tiny_sana(), num_steps=2, size_px=16, max_text_length=16)
+    config = tiny_training(tmp_path / "flux", steps=1, lora_targets=LORA_TARGETS, learning_rate=1e-2)
+    text = denoiser.encode("a photo of a red star")
+    plain = draw(denoiser, text, [0, 1])
+    models = DualProcess.__new__(DualProcess)
+    models.config, models.denoiser, models.teacher, models._models = config, denoiser, tiny_teacher(), "tiny sana"
+    found = models.distill(tiny_concept(), tmp_path / "out")
+    assert len(found.curve) == 1
+    assert draw(denoiser, text, [0, 1]).equal(plain)
+    denoiser.pipeline.load_lora_weights(str(tmp_path / "out"))
+    taught = draw(denoiser, text, [0, 1])
+    assert not taught.equal(plain)
+    np.testing.assert_array_equal((taught.permute(0, 2, 3, 1).numpy() * 255).round(), found.after.images)
