@@ -17,8 +17,7 @@ import numpy as np
 from schemas.errors import CorruptDataError, InputError, WorkFailedError
 from schemas.images import decode_image
 from schemas.shards import ShardSample
-from schemas.storage import Storage
-from trainers.shard_index import SUBSETS, ShardIndex, open_index, read_sample, subset_counts
+from trainers.shard_index import SUBSETS, SampleReader, ShardIndex, open_index, subset_counts
 
 log = logging.getLogger(__name__)
 
@@ -162,14 +161,14 @@ class PairDataset:
 
     def __init__(self, order: TrainingOrder) -> None:
         self.order, self.num_broken = order, 0
-        self._storages: dict[str, Storage] = {}
+        self._reader = SampleReader()
         self._named: set[int] = set()
 
     def __getitem__(self, n: int) -> Triplet:
         number = self.order.number_of(n)
         for attempt in range(REPLACEMENTS):
             try:
-                return _decoded(n, read_sample(self._storages, self.order.index, number), attempt)
+                return _decoded(n, self._reader.read(self.order.index, number), attempt)
             except (CorruptDataError, FileNotFoundError) as error:
                 self.num_broken += 1
                 if number not in self._named:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from schemas.storage import Storage, open_storage
 
 SUBSETS = tuple(subset.value for subset in Subset)
 _UNKNOWN = len(SUBSETS)
+OPEN_SHARDS = 16
 
 
 @dataclass(frozen=True)
@@ -137,11 +139,25 @@ def read_shard(index: ShardIndex, shard: int) -> Iterator[ShardSample | CorruptD
                 yield error
 
 
-def read_sample(storages: dict[str, Storage], index: ShardIndex, number: int) -> ShardSample:
-    """The `ShardSample` of that number, read by its byte range. CorruptDataError when it is no whole triplet."""
-    storage = storages.setdefault(index.uri, open_storage(index.uri))
-    with storage.open(index.shards[index.shard[number]]) as file:
-        return _read(file, index, number)
+class SampleReader:
+    """Reads samples by their byte ranges, in any order. The last few shards stay open: on an object store opening one
+    is a request of its own."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[tuple[str, str], BinaryIO] = OrderedDict()
+        self._process = os.getpid()
+
+    def read(self, index: ShardIndex, number: int) -> ShardSample:
+        """The sample of that number. CorruptDataError when it is no whole triplet."""
+        if self._process != os.getpid():  # files that a parent process opened share their position with it
+            self._open, self._process = OrderedDict(), os.getpid()
+        key = index.uri, index.shards[index.shard[number]]
+        if key not in self._open:
+            self._open[key] = open_storage(index.uri).open(key[1])
+            if len(self._open) > OPEN_SHARDS:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(key)
+        return _read(self._open[key], index, number)
 
 
 def _read(file: BinaryIO, index: ShardIndex, number: int) -> ShardSample:

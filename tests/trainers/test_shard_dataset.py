@@ -1,6 +1,7 @@
 """Training order: every triplet once before one comes again, whatever the ranks, and the same after a restart."""
 
 import io
+import os
 import tarfile
 from collections import Counter
 
@@ -13,7 +14,7 @@ from schemas.errors import InputError, WorkFailedError
 from schemas.images import encode_jpeg
 from schemas.shards import ShardSample, encode_shard
 from trainers.shard_dataset import MixSchedule, PairDataset, TrainingOrder, hold_out, rank_numbers
-from trainers.shard_index import SUBSETS, open_index, read_sample, subset_counts
+from trainers.shard_index import SUBSETS, SampleReader, open_index, subset_counts
 
 
 def image(value):
@@ -54,8 +55,20 @@ EVEN = MixSchedule(dict.fromkeys(SUBSETS, 0.25), dict.fromkeys(SUBSETS, 0.25))
 def test_an_index_knows_every_sample_of_every_shard(index):
     assert len(index) == 47
     assert subset_counts(index) == {"rule": 13, "general": 20, "length": 5, "editing": 9}
-    found = {read_sample({}, index, n).key for n in range(len(index))}
+    found = {SampleReader().read(index, n).key for n in range(len(index))}
     assert len(found) == 47
+
+
+def test_a_reader_takes_any_order_and_more_shards_than_it_keeps_open(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainers.shard_index.OPEN_SHARDS", 2)
+    found = open_index(str(write_shards(tmp_path, ["rule"] * 12, per_shard=3)))
+    reader, order = SampleReader(), np.random.default_rng(1).integers(12, size=40)
+    assert [reader.read(found, n).reflection for n in order] == [f"reflection {n}" for n in order]
+    child = os.fork()
+    if not child:  # reads on, and does not disturb what its parent reads
+        os._exit(sum(reader.read(found, n).reflection != f"reflection {n}" for n in range(12)))
+    assert [reader.read(found, n).reflection for n in order] == [f"reflection {n}" for n in order]
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_an_index_is_cached_until_a_shard_changes(tmp_path):
@@ -108,6 +121,12 @@ def test_every_triplet_of_a_subset_comes_once_before_one_comes_again(index):
         for epoch in range(len(numbers) // size):
             assert len(set(numbers[epoch * size : (epoch + 1) * size])) == size
         assert numbers[:size] != numbers[size : 2 * size]
+
+
+def test_many_numbers_at_once_are_the_numbers_one_by_one(index):
+    order, one = TrainingOrder(index, MixSchedule(steps=100), 8, 4), TrainingOrder(index, MixSchedule(steps=100), 8, 4)
+    for samples in (np.arange(0, 700, 3), np.arange(4000, 4200), np.array([9000, 5, 4096])):
+        assert order.numbers_of(samples).tolist() == [one.number_of(int(n)) for n in samples]
 
 
 def test_the_order_depends_on_the_seed_and_any_position_can_be_asked_first(index):
