@@ -44,6 +44,8 @@ class CorrectorTrainingConfig:
     held_out_share: float = 0.02
     """Share of the triplets that are kept for evaluation."""
     num_evaluated: int = 64
+    held_out_batch: BatchConfig | None = None
+    """How held-out samples are made, where that is to be the same for trainings that differ in `batch`."""
     bf16: bool = True
     """bfloat16 autocast."""
     encode: EncodingConfig = field(default_factory=EncodingConfig)
@@ -127,15 +129,21 @@ class CorrectorTrainable:
         error = (velocity.float() - (batch.noise - batch.x0).float()).square()
         return (error * batch.weight).mean((1, 2))
 
-    def evaluate(self) -> dict[str, float]:
-        """Mean loss on held-out triplets, by subset and overall; the same samples, times and noises at every call."""
+    def held_out_losses(self) -> list[tuple[str, float]]:
+        """Subset and loss of each held-out sample; the same samples, times and noises at every call."""
         import torch
 
-        by_subset: dict[str, list[float]] = defaultdict(list)
+        losses: list[tuple[str, float]] = []
         with torch.no_grad():
             for batch in self._held_out_batches():
-                for subset, loss in zip(batch.subsets, self.losses_of(batch).tolist(), strict=True):
-                    by_subset[subset].append(loss)
+                losses += zip(batch.subsets, self.losses_of(batch).tolist(), strict=True)
+        return losses
+
+    def evaluate(self) -> dict[str, float]:
+        """Mean loss on held-out triplets, by subset and overall."""
+        by_subset: dict[str, list[float]] = defaultdict(list)
+        for subset, loss in self.held_out_losses():
+            by_subset[subset].append(loss)
         every = [loss for losses in by_subset.values() for loss in losses]
         if not every:
             return {}
@@ -184,7 +192,10 @@ class CorrectorTrainable:
         """Of `num_evaluated` triplets; kept where the training's own are."""
         if self._kept_batches is None:
             size, triplets = self.config.loop.micro_batch, self._held_out_triplets(self.config.num_evaluated)
-            made = (b for start in range(0, len(triplets), size) for b in self._batches(triplets[start : start + size]))
+            maker = self._batches
+            if self.config.held_out_batch is not None:
+                maker = BatchMaker(self.generator, self.config.held_out_batch, self.config.loop.seed)
+            made = (b for start in range(0, len(triplets), size) for b in maker(triplets[start : start + size]))
             if not self.config.encode.ahead:
                 return made
             self._kept_batches = list(made)

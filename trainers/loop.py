@@ -306,14 +306,14 @@ class TrainingLoop:
             dist.all_reduce(parameter.grad)
             parameter.grad /= self.rank.world_size
 
-    def _averaged(self) -> AbstractContextManager[None]:
+    def averaged(self) -> AbstractContextManager[None]:
         """Inside, the weights are their moving average, where there is one."""
         return self.ema.applied() if self.ema else nullcontext()
 
     def _checkpoint(self, log: Curve) -> None:
         config, score = self.config, None
         if self.step % config.evaluate_every == 0 or self.step == config.steps:
-            with self._averaged():
+            with self.averaged():
                 found = self.trainable.evaluate()
                 score = found.pop("score", None)
                 if found:
@@ -337,7 +337,7 @@ class TrainingLoop:
             if state is not None:
                 print(f"{self.trainable.name}: exported as it was at step {best[0]} (score {best[1]:.4g})")
                 self._copy(state)
-        with self._averaged():
+        with self.averaged():
             self.trainable.export()
 
     def _trained(self) -> dict[str, torch.Tensor]:

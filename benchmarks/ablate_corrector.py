@@ -1,0 +1,301 @@
+"""What does each choice in the corrector's training buy? One training a choice and seed, all from the same start.
+
+`python -m benchmarks.ablate_corrector --data runs/genref --minutes 10` changes one thing at a time against the base:
+task warm-up, drops, rank, where the LoRA acts, how the condition attends, each subset left out. Each corrector is
+measured by its loss on the same held-out samples and by `corrector_gain`'s ways on the same wrong images. What is done
+is kept in `--out`: the same command goes on, and prints the table of what there is. Intervals are 95 % bootstraps of
+paired differences, over held-out samples or over texts, seeds averaged.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+
+from benchmarks.corrector_gain import Arguments as GainArguments
+from benchmarks.corrector_gain import Gain, as_data
+from benchmarks.results_file import Circumstances, print_table, save
+from inference.flux.corrector import CorrectorConfig, FluxCorrector
+from inference.flux.generator import FluxGeneratorConfig
+from inference.judges.intervals import Interval, mean_over_tags
+from pipelines.prompts.atomic_file import write_atomically
+from schemas.errors import InputError, ReflectionFlowError
+from trainers.corrector import (
+    CorrectorTrainable,
+    CorrectorTrainingConfig,
+    micro_corrector_training,
+    micro_gpu_corrector_training,
+    open_training,
+)
+from trainers.shard_dataset import MixSchedule
+from trainers.shard_index import SUBSETS, open_index, subset_counts
+
+Config = CorrectorTrainingConfig
+ARMS = ("right", "empty", "wrong")
+TRIAL_STEPS = 6
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Which choices, how long."""
+
+    data: str
+    """Run folder or folder of shards."""
+    minutes: float = 10.0
+    """Training time of each run; the steps that fit into it are measured first."""
+    steps: int = 0
+    """Steps of each run, in place of minutes."""
+    seeds: tuple[int, ...] = (0, 1)
+    only: tuple[str, ...] = ()
+    """Choices to try (names as in the table); default: all. The base always is."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    out: Path = Path("runs/ablate_corrector")
+    num_held_out: int = 256
+    gain: GainArguments = field(
+        default_factory=lambda: GainArguments((), reflector="", generator=FluxGeneratorConfig(batch_size=64))
+    )
+    """What is measured after each training."""
+
+
+def without(subset: str) -> Callable[[Config], Config]:
+    """The subset is never sampled."""
+
+    def change(config: Config) -> Config:
+        start, end = ({k: 0.0 if k == subset else v for k, v in w.items()} for w in (config.mix.start, config.mix.end))
+        return replace(config, mix=replace(config.mix, start=start, end=end))
+
+    return change
+
+
+def dropping(**shares: float) -> Callable[[Config], Config]:
+    return lambda c: replace(c, batch=replace(c.batch, drop=replace(c.batch.drop, **shares)))
+
+
+def conditioned(**fields: Any) -> Callable[[Config], Config]:
+    """With rank, alpha stays equal to it."""
+    more = {"alpha": float(fields["rank"])} if "rank" in fields else {}
+    return lambda c: replace(c, condition=replace(c.condition, **fields, **more))
+
+
+CHOICES: dict[str, Callable[[Config], Config]] = {
+    "no task warm-up": lambda c: replace(c, mix=MixSchedule(c.mix.end, c.mix.end, c.mix.steps)),
+    "reflection always there": dropping(reflection=0.0),
+    "reflection dropped half the time": dropping(reflection=0.5),
+    "no drop at all": dropping(text=0.0, image=0.0, reflection=0.0),
+    "rank 8": conditioned(rank=8),
+    "rank 128": conditioned(rank=128),
+    "LoRA on all image tokens": conditioned(lora_on="all"),
+    "LoRA on image and text": conditioned(lora_on="all", adapt_text=True),
+    "cached": conditioned(attention="cached"),
+    "cached, adapted text copy": conditioned(attention="cached", adapt_text=True),
+    "cached, no text copy": conditioned(attention="cached", text_copy=False),
+    "loss weighted where images differ": lambda c: replace(c, batch=replace(c.batch, difference_weight=2.0)),
+    **{f"without {subset}": without(subset) for subset in SUBSETS},
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One trained corrector. held_out: loss of each held-out sample; turned: for each way of drawing again, of each
+    wrong image the share of its tries that are right; obeyed: of each open prompt; images: what tells a set of wrong
+    images from another."""
+
+    choice: str
+    seed: int
+    steps: int
+    minutes: float
+    held_out: list[float]
+    turned: dict[str, list[float]]
+    obeyed: list[float]
+    images: str
+
+
+def base_config(arguments: Arguments, seed: int) -> Config:
+    """The base of all choices."""
+    preset = micro_gpu_corrector_training if arguments.device == "cuda" else micro_corrector_training
+    config = preset(arguments.data, arguments.out)
+    loop = replace(config.loop, seed=seed, checkpoint_every=200, evaluate_every=10**9)
+    return replace(
+        config,
+        loop=loop,
+        bf16=arguments.device == "cuda",
+        num_evaluated=arguments.num_held_out,
+        held_out_batch=config.batch,
+        encode=replace(config.encode, ahead=True, fast_noise=True, cache=arguments.out / "cache"),
+    )
+
+
+def config_of(arguments: Arguments, choice: str, seed: int, steps: int) -> Config:
+    """One run. Warm-up, decay and task warm-up take the same shares of it, however long it is."""
+    config = base_config(arguments, seed)
+    config = replace(
+        config,
+        out=arguments.out / choice.replace(" ", "_").replace(",", "") / f"seed_{seed}",
+        loop=replace(config.loop, steps=steps),
+        optimizer=replace(config.optimizer, warmup_steps=max(1, steps // 40), decay_steps=max(1, steps // 4)),
+        mix=replace(config.mix, steps=max(1, steps // 8)),
+    )
+    return CHOICES[choice](config) if choice in CHOICES else config
+
+
+def steps_in(arguments: Arguments, choice: str, seed: int) -> int:
+    """Steps of a run: as asked for, or as many as its minutes hold, measured once and written down."""
+    if arguments.steps:
+        return arguments.steps
+    path = config_of(arguments, choice, seed, 1).out / "steps.json"
+    if path.exists():
+        return int(json.loads(path.read_text()))
+    trial = config_of(arguments, choice, seed, TRIAL_STEPS)
+    times: list[float] = []
+    read = replace(trial.loop, read_every=1, checkpoint_every=TRIAL_STEPS + 1)
+    trial = replace(trial, out=trial.out / "trial", loop=read, num_evaluated=0)
+    open_training(trial).run(lambda step, row: times.append(time.monotonic()))
+    steps = max(TRIAL_STEPS, int(60 * arguments.minutes * (TRIAL_STEPS - 2) / (times[-1] - times[1])))
+    write_atomically(path, json.dumps(steps))
+    return steps
+
+
+def train_and_measure(arguments: Arguments, choice: str, seed: int, gain: Gain) -> Measured:
+    """One run, from wherever it was left."""
+    steps = steps_in(arguments, choice, seed)
+    config = config_of(arguments, choice, seed, steps)
+    path = config.out / "measured.json"
+    if path.exists():
+        return Measured(**json.loads(path.read_text()))
+    print(f"--- {choice}, seed {seed}: {steps} steps", flush=True)
+    started = time.monotonic()
+    training = open_training(config)
+    training.run()
+    minutes = (time.monotonic() - started) / 60
+    assert isinstance(training.trainable, CorrectorTrainable)
+    with training.averaged():
+        held_out = [loss for _, loss in training.trainable.held_out_losses()]
+    corrector = FluxCorrector(CorrectorConfig(str(config.out / "corrector"), gain.generator.config), gain.generator)
+    if not gain.turned:
+        gain.without_corrector(corrector.model)
+    gain.with_corrector(choice, corrector)
+    met = gain.followed.get((choice, "told"))
+    found = Measured(
+        choice,
+        seed,
+        steps,
+        round(minutes, 2),
+        held_out,
+        {way: gain.turned[key].mean(1).tolist() for way, key in _ways(choice)},
+        [] if met is None else np.stack([met[:, 0, 0], met[:, 1, 1]], 1).mean(1).tolist(),
+        " ".join(f"{w.prompt.prompt_id}/{w.number}" for w in gain.wrong),
+    )
+    write_atomically(path, json.dumps(asdict(found)))
+    return found
+
+
+def _ways(choice: str) -> list[tuple[str, tuple[str, str]]]:
+    return [("again", ("", "again")), *((arm, (choice, arm)) for arm in ARMS)]
+
+
+def tabulate(measured: list[Measured], texts: list[str]) -> dict[str, dict[str, Any]]:
+    """Figures of each choice, and its differences to the base. InputError for runs that are not of the same images."""
+    if len({m.images for m in measured}) > 1:
+        raise InputError("runs were measured on different wrong images", field="--out", expected="another folder")
+    choices = list(dict.fromkeys(m.choice for m in measured))
+    together: dict[str, dict[str, np.ndarray]] = {}
+    shared = {m.seed for m in measured if m.choice == "base"}
+    for choice in choices:
+        runs = [m for m in measured if m.choice == choice and m.seed in shared]
+        if runs:
+            together[choice] = {
+                # Held-out samples of another seed are other samples: they stand beside each other.
+                "held_out": np.concatenate([m.held_out for m in runs]),
+                "obeyed": np.mean([m.obeyed for m in runs], 0),
+            } | {way: np.mean([m.turned[way] for m in runs], 0) for way in runs[0].turned}
+    return {
+        choice: {
+            "runs": sum(m.choice == choice for m in measured),
+            "steps": [m.steps for m in measured if m.choice == choice],
+            "held_out_loss": float(values["held_out"].mean()) if len(values["held_out"]) else None,
+            "turned_right": as_data(_mean(values["right"], texts)),
+            "right_against_again": as_data(_mean(values["right"] - values["again"], texts)),
+            "right_against_empty": as_data(_mean(values["right"] - values["empty"], texts)),
+            "right_against_wrong": as_data(_mean(values["right"] - values["wrong"], texts)),
+            "obeyed": float(values["obeyed"].mean()) if values["obeyed"].size else None,
+            "against_base": _against_base(values, together["base"], texts) if choice != "base" else None,
+        }
+        for choice, values in together.items()
+    }
+
+
+def _against_base(values: dict[str, np.ndarray], base: dict[str, np.ndarray], texts: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"turned_right": as_data(_mean(values["right"] - base["right"], texts))}
+    for name in ("held_out", "obeyed"):
+        if values[name].size and values[name].shape == base[name].shape:
+            difference = values[name] - base[name]
+            found[name] = as_data(_mean(difference, [str(i) for i in range(len(difference))]))
+    return found
+
+
+def _mean(values: np.ndarray, clusters: list[str]) -> Interval:
+    return mean_over_tags(values, ["all"] * len(values), clusters)
+
+
+def show(figures: dict[str, dict[str, Any]]) -> None:
+    """The table that people read."""
+
+    def cell(data: dict[str, float] | None) -> str:
+        return "" if data is None else f"{data['value']:+.3f} [{data['low']:+.3f}, {data['high']:+.3f}]"
+
+    rows = []
+    for choice, row in figures.items():
+        against = row["against_base"] or {}
+        rows.append(
+            [
+                choice,
+                row["runs"],
+                "" if row["held_out_loss"] is None else f"{row['held_out_loss']:.4f}",
+                cell(against.get("held_out")),
+                cell(row["turned_right"]),
+                cell(against.get("turned_right")),
+                cell(row["right_against_again"]),
+                cell(row["right_against_empty"]),
+                "" if row["obeyed"] is None else f"{row['obeyed']:.3f}",
+            ]
+        )
+    header = ["choice", "runs", "held-out loss", "- base", "turned right", "- base", "- again", "- empty", "obeyed"]
+    print_table(header, rows)
+
+
+def main() -> None:
+    arguments = tyro.cli(Arguments, description=__doc__)
+    circumstances = Circumstances.now(f"python -m benchmarks.ablate_corrector {' '.join(sys.argv[1:])}")
+    unknown = set(arguments.only) - set(CHOICES)
+    if unknown:
+        raise InputError(f"no choice {', '.join(sorted(unknown))}", field="--only", expected=", ".join(CHOICES))
+    index = open_index(arguments.data, arguments.out / "cache")
+    missing = {f"without {subset}" for subset, count in subset_counts(index).items() if not count}
+    chosen = [name for name in CHOICES if name not in missing and (not arguments.only or name in arguments.only)]
+    device = replace(arguments.gain.generator, device=arguments.device)
+    gain = Gain(replace(arguments.gain, generator=device))
+    texts = [w.prompt.text for w in gain.wrong]
+    measured: list[Measured] = []
+    figures: dict[str, dict[str, Any]] = {}
+    for seed in arguments.seeds:
+        for choice in ("base", *chosen):
+            measured.append(train_and_measure(arguments, choice, seed, gain))
+            figures = tabulate(measured, texts)
+            save("ablate_corrector", circumstances, figures, compared_with="the base, same start, same seeds")
+    show(figures)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ReflectionFlowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,84 @@
+"""The ablation: one thing changes at a time, what is done is not done again, and the table compares like with like."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks import ablate_corrector, corrector_gain
+from benchmarks.ablate_corrector import CHOICES, Arguments, Measured, config_of, tabulate
+from inference.flux.generator import FluxGeneratorConfig
+from inference.micro import evaluation_split
+from schemas.errors import InputError
+from tests.trainers.micro_shards import write_micro_shards
+
+
+def differences(one, other, path=""):
+    """Names of the fields in which two frozen configurations differ."""
+    if not hasattr(one, "__dataclass_fields__"):
+        return [] if one == other else [path]
+    names = one.__dataclass_fields__
+    return [found for n in names for found in differences(getattr(one, n), getattr(other, n), f"{path}.{n}".strip("."))]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_choice_changes_one_thing(choice, tmp_path):
+    arguments = Arguments("data", out=tmp_path)
+    base, changed = (config_of(arguments, name, 0, 800) for name in ("base", choice))
+    assert {name.partition(".")[0] for name in differences(base, changed)} - {"out"} <= {"mix", "batch", "condition"}
+    assert 1 <= len([name for name in differences(base, changed) if name != "out"]) <= 3
+    assert base.loop.seed != config_of(arguments, choice, 1, 800).loop.seed
+
+
+def measured(choice, seed, right, held_out=(0.5, 0.6), images="a b c"):
+    turned = {"again": [0.0, 0.5, 0.5], "right": right, "empty": [0.0, 0.0, 0.5], "wrong": [0.0, 0.0, 0.0]}
+    return Measured(choice, seed, 10, 1.0, list(held_out), turned, [0.5, 1.0], images)
+
+
+def test_choices_are_compared_with_the_base_of_the_same_seeds():
+    runs = [
+        measured("base", 0, [0.5, 0.5, 0.5]),
+        measured("base", 1, [0.5, 0.5, 1.0]),
+        measured("rank 8", 0, [0.5, 0.0, 0.0], held_out=(0.6, 0.7)),
+        measured("rank 8", 1, [0.5, 0.5, 0.5], held_out=(0.6, 0.7)),
+    ]
+    figures = tabulate(runs, ["x", "y", "y"])
+    assert figures["base"]["turned_right"]["value"] == pytest.approx(7 / 12, abs=1e-4)
+    assert figures["base"]["against_base"] is None
+    against = figures["rank 8"]["against_base"]
+    assert against["turned_right"]["value"] == pytest.approx(-1.5 / 6, abs=1e-4)
+    assert against["held_out"] == pytest.approx({"value": 0.1, "low": 0.1, "high": 0.1})
+    assert figures["rank 8"]["runs"] == 2
+    with pytest.raises(InputError, match="different wrong images"):
+        tabulate([*runs, measured("cached", 0, [0, 0, 0], images="a b d")], ["x", "y", "y"])
+
+
+@pytest.mark.slow
+def test_what_is_done_is_kept_and_not_done_again(tmp_path, monkeypatch, capsys):
+    shards = write_micro_shards(tmp_path / "data", 24)
+    prompts = evaluation_split.dev_prompts()[90:240:30]
+    monkeypatch.setattr(evaluation_split, "dev_prompts", lambda: prompts)
+    generator = FluxGeneratorConfig(num_steps=1, batch_size=8)
+    gain = corrector_gain.Arguments((), per_prompt=1, tries=1, open_prompts=1, reflector="", generator=generator)
+    small = Arguments(
+        str(shards), steps=1, seeds=(0,), only=("cached",), out=tmp_path / "out", num_held_out=4, gain=gain
+    )
+    monkeypatch.setattr(ablate_corrector.tyro, "cli", lambda *a, **k: small)
+    saved = []
+    monkeypatch.setattr(ablate_corrector, "save", lambda name, about, figures, **more: saved.append(figures))
+    monkeypatch.setattr(sys, "argv", ["x"])
+    monkeypatch.setattr(
+        ablate_corrector, "base_config", lambda a, seed, made=ablate_corrector.base_config: shrunk(made(a, seed))
+    )
+    ablate_corrector.main()
+    assert set(saved[-1]) == {"base", "cached"}
+    assert "cached" in capsys.readouterr().out
+    monkeypatch.setattr(ablate_corrector, "open_training", None)  # nothing is left to be trained
+    ablate_corrector.main()
+    assert saved[-1] == saved[1]
+    assert np.isfinite(saved[-1]["cached"]["held_out_loss"])
+
+
+def shrunk(config):
+    return replace(config, loop=replace(config.loop, batch_size=4, micro_batch=4), held_out_share=0.4)
