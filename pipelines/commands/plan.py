@@ -12,6 +12,7 @@ from pipelines.commands.arguments import parse, preset_of, print_json
 from pipelines.driver import RunOptions
 from pipelines.estimate import Cluster, Estimate, estimate
 from pipelines.jobs import DatasetConfig, models_of
+from pipelines.node_checks import check, checks_json, passed, print_checks
 from pipelines.placement_picture import as_svg, as_text, gpu_times
 from pipelines.presets import load_preset
 from pipelines.runtime.progress import format_seconds
@@ -32,12 +33,15 @@ class PlanArgs:
     options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
     json: bool = False
     """Print one JSON object."""
+    check: bool = False
+    """Try it: load every model once, take one unit of each subset through all stages, here or (--runtime ray) on one
+    node of each kind, and say what would fail. Exit code 2 when something would."""
     picture: Path | None = None
     """Draw which GPU does what into this SVG file."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """0; 2 when the run could not start (missing weights, a GPU too small)."""
+    """0; 2 when the run could not start (missing weights, a GPU too small, a stage that fails its check)."""
     name = preset_of(argv)
     preset = load_preset(name)
     cluster = Cluster(gpus=1, gpu_type="rtx4090") if name == "flux-24gb" else Cluster()
@@ -45,15 +49,19 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(PlanArgs, argv, "plan", default)
     plan = estimate(arguments.dataset, arguments.cluster, arguments.run)
     missing = _missing(arguments.dataset)
+    checks = check(arguments.dataset, arguments.options) if arguments.check and not missing else []
     if arguments.json:
-        print_json({**plan_json(plan), "preset": name, "missing_weights": missing})
+        tried = {"check": checks_json(checks)} if checks else {}
+        print_json({**plan_json(plan), **tried, "preset": name, "missing_weights": missing})
     else:
         print_plan(plan)
         if missing:
             print(f"before it can start: {missing}")
+        if checks:
+            print_checks(checks)
     if arguments.picture is not None:
         write_picture(plan, arguments.picture)
-    return 2 if missing else 0
+    return 2 if missing or not passed(checks) else 0
 
 
 def _missing(config: DatasetConfig) -> str | None:

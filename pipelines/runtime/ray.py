@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.metrics import Counter, Histogram
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import pack_shard, shard_ranges
@@ -348,6 +349,34 @@ def connect() -> None:
         log_to_driver=False,
         runtime_env={"env_vars": environment},
     )
+
+
+def on_each_kind_of_node(function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """function(*arguments, GPUs of the node) on one living node of each kind, all at once: results by a name of the
+    node, a string where the call itself failed. Nodes without CPUs (heads that only manage) do no work."""
+    started_here = not ray.is_initialized()
+    if started_here:
+        connect()
+    kinds: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for node in ray.nodes():
+        has = node["Resources"]
+        accelerators = tuple(sorted(name for name in has if name.startswith("accelerator_type:")))
+        if node["Alive"] and has.get("CPU", 0) >= 1:
+            kinds.setdefault((has["CPU"], has.get("GPU", 0), accelerators), node)
+    calls = {}
+    for (cpus, gpus, _), node in kinds.items():
+        here: Any = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        remote: Any = ray.remote(num_cpus=1, num_gpus=min(1, gpus), max_retries=0, scheduling_strategy=here)(function)
+        calls[f"{node['NodeManagerHostname']} ({cpus:g} CPUs, {gpus:g} GPUs)"] = remote.remote(*arguments, gpus)
+    found: dict[str, Any] = {}
+    for name, call in calls.items():
+        try:
+            found[name] = ray.get(call)
+        except RayError as error:
+            found[name] = str(error)
+    if started_here:
+        ray.shutdown()
+    return found
 
 
 def cluster_size() -> dict[str, float]:
