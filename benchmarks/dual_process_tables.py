@@ -49,6 +49,8 @@ class Arguments:
     latents_per_category: int = 1
     """Prompts of each category in Table 2."""
     latent_tries: int = 4
+    steps: int = 0
+    """Training steps at most, to try the script out; 0: the preset's."""
     out: Path = Path("runs/dual_process_tables")
 
 
@@ -67,7 +69,7 @@ def main() -> None:
         if setting == "one step" and not _has_few_steps():
             print(f"{setting}: left out, {FEW_STEPS} is not there (python -m trainers micro --model flux_few_steps)")
             continue
-        tables = Tables(setting, pairs, arguments.tries, arguments.out)
+        tables = Tables(setting, pairs, arguments.tries, arguments.out, arguments.steps)
         results = _all_results(tables, setting, pairs)
         figures[setting] = {
             "table 1": table_1(setting, pairs, results),

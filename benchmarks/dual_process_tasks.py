@@ -46,9 +46,10 @@ class Task:
         return f"{self.setting.replace(' ', '-')}-{self.pair:02}-{self.side}-{self.kind}"
 
 
-def setting_config(setting: str, tries: int) -> DualProcessConfig:
+def setting_config(setting: str, tries: int, steps: int = 0) -> DualProcessConfig:
     """The micro preset at one step (with the few-step LoRA) or at its four."""
     config = replace(micro_dual_process(), num_evaluated=tries, min_probability=0.0, num_threads=1)
+    config = replace(config, steps=steps or config.steps)
     if setting == "one step":
         generator = FluxGeneratorConfig(num_steps=1, few_steps_lora=FEW_STEPS)
         return replace(config, generator=generator, gradient_steps=1)
@@ -67,9 +68,9 @@ def asked_about(pair: CommonsensePair, side: int) -> list[QuestionAnswer]:
 class Tables:
     """Models of one setting, loaded once; results by task, kept in files and not made again."""
 
-    def __init__(self, setting: str, pairs: list[CommonsensePair], tries: int, out: Path) -> None:
+    def __init__(self, setting: str, pairs: list[CommonsensePair], tries: int, out: Path, steps: int = 0) -> None:
         self.setting, self.pairs, self.out = setting, pairs, out
-        self.models = DualProcess(setting_config(setting, tries))
+        self.models = DualProcess(setting_config(setting, tries, steps))
         self.judge = MicroDescriptionJudge()
         self._vlm = QwenVlm.of(self.models.teacher.model, self.models.teacher.processor, _vlm_config())
         self.unrelated = unrelated_prompts({prompt for pair in pairs for prompt in pair.prompts})
@@ -143,8 +144,10 @@ class Tables:
         """Table 2 for one prompt: the same single images by latents and by weights, then those weights on others."""
         concept = self.concept(task)
         config = self.models.config
-        single = replace(config, batch_size=1, num_seeds=1, steps=LATENTS.steps)
-        latent = replace(LATENTS, gradient_steps=config.gradient_steps, stop_probability=config.stop_probability)
+        single = replace(config, batch_size=1, num_seeds=1, steps=min(config.steps, LATENTS.steps))
+        latent = replace(
+            LATENTS, steps=single.steps, gradient_steps=config.gradient_steps, stop_probability=config.stop_probability
+        )
         key = content_key(self.models.key_of(concept), asdict(single), asdict(latent), tries)
         path = self.out / f"latents-{task.name}-{key[:8]}" / "result.json"
         kept = read_result(path, key)

@@ -9,6 +9,7 @@ from schemas.errors import ReflectionFlowError
 COMMANDS = {
     "run": "build a dataset in a run folder (or go on with it)",
     "search": "search for the best image of every prompt, and judge what was found",
+    "distill": "teach a generator many concepts by a VLM's answers, each into a LoRA",
     "evaluate": "score a search, or any folder of images in GenEval's layout",
     "harvest": "make pairs for the next corrector out of a search's traces",
     "plan": "say what a run will make and cost, before it is started",

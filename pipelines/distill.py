@@ -1,0 +1,193 @@
+"""Many concepts, a folder each: distil what is missing, in this process or on Ray.
+
+    runs/concepts/
+      sunrise/     LoRA, card.json (written last), README.md, grid.png, curve.png; checkpoints while it is not finished
+      index.html   all of them      summary.json   what became of each
+      lease.json   one driver at a time
+
+A concept is one unit of work, but no unit of a run folder: what it makes is a LoRA for diffusers, no rows for a next
+stage. It is input-addressed all the same: what a changed file, picture, setting or model concerns is distilled again,
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import shutil
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from schemas.errors import InputError, MissingWeightsError, ReflectionFlowError
+from schemas.storage import LocalStorage
+from trainers.concept_file import concept_files, read_concept
+from trainers.dual_process import CARD, DualProcessConfig, NotConvergedError, finished_key
+
+if TYPE_CHECKING:
+    from trainers.dual_process import DualProcess
+
+KEY = "key.txt"  # of whatever a concept's folder holds, finished or not
+Status = Literal["learnt", "learnt before", "not learnt", "failed"]
+
+
+@dataclass(frozen=True)
+class ConceptOutcome:
+    """What became of one concept file. detail: what went wrong, for people."""
+
+    name: str
+    file: str
+    status: Status
+    detail: str = ""
+    probability_before: float | None = None
+    probability_after: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def is_learnt(self) -> bool:
+        return self.status in ("learnt", "learnt before")
+
+
+class ConceptWorker:
+    """Distils concepts into folders of `out`. Models are loaded at the first one that is not finished."""
+
+    def __init__(self, out: Path, config: DualProcessConfig, models: DualProcess | None = None) -> None:
+        """models: loaded ones, of this configuration."""
+        self.out, self.config, self._models = out, config, models
+
+    def load(self) -> DualProcess:
+        """The models. MissingWeightsError."""
+        if self._models is None:
+            import torch
+
+            from trainers.dual_process import DualProcess
+
+            torch.set_num_threads(self.config.num_threads)
+            self._models = DualProcess(self.config)
+        return self._models
+
+    def make(self, file: Path) -> ConceptOutcome:
+        """One concept. What is wrong with it is its outcome, not an error; MissingWeightsError is everyone's."""
+        name = file.stem
+        try:
+            concept = read_concept(file)
+            name = concept.name
+            models, folder = self.load(), self.out / name
+            key = models.key_of(concept)
+            if finished_key(folder) == key:
+                return self._finished(name, file, "learnt before")
+            if folder.exists() and _key_in(folder) != key:
+                shutil.rmtree(folder)  # of an older file, of other settings or models
+            folder.mkdir(parents=True, exist_ok=True)
+            LocalStorage(folder).commit(KEY, key.encode())
+            models.distill(concept, folder)
+            return self._finished(name, file, "learnt")
+        except MissingWeightsError:
+            raise
+        except NotConvergedError:
+            return self._finished(name, file, "not learnt")
+        except ReflectionFlowError as error:
+            return ConceptOutcome(name, str(file), "failed", str(error))
+        except Exception as error:  # whatever it is, the other concepts go on
+            detail = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+            return ConceptOutcome(name, str(file), "failed", detail)
+
+    def _finished(self, name: str, file: Path, status: Status) -> ConceptOutcome:
+        card = json.loads((self.out / name / CARD).read_text())
+        before, after = card["probability_before"], card["probability_after"]
+        detail = ""
+        if not card["converged"]:
+            status = "not learnt"
+            detail = f"the answers' probability is {after:.2f}, {before:.2f} before (min_probability)"
+        return ConceptOutcome(name, str(file), status, detail, before, after, card["seconds"])
+
+
+def check_names(files: Sequence[Path]) -> tuple[list[Path], list[ConceptOutcome]]:
+    """Files that can be worked on, and the outcomes of those that cannot: broken ones, and names that another has."""
+    usable, failed, seen = [], [], {}
+    for file in files:
+        try:
+            name = read_concept(file).name
+            if name in seen:
+                raise InputError(f"the name {name!r} is {seen[name]}'s already", file=str(file), field="name")
+            seen[name] = file
+            usable.append(file)
+        except InputError as error:
+            failed.append(ConceptOutcome(file.stem, str(file), "failed", str(error)))
+    return usable, failed
+
+
+def distill_here(worker: ConceptWorker, files: Iterable[Path], stop: Callable[[], bool]) -> Iterator[ConceptOutcome]:
+    """One after the other, in this process, until asked to stop."""
+    for file in files:
+        if stop():
+            return
+        yield worker.make(file)
+
+
+def distill_folder(
+    concepts: Path,
+    out: Path,
+    run: Callable[[Sequence[Path]], Iterable[ConceptOutcome]],
+    report: Callable[[ConceptOutcome], None],
+) -> list[ConceptOutcome]:
+    """Every concept of a folder, by `run`; writes summary and page. InputError for a folder without concepts."""
+    usable, outcomes = check_names(concept_files(concepts))
+    out.mkdir(parents=True, exist_ok=True)
+    for outcome in outcomes:
+        report(outcome)
+    for outcome in run(usable):
+        outcomes.append(outcome)
+        report(outcome)
+    storage, outcomes = LocalStorage(out), sorted(outcomes, key=lambda outcome: outcome.file)
+    storage.commit("summary.json", (json.dumps([asdict(o) for o in outcomes], indent=1) + "\n").encode())
+    storage.commit("index.html", render_page(outcomes).encode())
+    return outcomes
+
+
+def render_page(outcomes: Sequence[ConceptOutcome]) -> str:
+    """HTML: each concept with its grid and curve."""
+    parts = []
+    for outcome in outcomes:
+        name, said = html.escape(outcome.name), html.escape(outcome.detail.splitlines()[0] if outcome.detail else "")
+        figures = ""
+        if outcome.probability_after is not None:
+            before, after = outcome.probability_before, outcome.probability_after
+            figures = (
+                f"<p>The answers' probability: {before:.2f} before, {after:.2f} after.</p>"
+                f'<img src="{name}/grid.png" alt="before and after"><img src="{name}/curve.png" alt="curve">'
+            )
+        parts.append(f"<h2>{name}: {outcome.status}</h2><p>{said}</p>{figures}")
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Concepts</title>
+<style>body{{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1200px}}img{{max-width:100%}}</style>
+<h1>{len(outcomes)} concepts</h1>{"".join(parts)}</html>"""
+
+
+def _key_in(folder: Path) -> str:
+    try:
+        return (folder / KEY).read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def summary_line(outcome: ConceptOutcome) -> str:
+    """For the terminal."""
+    line = f"{outcome.name}: {outcome.status}"
+    if outcome.probability_after is not None:
+        line += f", {outcome.probability_before:.2f} -> {outcome.probability_after:.2f} in {outcome.seconds:.0f} s"
+    return line + (f"\n  {outcome.detail}" if outcome.detail and outcome.status == "failed" else "")
+
+
+def counts_line(outcomes: Sequence[ConceptOutcome]) -> str:
+    """How many of each."""
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        counts[outcome.status] = counts.get(outcome.status, 0) + 1
+    return f"{len(outcomes)} concepts: " + ", ".join(f"{number} {status}" for status, number in counts.items())
+
+
+def make_worker(out: str, config: DualProcessConfig) -> Any:
+    """For a runtime that makes its workers elsewhere."""
+    return ConceptWorker(Path(out), config)

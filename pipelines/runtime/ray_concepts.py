@@ -1,0 +1,68 @@
+"""Concepts on Ray: a pool of actors, each with generator and teacher; a concept is one call, and safe to repeat."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util import ActorPool
+
+from pipelines.distill import ConceptOutcome, make_worker
+from pipelines.runtime.ray import connect
+from pipelines.stage import Workers
+from schemas.errors import ReflectionFlowError
+from trainers.dual_process import DualProcessConfig
+
+
+class ConceptActor:
+    """One worker. A killed one is started again and goes on from the concept's checkpoint."""
+
+    def __init__(self, out: str, config: DualProcessConfig) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
+        self._worker = make_worker(out, config)
+
+    def make(self, file: str) -> ConceptOutcome:
+        """See `ConceptWorker.make`."""
+        return self._worker.make(Path(file))
+
+
+def distill_on_ray(
+    out: Path, config: DualProcessConfig, workers: Workers, files: Sequence[Path], stop: Callable[[], bool]
+) -> Iterator[ConceptOutcome]:
+    """Outcomes as they come. `out` and the files lie where every node finds them. stop: nothing more is handed out."""
+    started_here = not ray.is_initialized()
+    if started_here:
+        connect()
+    try:
+        count = min(len(files), workers.count or int(_room_for(workers)))
+        remote: Any = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus, max_restarts=-1, max_task_retries=20)(
+            ConceptActor
+        )
+        pool: Any = ActorPool([remote.remote(str(out), config) for _ in range(max(1, count))])
+        waiting = [str(file.resolve()) for file in files]
+        while waiting or pool.has_next():
+            while waiting and pool.has_free() and not stop():
+                pool.submit(lambda actor, file: actor.make.remote(file), waiting.pop(0))
+            if not pool.has_next():
+                return
+            try:
+                yield pool.get_next_unordered()
+            except RayActorError as error:
+                yield ConceptOutcome("?", "", "failed", f"its worker died again and again: {error}")
+            except RayTaskError as error:
+                raise (error.cause if isinstance(error.cause, ReflectionFlowError) else error) from None
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _room_for(workers: Workers) -> float:
+    """How many workers the cluster has room for, at least one."""
+    has = ray.cluster_resources()
+    room = [has.get("CPU", 0) / workers.cpus] if workers.cpus else []
+    room += [has.get("GPU", 0) / workers.gpus] if workers.gpus else []
+    return max(1.0, min(room, default=1.0))
