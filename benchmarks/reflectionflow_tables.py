@@ -227,7 +227,7 @@ def _models(base: SearchJobConfig) -> dict[str, Any]:
         "vlm": base.vlm.name,
         "reflector": tools.critic.reflector if tools.critic else "",
         "verifier": list(tools.verifier.kinds),
-        "judge": base.judge.judge.model,
+        "judge": base.judge.judge.label,
     }
 
 

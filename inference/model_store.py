@@ -54,6 +54,7 @@ KNOWN_MODELS: dict[str, HubModel] = {
     "HPS_v2.1_compressed.pt": HubModel(
         "2.0 GB", "Apache-2.0", "https://huggingface.co/xswu/HPSv2/resolve/main/HPS_v2.1_compressed.pt"
     ),
+    "facebook/mask2former-swin-small-coco-instance": HubModel("0.3 GB", "as its model page says (Mask2Former: MIT)"),
     "Qwen/Qwen2.5-VL-7B-Instruct": HubModel("16.6 GB", "Apache-2.0"),
     "Qwen/Qwen2.5-VL-3B-Instruct": HubModel("7.5 GB", "Qwen research licence, non-commercial"),
 }

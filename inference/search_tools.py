@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
 
 from inference.flux.generator import FluxGeneratorConfig
 from inference.interfaces import Corrector, Reward, Verifier
-from inference.judges.segmentation_judge import SegmentationJudgeConfig
+from inference.judges.judge import Judge, JudgeConfig, judge_images, open_judge
 from inference.rewards.presets import RewardsConfig
 from inference.search import Critic, SearchConfig, SearchTools
 from inference.vlm.critic import CriticConfig, VlmCritic
@@ -23,9 +23,6 @@ from inference.vlm.verifier import VerifierConfig, open_verifier
 from inference.vlm.vlm import VlmConfig, open_vlm
 from schemas.configuration import model_field
 from schemas.errors import InputError
-
-if TYPE_CHECKING:
-    from inference.judges.segmentation_judge import SegmentationJudge
 
 VerifierKind = Literal["vlm", "prompted", "trained", "rewards", "judge"]
 OracleKind = Literal["corrector", "reflector"]
@@ -42,8 +39,8 @@ class SearchVerifierConfig:
     prompted: PromptedVerifierConfig | None = field(default_factory=PromptedVerifierConfig)
     trained: VerifierConfig | None = field(default_factory=lambda: VerifierConfig(model="micro/verifier"))
     rewards: RewardsConfig | None = field(default_factory=RewardsConfig)
-    judge: Annotated[SegmentationJudgeConfig | None, tyro.conf.Suppress] = field(
-        default_factory=SegmentationJudgeConfig
+    judge: Annotated[JudgeConfig | None, tyro.conf.Suppress] = field(
+        default_factory=lambda: JudgeConfig().only_what_is_used()
     )
 
     def __post_init__(self) -> None:
@@ -76,18 +73,15 @@ class MeanVerifier:
 class JudgeVerifier:
     """The benchmark's judge as a verifier: 1 for a right image, else 0. Prompts in one of GenEval's forms."""
 
-    def __init__(self, judge: SegmentationJudge) -> None:
+    def __init__(self, judge: Judge) -> None:
         self._judge = judge
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
         """float32 (n,). InputError for a prompt in another form."""
-        from inference.judges.geneval_scoring import judge_objects
         from inference.prompt_grammar import parse_prompt
 
-        limits = self._judge.config.thresholds
-        found = self._judge.find_objects(images)
-        verdicts = [judge_objects(parse_prompt(p), o, limits).correct for p, o in zip(prompts, found, strict=True)]
-        return np.array(verdicts, np.float32)
+        checks = judge_images(self._judge, images, [parse_prompt(prompt) for prompt in prompts])
+        return np.array([check.correct for check in checks], np.float32)
 
 
 def open_search_verifier(config: SearchVerifierConfig, journal: Journal | None = None) -> Verifier:
@@ -105,9 +99,7 @@ def _open(config: SearchVerifierConfig, kind: VerifierKind, journal: Journal | N
 
         return MeanVerifier([ClipReward(one) for one in chosen.chosen().values()])
     if kind == "judge":
-        from inference.judges.segmentation_judge import SegmentationJudge
-
-        return JudgeVerifier(SegmentationJudge(chosen))
+        return JudgeVerifier(open_judge(chosen))
     if kind == "prompted":
         return PromptedVerifier(open_vlm(chosen.vlm or VlmConfig(), journal), load_prompt(chosen.prompt))
     return open_verifier(chosen, journal)

@@ -240,7 +240,7 @@ def summarise(found: Evaluation, config: SearchJobConfig, budgets: Sequence[int]
         "depth": config.search.depth,
         "num_searches": len(found.searches),
         "num_unfinished": found.num_unfinished,
-        "judge": config.judge.judge.model,
+        "judge": config.judge.judge.label,
         "budgets": rows,
         "cost": cost,
     }

@@ -7,9 +7,12 @@ from inference.flux.generator import production_flux
 from inference.grounding.detector import GroundingDinoConfig
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.grounding.segmenter import SamConfig
+from inference.judges.judge import JudgeConfig
+from inference.judges.mask2former_judge import Mask2FormerJudgeConfig
 from inference.rewards.presets import published_rewards
 from inference.search_tools import SearchToolsConfig, SearchVerifierConfig
 from inference.vlm.critic import CriticConfig
+from inference.vlm.prompted_verifier import PromptedVerifierConfig
 from inference.vlm.verifier import VerifierConfig
 from inference.vlm.vlm import VlmConfig
 from pipelines.driver import RunOptions
@@ -22,6 +25,7 @@ from pipelines.stages.condense_prompts import CondensePromptsConfig
 from pipelines.stages.filter_pairs import FilterPairsConfig
 from pipelines.stages.generate_candidates import GenerateCandidatesConfig
 from pipelines.stages.ground_objects import GroundObjectsConfig
+from pipelines.stages.judge_candidates import JudgeCandidatesConfig
 from pipelines.stages.score_rewards import ScoreRewardsConfig
 from pipelines.stages.select_pairs import SelectPairsConfig
 from pipelines.stages.write_reflections import WriteReflectionsConfig
@@ -122,8 +126,12 @@ def flux_search() -> tuple[SearchJobConfig, RunOptions]:
     dataset = flux().dataset
     tools = SearchToolsConfig(
         generator=dataset.generate.generator,
-        critic=CriticConfig(reflect="reflect", refine="refine"),
-        verifier=SearchVerifierConfig(vlm=VerifierConfig(prompt="verify")),
+        critic=CriticConfig(reflect="reflect_scored", refine="refine"),
+        verifier=SearchVerifierConfig(
+            vlm=VerifierConfig(prompt="verify"),
+            prompted=PromptedVerifierConfig(prompt="judge"),
+            rewards=published_rewards(),
+        ),
     )
     # vLLM shares the GPU with FLUX's 34 GB.
     vlm = replace(dataset.vlm, vllm_arguments=(*dataset.vlm.vllm_arguments, "--gpu-memory-utilization", "0.35"))
@@ -135,6 +143,10 @@ def flux_search() -> tuple[SearchJobConfig, RunOptions]:
         vlm=vlm,
         tools=tools,
         workers=Workers(count=0, cpus=4.0, gpus=1.0),
+        judge=JudgeCandidatesConfig(
+            JudgeConfig("mask2former", mask2former=Mask2FormerJudgeConfig(device="cuda")),
+            workers=Workers(count=0, cpus=2.0, gpus=0.25),
+        ),
     )
     return job, RunOptions(schedule="staged")
 

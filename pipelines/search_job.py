@@ -66,7 +66,8 @@ class SearchJobConfig:
         if self.also_score:
             verifier = replace(self.tools.verifier, kinds=self.also_score).only_what_is_used(self.vlm)
             links.append(Link(ScoreDrafts, ScoreDraftsConfig(verifier, self.workers)))
-        return {Subset.RULE: [*links, Link(JudgeCandidates, self.judge)]}
+        judge = replace(self.judge, judge=self.judge.judge.only_what_is_used())
+        return {Subset.RULE: [*links, Link(JudgeCandidates, judge)]}
 
 
 def search_prompts(config: SearchJobConfig) -> Iterator[PromptRow]:

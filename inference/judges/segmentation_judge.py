@@ -66,7 +66,7 @@ class SegmentationJudge:
             AutoModelForSemanticSegmentation,
         )
 
-        self.config = config
+        self.config, self.thresholds = config, config.thresholds
         root = resolve_model(config.model)
         loaded: list[Any] = []
         for name, kind in (("detector", AutoModelForSemanticSegmentation), ("color", AutoModelForImageClassification)):
@@ -90,8 +90,11 @@ class SegmentationJudge:
         found = self.find_objects(images)
         return [judge_objects(p, objects, self.config.thresholds) for p, objects in zip(prompts, found, strict=True)]
 
-    def find_objects(self, images: Sequence[np.ndarray]) -> list[list[DetectedObject]]:
-        """Everything in each image, best first, whatever the score; what is no clear shape is called "malformed"."""
+    def find_objects(
+        self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord] | None = None
+    ) -> list[list[DetectedObject]]:
+        """Everything in each image, best first, whatever the score and the prompt; what is no clear shape is called
+        "malformed"."""
         regions = self.find_regions(images)
         crops = [paste_on_grey(image, r.mask) for image, found in zip(images, regions, strict=True) for r in found]
         colors = iter(self.name_colors(crops))

@@ -1,4 +1,4 @@
-"""`python -m pipelines evaluate`: GenEval's score of a search run, or of any folder of images in GenEval's layout."""
+"""`python -m pipelines evaluate [geneval]`: the score of a search run, or of any folder in GenEval's layout."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from inference.judges.geneval_scoring import score_by_tag
 from inference.judges.intervals import mean_over_tags
-from inference.judges.segmentation_judge import SegmentationJudgeConfig
+from inference.judges.judge import JudgeConfig, judge_images, open_judge
 from pipelines.commands.arguments import open_run, parse, write_report
 from pipelines.evaluation import result_line
 from pipelines.prompts.checked_json import BadValue, parse_json
@@ -31,14 +31,14 @@ class EvaluateArgs:
     """Where results.jsonl and summary.json go; default: into the folder of images."""
     official: Path | None = None
     """A results.jsonl of GenEval's own scorer on the same images: how often it agrees."""
-    judge: SegmentationJudgeConfig = field(default_factory=SegmentationJudgeConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
     batch_size: int = 64
     """Images in memory at once."""
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the results are written."""
-    arguments = parse(EvaluateArgs, argv, "evaluate")
+    arguments = parse(EvaluateArgs, argv[1:] if argv[:1] == ["geneval"] else argv, "evaluate")
     if (arguments.run is None) == (arguments.images is None):
         raise InputError("--run and --images", expected="one of them")
     if arguments.run is not None:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     out = arguments.out or arguments.images
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    summary = summary_of(lines, arguments.judge.model)
+    summary = summary_of(lines, arguments.judge.label)
     if arguments.official is not None:
         summary["agreement_with_official"] = agreement(lines, arguments.official)
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
@@ -99,15 +99,12 @@ def _judge_folder(folder: Path, arguments: EvaluateArgs) -> Iterator[dict[str, A
     waiting = list(_images(folder))
     if not waiting:
         raise InputError("no images", file=str(folder), expected="00000/metadata.jsonl and 00000/samples/*.png, ...")
-    from inference.judges.geneval_scoring import judge_objects
-    from inference.judges.segmentation_judge import SegmentationJudge
-
-    judge = SegmentationJudge(arguments.judge)
+    judge = open_judge(arguments.judge.only_what_is_used())
     for start in range(0, len(waiting), arguments.batch_size):
         batch = waiting[start : start + arguments.batch_size]
-        found = judge.find_objects([decode_image(path.read_bytes(), str(path)) for path, _, _ in batch])
-        for (path, record, metadata), objects in zip(batch, found, strict=True):
-            check = judge_objects(record, objects, arguments.judge.thresholds)
+        images = [decode_image(path.read_bytes(), str(path)) for path, _, _ in batch]
+        checks = judge_images(judge, images, [record for _, record, _ in batch])
+        for (path, record, metadata), check in zip(batch, checks, strict=True):
             name = path.relative_to(folder).as_posix()
             yield result_line(name, record.tag or "", record.text, check, metadata)
 

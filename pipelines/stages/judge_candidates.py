@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from inference.judges.geneval_scoring import judge_objects
-from inference.judges.segmentation_judge import SegmentationJudge, SegmentationJudgeConfig
+from inference.judges.judge import JudgeConfig, judge_images, open_judge
 from pipelines.stage import Workers
 from schemas.configuration import execution_field
 from schemas.images import decode_image
@@ -16,7 +15,7 @@ from schemas.records import Cost, PromptRow
 class JudgeCandidatesConfig:
     """Which judge."""
 
-    judge: SegmentationJudgeConfig = field(default_factory=SegmentationJudgeConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
     workers: Workers = execution_field(Workers())
 
 
@@ -32,15 +31,14 @@ class JudgeCandidates:
         self.config = config
 
     def load(self) -> None:
-        self.judge = SegmentationJudge(self.config.judge)
+        self.judge = open_judge(self.config.judge)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         where = [(number, candidate) for number, row in enumerate(rows) for candidate in row.candidates]
         images = [decode_image(c.image or b"", f"{rows[n].prompt.prompt_id} candidate {c.index}") for n, c in where]
-        limits = self.config.judge.thresholds
+        prompts = [rows[number].prompt for number, _ in where]
         judged: list[list[Any]] = [[] for _ in rows]
-        for (number, candidate), objects in zip(where, self.judge.find_objects(images), strict=True):
-            check = judge_objects(rows[number].prompt, objects, limits)
+        for (number, candidate), check in zip(where, judge_images(self.judge, images, prompts), strict=True):
             plain = tuple(replace(found, mask_png=None) for found in check.objects)
             judged[number].append(replace(candidate, check=replace(check, objects=plain)))
         return [
