@@ -82,6 +82,7 @@ digests:
 
 soak: env
 	$(BIN)/python -m tests.soak.kill_everything --kills 24 --out benchmarks/results/soak.json
+	$(BIN)/python -m tests.soak.lose_nodes --minutes 10 --out benchmarks/results/lose_nodes.json
 
 clean:
 	rm -rf $(VENV) runs

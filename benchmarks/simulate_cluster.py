@@ -6,7 +6,7 @@ machines are. It also asks how large a unit, the piece that is committed, may be
 docs/images/cluster_simulation.png.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from pipelines.presets import load_preset
 OWNED = Failures(mean_hours=50_700 / 8, away_s=1800.0)
 # Assumption: a spot node of 8 GPUs is taken back once a day, two minutes after it was said (AWS's notice).
 SPOT = Failures(mean_hours=24.0, away_s=600.0, grace_s=120.0)
-SCENARIOS = {"none": Failures(), "owned": OWNED, "spot": SPOT, "spot, no grace": replace(SPOT, grace_s=0.0)}
+ROUGH = Failures(mean_hours=2.0, away_s=600.0)  # far beyond what is usual: every node lost every two hours, unannounced
+SCENARIOS = {"none": Failures(), "owned": OWNED, "spot": SPOT, "rough": ROUGH}
 SIZES = ((8, 8_000), (64, 64_000), (256, 256_000), (1000, 1_000_000))
 LOAD_S = 120.0  # assumption: reading 40 GB of weights at some 400 MB/s, and compiling
 
@@ -116,9 +117,10 @@ def draw(by_cluster: list[dict[str, Any]], by_unit: list[dict[str, Any]], path: 
             axis.bar(range(len(rows)), shares, 0.8, bottom, color=color, label=words[part])
             bottom = [b + s for b, s in zip(bottom, shares, strict=True)]
         axis.set_xticks(range(len(rows)), [label(row) for row in rows], fontsize=7)
-        axis.set_ylim(60, 100)
+        axis.set_ylim(60 if rows is by_unit else 80, 100)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("% of all GPUs' time (from 60)")
+    axes[0].set_ylabel("% of all GPUs' time (from 80)")
+    axes[1].set_ylabel("(from 60)", fontsize=8)
     axes[0].set_xlabel("how nodes fail, and number of GPUs (1,000 prompts a GPU)", fontsize=8)
     axes[1].set_xlabel(f"prompts a unit ({by_unit[0]['gpus']} spot GPUs)", fontsize=8)
     axes[0].legend(loc="lower left", fontsize=7, framealpha=1)

@@ -1,4 +1,4 @@
-"""Where the rounds take place: a Ray cluster of two nodes that lives through them, and a way to find our processes."""
+"""Where the rounds take place: a Ray cluster whose nodes come and go, and a way to find our processes."""
 
 import os
 import secrets
@@ -24,9 +24,12 @@ NODE_CHECKS = {
 
 
 class Arena:
-    """Use as a context. The head has room for one stage's actor, so that the other node always holds some."""
+    """Use as a context: a head and other nodes. As it comes, the head has room for one stage's actor, so that the other
+    node always holds some."""
 
-    def __init__(self, sleep_s: float) -> None:
+    def __init__(self, sleep_s: float, num_nodes: int = 1, node_cpus: float = 3, head_cpus: float = 1) -> None:
+        self.num_nodes, self.node_cpus, self.head_cpus = num_nodes, node_cpus, head_cpus
+        self.nodes: list[Any] = []
         self.mark = secrets.token_hex(8)
         self.known: set[tuple[int, float]] = set()
         root = str(Path(__file__).parents[2])
@@ -37,9 +40,14 @@ class Arena:
 
     def __enter__(self) -> "Arena":
         self.environment.start()
-        head: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "_system_config": NODE_CHECKS}
+        head: dict[str, Any] = {
+            "num_cpus": self.head_cpus,
+            "include_dashboard": False,
+            "_system_config": NODE_CHECKS,
+        }
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
-        self.add_node()
+        for _ in range(self.num_nodes):
+            self.add_node()
         return self
 
     def __exit__(
@@ -55,23 +63,24 @@ class Arena:
         return self.cluster.address
 
     def kill_node(self) -> int:
-        """The second node dies and another takes its place. Returns the dead raylet's pid."""
+        """The oldest node dies and another takes its place. Returns the dead raylet's pid."""
         pid = self.lose_node()
         self.add_node()
         return pid
 
-    def lose_node(self) -> int:
-        """The second node dies with all that runs on it, as when its power fails. Returns the raylet's pid."""
-        raylet = psutil.Process(self.node.all_processes["raylet"][0].process.pid)
+    def lose_node(self, which: int = 0) -> int:
+        """A node, the head aside, dies with all that runs on it, as when its power fails. Returns the raylet's pid."""
+        node = self.nodes.pop(which)
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
         workers = raylet.children(recursive=True)
-        self.cluster.remove_node(self.node, allow_graceful=False)
+        self.cluster.remove_node(node, allow_graceful=False)
         for worker in workers:
             _kill(worker)
         return raylet.pid
 
     def add_node(self) -> None:
-        """A second node. From the main thread alone: Ray sets signal handlers for every node that it starts."""
-        self.node = self.cluster.add_node(num_cpus=3)
+        """Another node. From the main thread alone: Ray sets signal handlers for every node that it starts."""
+        self.nodes.append(self.cluster.add_node(num_cpus=self.node_cpus))
 
     def look(self) -> None:
         """Remember the processes that descend from this one now: the orphans of a kill are known by that."""
