@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -125,7 +125,6 @@ class BatchMaker:
 
     def __init__(self, generator: FluxGenerator, config: BatchConfig, seed: int) -> None:
         self._generator, self._config, self._seed = generator, config, seed
-        self._texts: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
     def __call__(self, triplets: Sequence[Triplet]) -> list[TrainingBatch]:
         """One batch for each text length that occurs, in the order of the lengths."""
@@ -142,7 +141,7 @@ class BatchMaker:
         with torch.no_grad():
             x0, _ = encode_condition(pipeline, [s.good for s in samples], config.size_px)
             condition, ids = encode_condition(pipeline, [s.bad for s in samples], config.condition_px)
-            texts = [self._text(s.text, s.clip_text, length) for s in samples]
+            texts = [self._generator.encode_text(s.text, length, clip_text=s.clip_text) for s in samples]
         draws = [noise_of(self._seed, s.number, x0.shape[1:]) for s in samples]
         t = torch.tensor([config.time_shift + at for at, _ in draws]).sigmoid()
         side = config.size_px // (2 * pipeline.vae_scale_factor)
@@ -160,14 +159,6 @@ class BatchMaker:
             image_ids,
             self._weight(samples, x0),
         )
-
-    def _text(self, text: str, clip_text: str, length: int) -> tuple[Any, Any]:
-        key = (text, clip_text, length)
-        if key not in self._texts:
-            if len(self._texts) > 20_000:
-                self._texts.clear()
-            self._texts[key] = self._generator.encode_text(text, length, clip_text=clip_text)
-        return self._texts[key]
 
     def _weight(self, samples: list[PreparedSample], x0: torch.Tensor) -> torch.Tensor:
         """More where good and bad differ, by token; mean 1 over each sample."""

@@ -242,7 +242,8 @@ class EncodedTriplets:
         self._generator, self._batch, self._config = generator, batch, config
         self._seed, self._batch_size = seed, batch_size
         encoder = ShardEncoder(generator, batch, config, config.cache or cache)
-        self._load([encoder.shard(everything, i) for i in range(len(everything.shards))], order.index, everything)
+        there = np.unique(everything.shard).tolist()
+        self._load([encoder.shard(everything, number) for number in there], order.index, everything)
         pipeline = generator.pipeline
         self._black = self._kept(encoder.latents([np.zeros((8, 8, 3), np.uint8)], batch.condition_px))
         self._empty_length = generator.text_length("")

@@ -168,8 +168,9 @@ def encode_condition(
     from inference.flux.conditioning import condition_ids
 
     vae = pipeline.vae
+    size = (condition_px, condition_px)
     small = [
-        np.asarray(Image.fromarray(image).resize((condition_px, condition_px), Image.Resampling.BICUBIC))
+        image if image.shape[:2] == size else np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
         for image in images
     ]
     pixels = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
