@@ -111,7 +111,7 @@ def test_the_slurm_script_queues_itself_again_when_it_is_interrupted(tmp_path, i
     while not lines or not lines[-1].startswith("python"):
         lines.append(script.stdout.readline())
     if interrupted:
-        script.terminate()  # what `--signal=B:TERM@120` does
+        script.terminate()  # what `--signal=B:TERM@240` does
     rest, _ = script.communicate(timeout=30)
     flags = "--run /runs/x --runtime ray --preset flux --num-prompts 64"
     assert lines[-1] == f"python -m pipelines run {flags}\n"

@@ -241,3 +241,15 @@ def test_texts_that_are_kept_change_no_image_and_have_a_bound(config, monkeypatc
         generator.encode_text(f"cat {number}", 16)
         assert sum(embeds.nbytes for embeds, _ in generator._encoded.values()) <= 3 * size
     np.testing.assert_array_equal(generator.generate(prompts, seeds), first)
+
+
+@pytest.mark.gpu
+def test_8_bit_products_of_the_device_are_those_of_the_emulation():
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(256, 512).cuda().bfloat16()
+    x = torch.randn(64, 256, device="cuda", dtype=torch.bfloat16)
+    small = Float8Linear(layer)
+    native = small(x)
+    small.native = False
+    emulated = small(x)
+    assert (native - emulated).float().norm() / emulated.float().norm() < 1e-2
