@@ -29,8 +29,8 @@ from schemas.images import encode_jpeg, encode_png
 from schemas.shards import ShardSample, encode_shard
 from trainers.corrector import CorrectorTrainingConfig, micro_corrector_training, micro_gpu_corrector_training
 from trainers.corrector import open_training as open_corrector
-from trainers.encoded_triplets import EncodingConfig
 from trainers.shard_dataset import EVEN_MIX, PairLoader, TrainingOrder
+from trainers.shard_encoder import EncodingConfig
 from trainers.shard_index import open_index
 
 TARGET = {"data share of a step": "under 0.02"}

@@ -16,9 +16,10 @@ from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import CorrectorDescription, FluxCorrector, save_corrector
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from trainers.corrector_batches import BatchConfig, BatchMaker, TrainingBatch
-from trainers.encoded_triplets import EncodedTriplets, EncodingConfig
+from trainers.encoded_triplets import EncodedTriplets
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
+from trainers.shard_encoder import EncodingConfig
 from trainers.shard_index import ShardIndex, open_index
 
 if TYPE_CHECKING:

@@ -1,226 +1,87 @@
-"""All triplets encoded once: latents of both images and text states, kept where the training can index them.
+"""A training's samples from triplets that were encoded once: a batch is a few lookups.
 
-A training then runs neither VAE nor text encoders, and decodes no image: a batch is a few lookups. What is encoded is
-written shard by shard to a cache folder, so that the next start, another seed or another mix of subsets reads it.
-
-Sample n is what it is without the cache (same triplet, drops, time and noise), with two exceptions: of images that are
-not square the middle is taken, not a random crop; and latents and text states are rounded to `dtype`.
+A step then runs neither VAE nor text encoders, and decodes no image. Sample n is what it is without (same triplet,
+drops, time and noise), with two exceptions: of images that are not square the middle is taken, not a random crop; and
+latents and text states are rounded to `EncodingConfig.dtype`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from inference.flux.corrector import corrector_text
-from inference.model_store import model_digest
-from schemas.errors import CorruptDataError, WorkFailedError
-from schemas.images import decode_image
-from schemas.shards import ShardSample
-from trainers.corrector_batches import BatchConfig, TrainingBatch, cells_that_differ, noise_of, shaped
+from schemas.errors import WorkFailedError
+from trainers.corrector_batches import BatchConfig, TrainingBatch, noise_of
 from trainers.shard_dataset import REPLACEMENTS, TrainingOrder
-from trainers.shard_index import SUBSETS, ShardIndex, read_shard
+from trainers.shard_encoder import STATES, EncodingConfig, ShardEncoder
+from trainers.shard_index import SUBSETS, ShardIndex
 
 if TYPE_CHECKING:
     import torch
 
     from inference.flux.generator import FluxGenerator
 
-log = logging.getLogger(__name__)
-T = TypeVar("T")
 
-_VERSION = 1
+class Table(Protocol):
+    """Rows of tensors of one shape."""
 
+    @property
+    def num_bytes(self) -> int:
+        """Held in memory, the device's or the machine's."""
+        ...
 
-@dataclass(frozen=True)
-class EncodingConfig:
-    """Encoding all triplets before the first step."""
-
-    ahead: bool = False
-    """Encode everything first and train from that: no VAE, text encoder or image file in a step."""
-    dtype: Literal["float16", "float32"] = "float16"
-    """Of what is kept."""
-    keep_on: Literal["device", "memory"] = "device"
-    """Where it is kept: beside the model, or in main memory."""
-    batch_size: int = 256
-    """Images, or texts, an encoder's forward pass."""
-    threads: int = 4
-    """Decode images."""
-    fast_noise: bool = False
-    """Times, noises and drops are drawn for a whole step at once, on the device, from (seed, step): other numbers than
-    without, the same after a restart and on any number of workers, but not the same on CPU and GPU."""
-    cache: Path | None = None
-    """Folder of what was encoded; default: `out/cache`."""
+    def take(self, rows: np.ndarray) -> torch.Tensor:
+        """Rows int64 (n,) as a tensor (n, ...), on the device."""
+        ...
 
 
-@dataclass
-class EncodedShard:
-    """What one shard holds, row by row of its index. good (n, N, c), bad (n, M, c), differs uint8 (n, N);
-    lengths and texts int (n, 2): for the prompt, and prompt and reflection, the padded length and the row among
-    `states[length]` (u, length, d); pooled (n, d) of the prompt; broken uint8 (n,)."""
+class TensorTable:
+    """One tensor, on the device or in main memory."""
 
-    good: torch.Tensor
-    bad: torch.Tensor
-    differs: torch.Tensor
-    lengths: torch.Tensor
-    texts: torch.Tensor
-    pooled: torch.Tensor
-    broken: torch.Tensor
-    states: dict[int, torch.Tensor]
+    def __init__(self, values: torch.Tensor, device: torch.device, keep_on: str) -> None:
+        self._device = device
+        on_device = keep_on == "device" or device.type == "cpu"
+        self._values = values.to(device) if on_device else values
 
-    def save(self, path: Path) -> None:
-        """One safetensors file, there or not."""
-        from safetensors.torch import save_file
+    @property
+    def num_bytes(self) -> int:
+        return self._values.numel() * self._values.element_size()
 
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {name: value for name, value in vars(self).items() if name != "states"}
-        tensors |= {f"states.{length}": value for length, value in self.states.items()}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
-        os.replace(temporary, path)
-
-    @classmethod
-    def load(cls, path: Path) -> EncodedShard:
-        """What `save` wrote."""
-        from safetensors.torch import load_file
-
-        tensors = load_file(path)
-        names = [name for name in tensors if name.startswith("states.")]
-        states = {int(name.removeprefix("states.")): tensors.pop(name) for name in names}
-        return cls(**tensors, states=dict(sorted(states.items())))
+    def take(self, rows: np.ndarray) -> torch.Tensor:
+        if self._values.device == self._device:
+            return self._values[to_device(rows, self._device)]
+        return to_device(self._values[np.ascontiguousarray(rows)], self._device)
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Both images as they will be shown, uint8 (size_px, size_px, 3); black ones for a triplet that does not read."""
+class FileTable:
+    """The same tensor of many safetensors files, one after the other; rows are read when they are taken."""
 
-    good: np.ndarray
-    bad: np.ndarray
-    prompt: str
-    reflection: str
-    is_broken: bool = False
+    def __init__(self, files: Sequence[Any], name: str, chosen: np.ndarray | None, device: torch.device) -> None:
+        """files: open. chosen: which of all the files' rows are the table's; None for all."""
+        self._slices = [file.get_slice(name) for file in files if name in file.keys()]  # noqa: SIM118 - no mapping
+        self._starts = np.cumsum([0, *(part.get_shape()[0] for part in self._slices)])
+        self._chosen, self._device, self.num_bytes = chosen, device, 0
 
-
-class ShardEncoder:
-    """Runs the frozen VAE and text encoders over whole shards."""
-
-    def __init__(self, generator: FluxGenerator, batch: BatchConfig, config: EncodingConfig, cache: Path) -> None:
-        self._generator, self._batch, self._config, self._cache = generator, batch, config, cache
-
-    def shard(self, index: ShardIndex, number: int) -> EncodedShard:
-        """One shard's triplets in the order of the index, from the cache where they are there."""
-        path = self._cache / f"encoded_{self._key(index, number)}.safetensors"
-        if path.exists():
-            return EncodedShard.load(path)
-        encoded = self._encode(index, number)
-        encoded.save(path)
-        return EncodedShard.load(path)
-
-    def _key(self, index: ShardIndex, number: int) -> str:
-        rows = index.shard == number
-        drawn, sizes = self._generator.config, (self._batch.size_px, self._batch.condition_px)
-        how = (_VERSION, sizes, self._config.dtype, drawn.text_lengths, drawn.dtype)
-        digest = hashlib.sha256(repr((index.uri, index.shards[number], how)).encode())
-        digest.update(model_digest(self._generator.config.model).encode())
-        digest.update(index.start[rows].tobytes() + index.stop[rows].tobytes())
-        return digest.hexdigest()[:16]
-
-    def _encode(self, index: ShardIndex, number: int) -> EncodedShard:
+    def take(self, rows: np.ndarray) -> torch.Tensor:
         import torch
 
-        batch, pipeline = self._batch, self._generator.pipeline
-        side = batch.size_px // (2 * pipeline.vae_scale_factor)
-        good, bad, differs, prompts, told, broken = [], [], [], [], [], []
-        with ThreadPoolExecutor(self._config.threads) as pool:
-            for samples in _chunks(read_shard(index, number), self._config.batch_size):
-                pairs = list(pool.map(self._pair, samples))
-                good.append(self.latents([pair.good for pair in pairs], batch.size_px))
-                bad.append(self.latents([pair.bad for pair in pairs], batch.condition_px))
-                differs += [cells_that_differ(pair.good, pair.bad, side) for pair in pairs]
-                prompts += [pair.prompt for pair in pairs]
-                told += [corrector_text(pair.prompt, pair.reflection) for pair in pairs]
-                broken += [pair.is_broken for pair in pairs]
-        lengths, texts, states = self._states(prompts, told)
-        return EncodedShard(
-            good=torch.cat(good),
-            bad=torch.cat(bad),
-            differs=torch.from_numpy(np.array(differs, np.uint8)),
-            lengths=torch.from_numpy(lengths),
-            texts=torch.from_numpy(texts),
-            pooled=self._pooled(prompts),
-            broken=torch.tensor(broken, dtype=torch.uint8),
-            states=states,
+        rows = rows if self._chosen is None else self._chosen[rows]
+        files = np.searchsorted(self._starts, rows, side="right") - 1
+        places = (rows - self._starts[files]).tolist()
+        return to_device(
+            torch.cat([self._slices[f][p : p + 1] for f, p in zip(files.tolist(), places, strict=True)]), self._device
         )
 
-    def _pair(self, sample: ShardSample | CorruptDataError) -> _Pair:
-        try:
-            if isinstance(sample, CorruptDataError):
-                raise sample
-            good = decode_image(sample.good_image, f"{sample.key}.good_image")
-            bad = decode_image(sample.bad_image, f"{sample.key}.bad_image")
-        except CorruptDataError as error:
-            log.warning("sample skipped: %s", error)
-            black = np.zeros((self._batch.size_px, self._batch.size_px, 3), np.uint8)
-            return _Pair(black, black, "", "", is_broken=True)
-        good, bad = shaped(good, bad, self._batch.size_px, lambda room: room // 2)
-        return _Pair(good, bad, sample.prompt, sample.reflection)
 
-    def latents(self, images: Sequence[np.ndarray], size_px: int) -> torch.Tensor:
-        """(n, tokens, channels) of the configured dtype, on the CPU."""
-        import torch
+def to_device(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """There, without waiting until it is."""
+    import torch
 
-        from inference.flux.corrector import encode_condition
-
-        def encode(some: Sequence[np.ndarray]) -> torch.Tensor:
-            return encode_condition(self._generator.pipeline, some, size_px)[0]
-
-        with torch.no_grad():
-            return self._in_batches(encode, images)
-
-    def _states(
-        self, prompts: Sequence[str], told: Sequence[str]
-    ) -> tuple[np.ndarray, np.ndarray, dict[int, torch.Tensor]]:
-        """Lengths and rows int (n, 2), and each distinct text's T5 states once, by padded length."""
-        by_length: dict[int, dict[str, int]] = {}
-        place: dict[str, tuple[int, int]] = {}
-        for text in dict.fromkeys([*prompts, *told]):
-            length = self._generator.text_length(text)
-            rows = by_length.setdefault(length, {})
-            place[text] = (length, rows.setdefault(text, len(rows)))
-        found = np.array([[place[p], place[t]] for p, t in zip(prompts, told, strict=True)], np.int32).reshape(-1, 2, 2)
-        states = {length: self.text_states(list(rows), length) for length, rows in sorted(by_length.items())}
-        return found[:, :, 0].copy(), found[:, :, 1].copy(), states
-
-    def text_states(self, texts: Sequence[str], length: int) -> torch.Tensor:
-        """T5 states (n, length, d)."""
-        pipeline = self._generator.pipeline
-        return self._in_batches(
-            lambda some: pipeline._get_t5_prompt_embeds(prompt=list(some), max_sequence_length=length), texts
-        )
-
-    def _pooled(self, prompts: Sequence[str]) -> torch.Tensor:
-        """CLIP's vectors (n, d)."""
-        pipeline, distinct = self._generator.pipeline, list(dict.fromkeys(prompts))
-        vectors = self._in_batches(lambda some: pipeline._get_clip_prompt_embeds(prompt=list(some)), distinct)
-        rows = {prompt: row for row, prompt in enumerate(distinct)}
-        return vectors[[rows[prompt] for prompt in prompts]]
-
-    def _in_batches(self, encode: Callable[[Sequence[Any]], torch.Tensor], items: Sequence[Any]) -> torch.Tensor:
-        import torch
-
-        dtype, size = getattr(torch, self._config.dtype), self._config.batch_size
-        with torch.no_grad():
-            parts = [encode(items[i : i + size]).to("cpu", dtype) for i in range(0, len(items), size)]
-        return torch.cat(parts)
+    tensor = torch.from_numpy(np.ascontiguousarray(values)) if isinstance(values, np.ndarray) else values
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 class EncodedTriplets:
@@ -238,69 +99,58 @@ class EncodedTriplets:
         cache: Path,
     ) -> None:
         """Encodes what is not in the cache. everything: the index of which `order` has the training part."""
-        self.order, self.num_broken = order, 0
-        self._generator, self._batch, self._config = generator, batch, config
-        self._seed, self._batch_size = seed, batch_size
-        encoder = ShardEncoder(generator, batch, config, config.cache or cache)
-        there = np.unique(everything.shard).tolist()
-        self._load([encoder.shard(everything, number) for number in there], order.index, everything)
-        pipeline = generator.pipeline
-        self._black = self._kept(encoder.latents([np.zeros((8, 8, 3), np.uint8)], batch.condition_px))
-        self._empty_length = generator.text_length("")
-        empty = self._kept(encoder.text_states([""], self._empty_length))
-        known = self._states.get(self._empty_length)
-        self._empty_row = 0 if known is None else len(known)
-        self._states[self._empty_length] = empty if known is None else _cat([known, empty])
-        side = batch.size_px // (2 * pipeline.vae_scale_factor)
-        self._dtype, self._device = pipeline.transformer.dtype, pipeline.transformer.device
-        self._image_ids = pipeline._prepare_latent_image_ids(1, side, side, self._device, self._dtype)
-        self._condition_ids = self._ids_of_condition()
-        self._drawn: tuple[int, np.ndarray, torch.Tensor, torch.Tensor] | None = None
-
-    def _load(self, shards: Sequence[EncodedShard], training: ShardIndex, everything: ShardIndex) -> None:
-        """Tables of the training index's rows, and of all texts."""
-        # Rows of everything lie shard by shard, in the order in which the shards were encoded.
-        chosen = np.searchsorted(_places(everything), _places(training))
-        self._good, self._bad, self._differs, self._pooled = (
-            self._kept(_cat([getattr(s, name) for s in shards])[chosen])
-            for name in ("good", "bad", "differs", "pooled")
-        )
-        lengths = np.concatenate([s.lengths.numpy() for s in shards])
-        texts = np.concatenate([s.texts.numpy() for s in shards]).astype(np.int64)
-        first = dict.fromkeys({length for s in shards for length in s.states}, 0)
-        row = 0
-        for shard in shards:
-            mine = slice(row, row + len(shard.lengths))
-            texts[mine] += np.vectorize(first.__getitem__, otypes=[np.int64])(lengths[mine])
-            row += len(shard.lengths)
-            for length, states in shard.states.items():
-                first[length] += len(states)
-        self._states = {
-            length: self._kept(_cat([s.states[length] for s in shards if length in s.states])) for length in first
-        }
-        self._lengths, self._texts = lengths[chosen], texts[chosen]
-        self._broken = np.concatenate([s.broken.numpy() for s in shards])[chosen].astype(bool)
-        self._is_editing = training.subset == SUBSETS.index("editing")
-        self._has_reflection = (self._lengths[:, 0] != self._lengths[:, 1]) | (self._texts[:, 0] != self._texts[:, 1])
-
-    def _kept(self, values: torch.Tensor) -> torch.Tensor:
-        device = self._generator.pipeline.transformer.device
-        if self._config.keep_on == "device" or device.type == "cpu":
-            return values.to(device)
-        return values.pin_memory()
-
-    def _ids_of_condition(self) -> torch.Tensor:
         from inference.flux.conditioning import condition_ids
 
-        factor = 2 * self._generator.pipeline.vae_scale_factor
-        side = self._batch.condition_px // factor
-        return condition_ids(side, side, shift=side).to(self._device, self._dtype)
+        self.order, self.num_broken = order, 0
+        self._batch, self._config, self._seed, self._batch_size = batch, config, seed, batch_size
+        pipeline = generator.pipeline
+        self._dtype, self._device = pipeline.transformer.dtype, pipeline.transformer.device
+        encoder = ShardEncoder(generator, batch, config, config.cache or cache)
+        self._open([encoder.file_of(everything, n) for n in np.unique(everything.shard).tolist()], everything)
+        black = encoder.latents([np.zeros((8, 8, 3), np.uint8)], batch.condition_px)
+        self._black = black.to(self._device, self._dtype)
+        self._empty_length = generator.text_length("")
+        self._empty = encoder.text_states([""], self._empty_length).to(self._device, self._dtype)
+        side, shown = (size // (2 * pipeline.vae_scale_factor) for size in (batch.size_px, batch.condition_px))
+        self._image_ids = pipeline._prepare_latent_image_ids(1, side, side, self._device, self._dtype)
+        self._condition_ids = condition_ids(shown, shown, shift=shown).to(self._device, self._dtype)
+        self._latent_shape = self._rows["good"].take(np.zeros(1, np.int64)).shape[1:]
+        self._drawn: tuple[int, np.ndarray, torch.Tensor, torch.Tensor] | None = None
+
+    def _open(self, paths: Sequence[Path], everything: ShardIndex) -> None:
+        """Tables of the training index's rows, and of all texts. The files' rows are those of `everything`."""
+        from safetensors import safe_open
+
+        files: list[Any] = [safe_open(path, "pt") for path in paths]
+        chosen = np.searchsorted(_places(everything), _places(self.order.index))
+        self._rows = {name: self._table(files, name, chosen) for name in ("good", "bad", "differs", "pooled")}
+        names = sorted({name for file in files for name in file.keys() if name.startswith(STATES)})  # noqa: SIM118
+        self._states = {int(name.removeprefix(STATES)): self._table(files, name, None) for name in names}
+        first, lengths, texts = dict.fromkeys(self._states, 0), [], []
+        for file in files:
+            its_lengths, its_texts = (file.get_tensor(name).numpy() for name in ("lengths", "texts"))
+            lengths.append(its_lengths)
+            texts.append(its_texts + np.vectorize(first.__getitem__, otypes=[np.int64])(its_lengths))
+            for length in first:
+                name = f"{STATES}{length}"
+                first[length] += file.get_slice(name).get_shape()[0] if name in file.keys() else 0  # noqa: SIM118
+        self._lengths, self._texts = np.concatenate(lengths)[chosen], np.concatenate(texts)[chosen]
+        self._broken = np.concatenate([file.get_tensor("broken").numpy() for file in files])[chosen].astype(bool)
+        self._is_editing = self.order.index.subset == SUBSETS.index("editing")
+        self._has_reflection = (self._lengths[:, 0] != self._lengths[:, 1]) | (self._texts[:, 0] != self._texts[:, 1])
+
+    def _table(self, files: Sequence[Any], name: str, chosen: np.ndarray | None) -> Table:
+        import torch
+
+        if self._config.keep_on == "disk":
+            return FileTable(files, name, chosen, self._device)
+        whole = torch.cat([file.get_tensor(name) for file in files if name in file.keys()])  # noqa: SIM118
+        return TensorTable(whole if chosen is None else whole[chosen], self._device, self._config.keep_on)
 
     @property
     def num_bytes(self) -> int:
-        """Of all that is kept."""
-        tensors = [self._good, self._bad, self._differs, self._pooled, *self._states.values()]
-        return sum(t.numel() * t.element_size() for t in tensors)
+        """Of all that is kept in memory."""
+        return sum(table.num_bytes for table in (*self._rows.values(), *self._states.values()))
 
     def batches(self, first: int, stop: int, batch_size: int, rank: int, world_size: int) -> Iterator[Sequence[int]]:
         """One rank's sample numbers of the steps; `tensors` makes batches of them."""
@@ -311,17 +161,20 @@ class EncodedTriplets:
         """One batch for each text length that occurs, in the order of the lengths."""
         numbers = np.asarray(samples, np.int64)
         rows = self._sound(numbers, self.order.numbers_of(numbers))
-        draws, times, noise = self._draws(numbers)
-        image_used = self._is_editing[rows] | (draws[:, 1] >= self._batch.drop.image)
-        told = image_used & (draws[:, 2] >= self._batch.drop.reflection) & self._has_reflection[rows]
-        dropped = draws[:, 0] < self._batch.drop.text
+        drops, times, noise = self._draws(numbers)
+        image_used = self._is_editing[rows] | (drops[:, 1] >= self._batch.drop.image)
+        told = image_used & (drops[:, 2] >= self._batch.drop.reflection) & self._has_reflection[rows]
+        dropped = drops[:, 0] < self._batch.drop.text
         lengths = np.where(dropped, self._empty_length, self._lengths[rows, told.astype(int)])
-        texts = np.where(dropped, self._empty_row, self._texts[rows, told.astype(int)])
-        return [
-            self._gather(numbers, rows, mine, image_used, int(length), texts, times, noise)
-            for length in np.unique(lengths)
-            for mine in [np.flatnonzero(lengths == length)]
-        ]
+        texts = np.where(dropped, -1, self._texts[rows, told.astype(int)])
+        batches = []
+        for length in np.unique(lengths).tolist():
+            mine = np.flatnonzero(lengths == length)
+            here = to_device(mine, self._device)
+            batches.append(
+                self._gather(numbers[mine], rows[mine], image_used[mine], length, texts[mine], times[here], noise[here])
+            )
+        return batches
 
     def _sound(self, numbers: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The rows, broken ones replaced as `PairDataset` replaces them. WorkFailedError when too many are."""
@@ -339,12 +192,12 @@ class EncodedTriplets:
         """Uniform numbers for the drops (n, 3), on the host; logits of t (n,) and noises (n, N, c), on the device."""
         import torch
 
-        shape = self._good.shape[1:]
+        shape = self._latent_shape
         if not self._config.fast_noise:
             drops = np.array([np.random.default_rng([self._seed, 71, int(n)]).random(3) for n in numbers])
             each = [noise_of(self._seed, int(n), shape) for n in numbers]
-            times = torch.tensor([t for t, _ in each])
-            return drops, times.to(self._device), torch.stack([noise for _, noise in each]).to(self._device)
+            times, noise = torch.tensor([t for t, _ in each]), torch.stack([noise for _, noise in each])
+            return drops, to_device(times, self._device), to_device(noise, self._device)
         step = int(numbers[0]) // self._batch_size
         if self._drawn is None or self._drawn[0] != step:
             drops = np.random.default_rng([self._seed, 73, step]).random((self._batch_size, 3))
@@ -352,82 +205,56 @@ class EncodedTriplets:
             times = torch.randn(self._batch_size, generator=generator, device=self._device)
             noise = torch.randn(self._batch_size, *shape, generator=generator, device=self._device)
             self._drawn = (step, drops, times, noise)
-        places = numbers % self._batch_size
         _, drops, times, noise = self._drawn
-        where = self._there(places)
+        places = numbers % self._batch_size
+        where = to_device(places, self._device)
         return drops[places], times[where], noise[where]
 
     def _gather(
         self,
         numbers: np.ndarray,
         rows: np.ndarray,
-        mine: np.ndarray,
         image_used: np.ndarray,
         length: int,
         texts: np.ndarray,
         times: torch.Tensor,
         noise: torch.Tensor,
     ) -> TrainingBatch:
-        """The samples at `mine`, whose texts have one padded length."""
+        """Samples whose texts have one padded length. texts: rows among its states, -1 for the empty text."""
         import torch
 
-        chosen, used = rows[mine], self._there(image_used[mine])
-        x0 = self._taken(self._good, chosen)
-        condition = torch.where(used[:, None, None], self._taken(self._bad, chosen), self._there_as_is(self._black))
-        weight = torch.ones(len(mine), x0.shape[1], 1, device=self._device)
+        x0, bad, pooled = (self._rows[name].take(rows).to(self._dtype) for name in ("good", "bad", "pooled"))
+        used = to_device(image_used, self._device)[:, None, None]
+        weight = torch.ones(len(rows), x0.shape[1], 1, device=self._device)
         if self._batch.difference_weight:
-            differs = self._taken(self._differs, chosen).float()[:, :, None] * used[:, None, None]
+            differs = self._rows["differs"].take(rows).float()[:, :, None] * used
             weight = weight + self._batch.difference_weight * differs
             weight = weight / weight.mean(1, keepdim=True)
-        here = self._there(mine)
         return TrainingBatch(
-            numbers[mine].tolist(),
-            [SUBSETS[code] for code in self.order.index.subset[chosen]],
+            numbers.tolist(),
+            [SUBSETS[code] for code in self.order.index.subset[rows]],
             x0,
-            noise[here].to(self._dtype),
-            (self._batch.time_shift + times[here]).sigmoid().to(self._dtype),
-            self._taken(self._states[length], texts[mine]),
-            self._taken(self._pooled, chosen),
-            condition,
+            noise.to(self._dtype),
+            (self._batch.time_shift + times).sigmoid().to(self._dtype),
+            self._text_states(length, texts),
+            pooled,
+            torch.where(used, bad, self._black),
             self._condition_ids,
             self._image_ids,
             weight,
         )
 
-    def _taken(self, table: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-        """Rows of a table, on the device and of the model's dtype."""
+    def _text_states(self, length: int, texts: np.ndarray) -> torch.Tensor:
         import torch
 
-        if table.device == self._device:
-            return table[self._there(rows)].to(self._dtype)
-        chosen = table[torch.from_numpy(np.ascontiguousarray(rows))]
-        return chosen.pin_memory().to(self._device, non_blocking=True).to(self._dtype)
-
-    def _there(self, values: np.ndarray) -> torch.Tensor:
-        """A small array on the device, without waiting for it."""
-        import torch
-
-        values_here = torch.from_numpy(np.ascontiguousarray(values))
-        if self._device.type == "cpu":
-            return values_here
-        return values_here.pin_memory().to(self._device, non_blocking=True)
-
-    def _there_as_is(self, table: torch.Tensor) -> torch.Tensor:
-        return table.to(self._device, self._dtype)
-
-
-def _chunks(samples: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(samples)
-    while chunk := list(islice(rest, size)):
-        yield chunk
+        if (texts < 0).all():
+            return self._empty.expand(len(texts), -1, -1)
+        states = self._states[length].take(np.maximum(texts, 0)).to(self._dtype)
+        if length != self._empty_length:
+            return states
+        return torch.where(to_device(texts < 0, self._device)[:, None, None], self._empty, states)
 
 
 def _places(index: ShardIndex) -> np.ndarray:
     """int64 (n,): one number for each sample's place, that rises with shard and byte."""
     return (index.shard.astype(np.int64) << 40) + index.start
-
-
-def _cat(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    import torch
-
-    return torch.cat(list(parts))

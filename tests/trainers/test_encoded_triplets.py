@@ -18,9 +18,9 @@ from tests.trainers.micro_shards import write_micro_shards
 from tests.trainers.test_shard_dataset import write_shards
 from trainers.corrector import micro_corrector_training, micro_gpu_corrector_training, open_training
 from trainers.corrector_batches import BatchConfig, DropConfig
-from trainers.encoded_triplets import EncodingConfig
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.shard_dataset import EVEN_MIX, PairDataset
+from trainers.shard_encoder import EncodingConfig
 
 LOOP = LoopConfig(
     steps=6, batch_size=8, micro_batch=4, evaluate_every=6, checkpoint_every=1, report_every=1, loader_workers=0
@@ -74,6 +74,17 @@ def test_losses_are_those_of_the_plain_path_for_the_same_samples(shards, tmp_pat
     half = open_training(config(shards, tmp_path / "half", replace(EXACT, dtype="float16"))).trainable
     rounded = losses_by_number(half, numbers)
     assert np.abs([rounded[n][1] / plain[n][1] - 1 for n in numbers]).max() < 0.02
+
+
+def test_what_is_read_from_disk_is_what_is_kept_in_memory(shards, tmp_path):
+    encode = replace(EXACT, cache=tmp_path / "cache")
+    kept = open_training(config(shards, tmp_path / "a", encode)).trainable.encoded
+    read = open_training(config(shards, tmp_path / "b", replace(encode, keep_on="disk"))).trainable.encoded
+    assert kept.num_bytes > 0 == read.num_bytes
+    for one, other in zip(kept.tensors(range(40)), read.tensors(range(40)), strict=True):
+        for name, value in vars(one).items():
+            same = value == getattr(other, name)
+            assert same if isinstance(value, list) else same.all(), name
 
 
 class Killed(Exception):
