@@ -10,6 +10,7 @@ COMMANDS = {
     "generate": "draw images of one prompt",
     "check": "check images against a prompt: boxes, masks, colours, reasons",
     "score": "score images of a prompt with each reward, and with all together",
+    "questions": "write a concept file for dual-process distillation from a prompt",
     "reflect": "search for the best image of one prompt, and tell how it came about",
     "judge": "judge images with the judge that no search uses",
 }

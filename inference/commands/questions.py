@@ -1,0 +1,63 @@
+"""`python -m inference questions "a photo of a star left of a ring"`: a concept file for dual-process distillation."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from inference.vlm.vlm import VlmConfig
+from schemas.errors import InputError
+
+
+@dataclass(frozen=True)
+class QuestionsArgs:
+    """Write a concept file from a prompt: its questions by template (GenEval's six forms), or written by a model."""
+
+    prompt: Annotated[str, tyro.conf.Positional]
+    description: str = ""
+    """What a right image shows, in full, where the prompt only implies it; for the model."""
+    name: str = ""
+    """The concept's name; made of the prompt's words without one."""
+    written: bool = False
+    """Have a model write them: --vlm.model "" with --vlm.endpoint-model and --vlm.base-url for one at an address."""
+    answers: Path = Path("runs/questions")
+    """Where a model's answers are kept: the same words get the same questions."""
+    out: Path | None = None
+    """File to write; without one, the terminal."""
+    vlm: VlmConfig = field(default_factory=VlmConfig)
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when the file is written."""
+    arguments = tyro.cli(QuestionsArgs, args=list(argv), prog="python -m inference questions")
+    from inference.dual.questions import questions_about, written_questions
+
+    prompt = " ".join(arguments.prompt.split())
+    if not prompt:
+        raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
+    if arguments.written:
+        from inference.vlm.file_journal import FileJournal
+        from inference.vlm.vlm import open_vlm
+
+        vlm = open_vlm(arguments.vlm, FileJournal(arguments.answers))
+        (questions,) = written_questions(vlm, [prompt], [arguments.description or prompt])
+    else:
+        questions = questions_about(prompt)
+    name = arguments.name or re.sub("[^A-Za-z0-9]+", "-", prompt.removeprefix("a photo of "))[:64].strip("-")
+    # JSON strings are YAML strings.
+    lines = [f"name: {name}", f"prompt: {json.dumps(prompt, ensure_ascii=False)}", "qa_pairs:"]
+    for asked in questions:
+        lines.append(f"  - question: {json.dumps(asked.question, ensure_ascii=False)}")
+        lines.append(f"    answer: {json.dumps(asked.answer, ensure_ascii=False)}")
+    text = "\n".join(lines) + "\n"
+    if arguments.out is None:
+        print(text, end="")
+    else:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text, encoding="utf-8")
+        print(arguments.out)
+    return 0
