@@ -56,13 +56,10 @@ class JournallingStage(Stage, Protocol):
 class Barrier(Protocol):
     """Something that needs the whole run: reads every committed row of a stage, gives one small JSON value.
 
-    name: two barriers that would find something else in the same rows have different names.
-    """
+    What it finds depends on the rows and on the configuration of the stage that it stands before."""
 
+    name: ClassVar[str]
     version: ClassVar[int]
-
-    @property
-    def name(self) -> str: ...
 
     def __call__(self, rows: Iterable[PromptRow]) -> dict[str, Any]: ...
 
@@ -129,7 +126,8 @@ def resolve_chain(
     for index, link in enumerate(chain):
         value: Mapping[str, Any] | None = None
         if link.barrier is not None and upstream:
-            path = f"barriers/{link.barrier.name}-{content_key(link.barrier.version, upstream, num_prompts)}.json"
+            asked = (link.barrier.version, upstream, num_prompts, output_config(link.config, digests))
+            path = f"barriers/{link.barrier.name}-{content_key(*asked)}.json"
             value = barriers.get(path)
             if value is None:
                 steps.append(Step(index, link, key="", barrier_path=path))

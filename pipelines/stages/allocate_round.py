@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from inference.allocation import AllocationConfig, RoundPlan, images_for, plan_round
 from pipelines.stage import Workers
-from schemas.configuration import content_key, execution_field
+from schemas.configuration import execution_field
 from schemas.records import Cost, PromptRow
 
 
@@ -22,15 +22,11 @@ class AllocateRoundConfig:
 class RoundBudget:
     """Barrier before each round but the first: who is unsure, and how far the rest of the budget reaches."""
 
+    name: ClassVar[str] = "round_budget"
     version: ClassVar[int] = 1
 
     def __init__(self, config: AllocateRoundConfig) -> None:
         self.config = config
-
-    @property
-    def name(self) -> str:
-        """With the budget in it."""
-        return f"round_budget_{content_key(asdict(self.config.allocation), self.config.width)}"
 
     def __call__(self, rows: Iterable[PromptRow]) -> dict[str, Any]:
         best, spent = [], 0
