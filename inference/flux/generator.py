@@ -121,6 +121,14 @@ class FluxGenerator:
         self._device = self.pipeline._execution_device
         self._encoded: dict[tuple[str, str, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
+    def warm_up(self) -> None:
+        """Compile what is to be compiled, for each text length, so that no image waits for it."""
+        if self.config.compile == "none":
+            return
+        for length in self.config.text_lengths:
+            text = self.encode_text("", length)
+            self._draw([text] * self.config.batch_size, range(self.config.batch_size), None)
+
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
         """One image uint8 (H, W, 3) for each (prompt, seed). Each distinct prompt's text is encoded once a call."""
         return list(self.draw(prompts, seeds))

@@ -47,6 +47,7 @@ class GenerateCandidates:
 
     def load(self) -> None:
         self.generator = FluxGenerator(replace(self.config.generator, batch_size=self.batch_size))
+        self.generator.warm_up()
 
     def shrink(self) -> bool:
         """Halve the generator's micro-batch, after running out of memory."""

@@ -215,7 +215,11 @@ def test_a_generator_with_8_bit_products_draws_nearly_the_same(config):
 def test_a_compiled_generator_draws_the_same_within_rounding(config):
     plain = FluxGenerator(config).generate(["a red circle", "a cat"], [1, 2])
     torch._dynamo.reset()
-    compiled = FluxGenerator(replace(config, compile="blocks")).generate(["a red circle", "a cat"], [1, 2])
+    generator = FluxGenerator(replace(config, compile="blocks"))
+    generator.warm_up()
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    compiled = generator.generate(["a red circle", "a cat"], [1, 2])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs > 0  # all was compiled at the warm-up
     assert max(np.abs(a.astype(int) - b.astype(int)).max() for a, b in zip(plain, compiled, strict=True)) <= 1
 
 
