@@ -50,7 +50,7 @@ class Arguments:
     """Prompts of each category in Table 2."""
     latent_tries: int = 4
     steps: int = 0
-    """Training steps at most, to try the script out; 0: the preset's."""
+    """Training steps at most, to try the script out (figures go to --out then); 0: the preset's."""
     out: Path = Path("runs/dual_process_tables")
 
 
@@ -75,9 +75,12 @@ def main() -> None:
             "table 1": table_1(setting, pairs, results),
             "table 2": table_2(setting, tables, pairs, arguments),
         }
-    path = save("dual_process_tables", circumstances, figures, compared_with="the same generator before it was taught")
-    plot(figures, PLOT)
-    print(f"figures: {path}; plot: {PLOT}")
+    tried = arguments.out / "results.json" if arguments.steps else None
+    against = "the same generator before it was taught"
+    path = save("dual_process_tables", circumstances, figures, compared_with=against, path=tried)
+    picture = arguments.out / PLOT.name if arguments.steps else PLOT
+    plot(figures, picture)
+    print(f"figures: {path}; plot: {picture}")
 
 
 def _has_few_steps() -> bool:

@@ -52,6 +52,8 @@ class DualProcessConfig:
     """Different noises, taken in turn."""
     first_seed: int = 100
     learning_rate: float = 5e-5
+    warmup_steps: int = 0
+    """Over so many first steps the learning rate rises: Adam's first ones are as long as any, whatever the gradient."""
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
     earliest_step: int = 0
@@ -272,6 +274,8 @@ class _Training:
         assert pixels.grad is not None
         images.backward(pixels.grad)
         torch.nn.utils.clip_grad_norm_(self.parameters, config.max_gradient_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * min(1.0, (number + 1) / max(1, config.warmup_steps))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return Point(number, loss, float((-every).exp().mean()), at)
@@ -344,4 +348,6 @@ def dev_dual_process() -> DualProcessConfig:
 def micro_dual_process() -> DualProcessConfig:
     """The micro FLUX and the micro VLM on two cores: larger steps, several images each, and a gradient through all four
     steps: what one step makes of the micro FLUX's noise is too blurred for the VLM to say anything about."""
-    return DualProcessConfig(batch_size=8, steps=80, learning_rate=3e-4, gradient_steps=4, stop_probability=0.9)
+    return DualProcessConfig(
+        batch_size=8, steps=80, learning_rate=3e-4, warmup_steps=10, gradient_steps=4, stop_probability=0.9
+    )

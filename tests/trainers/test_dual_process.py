@@ -110,6 +110,18 @@ def test_checkpoints_of_other_settings_are_refused(flux, tmp_path):
         tiny_dual_process(flux, learning_rate=2e-3).distill(tiny_concept(), tmp_path)
 
 
+def test_the_learning_rate_rises_over_the_first_steps(flux, tmp_path):
+    models, rates = tiny_dual_process(flux, warmup_steps=4, learning_rate=4e-3), []
+
+    def changed(point):
+        lora = models.denoiser.network.state_dict()
+        rates.append(max(float(v.abs().max()) for name, v in lora.items() if "lora_B" in name))
+
+    models.distill(tiny_concept(), tmp_path, changed)
+    assert rates[0] == pytest.approx(1e-3, rel=0.01)  # of Adam's first step, whatever the gradient
+    assert rates[3] > 5 * rates[0]
+
+
 def test_training_ends_early_when_the_answer_stays_sure(flux, tmp_path):
     models = tiny_dual_process(flux, stop_after=2, stop_probability=0.0)
     assert len(models.distill(tiny_concept(), tmp_path).curve) == 2
