@@ -66,7 +66,8 @@ class Arguments:
     generator: FluxGeneratorConfig = field(default_factory=lambda: FluxGeneratorConfig(batch_size=64))
     name: str = ""
     """Of the results file; default: corrector_gain, or corrector_gain_test."""
-    sheet: Path = Path("docs/images/corrector_gain.png")
+    sheet: Path | None = None
+    """Where the picture goes; default: docs/images, under the name of the results file."""
 
 
 def conditionless(model: ConditionedFlux, generator: FluxGenerator) -> Draw:
@@ -343,12 +344,13 @@ def main() -> None:
     gain = measure(arguments)
     figures = gain.figures()
     print_figures(figures)
-    draw_sheet(gain, short_names(arguments.correctors)[0], arguments.sheet)
     name = arguments.name or ("corrector_gain" if arguments.split == "dev" else "corrector_gain_test")
+    sheet = arguments.sheet or Path(f"docs/images/{name}.png")
+    draw_sheet(gain, short_names(arguments.correctors)[0], sheet)
     path = save(
         name, circumstances, figures, "drawing again with the same seeds", TARGET, path=RESULTS / f"{name}.json"
     )
-    print(f"\n{path}\n{arguments.sheet}")
+    print(f"\n{path}\n{sheet}")
 
 
 if __name__ == "__main__":
