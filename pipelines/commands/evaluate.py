@@ -25,6 +25,8 @@ class EvaluateArgs:
 
     run: str | None = None
     """A search run: its evaluation is written again."""
+    export: str | None = None
+    """Of a search run: a folder for all its images, in the layout of ReflectionFlow's published code."""
     images: Path | None = None
     """A folder with 00000/metadata.jsonl and 00000/samples/*.png, 00001/..., whoever drew them."""
     out: Path | None = None
@@ -46,6 +48,10 @@ def main(argv: Sequence[str]) -> int:
         if not isinstance(config, SearchJobConfig):
             raise ForeignRunError(f"{arguments.run}: a {folder.info.job} run, no search")
         write_report(folder, config)
+        if arguments.export is not None:
+            from pipelines.export_search import export_search
+
+            print(f"{export_search(folder, config, arguments.export)} searches: {arguments.export}")
         return 0
     assert arguments.images is not None
     lines = list(_judge_folder(arguments.images, arguments))

@@ -134,6 +134,32 @@ def test_genevals_own_files(searched):
     assert summary["budgets"][-1]["score"][0] == pytest.approx(share)  # tags are of one size here
 
 
+def test_all_images_are_exported_in_the_published_layout(searched, tmp_path, capsys):
+    out = tmp_path / "published"
+    assert main(["evaluate", "--run", str(searched), "--export", str(out)]) == 0
+    folder, config = open_run(str(searched))
+    rows = [row for row in read_rows(folder, config, with_images=True) if row]
+    places = sorted(path.name for path in out.iterdir())
+    assert places == [f"{i:05}" for i in range(6)]
+    for number, place in enumerate(places):
+        searches = rows[2 * number : 2 * number + 2]
+        middle = {p.name: p.read_bytes() for p in (out / place / "midimg").iterdir()}
+        candidates = [c for row in searches for c in row.candidates]
+        assert middle == {f"{c.search.round}_round@{c.seed}.png": c.image for c in candidates}
+        for sample, row in enumerate(searches):
+            best = max(row.candidates, key=lambda c: (c.search.score, -c.index))
+            for name in ("samples", "samples_best", "samples_path_bestround"):
+                suffix = "_00" if name == "samples_path_bestround" else ""  # noise: nothing is corrected
+                assert (out / place / name / f"{sample:04}{suffix}.png").read_bytes() == best.image
+            last = [c.image for c in row.candidates if c.search.round == 2]
+            assert (out / place / "samples_lastround" / f"{sample:04}.png").read_bytes() in last
+    # GenEval's layout: our own scorer reads it too.
+    assert main(["evaluate", "geneval", "--images", str(out), "--out", str(tmp_path / "scored")]) == 0
+    scored = (tmp_path / "scored" / "results.jsonl").read_text().splitlines()
+    ours = (searched / "evaluation" / "results.jsonl").read_text().splitlines()
+    assert [json.loads(a)["correct"] for a in scored] == [json.loads(b)["correct"] for b in ours]
+
+
 def test_any_folder_in_genevals_layout_is_scored(searched, tmp_path, capsys):
     folder = searched / "evaluation"
     ours = folder / "results.jsonl"
