@@ -26,17 +26,22 @@ class LocalRuntime:
     ) -> bool:
         """See `Runtime`."""
         if self.work.schedule == "streaming":
-            return all(self._make(task, task.upto, progress, shard_complete_with, stop) for task in tasks)
+            return all(self._make(task, progress, shard_complete_with, stop) for task in tasks)
+        ends = {task.unit: task.upto for task in tasks}
+
+        def complete(unit: int) -> int | None:
+            return shard_complete_with(unit) if unit in last else None
+
         for wave in waves(tasks):
             self.worker.unload()  # one stage's models in memory at a time
-            if not all(self._make(task, index, progress, shard_complete_with, stop) for task, index in wave):
+            last = {task.unit for task in wave if task.upto == ends[task.unit]}
+            if not all(self._make(task, progress, complete, stop) for task in wave):
                 return False
         return True
 
     def _make(
         self,
         task: UnitTask,
-        upto: int,
         progress: Progress,
         shard_complete_with: Callable[[int], int | None],
         stop: Callable[[], bool],
@@ -44,11 +49,11 @@ class LocalRuntime:
         finished = self.worker.make_blocks(
             task.steps,
             task.unit,
-            upto,
+            task.upto,
             on_block=lambda step, rows, seconds: progress.add(step.name, rows, seconds),
             stop=stop,
         )
-        shard = shard_complete_with(task.unit) if finished and upto == task.upto else None
+        shard = shard_complete_with(task.unit) if finished else None
         if shard is not None:
             self.pack_shards([shard], stop)
         return finished

@@ -10,7 +10,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +114,12 @@ class RayRuntime:
             return _Flow(self.work, tasks, progress, shard_complete_with, stop).run()
         ends = {task.unit: task.upto for task in tasks}
         for wave in waves(tasks):
-            stage = [replace(task, first=index, upto=index) for task, index in wave]
-            last = {task.unit for task in stage if task.upto == ends[task.unit]}
+            last = {task.unit for task in wave if task.upto == ends[task.unit]}
 
             def complete(unit: int, last: set[int] = last) -> int | None:
                 return shard_complete_with(unit) if unit in last else None
 
-            if not _Flow(self.work, stage, progress, complete, stop).run():
+            if not _Flow(self.work, wave, progress, complete, stop).run():
                 return False
         return True
 
@@ -160,7 +159,7 @@ class _Flow:
         for task in tasks:
             for step in task.steps[task.first : task.upto + 1]:
                 stages.setdefault(step.loaded_as, step)
-        order = stage_order(tasks)
+        order = [name for name, _ in stage_order(tasks)]
         stages = dict(sorted(stages.items(), key=lambda item: order.index(item[1].name)))
         wanted = [getattr(step.link.config, "workers", Workers()) for step in stages.values()]
         self.largest = {"CPU": 0.0, "GPU": 0.0} | cluster_size()

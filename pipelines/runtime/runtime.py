@@ -1,7 +1,7 @@
 """What a runtime does for the driver: make blocks and pack shards, wherever it likes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import Literal, Protocol
@@ -25,25 +25,54 @@ class UnitTask:
     first: int = 0
 
 
-def stage_order(tasks: Sequence[UnitTask]) -> list[str]:
-    """Names of all stages, in an order in which every chain passes them."""
-    sorter: TopologicalSorter[str] = TopologicalSorter()
-    for names in dict.fromkeys(tuple(step.name for step in task.steps) for task in tasks):
-        sorter.add(names[0])
-        for before, after in pairwise(names):
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive steps of a chain that one loaded stage makes (the rounds of a search). turn: how many stretches of
+    this stage the chain has before."""
+
+    name: str
+    turn: int
+    first: int
+    last: int
+
+
+def stretches(steps: Sequence[Step]) -> list[Stretch]:
+    """A chain in stretches, in order."""
+    found: list[Stretch] = []
+    for index, step in enumerate(steps):
+        if found and steps[index - 1].loaded_as == step.loaded_as:
+            found[-1] = replace(found[-1], last=index)
+        else:
+            turn = sum(stretch.name == step.name for stretch in found)
+            found.append(Stretch(step.name, turn, index, index))
+    return found
+
+
+def stage_order(tasks: Sequence[UnitTask]) -> list[tuple[str, int]]:
+    """Name and turn of all stretches, in an order in which every chain passes them."""
+    sorter: TopologicalSorter[tuple[str, int]] = TopologicalSorter()
+    chains = {id(task.steps): task.steps for task in tasks}  # few: units of a subset share theirs
+    for steps in chains.values():
+        nodes = [(stretch.name, stretch.turn) for stretch in stretches(steps)]
+        sorter.add(nodes[0])
+        for before, after in pairwise(nodes):
             sorter.add(after, before)
     return list(sorter.static_order())
 
 
-def waves(tasks: Sequence[UnitTask]) -> Iterator[list[tuple[UnitTask, int]]]:
-    """For the staged schedule: the tasks of one stage after the other, each with the index of its step. Blocks that are
-    there already are no tasks."""
-    for name in stage_order(tasks):
+def waves(tasks: Sequence[UnitTask]) -> Iterator[list[UnitTask]]:
+    """For the staged schedule: one stage after the other, each time the tasks cut down to what that stage makes. Blocks
+    that are there already are no tasks."""
+    chains = {id(task.steps): task.steps for task in tasks}
+    cut = {key: {(s.name, s.turn): s for s in stretches(steps)} for key, steps in chains.items()}
+    for node in stage_order(tasks):
         wave = []
         for task in tasks:
-            index = next((i for i, step in enumerate(task.steps) if step.name == name), None)
-            if index is not None and task.first <= index <= task.upto:
-                wave.append((task, index))
+            stretch = cut[id(task.steps)].get(node)
+            if stretch is not None:
+                first, last = max(task.first, stretch.first), min(task.upto, stretch.last)
+                if first <= last:
+                    wave.append(replace(task, first=first, upto=last))
         if wave:
             yield wave
 
