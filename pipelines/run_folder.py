@@ -46,8 +46,8 @@ class Segment:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """`run.json`. job: "dataset", "search" or "harvest". config: the job's, as plain data. digests: of every model it names, by
-    name."""
+    """`run.json`. job: "dataset", "search" or "harvest". config: the job's, as plain data. digests: of every model that
+    it names, by name."""
 
     format: int
     preset: str

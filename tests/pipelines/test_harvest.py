@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import tyro
 
 from inference.flux.condition_config import ConditionConfig
 from pipelines.__main__ import main
@@ -107,6 +108,21 @@ def test_lost_blocks_and_shards_are_made_again_the_same(harvest, tmp_path):
     assert {p.name: p.read_bytes() for p in (again / "shards").iterdir()} == before
 
 
+def test_an_export_shows_how_the_answer_came_about(searched, tmp_path):
+    from pipelines.export_search import best_of, export_search, path_to
+
+    folder, config = open_run(str(searched))
+    assert export_search(folder, config, str(tmp_path / "out")) == 10
+    for number, row in enumerate(r for r in read_rows(folder, config, with_images=True) if r):
+        best = best_of(row.candidates)
+        path = path_to(best, row)
+        assert path[0].search.parent is None
+        assert path[-1] is best
+        assert [c.index for c in path[:-1]] == [c.search.parent for c in path[1:]]
+        names = sorted((tmp_path / "out" / f"{number:05}" / "samples_path_bestround").iterdir())
+        assert [p.read_bytes() for p in names] == [c.image for c in path]
+
+
 def test_limits_and_partners_are_kept_to(searched, tmp_path):
     out = tmp_path / "best"
     arguments = [*ANY_GAIN, "--harvest.partner", "best", "--harvest.pairs-per-prompt", "1"]
@@ -136,7 +152,6 @@ def test_limits_and_partners_are_kept_to(searched, tmp_path):
     ],
 )
 def test_searches_that_must_not_train_anything_are_refused(corrector, tmp_path, arguments, says, capsys):
-    import tyro
 
     from pipelines.commands.arguments import digests_of
     from pipelines.commands.search import SearchArgs
@@ -153,7 +168,7 @@ def test_searches_that_must_not_train_anything_are_refused(corrector, tmp_path, 
 
 
 def test_prompts_of_a_file_that_a_benchmark_has_are_turned_down(searched, tmp_path):
-    """A search of a prompt file is harvested, but for what repeats GenEval or the micro world's reserved compositions."""
+    """A search of a prompt file is harvested, but for what repeats GenEval or the micro world's benchmarks."""
     from collections import Counter
 
     from inference.micro.evaluation_split import dev_prompts
