@@ -168,7 +168,7 @@ def test_searches_that_must_not_train_anything_are_refused(corrector, tmp_path, 
 
 
 def test_prompts_of_a_file_that_a_benchmark_has_are_turned_down(searched, tmp_path):
-    """A search of a prompt file is harvested, but for what repeats GenEval or the micro world's benchmarks."""
+    """A search of a prompt file is harvested, but for what repeats GenEval or a reserved composition."""
     from collections import Counter
 
     from inference.micro.evaluation_split import dev_prompts
