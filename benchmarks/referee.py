@@ -8,7 +8,6 @@ the bad image needs; whatever does not parse is wrong.
 """
 
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,13 +19,13 @@ from benchmarks.results_file import Circumstances, print_table, save
 from inference.judges.geneval_scoring import judge_objects
 from inference.judges.oracles import scene_of
 from inference.judges.segmentation_judge import SegmentationJudge
-from inference.micro.captions import Caption, Clause, caption_of_record
+from inference.micro.captions import caption_of_record
 from inference.micro.corrections import corrections
 from inference.micro.edit_file import sample_edit_scenes
 from inference.micro.edits import name_edit
 from inference.micro.instructions import Edit, agrees, parse_instruction, split_sentences
-from inference.micro.long_captions import mentions
-from inference.micro.world import COLORS, Scene
+from inference.micro.long_captions import caption_of_text
+from inference.micro.world import Scene
 from pipelines.commands.arguments import open_run
 from pipelines.jobs import resolve_chains
 from pipelines.run_folder import RunFolder
@@ -55,14 +54,6 @@ class Verdict:
     last: str
     is_right: bool
     reflection: bool | None
-
-
-def caption_of_text(text: str) -> Caption:
-    """The objects that a long caption names, with their colours; places and sizes are left out."""
-    counted: Counter[tuple[str, str | None]] = Counter()
-    for mention in mentions(text):
-        counted[mention.shape, next((a for a in mention.attributes if a in COLORS), None)] += 1
-    return Caption("long", text, tuple(Clause(shape, number, color) for (shape, color), number in counted.items()))
 
 
 def names_one_of(text: str, needed: tuple[Edit, ...]) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from inference.micro.captions import (
     COUNT_WORDS,
     PLACES,
+    Caption,
     Clause,
     caption_from_clauses,
     class_plural,
@@ -34,6 +35,7 @@ from inference.micro.world import (
     random_background,
 )
 
+LONG = "long"  # the tag of captions that are none of GenEval's
 MAX_TOKENS = 47  # words and punctuation marks; with the end token 48, T5's longest bucket
 SMALL_BELOW_PX, LARGE_FROM_PX = 9.5, 12.5
 DARK_BELOW, LIGHT_FROM = 125.0, 155.0  # mean of the three channels
@@ -242,6 +244,14 @@ def mentions(text: str) -> tuple[Mention, ...]:
             count = _NUMBERS.get(words[first - 1], 1) if first else 1
             found += [Mention(_NOUNS[words[noun]], frozenset(attributes))] * count
     return tuple(found)
+
+
+def caption_of_text(text: str) -> Caption:
+    """The objects that a long caption names, with their colours; places and sizes are left out. Its tag is `LONG`."""
+    counted: Counter[tuple[str, str | None]] = Counter()
+    for mention in mentions(text):
+        counted[mention.shape, next((a for a in mention.attributes if a in COLORS), None)] += 1
+    return Caption(LONG, text, tuple(Clause(shape, number, color) for (shape, color), number in counted.items()))
 
 
 def is_shorter_and_implied(short: str, long: str) -> bool:

@@ -120,11 +120,12 @@ def train(config: MicroTrainingConfig, recipe: FewStepsRecipe | None = None) -> 
         config, "flux-few-steps", student, [(optimizer, recipe.learning_rate)], ema_decay=recipe.ema_decay, warmup=0.02
     )
     clock = training.clock
+    lengths = [int(length) for length in lines]
     share = np.array([len(texts) for texts, _, _ in lines.values()], float)
     times = torch.tensor([1 - k / n for n in SCHEDULES for k in range(n)])
 
     def loss_of_batch(length: int | None = None) -> torch.Tensor:
-        length = length or list(lines)[rng.choice(len(lines), p=share / share.sum())]
+        length = length or lengths[rng.choice(len(lengths), p=share / share.sum())]
         texts, noises, ends = lines[length]
         picks = rng.integers(len(texts), size=recipe.batch_size)
         x0, noise = ends[picks], noises[picks]
@@ -132,7 +133,7 @@ def train(config: MicroTrainingConfig, recipe: FewStepsRecipe | None = None) -> 
         x = torch.lerp(x0, noise, t[:, None, None])
         return (predict(x, t, [texts[i] for i in picks], length) - (noise - x0)).square().mean()
 
-    for length in lines if recipe.compile else ():
+    for length in lengths if recipe.compile else ():
         training.warm_up(lambda length=length: loss_of_batch(length))
     while clock.running():
         loss = loss_of_batch()

@@ -32,7 +32,7 @@ from inference.micro.captions import (
     sample_training_caption,
 )
 from inference.micro.edits import sample_edit, wrong_scene
-from inference.micro.long_captions import describe, sample_long_caption
+from inference.micro.long_captions import LONG, describe, sample_long_caption
 from inference.micro.world import COLORS, SHAPES, Scene, SceneObject, render
 from trainers.micro.flux_model import CLIP_LENGTH
 from trainers.micro.latent_pool import token_labels
@@ -108,7 +108,10 @@ def make_examples(
             one = drawn[int(rng.integers(len(drawn)))]
             image = one.right[int(rng.integers(len(one.right)))]
             text, scene, after = image.caption.text, image.scene, image.scene
-            other = near_miss(rng, image.caption, scene).text
+            if image.caption.tag == LONG:
+                other = describe(sample_edit(rng, scene)[1], rng)
+            else:
+                other = near_miss(rng, image.caption, scene).text
             generated[number] = (image.image, one.worse(rng, worse).image)
         elif rng.random() < LONG_SHARE:
             text, scene = sample_long_caption(rng)

@@ -17,10 +17,10 @@ import numpy as np
 from inference.micro.captions import Caption, is_true_of, sample_scene, sample_training_caption
 from inference.micro.concepts import CONCEPTS, Concept
 from inference.micro.corrections import compare, corrections, inventory, refine_prompt
-from inference.micro.edits import wrong_scene
+from inference.micro.edits import sample_edit, wrong_scene
 from inference.micro.instructions import instruction, split_sentences
 from inference.micro.judgement import CRITERIA, judge_prompt
-from inference.micro.long_captions import condense, describe, sample_long_caption
+from inference.micro.long_captions import LONG, caption_of_text, condense, describe, sample_long_caption
 from inference.micro.overlay_questions import OverlayCase, sample_overlay
 from inference.micro.questions import caption_of, near_miss, sample_questions
 from inference.micro.world import Scene, random_scene
@@ -80,6 +80,7 @@ class DataConfig:
     free_share: float = 0.2  # of fresh renders: any objects
     long_share: float = 0.2  # of fresh renders: drawn from a long caption
     concept_share: float = 0.15  # of fresh renders: a concept, or nearly one
+    long_pair_share: float = 0.35  # of the rendered pairs: of a long caption
 
 
 # --- Images -----------------------------------------------------------------------------------------------------------
@@ -112,6 +113,12 @@ class SubjectSource:
         for _ in range(size):
             if self._generated_pairs and rng.random() < self._config.generated_share:
                 pairs.append(self._generated_pairs[int(rng.integers(len(self._generated_pairs)))])
+                continue
+            if rng.random() < self._config.long_pair_share:
+                caption, scene = sample_long(rng)
+                scenes = (scene, sample_edit(rng, scene, caption)[1])
+                better, worse = (Subject(_NO_IMAGE, from_left_to_right(s), caption) for s in scenes)
+                pairs.append((better, worse))
                 continue
             caption = sample_training_caption(rng)
             scene = sample_scene(rng, caption, 0.2)
@@ -147,7 +154,11 @@ def _fresh_subject(rng: np.random.Generator, config: DataConfig) -> Subject:
         scene = concept.sample(rng) if rng.random() < 0.6 else concept.near_miss(rng)
         return Subject(_NO_IMAGE, scene, sample_training_caption(rng), None, concept)
     draw, long = rng.random(), None
-    if draw < config.long_share + config.free_share:
+    if draw < config.long_share / 2:  # the long caption is the prompt, and the image may fail it
+        caption, scene = sample_long(rng)
+        if rng.random() < config.wrong_share:
+            _, scene = sample_edit(rng, scene, caption)
+    elif draw < config.long_share + config.free_share:
         if draw < config.long_share:
             long, scene = sample_long_caption(rng)
         else:
@@ -159,6 +170,15 @@ def _fresh_subject(rng: np.random.Generator, config: DataConfig) -> Subject:
         if rng.random() < config.wrong_share:
             _, scene = wrong_scene(rng, caption, scene)
     return Subject(_NO_IMAGE, from_left_to_right(scene), caption, long)
+
+
+def sample_long(rng: np.random.Generator) -> tuple[Caption, Scene]:
+    """A long caption as a prompt, and a scene that it is true of."""
+    while True:
+        text, scene = sample_long_caption(rng)
+        caption = caption_of_text(text)
+        if is_true_of(caption, scene):
+            return caption, scene
 
 
 # --- Tasks about one image --------------------------------------------------------------------------------------------
@@ -185,6 +205,8 @@ def verify(rng: np.random.Generator, subject: Subject) -> Turn:
 
 def _prompt_for(rng: np.random.Generator, subject: Subject) -> tuple[Caption, bool]:
     """A prompt and whether it is true of the image."""
+    if subject.caption.tag == LONG:
+        return subject.caption, subject.is_right
     true = subject.caption if subject.is_right else caption_of(rng, subject.scene)
     if true is not None and rng.random() < 0.6:
         return true, True
@@ -242,6 +264,9 @@ _SINGLE_TASKS: tuple[tuple[Callable[[np.random.Generator, Subject], Turn], float
 )
 
 
+_SHORT_ALONE = (judge, refine)  # a judgement has keys by GenEval's tags; a long caption is as plain as can be
+
+
 def concept_phrase(word: str) -> str:
     """ "a sunrise", "an egg", "eyes"."""
     return word if word == "eyes" else f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
@@ -275,7 +300,8 @@ def single_turns(rng: np.random.Generator, subject: Subject) -> list[Turn]:
     """Turns about one image, in the order of their right to a place in the row."""
     if subject.concept is not None:
         return concept_turns(rng, subject)
-    turns = [task(rng, subject) for task, share in _SINGLE_TASKS if rng.random() < share]
+    tasks = [(task, share) for task, share in _SINGLE_TASKS if subject.caption.tag != LONG or task not in _SHORT_ALONE]
+    turns = [task(rng, subject) for task, share in tasks if rng.random() < share]
     if rng.random() < 0.15:  # concepts are asked of all kinds of images, too
         concept = list(CONCEPTS.values())[rng.integers(len(CONCEPTS))]
         turns.append(concept_question(rng, concept, subject.scene))

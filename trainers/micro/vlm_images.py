@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference.micro.captions import Caption, Clause, caption_from_clauses, sample_scene, sample_training_caption
+from inference.micro.long_captions import LONG, caption_of_text, sample_long_caption
 from inference.micro.world import MAX_OBJECTS, Background, Scene, SceneObject, random_scene, render
 from trainers.micro.grounding_data import AugmentationConfig, degrade
 from trainers.micro.made_ahead import MadeAhead
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _AUGMENTATION = AugmentationConfig()
 SEEDS_PER_CAPTION = 4
+LONG_SHARE = 0.2  # of the drawn captions
 GPU_CHUNK, GPU_PART = 4000, 200  # images of a chunk that a GPU draws, and of what one process reads
 
 
@@ -54,10 +56,14 @@ def scene_from_json(values: dict) -> Scene:
 
 
 def caption_to_json(caption: Caption) -> dict[str, object]:
+    if caption.tag == LONG:
+        return {"tag": LONG, "text": caption.text}
     return {"tag": caption.tag, "clauses": [dataclasses.asdict(clause) for clause in caption.clauses]}
 
 
 def caption_from_json(values: dict) -> Caption:
+    if values["tag"] == LONG:
+        return caption_of_text(values["text"])
     clauses = tuple(
         Clause(**{**clause, "relation": tuple(clause["relation"]) if clause["relation"] else None})
         for clause in values["clauses"]
@@ -211,8 +217,13 @@ def _open_generator(flux_folder: Path, device: str, batch_size: int) -> FluxGene
 def draw_captions(
     generator: FluxGenerator, rng: np.random.Generator, size: int
 ) -> tuple[list[Caption], list[np.ndarray]]:
-    """About `size` drawings of training captions, `SEEDS_PER_CAPTION` of each beside each other."""
-    captions = [c for _ in range(size // SEEDS_PER_CAPTION) for c in [sample_training_caption(rng)] * SEEDS_PER_CAPTION]
+    """About `size` drawings of training captions, `SEEDS_PER_CAPTION` of each beside each other; some are long ones."""
+
+    def sample() -> Caption:
+        is_long = rng.random() < LONG_SHARE
+        return caption_of_text(sample_long_caption(rng)[0]) if is_long else sample_training_caption(rng)
+
+    captions = [c for _ in range(size // SEEDS_PER_CAPTION) for c in [sample()] * SEEDS_PER_CAPTION]
     seeds = rng.integers(2**31, size=len(captions)).tolist()
     return captions, generator.generate([c.text for c in captions], seeds)
 
@@ -255,7 +266,7 @@ def open_generated_pool(config: MicroTrainingConfig, size: int) -> ImagePool | N
     flux = config.out_dir / "flux"
     if size == 0 or not (flux / "model_index.json").exists():
         return None
-    folder = config.work_dir / f"generated_images-{folder_digest(flux)}"
+    folder = config.work_dir / f"drawn_images-{folder_digest(flux)}"
 
     def open_pool() -> ImagePool:
         return ImagePool(folder, lazily(make_generated_images, flux), config.seed, config.data_workers)

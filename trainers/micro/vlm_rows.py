@@ -47,8 +47,8 @@ class RowShape:
 
 SINGLE = RowShape(num_images=1, grid=(4, 4), length=224)
 OVERLAID = RowShape(num_images=1, grid=(4, 4), length=88)  # one question about what is drawn over the image
-SIDE_BY_SIDE = RowShape(num_images=1, grid=(4, 8), length=288)  # two images in one of 64 x 32 px
-TWO_IMAGES = RowShape(num_images=2, grid=(4, 4), length=288)
+SIDE_BY_SIDE = RowShape(num_images=1, grid=(4, 8), length=352)  # two images in one of 64 x 32 px
+TWO_IMAGES = RowShape(num_images=2, grid=(4, 4), length=352)
 
 
 @dataclass(frozen=True)
