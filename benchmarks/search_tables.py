@@ -220,9 +220,8 @@ def times_table(found: dict[str, Found], largest: int, verifier: str) -> dict[st
         for name in (PROMPT, WHOLE, REFLECTION):
             if name in found and NOISE in found:
                 equal[costs] += equal_time_rows(found[name], found[NOISE], budgets, costs, paired)
-        print(
-            f"\nAt equal wall time, {'micro costs' if costs == 'measured' else 'FLUX.1-dev on an H100: ' + GPUS['h100'].pass_source}"
-        )
+        whose = "micro costs" if costs == "measured" else f"FLUX.1-dev on an H100 ({GPUS['h100'].pass_source})"
+        print(f"\nAt equal wall time, {whose}")
         rows = [
             [
                 r["strategy"],
