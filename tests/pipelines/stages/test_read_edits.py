@@ -10,10 +10,12 @@ from PIL import Image
 
 from inference.micro.edit_file import sample_edit_row, write_edit_file
 from pipelines.prompts.edit_files import EditIntake, EditQuality, iterate_edits, iterate_micro_edits
+from pipelines.stages.caption_images import CaptionImages, CaptionImagesConfig
 from pipelines.stages.read_edits import EDITED, SOURCE, ReadEdits, ReadEditsConfig
 from schemas.errors import CorruptDataError, InputError
 from schemas.images import decode_image
 from schemas.records import Reason
+from tests.pipelines.stages.vlm_rows import ScriptedVlm
 
 ANY = EditQuality(0, 0, 0)
 
@@ -132,3 +134,23 @@ def test_files_that_hold_no_edits_are_refused(tmp_path, content, problem):
         write_rows(path, [content])
     with pytest.raises(InputError, match=problem):
         read(path)
+
+
+def test_a_caption_in_the_file_is_the_prompt_and_nobody_is_asked(tmp_path):
+    values = [sample_edit_row(5, number, 0.0) for number in range(2)]
+    values[0]["caption"], values[1]["caption"] = "a photo of a red star", ""
+    write_rows(tmp_path / "edits.parquet", values)
+    rows, _ = read(tmp_path / "edits.parquet")
+    assert [row.prompt.text for row in rows] == ["a photo of a red star", values[1]["edited_prompt_list"][0]]
+    captions = CaptionImages(CaptionImagesConfig(), 0)
+    captions.vlm = ScriptedVlm(lambda request: "what the VLM sees")
+    first, second = captions(stage()(rows))
+    assert (first.prompt.text, second.prompt.text) == ("a photo of a red star", "what the VLM sees")
+    assert (first.cost.vlm_calls, second.cost.vlm_calls) == (0, 1)
+
+
+def test_a_caption_that_is_no_text_is_named(tmp_path):
+    values = sample_edit_row(5, 0, 0.0) | {"caption": 7}
+    write_rows(tmp_path / "edits.parquet", [values])
+    with pytest.raises(InputError, match="caption"):
+        read(tmp_path / "edits.parquet")

@@ -9,6 +9,7 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from inference.micro.captions import VOCABULARY, class_plural, sample_scene, sample_training_caption
 from inference.micro.corrections import compare, corrections
 from inference.micro.instructions import parse_instruction
+from inference.micro.long_captions import LONG
 from inference.micro.world import COLORS, random_scene, render
 from inference.micro.world import SHAPES as SHAPES_OF_THE_WORLD
 from tests.tiny_vlm import TINY_SHAPE, save_tiny_vlm, tiny_tokenizer
@@ -28,6 +29,7 @@ from trainers.micro.vlm_data import (
     YES,
     DataConfig,
     SubjectSource,
+    pair_turns,
     reflect,
     sample_rows,
     sample_texts,
@@ -281,3 +283,26 @@ def test_a_pool_is_found_again_and_its_held_out_images_are_not_drawn(tmp_path):
     drawn = [again.draw(np.random.default_rng(i)) for i in range(50)]
     assert not {id(item) for item in held} & {id(item) for item in drawn}
     assert len(held) + len(again) == 40
+
+
+def test_long_captions_are_prompts_of_verdicts_and_their_drawings_are_found_again(tmp_path):
+    rng = np.random.default_rng(9)
+    pairs = SubjectSource(DataConfig(degraded_share=0.0, long_pair_share=1.0)).draw_pairs(rng, 12)
+    for better, worse in pairs:
+        assert better.caption.tag == LONG
+        assert (better.is_right, worse.is_right) == (True, False)
+        turns = pair_turns(rng, better, worse)
+        assert {"verdict", "compare"} <= {turn.task for turn in turns}
+    better = pairs[0][0]
+    pool = ImagePool(tmp_path, lambda rng, size: [PooledImage(better.image, better.scene, better.caption)] * size, 0)
+    pool.grow_to(2, 2)
+    (again, _) = ImagePool(tmp_path, lambda rng, size: [], 0).items
+    assert again.caption == better.caption
+
+
+def test_a_long_prompt_is_judged_and_never_nearly_missed():
+    rng = np.random.default_rng(10)
+    pairs = SubjectSource(DataConfig(degraded_share=0.0, long_pair_share=1.0)).draw_pairs(rng, 8)
+    for better, worse in pairs:
+        assert (verify(rng, better).answer, verify(rng, worse).answer) == (YES, NO)
+        assert better.caption.text in verify(rng, worse).question

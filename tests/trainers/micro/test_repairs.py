@@ -1,0 +1,86 @@
+"""Repairs do what the caption asks for, say so, and leave the rest of a drawing alone."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from inference.micro.captions import Clause, caption_from_clauses, is_true_of, sample_scene, sample_training_caption
+from inference.micro.edits import wrong_scene
+from inference.micro.instructions import instruction, parse_instruction
+from inference.micro.world import Background, Scene, SceneObject, render
+from schemas.images import decode_image
+from trainers.micro.edit_dataset import edited_drawing, rendered_triplets, to_row
+from trainers.micro.pixel_scorer import read_scene
+from trainers.micro.repairs import BLOB, paint_over, repair
+from trainers.micro.vlm_images import PooledImage
+
+GREY = Background("plain", (140, 140, 140), (140, 140, 140))
+STAR_AND_RING = caption_from_clauses("two_object", (Clause("star"), Clause("ring")))
+
+
+def test_a_repair_makes_the_caption_true_and_can_be_said():
+    rng, done = np.random.default_rng(0), 0
+    for _ in range(120):
+        caption = sample_training_caption(rng)
+        _, wrong = wrong_scene(rng, caption, sample_scene(rng, caption))
+        found = repair(rng, caption, wrong)
+        if found is None:
+            continue
+        edits, after = found
+        done += 1
+        assert is_true_of(caption, after)
+        assert all(parse_instruction(instruction(edit)) is not None for edit in edits)
+    assert done > 80
+
+
+def test_what_is_right_is_not_repaired():
+    scene = Scene(GREY, (SceneObject("star", "red", 9, 9, 10), SceneObject("ring", "blue", 23, 23, 10)))
+    assert repair(np.random.default_rng(0), STAR_AND_RING, scene) is None
+
+
+def test_a_malformed_thing_gives_way_to_what_is_missing():
+    blob = SceneObject(BLOB, "red", 9, 9, 9)
+    scene = Scene(GREY, (blob, SceneObject("ring", "blue", 23, 23, 10)))
+    found = repair(np.random.default_rng(1), STAR_AND_RING, scene)
+    assert found is not None
+    assert sorted(o.shape for o in found[1].objects) == ["ring", "star"]
+
+
+def test_pixels_that_no_edit_touches_stay():
+    kept, old = SceneObject("ring", "blue", 23, 23, 10), SceneObject("star", "red", 9, 9, 10)
+    image = render([Scene(GREY, (old, kept))]).images[0]
+    seen = read_scene(image)
+    star = next(o for o in seen.objects if o.shape == "star")
+    after = replace(seen, objects=tuple(replace(o, color="green") if o is star else o for o in seen.objects))
+    painted = paint_over(image, seen, after)
+    assert (painted[16:, 16:] == image[16:, 16:]).all()
+    assert {(o.shape, o.color) for o in read_scene(painted).objects} == {("star", "green"), ("ring", "blue")}
+
+
+def test_a_removed_object_leaves_background_behind():
+    image = render(
+        [Scene(GREY, (SceneObject("star", "red", 9, 9, 10), SceneObject("ring", "blue", 23, 23, 10)))]
+    ).images[0]
+    seen = read_scene(image)
+    after = replace(seen, objects=tuple(o for o in seen.objects if o.shape != "star"))
+    painted = paint_over(image, seen, after)
+    assert np.abs(painted[:16, :16].astype(int) - 140).max() <= 3
+
+
+def test_a_wrong_drawing_becomes_a_triplet_whose_edited_image_is_right():
+    rng = np.random.default_rng(2)
+    scene = Scene(GREY, (SceneObject("star", "red", 9, 9, 10), SceneObject("cross", "blue", 23, 23, 10)))
+    item = PooledImage(render([scene]).images[0], read_scene(render([scene]).images[0]), STAR_AND_RING)
+    triplet = edited_drawing(rng, item)
+    assert triplet is not None
+    assert triplet.task == "repair"
+    assert is_true_of(STAR_AND_RING, read_scene(triplet.edited))
+
+
+def test_rendered_triplets_are_rows_of_an_editing_file():
+    triplets = rendered_triplets(seed=3, number=0)
+    assert {t.task for t in triplets} == {"repair", "open"}
+    row = to_row(triplets[0], 0, np.random.default_rng(0))
+    assert (decode_image(row["src_img"]) == triplets[0].source).all()
+    assert row["caption"].startswith("a photo of")
+    assert row["edited_prompt_list"][0].endswith(".")
