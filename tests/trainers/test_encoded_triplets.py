@@ -176,7 +176,7 @@ def test_data_takes_little_of_a_step(shards, tmp_path):
     assert min(data_s) < 0.05 * min(step_s)
 
 
-@pytest.mark.slow
+@pytest.mark.gpu  # it runs on a CPU too, where Inductor takes minutes for it
 @pytest.mark.timeout(1200)
 def test_the_compiled_transformer_trains_to_the_same_weights(shards, tmp_path):
     flux = FluxGeneratorConfig(str(save_tiny_flux(tmp_path / "flux")), num_steps=1, size_px=8, batch_size=4)
