@@ -1,0 +1,71 @@
+"""A VLM as critic: who is asked what, with which words, and what an answer that cannot be used leaves."""
+
+import numpy as np
+import pytest
+
+from inference.interfaces import ChatAnswer
+from inference.vlm.critic import CriticConfig, VlmCritic
+
+IMAGES = [np.full((4, 4, 3), value, np.uint8) for value in (1, 2)]
+PROMPTS, CURRENT, SCORES = ["a star", "two rings"], ["a red star", "two rings, large"], [0.123, -4.0]
+
+
+class Echo:
+    """Answers with its name and what it was asked; the requests whose texts hold `cut` are cut off."""
+
+    def __init__(self, name, cut=None):
+        self.name, self.cut, self.asked = name, cut, []
+
+    def answer(self, requests):
+        self.asked += requests
+        return [ChatAnswer(f"{self.name}: {r.text}", not (self.cut and self.cut in r.text), 10, 3) for r in requests]
+
+
+@pytest.fixture
+def templates(tmp_path):
+    def write(name, text):
+        path = tmp_path / name
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def remarks(reflector, refiner, config, reflect=True, refine=True):
+    critic = VlmCritic(reflector, refiner, config)
+    return critic.remark(IMAGES, PROMPTS, CURRENT, SCORES, reflect=reflect, refine=refine)
+
+
+def test_the_reflector_may_see_the_score_and_the_refiner_all_that_the_paper_lists(templates):
+    reflect = templates("reflect.txt", "{prompt} | {current} | {score}")
+    refine = templates("refine.txt", "{prompt} | {current} | {score} | {reflection}")
+    reflector, refiner = Echo("A"), Echo("B")
+    first, second = remarks(reflector, refiner, CriticConfig(reflect=reflect, refine=refine))
+    assert first.reflection == "A: a star | a red star | 0.12"
+    assert second.prompt == f"B: two rings | two rings, large | -4.00 | {second.reflection}"
+    assert [r.images[0].max() for r in reflector.asked] == [1, 2]
+    assert (first.cost.vlm_calls, first.cost.vlm_prompt_tokens, first.cost.vlm_completion_tokens) == (2, 20, 6)
+
+
+def test_what_is_not_used_is_not_asked_for():
+    reflector, refiner = Echo("A"), Echo("B")
+    (only_reflected, _) = remarks(reflector, refiner, CriticConfig(), refine=False)
+    assert (only_reflected.prompt, only_reflected.cost.vlm_calls) == ("a red star", 1)
+    assert not refiner.asked
+    (only_refined, _) = remarks(Echo("A"), refiner, CriticConfig(), reflect=False)
+    assert (only_refined.reflection, only_refined.cost.vlm_calls) == ("", 1)  # the micro template shows no reflection
+
+
+def test_a_refiner_that_is_shown_the_reflection_has_it_written(templates):
+    refine = templates("refine.txt", "{prompt} {reflection}")
+    (first, _) = remarks(Echo("A"), Echo("B"), CriticConfig(refine=refine), reflect=False)
+    assert "A: " in first.prompt
+    assert first.cost.vlm_calls == 2
+
+
+def test_answers_that_were_cut_off_leave_no_reflection_and_the_prompt_as_it_was():
+    first, second = remarks(Echo("A", cut="a star"), Echo("B", cut="two rings"), CriticConfig())
+    assert first.reflection == ""
+    assert first.prompt.startswith("B: ")
+    assert second.reflection.startswith("A: ")
+    assert second.prompt == "two rings, large"
