@@ -55,4 +55,4 @@ def test_unrelated_prompts_are_of_every_tag_and_of_no_pair():
     chosen = unrelated_prompts({"a photo of a star"})
     assert len({record.tag for record in chosen}) == 6
     assert "a photo of a star" not in {record.text for record in chosen}
-    assert len({record.text for record in chosen}) == len(chosen) == 24
+    assert 20 < len({record.text for record in chosen}) == len(chosen)

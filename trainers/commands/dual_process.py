@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from schemas.errors import InputError
 from trainers.commands.shared import parse_with_preset
 from trainers.concept_file import read_concept
 from trainers.dual_process import (
@@ -52,9 +53,16 @@ def main(argv: Sequence[str]) -> int:
 
     torch.set_num_threads(arguments.training.num_threads)
     models = DualProcess(arguments.training)
-    if finished_key(arguments.out) == models.key_of(concept):
+    there = finished_key(arguments.out)
+    if there == models.key_of(concept):
         print(f"finished already: {arguments.out}")
         return 0
+    if there is not None:
+        raise InputError(
+            f"{arguments.out} holds another concept, or this one by other settings or models",
+            field="--out",
+            expected="another folder",
+        )
 
     def report(point: Point) -> None:
         if (point.step + 1) % arguments.report_every == 0:
