@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+LONGEST_WAIT_S = 600
 
 
 class MadeAhead(Generic[T]):
@@ -42,6 +43,7 @@ class MadeAhead(Generic[T]):
             prefetch_factor=self._ahead,
             collate_fn=_as_it_is,
             worker_init_fn=_prepare_worker,
+            timeout=LONGEST_WAIT_S,  # a worker that stands still is an error, and not a training that does
             multiprocessing_context="fork",
         )
         return iter(loader)
