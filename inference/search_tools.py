@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
@@ -23,6 +23,9 @@ from inference.vlm.verifier import VerifierConfig, open_verifier
 from inference.vlm.vlm import VlmConfig, open_vlm
 from schemas.configuration import model_field
 from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from inference.vlm.reward_model import RewardModel
 
 VerifierKind = Literal["vlm", "prompted", "trained", "rewards", "judge"]
 OracleKind = Literal["corrector", "reflector"]
@@ -70,6 +73,17 @@ class MeanVerifier:
         return np.stack([verifier.score(images, prompts) for verifier in self._verifiers]).mean(axis=0)
 
 
+class LogOddsVerifier:
+    """A Bradley-Terry model in its own unit again: differences are log-odds, as those of the others are."""
+
+    def __init__(self, model: RewardModel) -> None:
+        self._model = model
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
+        """float32 (n,), about 0 for an average image."""
+        return self._model.score(images, prompts) * np.float32(self._model.description.std)
+
+
 class JudgeVerifier:
     """The benchmark's judge as a verifier: 1 for a right image, else 0. Prompts in one of GenEval's forms."""
 
@@ -102,6 +116,10 @@ def _open(config: SearchVerifierConfig, kind: VerifierKind, journal: Journal | N
         return JudgeVerifier(open_judge(chosen))
     if kind == "prompted":
         return PromptedVerifier(open_vlm(chosen.vlm or VlmConfig(), journal), load_prompt(chosen.prompt))
+    if kind == "trained":
+        from inference.vlm.reward_model import RewardModel
+
+        return LogOddsVerifier(RewardModel(chosen.model, chosen.vlm or VlmConfig()))
     return open_verifier(chosen, journal)
 
 

@@ -97,3 +97,21 @@ def test_the_shipped_vlm_prefers_right_scenes_to_wrong_ones():
             wrong.append(render([wrong_scene(rng, caption, scene)[1]]).images[0])
     scores = verifier.score([*right, *wrong], texts * 2)
     assert np.mean(scores[: len(right)] > scores[len(right) :]) >= 0.8
+
+
+def test_verifiers_that_are_averaged_speak_of_log_odds():
+    """The trained verifier's reward is normalised; in a search it counts in its own unit, beside the VLM's log-odds."""
+    from inference.model_store import resolve_model
+    from inference.vlm.reward_model import RewardModel, read_description
+
+    vlm = VlmConfig(batch_size=8)
+    images = [np.random.default_rng(i).integers(0, 255, (32, 32, 3), np.uint8) for i in range(3)]
+    texts = ["a photo of a red star"] * 3
+    scores = {
+        kinds: open_search_verifier(SearchVerifierConfig(kinds=kinds).only_what_is_used(vlm)).score(images, texts)
+        for kinds in (("vlm",), ("trained",), ("vlm", "trained"))
+    }
+    normalised = RewardModel("micro/verifier", vlm).score(images, texts)
+    std = read_description(resolve_model("micro/verifier")).std
+    assert scores["trained",] == pytest.approx(normalised * std, abs=1e-4)
+    assert scores["vlm", "trained"] == pytest.approx((scores["vlm",] + scores["trained",]) / 2, abs=1e-4)
