@@ -28,8 +28,10 @@ $(VENV)/.installed-vllm: $(VENV)/.installed requirements-cpu.txt
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet -r requirements-cpu.txt
 	@touch $@
 
+# The shipped verifier must find the good image clearly better (benchmarks/referee: what the margin is worth).
+VERIFIED = --annotate --filter.verifier.model micro/verifier --filter.min-margin 1.5
 demo: env
-	$(BIN)/python -m pipelines run --run runs/demo --subsets rule general length editing --annotate --num-prompts 32
+	$(BIN)/python -m pipelines run --run runs/demo --subsets rule general length editing $(VERIFIED) --num-prompts 32
 	$(BIN)/python -m pipelines verify --run runs/demo --deep
 	$(BIN)/python -m pipelines report --run runs/demo --card
 	@echo "now open runs/demo/report/index.html"
