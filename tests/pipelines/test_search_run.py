@@ -15,7 +15,7 @@ from schemas.errors import InputError
 ARGS = (
     *("--num-prompts", "6", "--unit-size", "4", "--search.strategy", "noise", "--search.width", "2"),
     *("--tools.verifier.kinds", "rewards", "--tools.generator.num-steps", "2", "--quiet"),
-    *("--num-threads", "1", "--also-score", "vlm", "judge"),
+    *("--num-threads", "1", "--also-score", "judge"),
 )
 
 
@@ -100,14 +100,13 @@ def test_budgets_are_prefixes_and_the_oracle_is_a_bound(searched):
 def test_verifiers_without_a_say_are_heard_all_the_same(searched):
     folder, config = open_run(str(searched))
     found = evaluate(folder, config)
-    assert set(found.searches[0].opinions) == {"vlm", "judge"}
+    assert set(found.searches[0].opinions) == {"judge"}
     # The judge as a verifier says what the judge says; whoever it would have chosen is right where one is.
     for one in found.searches:
         assert one.opinions["judge"] == tuple(float(right) for right in one.right)
-        chosen = one.chosen(6, "vlm")
-        assert one.opinions["vlm"][chosen] == max(one.opinions["vlm"])
+        assert one.opinions["judge"][one.chosen(6, "judge")] == max(one.opinions["judge"])
         assert one.is_right(6, "judge") == any(one.right)
-    assert found.score(6, "vlm").value <= found.score(6, "judge").value
+    assert found.score(6).value <= found.score(6, "judge").value
 
 
 def test_the_summary_says_what_was_spent_up_to_each_budget(searched):
@@ -236,8 +235,8 @@ def test_keys_do_not_depend_on_what_is_not_used():
 
 
 ALLOCATED = (
-    *("--search.depth", "4", "--search.carry", "best", "--allocation.budget", "4", "--allocation.sure", "1.0"),
-    *("--tools.verifier.kinds", "vlm", "--also-score", "judge"),
+    *("--search.depth", "4", "--search.carry", "best", "--allocation.budget", "4", "--allocation.sure", "0.5"),
+    *("--tools.verifier.kinds", "judge"),  # 1 for a right image: light, and sure of some prompts
 )
 
 
@@ -251,15 +250,15 @@ def test_one_budget_is_spent_over_all_prompts_by_what_the_verifier_says(tmp_path
     assert len(set(images)) > 1
     for one in found.searches:
         if len(one.scores) < max(images):  # who stopped before the others was sure, or the budget was spent
-            assert max(one.scores) >= 1.0 or sum(images) > 4 * 6 - 2
-        assert all(max(one.scores[:n]) < 1.0 for n in range(2, len(one.scores), 2))
+            assert max(one.scores) >= 0.5 or sum(images) > 4 * 6 - 2
+        assert all(max(one.scores[:n]) < 0.5 for n in range(2, len(one.scores), 2))
     assert main(["verify", "--run", str(run), "--deep"]) == 0
     # Noise knows no chains: the images are those of the fixed scheme, as far as they go.
     fixed = tmp_path / "fixed"
     assert search(fixed, *ALLOCATED, "--allocation.budget", "0") == 0
     whole = evaluate(*open_run(str(fixed))).searches
     for one, all_of_it, n in zip(found.searches, whole, images, strict=True):
-        assert one.scores == pytest.approx(all_of_it.scores[:n], abs=1e-3)  # the VLM's batches are others
+        assert one.scores == all_of_it.scores[:n]
         assert one.right == all_of_it.right[:n]
 
 
