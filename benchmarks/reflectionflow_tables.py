@@ -25,10 +25,12 @@ from benchmarks.reflectionflow_plots import draw_plots
 from benchmarks.results_file import RESULTS, Circumstances, save
 from benchmarks.search_arms import (
     NOISE,
+    NOISE_REACH,
     WHOLE,
     Arm,
     Found,
     allocated_arms,
+    as_deep_as_there_is,
     base_arm,
     lacks_corrector,
     oracle_arms,
@@ -48,6 +50,7 @@ from benchmarks.search_tables import (
     verifier_table,
 )
 from inference.model_store import resolve_model
+from inference.search import Carry
 from inference.search_tools import VerifierKind
 from pipelines.presets import load_search_preset
 from pipelines.search_job import SearchJobConfig
@@ -82,6 +85,8 @@ class Arguments:
     """A trained reflector's; without one the VLM reflects."""
     trained_verifier: str = "micro/verifier"
     """A Bradley-Terry verifier's, for the table of verifiers; left out where it is not there."""
+    carry: Carry = "own"
+    """Whose image a chain goes on from (the paper: its own last one); the allocator's go on from their best."""
     verifier: VerifierKind = "vlm"
     """Who chooses in all tables but those of shapes and of verifiers."""
     runs: Path = Path("runs/reflectionflow_tables")
@@ -105,12 +110,12 @@ class Arguments:
     @property
     def folder(self) -> Path:
         """Of the run folders."""
-        return self.runs / Path(self.split).stem
+        return self.runs / (Path(self.split).stem + ("" if self.carry == "own" else f"-{self.carry}"))
 
     def command(self) -> str:
         """What anyone types to do it again."""
         default, words = Arguments(), ["python -m benchmarks.reflectionflow_tables"]
-        for name in ("split", "preset", "num_prompts", "depth", "only", "corrector", "reflector", "trained_verifier"):
+        for name in ("split", "preset", "num_prompts", "depth", "only", "carry", "verifier", "corrector", "reflector"):
             value = getattr(self, name)
             if value != getattr(default, name):
                 words.append(f"--{name.replace('_', '-')} {' '.join(value) if name == 'only' else value}")
@@ -129,7 +134,7 @@ def main() -> None:
     left_out = [arm.name for arm in arms if lacks_corrector(arm)]
     if left_out:
         print(f"left out, without a corrector: {', '.join(left_out)}")
-    possible = [arm for arm in arms if not lacks_corrector(arm)]
+    possible = [as_deep_as_there_is(arm, arguments.folder) for arm in arms if not lacks_corrector(arm)]
     started = time.monotonic()
     options = replace(options, quiet=True, runtime=arguments.runtime)
     failed = run_arms(possible, arguments.folder, arguments.preset, options, arguments.processes)
@@ -177,6 +182,7 @@ def _base_job(arguments: Arguments, job: SearchJobConfig) -> SearchJobConfig:
         job,
         prompts=arguments.split,
         num_prompts=arguments.num_prompts,
+        search=replace(job.search, carry=arguments.carry),
         tools=replace(tools, verifier=verifier, critic=critic, corrector=corrector),
     )
     if arguments.preset != "micro":
@@ -201,7 +207,8 @@ def _arms(arguments: Arguments, base: SearchJobConfig) -> list[Arm]:
         kinds: list[VerifierKind] = ["vlm", "prompted", "trained", "rewards"]
         there = {"trained": _is_here(arguments.trained_verifier)}
         opinions = [kind for kind in kinds if kind != arguments.verifier and there.get(kind, True)]
-    arms = strategy_arms(base, arguments.depth, opinions)
+    noise_depth = round(NOISE_REACH * arguments.depth) if "times" in tables else arguments.depth
+    arms = strategy_arms(base, arguments.depth, opinions, noise_depth)
     if not tables & {"budgets", "times"}:
         both, whole = tables & {"difficulty", "oracles", "sureness"}, tables & {"verifiers", "allocation"}
         needed = {NOISE, WHOLE} if both else {WHOLE} if whole else set()

@@ -28,6 +28,7 @@ from pipelines.search_job import SearchJobConfig
 NOISE, PROMPT, WHOLE, REFLECTION = "noise", "noise+prompt", "noise+prompt+reflection", "reflection"
 STRATEGIES: tuple[Strategy, ...] = (NOISE, PROMPT, WHOLE, REFLECTION)
 NUM_BASE_IMAGES = 10
+NOISE_REACH = 2.625  # micro: an image of the whole takes as long as so many of best-of-N
 BASE_SEED = 7919  # of the images that tell a prompt's difficulty, and of nothing else
 
 
@@ -70,9 +71,13 @@ def choosing(base: SearchJobConfig, *kinds: VerifierKind) -> SearchJobConfig:
     return replace(base, tools=replace(base.tools, verifier=replace(base.tools.verifier, kinds=kinds)))
 
 
-def strategy_arms(base: SearchJobConfig, depth: int, opinions: Sequence[VerifierKind]) -> list[Arm]:
-    """Table 1 and Fig. 5 middle; the whole gets second opinions (Fig. 5 left)."""
-    arms = [Arm(strategy, with_search(base, strategy, 2, depth)) for strategy in STRATEGIES]
+def strategy_arms(
+    base: SearchJobConfig, depth: int, opinions: Sequence[VerifierKind], noise_depth: int = 0
+) -> list[Arm]:
+    """Table 1 and Fig. 5 middle; the whole gets second opinions (Fig. 5 left). noise_depth: rounds of best-of-N, where
+    it is compared at equal wall time and needs more images than the others."""
+    depths = dict.fromkeys(STRATEGIES, depth) | {NOISE: noise_depth or depth}
+    arms = [Arm(strategy, with_search(base, strategy, 2, depths[strategy])) for strategy in STRATEGIES]
     return [replace(a, job=replace(a.job, also_score=tuple(opinions))) if a.name == WHOLE else a for a in arms]
 
 
@@ -92,7 +97,7 @@ def allocated_arms(base: SearchJobConfig, depth: int) -> list[Arm]:
     """A quarter and half of the fixed scheme's images, spent by what the verifier says; no prompt gets more than twice
     the fixed scheme's."""
     whole = with_search(base, WHOLE, 2, 2 * depth)
-    whole = replace(whole, search=replace(whole.search, carry="best"))
+    whole = replace(whole, search=replace(whole.search, carry="best"))  # deep while it helps, wide where it does not
     budgets = [depth / 2, float(depth)]
     return [
         Arm(f"allocated-{budget:g}", replace(whole, allocation=replace(whole.allocation, budget=budget)))
@@ -118,6 +123,17 @@ def lacks_corrector(arm: Arm) -> bool:
     """True for a search that needs a corrector where none is named."""
     tools = arm.job.tools
     return "reflection" in arm.job.search.strategy and not tools.corrector and "corrector" not in tools.oracles
+
+
+def as_deep_as_there_is(arm: Arm, folder: Path) -> Arm:
+    """The arm, or the same search as deep as it was made before: smaller depths are its beginning."""
+    uri = str(folder / arm.name)
+    if RunFolder.exists(uri):
+        _, config = open_run(uri)
+        if isinstance(config, SearchJobConfig) and config.search.depth > arm.job.search.depth:
+            deeper = replace(arm.job, search=replace(arm.job.search, depth=config.search.depth))
+            return replace(arm, job=deeper)
+    return arm
 
 
 def run_arms(arms: Sequence[Arm], folder: Path, preset: str, options: RunOptions, processes: int) -> list[str]:

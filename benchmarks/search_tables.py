@@ -277,7 +277,7 @@ def sureness_table(found: dict[str, Found], largest: int, verifier: str) -> dict
             one = found[name]
             searches = one.evaluation.searches
             config = AllocationConfig(budget=float(largest), sure=sure)
-            used = replay([s.scores for s in searches], one.arm.job.search.width, config)
+            used = replay([s.scores[:largest] for s in searches], one.arm.job.search.width, config)
             hits = [float(s.is_right(n)) for s, n in zip(searches, used, strict=True)]
             lost = score_of(searches, [hit - float(s.is_right(largest)) for s, hit in zip(searches, hits, strict=True)])
             images = sum(used) / len(used)

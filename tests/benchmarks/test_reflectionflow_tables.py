@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from benchmarks import reflectionflow_tables
 from benchmarks.reflectionflow_plots import draw_plots
 from benchmarks.reflectionflow_tables import Arguments
 from benchmarks.results_file import Circumstances
-from benchmarks.search_arms import NOISE, WHOLE, Arm, Found, base_arm, strategy_arms, with_search
+from benchmarks.search_arms import NOISE, WHOLE, Arm, Found, as_deep_as_there_is, base_arm, strategy_arms, with_search
 from benchmarks.search_tables import (
     allocation_table,
     bin_of,
@@ -175,6 +175,19 @@ def test_stopping_at_a_score_is_replayed(capsys):
     assert at[WHOLE, 1.0]["images"] == 2.0
     assert at[WHOLE, 1.0]["over_largest"][0] == pytest.approx(-0.5)
     assert at[WHOLE, 8.0]["images"] == 4.0
+
+
+def test_a_search_that_was_made_deeper_before_is_taken_as_it_is(tmp_path):
+    from pipelines.run_folder import RunFolder, RunInfo
+    from schemas.configuration import content_key
+
+    arm = Arm(NOISE, with_search(SearchJobConfig(), NOISE, 2, 4))
+    assert as_deep_as_there_is(arm, tmp_path) is arm
+    for depth, taken in ((3, 4), (9, 9)):
+        job = with_search(SearchJobConfig(), NOISE, 2, depth)
+        info = RunInfo(1, "micro", asdict(job), 0, 8, content_key(0), (), {}, {}, "", "", "search")
+        RunFolder.create(str(tmp_path / NOISE), info, [])
+        assert as_deep_as_there_is(arm, tmp_path).job.search.depth == taken
 
 
 def test_plots_are_drawn_from_the_results_alone_and_come_out_the_same(tmp_path, capsys):
