@@ -73,7 +73,7 @@ class CorrectorTrainable:
         torch.manual_seed(config.loop.seed)
         self.model = ConditionedFlux(self.generator.pipeline.transformer, config.condition)
         self.model.to(config.generator.device)
-        self._batches = BatchMaker(self.generator, config.batch, config.loop.seed)
+        self._batches = BatchMaker(self.generator, config.batch, config.condition, config.loop.seed)
         if config.recompute or config.compile == "blocks":
             from inference.flux.conditioned_blocks import run_blocks
 
@@ -91,6 +91,7 @@ class CorrectorTrainable:
             order,
             self.generator,
             config.batch,
+            config.condition,
             config.encode,
             config.loop.seed,
             config.loop.batch_size,
@@ -195,7 +196,9 @@ class CorrectorTrainable:
             size, triplets = self.config.loop.micro_batch, self._held_out_triplets(self.config.num_evaluated)
             maker = self._batches
             if self.config.held_out_batch is not None:
-                maker = BatchMaker(self.generator, self.config.held_out_batch, self.config.loop.seed)
+                maker = BatchMaker(
+                    self.generator, self.config.held_out_batch, self.config.condition, self.config.loop.seed
+                )
             made = (b for start in range(0, len(triplets), size) for b in maker(triplets[start : start + size]))
             if not self.config.encode.ahead:
                 return made

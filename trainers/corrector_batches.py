@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inference.flux.corrector import MIN_REFLECTION_CHARS, corrector_text, encode_condition
+from inference.flux.corrector import MIN_REFLECTION_CHARS, corrector_text, encode_images
 from trainers.shard_dataset import Triplet
 
 if TYPE_CHECKING:
     import torch
 
+    from inference.flux.condition_config import ConditionConfig
     from inference.flux.generator import FluxGenerator
 
 
@@ -123,8 +124,8 @@ class TrainingBatch:
 class BatchMaker:
     """Holds the frozen VAE and text encoders."""
 
-    def __init__(self, generator: FluxGenerator, config: BatchConfig, seed: int) -> None:
-        self._generator, self._config, self._seed = generator, config, seed
+    def __init__(self, generator: FluxGenerator, config: BatchConfig, condition: ConditionConfig, seed: int) -> None:
+        self._generator, self._config, self._condition, self._seed = generator, config, condition, seed
 
     def __call__(self, triplets: Sequence[Triplet]) -> list[TrainingBatch]:
         """One batch for each text length that occurs, in the order of the lengths."""
@@ -137,14 +138,16 @@ class BatchMaker:
     def _tensors(self, samples: list[PreparedSample], length: int) -> TrainingBatch:
         import torch
 
+        from inference.flux.conditioning import place_condition
+
         pipeline, config = self._generator.pipeline, self._config
         with torch.no_grad():
-            x0, _ = encode_condition(pipeline, [s.good for s in samples], config.size_px)
-            condition, ids = encode_condition(pipeline, [s.bad for s in samples], config.condition_px)
+            x0 = encode_images(pipeline, [s.good for s in samples], config.size_px)
+            condition = encode_images(pipeline, [s.bad for s in samples], config.condition_px)
             texts = [self._generator.encode_text(s.text, length, clip_text=s.clip_text) for s in samples]
         draws = [noise_of(self._seed, s.number, x0.shape[1:]) for s in samples]
         t = torch.tensor([config.time_shift + at for at, _ in draws]).sigmoid()
-        side = config.size_px // (2 * pipeline.vae_scale_factor)
+        side, shown = (size // (2 * pipeline.vae_scale_factor) for size in (config.size_px, config.condition_px))
         image_ids = pipeline._prepare_latent_image_ids(1, side, side, x0.device, x0.dtype)
         return TrainingBatch(
             [s.number for s in samples],
@@ -155,7 +158,7 @@ class BatchMaker:
             torch.cat([embeds for embeds, _ in texts]),
             torch.cat([pooled for _, pooled in texts]),
             condition,
-            ids,
+            place_condition(self._condition, shown, side).to(condition),
             image_ids,
             self._weight(samples, x0),
         )

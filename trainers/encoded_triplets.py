@@ -22,6 +22,7 @@ from trainers.shard_index import SUBSETS, ShardIndex
 if TYPE_CHECKING:
     import torch
 
+    from inference.flux.condition_config import ConditionConfig
     from inference.flux.generator import FluxGenerator
 
 
@@ -93,13 +94,14 @@ class EncodedTriplets:
         order: TrainingOrder,
         generator: FluxGenerator,
         batch: BatchConfig,
+        condition: ConditionConfig,
         config: EncodingConfig,
         seed: int,
         batch_size: int,
         cache: Path,
     ) -> None:
         """Encodes what is not in the cache. everything: the index of which `order` has the training part."""
-        from inference.flux.conditioning import condition_ids
+        from inference.flux.conditioning import place_condition
 
         self.order, self.num_broken = order, 0
         self._batch, self._config, self._seed, self._batch_size = batch, config, seed, batch_size
@@ -113,7 +115,7 @@ class EncodedTriplets:
         self._empty = encoder.text_states([""], self._empty_length).to(self._device, self._dtype)
         side, shown = (size // (2 * pipeline.vae_scale_factor) for size in (batch.size_px, batch.condition_px))
         self._image_ids = pipeline._prepare_latent_image_ids(1, side, side, self._device, self._dtype)
-        self._condition_ids = condition_ids(shown, shown, shift=shown).to(self._device, self._dtype)
+        self._condition_ids = place_condition(condition, shown, side).to(self._device, self._dtype)
         self._latent_shape = self._rows["good"].take(np.zeros(1, np.int64)).shape[1:]
         self._drawn: tuple[int, np.ndarray, torch.Tensor, torch.Tensor] | None = None
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from inference.flux.corrector import corrector_text, encode_condition
+from inference.flux.corrector import corrector_text, encode_images
 from inference.model_store import model_digest
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image
@@ -155,7 +155,7 @@ class ShardEncoder:
 
     def latents(self, images: Sequence[np.ndarray], size_px: int) -> torch.Tensor:
         """(n, tokens, channels) of the configured dtype, on the CPU."""
-        return self._in_batches(lambda some: encode_condition(self._generator.pipeline, some, size_px)[0], images)
+        return self._in_batches(lambda some: encode_images(self._generator.pipeline, some, size_px), images)
 
     def text_states(self, texts: Sequence[str], length: int) -> torch.Tensor:
         """T5's states (n, length, d)."""

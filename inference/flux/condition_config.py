@@ -13,6 +13,9 @@ class ConditionConfig:
     attention: Literal["joint", "cached"] = "joint"
     lora_on: Literal["condition", "all"] = "condition"
     """`condition`: the published way, which cannot be merged into the weights. `all`: every image token."""
+    position: Literal["left", "over"] = "left"
+    """Where the condition lies: `left` of the image by its own width, as published; or `over` it, each token at the
+    middle of what it shows, which suits edits that keep the layout (OminiControl's spatially aligned tasks)."""
     text_copy: bool = True
     """In `cached`: whether the condition sees the text, at timestep 0."""
     adapt_text: bool = False

@@ -304,6 +304,15 @@ def _attend(
     return list(y.split([s.x.shape[1] for s in streams], dim=1)), own
 
 
+def place_condition(config: ConditionConfig, shown: int, side: int) -> torch.Tensor:
+    """Position ids float32 (shown * shown, 3) of a condition of `shown` tokens a side, for an image of `side`."""
+    if config.position == "left":
+        return condition_ids(shown, shown, shift=shown)
+    ids, scale = condition_ids(shown, shown, shift=0), side / shown
+    ids[:, 1:] = ids[:, 1:] * scale + (scale - 1) / 2
+    return ids
+
+
 def condition_ids(rows: int, columns: int, shift: int) -> torch.Tensor:
     """Position ids float32 (rows * columns, 3) of a condition that lies `shift` columns to the left of the image.
 

@@ -152,23 +152,27 @@ class FluxCorrector:
         pipeline = self.generator.pipeline
         embeds, pooled = (torch.cat([text[i] for text in texts]) for i in (0, 1))
         with torch.no_grad():
-            condition, ids = encode_condition(pipeline, images, self.description.condition_px)
+            condition = encode_images(pipeline, images, self.description.condition_px)
+            ids = self._condition_ids(condition)
             latents = sample(self.model, pipeline, self.config.generator, embeds, pooled, condition, ids, seeds)
             decoded = decode_latents(pipeline, latents, self.config.generator.size_px)
         return list((decoded * 255).round().astype(np.uint8))
 
+    def _condition_ids(self, condition: torch.Tensor) -> torch.Tensor:
+        from inference.flux.conditioning import place_condition
 
-def encode_condition(
-    pipeline: Any, images: Sequence[np.ndarray], condition_px: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Packed latents (B, M, channels) of flawed images uint8 (H, W, 3), and their position ids (M, 3)."""
+        token_px = 2 * self.generator.pipeline.vae_scale_factor
+        shown, side = self.description.condition_px // token_px, self.config.generator.size_px // token_px
+        return place_condition(self.description.condition, shown, side).to(condition)
+
+
+def encode_images(pipeline: Any, images: Sequence[np.ndarray], size_px: int) -> torch.Tensor:
+    """Packed latents (B, N, channels) of images uint8 (H, W, 3), brought to a square of `size_px`."""
     import torch
     from PIL import Image
 
-    from inference.flux.conditioning import condition_ids
-
     vae = pipeline.vae
-    size = (condition_px, condition_px)
+    size = (size_px, size_px)
     small = [
         image if image.shape[:2] == size else np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
         for image in images
@@ -177,9 +181,7 @@ def encode_condition(
     latents = vae.encode(pixels).latent_dist.mode()
     latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
     batch, channels, height, width = latents.shape
-    packed = pipeline._pack_latents(latents, batch, channels, height, width)
-    ids = condition_ids(height // 2, width // 2, shift=condition_px // (2 * pipeline.vae_scale_factor))
-    return packed, ids.to(latents.device, latents.dtype)
+    return pipeline._pack_latents(latents, batch, channels, height, width)
 
 
 def sample(

@@ -61,12 +61,14 @@ def test_both_images_get_the_same_crop_whatever_their_sizes():
 
 
 def test_where_the_text_is_dropped_t5_reads_nothing_and_clip_the_prompt():
-    maker = BatchMaker(FluxGenerator(FluxGeneratorConfig()), replace(SMALL, drop=DropConfig(1.0, 0.0, 0.0)), 0)
+    maker = BatchMaker(
+        FluxGenerator(FluxGeneratorConfig()), replace(SMALL, drop=DropConfig(1.0, 0.0, 0.0)), ConditionConfig(), 0
+    )
     (dropped,) = maker([triplet(1)])
     (other,) = maker([replace(triplet(1), prompt="a photo of a ring", reflection="")])
     assert torch.equal(dropped.prompt_embeds, other.prompt_embeds)
     assert not torch.equal(dropped.pooled, other.pooled)
-    plain = BatchMaker(maker._generator, replace(SMALL, drop=DropConfig(0.0, 0.0, 0.0)), 0)
+    plain = BatchMaker(maker._generator, replace(SMALL, drop=DropConfig(0.0, 0.0, 0.0)), ConditionConfig(), 0)
     assert not torch.equal(plain([replace(triplet(1), reflection="")])[0].prompt_embeds, dropped.prompt_embeds)
 
 

@@ -29,6 +29,7 @@ MODELS: dict[str, tuple[str, float]] = {
     "rewards": ("trainers.micro.clip_rewards", 14.0),
     "vlm": ("trainers.micro.vlm", 33.0),
     "verifier": ("trainers.micro.verifier", 10.0),
+    "reflector": ("trainers.micro.reflector", 12.0),
 }
 
 
@@ -47,6 +48,7 @@ class MicroArgs:
         "rewards",
         "vlm",
         "verifier",
+        "reflector",
         "all",
     ]
     """Which; `all` trains them one after the other."""

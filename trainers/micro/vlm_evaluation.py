@@ -84,7 +84,7 @@ def evaluate_vlm(
         figures["verify generated"] = _verified(vlm, rng, subjects)
     wrong = _wrong_subjects(rng, config.num_reflected)
     figures["verify scenes"] = _verified(vlm, rng, wrong)
-    figures["reflection right"] = _reflections(vlm, wrong)
+    figures["reflection right"] = reflections_right(vlm, wrong)
     figures |= _comparisons(vlm, rng, config.num_pairs)
     figures["concepts"] = _concepts(vlm, rng, config.num_concepts)
     figures["overlays"] = _overlays(vlm, rng, config.num_overlays)
@@ -149,7 +149,7 @@ def _wrong_subjects(rng: np.random.Generator, number: int) -> list[Subject]:
     ]
 
 
-def _reflections(vlm: Vlm, subjects: list[Subject]) -> Share:
+def reflections_right(vlm: Vlm, subjects: list[Subject]) -> Share:
     """An instruction counts where the edit that it names is one the image needs; on a right image, `RIGHT` does."""
     requests = [ChatRequest(ask("reflect", prompt=s.caption.text), (s.image,)) for s in subjects]
     hits = []

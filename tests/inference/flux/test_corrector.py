@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from inference.flux.condition_config import ConditionConfig
-from inference.flux.conditioning import ConditionedFlux
+from inference.flux.conditioning import ConditionedFlux, condition_ids, place_condition
 from inference.flux.corrector import (
     CorrectorConfig,
     CorrectorDescription,
     FluxCorrector,
     corrector_text,
     decode_latents,
-    encode_condition,
+    encode_images,
     read_description,
     sample,
     save_corrector,
@@ -100,9 +100,15 @@ def test_t5_reads_the_reflection_and_clip_the_prompt_alone(generator):
 
 def test_the_condition_is_resized_and_lies_left_by_its_own_width(generator):
     with torch.no_grad():
-        packed, ids = encode_condition(generator.pipeline, [FLAWED, FLAWED], 16)
+        packed = encode_images(generator.pipeline, [FLAWED, FLAWED], 16)
     assert packed.shape == (2, 4, 16)
-    assert ids[:, 2].tolist() == [-2, -1, -2, -1]
+    assert place_condition(ConditionConfig(), 2, 4)[:, 2].tolist() == [-2, -1, -2, -1]
+
+
+def test_the_condition_may_lie_over_the_image():
+    over = ConditionConfig(position="over")
+    assert torch.equal(place_condition(over, 4, 4), condition_ids(4, 4, 0))
+    assert place_condition(over, 2, 4)[:, 1:].tolist() == [[0.5, 0.5], [0.5, 2.5], [2.5, 0.5], [2.5, 2.5]]
 
 
 def test_bad_input_is_told(corrector, tmp_path):
