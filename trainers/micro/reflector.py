@@ -53,9 +53,9 @@ def train(config: MicroTrainingConfig, recipe: ReflectorRecipe | None = None) ->
     from peft import LoraConfig, get_peft_model
 
     from inference.vlm.adapters import load_qwen
+    from trainers.micro.vlm import rows_to
     from trainers.micro.vlm_forward import PackedForward
     from trainers.micro.vlm_images import open_pools
-    from trainers.micro.vlm import rows_to
 
     recipe = recipe or ReflectorRecipe()
     prepare_process(config)
