@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import CorrectorDescription, FluxCorrector, save_corrector
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
-from trainers.corrector_batches import BatchConfig, BatchMaker, TrainingBatch
+from trainers.corrector_batches import BatchConfig, BatchMaker, DropConfig, TrainingBatch
 from trainers.encoded_triplets import EncodedTriplets
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import torch
 
 EVALUATION_SEED = 7_000_003
+# Nine in ten of the micro world's triplets are edits: they stay in.
+EDITING_STAYS = {"general": 0.1, "length": 0.1, "rule": 0.3, "editing": 0.5}
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,15 @@ class CorrectorTrainingConfig:
     held_out_batch: BatchConfig | None = None
     """How held-out samples are made, where that is to be the same for trainings that differ in `batch`."""
     bf16: bool = True
-    """bfloat16 autocast."""
+    """The frozen transformer in bfloat16; the LoRA stays in float32."""
     encode: EncodingConfig = field(default_factory=EncodingConfig)
     compile: Literal["none", "whole", "blocks"] = "none"
-    """whole: one torch.compile graph for any batch, for small models on a GPU, which otherwise wait for Python; blocks:
+    """whole: one torch.compile graph for each text length, for small models, which otherwise wait for Python; blocks:
     one graph a kind of block and shape, for large models and few shapes. The first steps take minutes."""
+    guidance: float | None = None
+    """What the corrector says it is to be drawn with; trained with 1, as published. None: the generator's own."""
+    compiled_rows: int = 16
+    """Samples that a whole graph takes at once; what does not fill it is padded."""
     recompute: bool = False
     """Gradient checkpointing: blocks are computed again in the backward pass; a third more time, far less memory."""
 
@@ -67,19 +73,24 @@ class CorrectorTrainable:
         import torch
 
         from inference.flux.conditioning import ConditionedFlux
+        from trainers.micro.flux_model import use_plain_attention
 
         self.config, self._held_out = config, held_out
         self.generator = FluxGenerator(config.generator)
         torch.manual_seed(config.loop.seed)
         self.model = ConditionedFlux(self.generator.pipeline.transformer, config.condition)
         self.model.to(config.generator.device)
+        if config.bf16:
+            torch.nn.Module.to(self.model.base, torch.bfloat16)  # not diffusers' own, which warns
+        if config.generator.device == "cpu":
+            use_plain_attention()
         self._batches = BatchMaker(self.generator, config.batch, config.condition, config.loop.seed)
         if config.recompute or config.compile == "blocks":
             from inference.flux.conditioned_blocks import run_blocks
 
             run_blocks(self.model, compiled=config.compile == "blocks", recomputed=config.recompute)
-        whole = config.compile == "whole"
-        self._velocity: Any = torch.compile(self.model, dynamic=True) if whole else self.model
+        self._is_whole = config.compile == "whole"
+        self._velocity: Any = torch.compile(self.model, dynamic=False) if self._is_whole else self.model
         self.encoded: EncodedTriplets | None = None
         self._kept_batches: list[TrainingBatch] | None = None
 
@@ -110,24 +121,28 @@ class CorrectorTrainable:
         else:
             batches = self._batches(samples)
         for batch in batches:
-            yield batch.subsets, self.losses_of(batch)
+            yield from self._parts(batch)
+
+    def _parts(self, batch: TrainingBatch) -> Iterator[tuple[list[str], torch.Tensor]]:
+        """Subsets and losses: of the batch, or in parts as the compiled graph takes them."""
+        for part in batch.in_parts_of(self.config.compiled_rows if self._is_whole else 0):
+            yield part.subsets, self.losses_of(part)[: len(part.numbers)]
 
     def losses_of(self, batch: TrainingBatch) -> torch.Tensor:
         """(B,) flow-matching losses on the target's tokens: velocity against noise - x0."""
         import torch
 
         noisy = torch.lerp(batch.x0, batch.noise, batch.t[:, None, None])
-        with torch.autocast(batch.x0.device.type, torch.bfloat16, enabled=self.config.bf16):
-            velocity = self._velocity(
-                noisy,
-                batch.t,
-                torch.ones_like(batch.t),
-                batch.prompt_embeds,
-                batch.pooled,
-                batch.image_ids,
-                batch.condition,
-                batch.condition_ids,
-            )
+        velocity = self._velocity(
+            noisy,
+            batch.t,
+            torch.ones_like(batch.t),
+            batch.prompt_embeds,
+            batch.pooled,
+            batch.image_ids,
+            batch.condition,
+            batch.condition_ids,
+        )
         error = (velocity.float() - (batch.noise - batch.x0).float()).square()
         return (error * batch.weight).mean((1, 2))
 
@@ -138,7 +153,8 @@ class CorrectorTrainable:
         losses: list[tuple[str, float]] = []
         with torch.no_grad():
             for batch in self._held_out_batches():
-                losses += zip(batch.subsets, self.losses_of(batch).tolist(), strict=True)
+                for names, found in self._parts(batch):
+                    losses += zip(names, found.tolist(), strict=True)
         return losses
 
     def evaluate(self) -> dict[str, float]:
@@ -182,7 +198,9 @@ class CorrectorTrainable:
     def description(self) -> CorrectorDescription:
         """What the exported corrector says of itself."""
         config = self.config
-        return CorrectorDescription(config.condition, config.batch.condition_px, config.generator.model)
+        return CorrectorDescription(
+            config.condition, config.batch.condition_px, config.generator.model, config.guidance
+        )
 
     def export(self) -> None:
         """`out/corrector`, as `FluxCorrector` loads it."""
@@ -245,22 +263,28 @@ def micro_gpu_corrector_training(data: str, out: Path) -> CorrectorTrainingConfi
             ema_decay=0.998,
         ),
         optimizer=OptimizerConfig("adamw", 2e-3, warmup_steps=200, decay_steps=5000, max_gradient_norm=1.0),
-        # Nine in ten of the micro world's triplets are edits: they stay in.
-        mix=MixSchedule(end={"general": 0.1, "length": 0.1, "rule": 0.3, "editing": 0.5}, steps=1000),
+        mix=MixSchedule(end=EDITING_STAYS, steps=1000),
         num_evaluated=512,
+        compiled_rows=256,
         encode=EncodingConfig(ahead=True, batch_size=1024, threads=8, fast_noise=True),
     )
 
 
 def micro_corrector_training(data: str, out: Path) -> CorrectorTrainingConfig:
-    """For the micro FLUX on two cores: the condition at full resolution (half of 32 px would leave four tokens)."""
+    """For the micro FLUX on two cores, as the shipped corrector was trained.
+
+    The condition at full resolution (half of 32 px would leave four tokens) and over the image, the LoRA on all tokens,
+    more of the noisy times, where it is decided what goes where, and more weight where the images differ.
+    """
     return CorrectorTrainingConfig(
         data=data,
         out=out,
-        condition=ConditionConfig(rank=32, alpha=32.0),
-        batch=BatchConfig(size_px=32, condition_px=32, time_shift=0.4),
-        loop=LoopConfig(steps=4000, batch_size=64, micro_batch=64, checkpoint_every=100),
-        optimizer=OptimizerConfig("adamw", 1e-3, warmup_steps=100, decay_steps=1000, max_gradient_norm=1.0),
-        mix=MixSchedule(steps=500),
+        condition=ConditionConfig(lora_on="all", position="over", adapt_text=True, rank=32, alpha=32.0),
+        batch=BatchConfig(32, 32, DropConfig(0.05, 0.05, 0.15), time_shift=1.0, difference_weight=1.0),
+        loop=LoopConfig(
+            steps=2000, batch_size=192, micro_batch=192, checkpoint_every=100, report_every=20, ema_decay=0.998
+        ),
+        optimizer=OptimizerConfig("adamw", 2e-3, warmup_steps=60, decay_steps=700, max_gradient_norm=1.0),
+        mix=MixSchedule(end=EDITING_STAYS, steps=500),
         held_out_share=0.05,
     )

@@ -7,7 +7,7 @@ the same numbers, on any number of ranks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,6 +103,9 @@ def cells_that_differ(good: np.ndarray, bad: np.ndarray, side: int) -> np.ndarra
     return apart[: side * cell, : side * cell].reshape(side, cell, side, cell).mean((1, 3)).flatten() > 8
 
 
+_BY_SAMPLE = ("x0", "noise", "t", "prompt_embeds", "pooled", "condition", "weight")
+
+
 @dataclass
 class TrainingBatch:
     """Tensors of samples whose texts have one padded length: x0 and noise (B, N, channels) packed, t (B,), and the
@@ -119,6 +122,19 @@ class TrainingBatch:
     condition_ids: torch.Tensor
     image_ids: torch.Tensor
     weight: torch.Tensor
+
+    def in_parts_of(self, rows: int) -> list[TrainingBatch]:
+        """Batches whose tensors have exactly so many rows, the last one's filled up with its own (`numbers` counts the
+        real ones); 0: the batch itself."""
+        if not rows:
+            return [self]
+        parts = []
+        for start in range(0, len(self.numbers), rows):
+            chosen = [start + min(i, len(self.numbers) - start - 1) for i in range(rows)]
+            tensors = {name: getattr(self, name)[chosen] for name in _BY_SAMPLE}
+            stop = start + rows
+            parts.append(replace(self, numbers=self.numbers[start:stop], subsets=self.subsets[start:stop], **tensors))
+        return parts
 
 
 class BatchMaker:

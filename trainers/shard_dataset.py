@@ -44,8 +44,11 @@ class MixSchedule:
         weights = first * (1 - share) + last * share
         total = weights.sum(1, keepdims=True)
         if (total <= 0).any():
+            when = "the start" if total[0] <= 0 else f"step {self.steps}"
             raise InputError(
-                f"no weight for any of the subsets {', '.join(subsets)}", field="mix", expected="weights above 0"
+                f"at {when} of the schedule no subset that is there has a weight (there are: {', '.join(subsets)})",
+                field="mix",
+                expected="a weight above 0 at its start and its end, such as --mix.end.editing 0.5",
             )
         return weights / total
 
@@ -68,6 +71,7 @@ class TrainingOrder:
                 field="mix",
                 expected=f"weights for what is there: {subset_counts(index)}",
             )
+        mix.weights(np.array([0, mix.steps]), self.subsets)  # said now, not hours later
         self._members = [index.of_subset(name) for name in self.subsets]
         self._before: list[np.ndarray] = [np.zeros(len(self.subsets), np.int64)]  # uses before each block
         self._block: tuple[int, np.ndarray, np.ndarray] | None = None

@@ -147,7 +147,8 @@ class ConditionedFlux(nn.Module):
         condition (B, M, channels): packed latents of the flawed image; condition_ids (M, 3). prefix: what
         `prefix_of` gave for them, in `cached`; without it the prefix is computed here.
         """
-        base, whole = self.base, self.config.lora_on == "all"
+        base, whole, given = self.base, self.config.lora_on == "all", noisy.dtype
+        noisy, prompt_embeds, pooled = (x.to(base.dtype) for x in (noisy, prompt_embeds, pooled))
         temb = self._embed_time(timestep, guidance, pooled)
         text_ids = torch.zeros(prompt_embeds.shape[1], 3, device=noisy.device)
         text = _Stream(
@@ -170,13 +171,14 @@ class ConditionedFlux(nn.Module):
             cached = None if prefix is None else prefix[number]
             self._block(number, streams, cached)
         hidden = base.norm_out(target.x, temb)
-        return base.proj_out(hidden)
+        return base.proj_out(hidden).to(given)
 
     def prefix_of(
         self, prompt_embeds: torch.Tensor, pooled: torch.Tensor, condition: torch.Tensor, condition_ids: torch.Tensor
     ) -> list[KeysAndValues]:
         """Keys and values (B, n, heads, head) of the condition (and the text copy) in every block, for `cached`."""
         guidance = torch.ones(len(condition), device=condition.device)
+        prompt_embeds, pooled = prompt_embeds.to(self.base.dtype), pooled.to(self.base.dtype)
         streams = [self._condition_stream(condition, condition_ids, pooled, guidance)]
         if self.config.text_copy:
             still = self._embed_time(torch.zeros_like(guidance), self._guidance_or_none(guidance), pooled)
@@ -219,6 +221,7 @@ class ConditionedFlux(nn.Module):
     ) -> _Stream:
         ones = None if guidance is None else torch.ones_like(guidance)
         zeros = torch.zeros(len(condition), device=condition.device)
+        condition, pooled = condition.to(self.base.dtype), pooled.to(self.base.dtype)
         temb = self._embed_time(zeros, ones, pooled)
         return _Stream(self._embed_image(condition, True), temb, self.base.pos_embed(condition_ids), False, True)
 

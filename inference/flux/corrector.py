@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,8 @@ class CorrectorDescription:
     condition_px: int = 512
     """Side of the flawed image as it is shown to the transformer."""
     base_model: str = "black-forest-labs/FLUX.1-dev"
+    guidance: float | None = None
+    """Value of the guidance embedding that it draws with; None: the generator's."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +156,14 @@ class FluxCorrector:
         with torch.no_grad():
             condition = encode_images(pipeline, images, self.description.condition_px)
             ids = self._condition_ids(condition)
-            latents = sample(self.model, pipeline, self.config.generator, embeds, pooled, condition, ids, seeds)
+            latents = sample(self.model, pipeline, self._drawing, embeds, pooled, condition, ids, seeds)
             decoded = decode_latents(pipeline, latents, self.config.generator.size_px)
         return list((decoded * 255).round().astype(np.uint8))
+
+    @property
+    def _drawing(self) -> FluxGeneratorConfig:
+        guidance, generator = self.description.guidance, self.config.generator
+        return generator if guidance is None else replace(generator, guidance=guidance)
 
     def _condition_ids(self, condition: torch.Tensor) -> torch.Tensor:
         from inference.flux.conditioning import place_condition

@@ -72,6 +72,17 @@ def test_where_the_text_is_dropped_t5_reads_nothing_and_clip_the_prompt():
     assert not torch.equal(plain([replace(triplet(1), reflection="")])[0].prompt_embeds, dropped.prompt_embeds)
 
 
+def test_parts_of_a_batch_have_so_many_rows_and_count_the_real_ones():
+    (batch,) = BatchMaker(FluxGenerator(FluxGeneratorConfig()), SMALL, ConditionConfig(), 0)(
+        [triplet(n) for n in range(5)]
+    )[:1]
+    parts = batch.in_parts_of(3)
+    assert {len(part.x0) for part in parts} == {len(part.weight) for part in parts} == {3}
+    assert [n for part in parts for n in part.numbers] == batch.numbers
+    assert torch.equal(torch.cat([part.x0[: len(part.numbers)] for part in parts]), batch.x0)
+    assert batch.in_parts_of(0) == [batch]
+
+
 def test_a_reflection_too_short_is_none():
     assert all(not prepare(triplet(n, reflection="no"), SMALL, 0).reflection_used for n in range(20))
 

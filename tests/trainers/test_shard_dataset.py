@@ -193,3 +193,10 @@ def test_a_place_without_shards_is_refused(tmp_path):
         open_index(str(tmp_path))
     with pytest.raises(InputError, match="no such file"):
         open_index(str(tmp_path / "a.tar"))
+
+
+def test_a_schedule_that_ends_without_what_is_there_is_refused_before_the_first_step(tmp_path):
+    found = open_index(str(write_shards(tmp_path, ["editing"] * 3)))
+    with pytest.raises(InputError, match=r"at step 5000 of the schedule .*there are: editing"):
+        TrainingOrder(found, MixSchedule(), 4, 0)
+    TrainingOrder(found, MixSchedule(end={"editing": 0.1}), 4, 0)
