@@ -180,7 +180,7 @@ def train_and_measure(arguments: Arguments, choice: str, seed: int, gain: Gain) 
         held_out = [loss for _, loss in training.trainable.held_out_losses()]
     corrector = FluxCorrector(CorrectorConfig(str(config.out / "corrector"), gain.generator.config), gain.generator)
     if not gain.turned:
-        gain.without_corrector(corrector.model)
+        gain.without_corrector()
     gain.with_corrector(choice, corrector)
     met = gain.followed.get((choice, "told"))
     found = Measured(

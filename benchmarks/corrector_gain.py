@@ -126,10 +126,14 @@ class Gain:
 
         return open_vlm(VlmConfig(model=self.arguments.reflector, device=self.arguments.generator.device))
 
-    def without_corrector(self, model: ConditionedFlux) -> None:
-        """The two ways that need none. model: any, it is given no condition."""
+    def without_corrector(self) -> None:
+        """The two ways that need none."""
+        from inference.flux.condition_config import ConditionConfig
+        from inference.flux.conditioning import ConditionedFlux
+
         self._turn("", "again", lambda _, prompts, __, seeds: self.generator.generate(prompts, seeds), "empty")
-        alone = conditionless(model, self.generator)
+        untrained = ConditionedFlux(self.generator.pipeline.transformer, ConditionConfig(rank=1, alpha=1.0))
+        alone = conditionless(untrained.to(self.generator.config.device), self.generator)
         self._turn("", "text alone", alone, "right")
         self._follow("", "text alone", alone, told=True)
 
@@ -252,7 +256,7 @@ def measure(arguments: Arguments) -> Gain:
     for number, (name, folder) in enumerate(zip(short_names(arguments.correctors), arguments.correctors, strict=True)):
         corrector = FluxCorrector(CorrectorConfig(folder, arguments.generator), gain.generator)
         if number == 0:
-            gain.without_corrector(corrector.model)
+            gain.without_corrector()
         gain.with_corrector(name, corrector)
         print(f"{name}: done", flush=True)
     return gain
