@@ -44,7 +44,7 @@ VLM_TARGETS = {
     "compare JSON valid": 0.98,
     "judge JSON valid": 0.98,
 }
-Section = Literal["renderer", "vae", "generator", "grounding", "rewards", "vlm", "verifier", "judge"]
+Section = Literal["renderer", "vae", "generator", "grounding", "rewards", "vlm", "verifier", "reflector", "judge"]
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,21 @@ def verifier() -> list[Figure]:
     return figures
 
 
+def reflector() -> list[Figure]:
+    from benchmarks.referee import names_one_of
+    from benchmarks.wrong_images import find_wrong_images, reflections_by
+    from inference.vlm.vlm import VlmConfig, open_vlm
+
+    found = find_wrong_images(FluxGenerator(FluxGeneratorConfig()), judge(), dev_prompts(), 2)
+    figures = []
+    for name, model in (("the VLM's", "micro/vlm"), ("the reflector's", "micro/reflector")):
+        if (MICRO_WEIGHTS / model.removeprefix("micro/")).is_dir():
+            told = reflections_by(open_vlm(VlmConfig(model=model)), found.images)
+            true = [names_one_of(text, image.needed) for text, image in zip(told, found.images, strict=True)]
+            figures.append(Figure(f"{name} reflections name a real flaw", float(np.mean(true)), len(true)))
+    return figures
+
+
 def judge_itself() -> list[Figure]:
     from trainers.micro.judge_evaluation import accuracy, evaluate
     from trainers.micro.vae_noise import VaeNoise
@@ -254,6 +269,7 @@ SECTIONS: dict[Section, Callable[[], list[Figure]]] = {
     "rewards": rewards,
     "vlm": vlm,
     "verifier": verifier,
+    "reflector": reflector,
     "judge": judge_itself,
 }
 

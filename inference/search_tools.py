@@ -128,8 +128,8 @@ class SearchToolsConfig:
     """The models of a search."""
 
     generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
-    corrector: str = model_field("")
-    """A trained corrector's folder; empty for strategies that draw afresh."""
+    corrector: str = model_field("micro/corrector")
+    """A trained corrector's folder; strategies that draw afresh need none."""
     critic: CriticConfig | None = field(default_factory=CriticConfig)
     """Reflector and prompt refiner; none for noise alone."""
     verifier: SearchVerifierConfig = field(default_factory=SearchVerifierConfig)

@@ -126,6 +126,7 @@ def flux_search() -> tuple[SearchJobConfig, RunOptions]:
     dataset = flux().dataset
     tools = SearchToolsConfig(
         generator=dataset.generate.generator,
+        corrector="",  # none is published: `--tools.corrector` names one's own
         critic=CriticConfig(reflect="reflect_scored", refine="refine"),
         verifier=SearchVerifierConfig(
             vlm=VerifierConfig(prompt="verify"),

@@ -29,7 +29,7 @@ def test_a_search_is_told_and_drawn(tmp_path, capsys):
 
 
 def test_what_is_missing_is_said_at_once(tmp_path, capsys):
-    assert main(["reflect", "a photo of a star", "--out", str(tmp_path / "no")]) == 2
+    assert main(["reflect", "a photo of a star", "--out", str(tmp_path / "no"), "--tools.corrector", ""]) == 2
     assert "--tools.corrector" in capsys.readouterr().err
     assert main(["reflect", " ", "--out", str(tmp_path / "no"), *QUICK]) == 2
     assert not (tmp_path / "no").exists()

@@ -199,7 +199,7 @@ def test_the_page_has_filmstrips(searched):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--search.strategy", "reflection"], "corrector"),
+        (["--search.strategy", "reflection", "--tools.corrector", ""], "without a corrector"),
         (["--prompts", "nowhere.jsonl"], "no such file"),
         (["--search.width", "0"], "at least 1"),
         (["--images-per-prompt", "0"], "at least 1"),
