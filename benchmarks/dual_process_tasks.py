@@ -87,8 +87,7 @@ class Tables:
     def result(self, task: Task) -> dict[str, Any]:
         """Figures of a task, made now or read."""
         concept = self.concept(task)
-        key = content_key(self.models.key_of(concept), asdict(self.pairs[task.pair]), [p.text for p in self.unrelated])
-        folder = self.out / f"{task.name}-{key[:8]}"  # other weights or settings get a folder of their own
+        folder, key = self._place_of(task, concept)
         kept = read_result(folder / "result.json", key)
         if kept is not None:
             return kept
@@ -119,6 +118,15 @@ class Tables:
         }
         write_result(folder / "result.json", key, found)
         return found
+
+    def folder(self, task: Task) -> Path:
+        """Where a task's LoRA is, once `result` has made it."""
+        return self._place_of(task, self.concept(task))[0]
+
+    def _place_of(self, task: Task, concept: Concept) -> tuple[Path, str]:
+        """Folder and key: other weights or settings get a folder of their own."""
+        key = content_key(self.models.key_of(concept), asdict(self.pairs[task.pair]), [p.text for p in self.unrelated])
+        return self.out / f"{task.name}-{key[:8]}", key
 
     def _unrelated_right(self) -> list[bool]:
         """The judge on the unrelated prompts, drawn by the generator as it is now."""
