@@ -12,6 +12,7 @@ from PIL import Image
 from inference.interfaces import ChatRequest
 from inference.micro.world import random_scene, render
 from inference.model_store import MICRO_WEIGHTS
+from inference.vlm.adapters import merged_folder
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.qwen import QwenVlm, QwenVlmConfig
@@ -95,12 +96,15 @@ def largest_gap(vlm, request, token_ids):
 
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
-def test_vllm_answers_as_transformers_does(tmp_path):
-    folder = model_folder(tmp_path)
+@pytest.mark.parametrize("name", ["vlm", "reflector"])
+def test_vllm_answers_as_transformers_does(name, tmp_path, monkeypatch):
+    """The whole model, and the reflector's adapter, merged for vLLM when it is loaded."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = model_folder(tmp_path) if name == "vlm" else MICRO_WEIGHTS / name
     vlm = QwenVlm(QwenVlmConfig(model=str(folder), max_new_tokens=MAX_NEW_TOKENS))
     requests = some_requests()
     expected = vlm.answer(requests)
-    server = server_of(folder)
+    server = server_of(merged_folder(folder, "tested", "float32"))
     server.ensure()
     client = openai.OpenAI(base_url=server.base_url, api_key="none", max_retries=0, timeout=120)
     found = [ask(client, request) for request in requests]
