@@ -29,7 +29,7 @@ MODELS: dict[str, tuple[str, float]] = {
     "rewards": ("trainers.micro.clip_rewards", 14.0),
     "vlm": ("trainers.micro.vlm", 33.0),
     "verifier": ("trainers.micro.verifier", 10.0),
-    "reflector": ("trainers.micro.reflector", 12.0),
+    "reflector": ("trainers.micro.reflector", 6.0),
 }
 
 

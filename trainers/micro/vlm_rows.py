@@ -104,7 +104,9 @@ class RowPacker:
             if len(self._cache) > _CACHE_SIZE:
                 self._cache.clear()
                 unknown = list(dict.fromkeys(texts))
-            encoded = self._tokenizer.backend_tokenizer.encode_batch(unknown, add_special_tokens=False)
+            backend = self._tokenizer.backend_tokenizer
+            backend.no_padding()  # a processor that shares the tokenizer leaves it padding: answers would begin with it
+            encoded = backend.encode_batch(unknown, add_special_tokens=False)
             for text, tokens in zip(unknown, encoded, strict=True):
                 names = [
                     (token, shape, color)

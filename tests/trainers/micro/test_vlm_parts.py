@@ -306,3 +306,14 @@ def test_a_long_prompt_is_judged_and_never_nearly_missed():
     for better, worse in pairs:
         assert (verify(rng, better).answer, verify(rng, worse).answer) == (YES, NO)
         assert better.caption.text in verify(rng, worse).question
+
+
+def test_rows_are_the_same_after_the_tokenizer_has_padded_a_batch():
+    """An evaluation in the middle of a training asks through a processor, which leaves its tokenizer padding."""
+    tokenizer = tiny_tokenizer()
+    sampled = sample_rows(np.random.default_rng(3), SubjectSource(DataConfig(degraded_share=0.0)), SINGLE, 3)
+    before, _ = RowPacker(tokenizer, SINGLE).pack(sampled.images, sampled.turns)
+    tokenizer(["a star", "a photo of a red star"], padding=True, return_tensors="pt")
+    after, _ = RowPacker(tokenizer, SINGLE).pack(sampled.images, sampled.turns)
+    assert torch.equal(before.ids, after.ids)
+    assert torch.equal(before.targets, after.targets)
