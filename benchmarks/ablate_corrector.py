@@ -92,12 +92,14 @@ CHOICES: dict[str, Callable[[Config], Config]] = {
     "no drop at all": dropping(text=0.0, image=0.0, reflection=0.0),
     "rank 8": conditioned(rank=8),
     "rank 128": conditioned(rank=128),
-    "LoRA on all image tokens": conditioned(lora_on="all"),
-    "LoRA on image and text": conditioned(lora_on="all", adapt_text=True),
+    "LoRA on the condition alone": conditioned(lora_on="condition", adapt_text=False),
+    "LoRA on image tokens alone": conditioned(adapt_text=False),
+    "condition beside the image": conditioned(position="left"),
     "cached": conditioned(attention="cached"),
-    "cached, adapted text copy": conditioned(attention="cached", adapt_text=True),
+    "cached, text copy as it is": conditioned(attention="cached", adapt_text=False),
     "cached, no text copy": conditioned(attention="cached", text_copy=False),
-    "loss weighted where images differ": lambda c: replace(c, batch=replace(c.batch, difference_weight=2.0)),
+    "loss the same everywhere": lambda c: replace(c, batch=replace(c.batch, difference_weight=0.0)),
+    "times as published": lambda c: replace(c, batch=replace(c.batch, time_shift=0.0)),
     **{f"without {subset}": without(subset) for subset in SUBSETS},
 }
 
