@@ -70,9 +70,7 @@ def train(config: MicroTrainingConfig, recipe: ReflectorRecipe | None = None) ->
     training = Training(
         config, "reflector", model, [(optimizer, recipe.learning_rate)], ema_decay=recipe.ema_decay, decay=recipe.decay
     )
-    forward = PackedForward(
-        base
-    )  # not compiled: with a LoRA inside, compiled layers gave other numbers than eager ones
+    forward = PackedForward(base)
     rng = np.random.default_rng(training.seed(87))
 
     def loss_of(use_bf16: bool) -> tuple[torch.Tensor, float, int]:
