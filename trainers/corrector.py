@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from inference.flux.condition_config import ConditionConfig
-from inference.flux.corrector import CorrectorDescription, FluxCorrector, save_corrector
+from inference.flux.corrector import CorrectorDescription, FluxCorrector, load_lora, save_corrector
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from schemas.configuration import model_field
 from trainers.corrector_batches import BatchConfig, BatchMaker, DropConfig, TrainingBatch
 from trainers.encoded_triplets import EncodedTriplets
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
@@ -44,6 +45,9 @@ class CorrectorTrainingConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mix: MixSchedule = field(default_factory=MixSchedule)
+    start_from: str = model_field("")
+    """A corrector whose LoRA is trained further (a folder, or a model's name), of the same `condition`; empty: a new
+    one."""
     held_out_share: float = 0.02
     """Share of the triplets that are kept for evaluation."""
     num_evaluated: int = 64
@@ -73,12 +77,15 @@ class CorrectorTrainable:
         import torch
 
         from inference.flux.conditioning import ConditionedFlux
+        from inference.model_store import resolve_model
         from trainers.micro.flux_model import use_plain_attention
 
         self.config, self._held_out = config, held_out
         self.generator = FluxGenerator(config.generator)
         torch.manual_seed(config.loop.seed)
         self.model = ConditionedFlux(self.generator.pipeline.transformer, config.condition)
+        if config.start_from:
+            load_lora(self.model, resolve_model(config.start_from))
         self.model.to(config.generator.device)
         if config.bf16:
             torch.nn.Module.to(self.model.base, torch.bfloat16)  # not diffusers' own, which warns

@@ -42,6 +42,9 @@ class BatchConfig:
     drop: DropConfig = field(default_factory=DropConfig)
     time_shift: float = 0.0
     """t = sigmoid(time_shift + N(0, 1))"""
+    start_share: float = 0.0
+    """Share of the samples at t = 1, where sampling starts and the noise tells nothing of the image (beyond the paper:
+    few-step samplers decide there what goes where, and the logit-normal hardly ever comes near)."""
     difference_weight: float = 0.0
     """How much more the loss counts where the two images differ (0: not; beyond the paper)."""
 
@@ -162,7 +165,7 @@ class BatchMaker:
             condition = encode_images(pipeline, [s.bad for s in samples], config.condition_px)
             texts = [self._generator.encode_text(s.text, length, clip_text=s.clip_text) for s in samples]
         draws = [noise_of(self._seed, s.number, x0.shape[1:]) for s in samples]
-        t = torch.tensor([config.time_shift + at for at, _ in draws]).sigmoid()
+        t = times_of(torch.tensor([draw for draw, _ in draws]), config)
         side, shown = (size // (2 * pipeline.vae_scale_factor) for size in (config.size_px, config.condition_px))
         image_ids = pipeline._prepare_latent_image_ids(1, side, side, x0.device, x0.dtype)
         return TrainingBatch(
@@ -195,8 +198,19 @@ class BatchMaker:
         return weight
 
 
+def times_of(draws: torch.Tensor, config: BatchConfig) -> torch.Tensor:
+    """Times t in (0, 1] of standard normal draws, float of any shape: the upper `start_share` of them is t = 1."""
+    import torch
+
+    if not config.start_share:
+        return (config.time_shift + draws).sigmoid()
+    rank = torch.special.ndtr(draws.double()) / (1 - config.start_share)
+    within = torch.special.ndtri(rank.clamp(1e-6, 1 - 1e-6)).to(draws.dtype)
+    return torch.where(rank >= 1, 1.0, (config.time_shift + within).sigmoid())
+
+
 def noise_of(seed: int, number: int, shape: Sequence[int]) -> tuple[float, torch.Tensor]:
-    """The logit of t (before the shift), and Gaussian noise, of sample n."""
+    """What `times_of` makes t of, and Gaussian noise, of sample n."""
     import torch
 
     generator = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)

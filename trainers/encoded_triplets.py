@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from schemas.errors import WorkFailedError
-from trainers.corrector_batches import BatchConfig, TrainingBatch, noise_of
+from trainers.corrector_batches import BatchConfig, TrainingBatch, noise_of, times_of
 from trainers.shard_dataset import REPLACEMENTS, TrainingOrder
 from trainers.shard_encoder import STATES, EncodingConfig, ShardEncoder
 from trainers.shard_index import SUBSETS, ShardIndex
@@ -237,7 +237,7 @@ class EncodedTriplets:
             [SUBSETS[code] for code in self.order.index.subset[rows]],
             x0,
             noise.to(self._dtype),
-            (self._batch.time_shift + times).sigmoid().to(self._dtype),
+            times_of(times, self._batch).to(self._dtype),
             self._text_states(length, texts),
             pooled,
             torch.where(used, bad, self._black),

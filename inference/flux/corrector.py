@@ -78,13 +78,21 @@ def save_corrector(folder: Path, model: ConditionedFlux, description: CorrectorD
     (folder / "corrector.json").write_text(json.dumps(asdict(description), indent=2) + "\n")
 
 
+def load_lora(model: ConditionedFlux, folder: Path) -> None:
+    """A corrector's weights into `model`. InputError for a folder that is no corrector, or one of another condition."""
+    from safetensors.torch import load_file
+
+    condition = read_description(folder).condition
+    if condition != model.config:
+        raise InputError(f"{folder} has the condition {condition}", expected=f"{model.config}")
+    model.lora.load_file_tensors(load_file(folder / WEIGHTS))
+
+
 class FluxCorrector:
     """Draws images again. An image depends on (flawed image, prompt, reflection, seed, configuration) alone."""
 
     def __init__(self, config: CorrectorConfig, generator: FluxGenerator | None = None) -> None:
         """generator: one that is loaded already, of the same configuration: it is shared. MissingWeightsError."""
-        from safetensors.torch import load_file
-
         from inference.flux.conditioning import ConditionedFlux
         from inference.model_store import resolve_model
 
@@ -92,7 +100,7 @@ class FluxCorrector:
         self.config, self.description = config, read_description(folder)
         self.generator = generator or FluxGenerator(config.generator)
         self.model = ConditionedFlux(self.generator.pipeline.transformer, self.description.condition)
-        self.model.lora.load_file_tensors(load_file(folder / WEIGHTS))
+        load_lora(self.model, folder)
         self.model.to(config.generator.device).eval()
         if config.generator.compile == "blocks":
             from inference.flux.conditioned_blocks import run_blocks

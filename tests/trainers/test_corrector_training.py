@@ -16,7 +16,7 @@ from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from schemas.errors import InputError, WorkFailedError
 from tests.trainers.micro_shards import write_micro_shards
 from trainers.corrector import micro_corrector_training, open_training
-from trainers.corrector_batches import BatchConfig, BatchMaker, DropConfig, prepare
+from trainers.corrector_batches import BatchConfig, BatchMaker, DropConfig, prepare, times_of
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.shard_dataset import MixSchedule, Triplet
 
@@ -81,6 +81,16 @@ def test_parts_of_a_batch_have_so_many_rows_and_count_the_real_ones():
     assert [n for part in parts for n in part.numbers] == batch.numbers
     assert torch.equal(torch.cat([part.x0[: len(part.numbers)] for part in parts]), batch.x0)
     assert batch.in_parts_of(0) == [batch]
+
+
+def test_a_share_of_the_times_is_where_sampling_starts_and_the_others_keep_their_distribution():
+    draws = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
+    plain, with_start = (times_of(draws, replace(SMALL, time_shift=1.0, start_share=share)) for share in (0.0, 0.25))
+    assert float((with_start == 1).float().mean()) == pytest.approx(0.25, abs=0.01)
+    assert float(plain.max()) < 1
+    within = with_start[with_start < 1]
+    for share in (0.1, 0.5, 0.9):
+        assert float(within.quantile(share)) == pytest.approx(float(plain.quantile(share)), abs=0.01)
 
 
 def test_a_reflection_too_short_is_none():
@@ -183,6 +193,20 @@ def test_bad_settings_are_refused(shards, tmp_path):
     other = replace(config(shards, tmp_path), condition=ConditionConfig(rank=2, alpha=2.0))
     with pytest.raises(InputError, match="another model or LoRA"):
         open_training(other)
+
+
+def test_a_training_starts_from_another_correctors_weights(shards, tmp_path):
+    first = trained(config(shards, tmp_path / "first", steps=2))
+    name = str(tmp_path / "first" / "corrector")
+    second = open_training(replace(config(shards, tmp_path / "second"), start_from=name))
+    assert second.step == 0
+    for one, other in zip(first.parameters, second.parameters, strict=True):
+        torch.testing.assert_close(one.to(torch.bfloat16), other.to(torch.bfloat16))
+    unlike = replace(config(shards, tmp_path / "third"), start_from=name, condition=ConditionConfig(rank=2, alpha=2.0))
+    with pytest.raises(InputError, match="has the condition"):
+        open_training(unlike)
+    with pytest.raises(InputError, match="is no corrector"):
+        open_training(replace(config(shards, tmp_path / "third"), start_from=str(tmp_path)))
 
 
 def test_all_subsets_of_the_mix_are_used(shards, tmp_path):

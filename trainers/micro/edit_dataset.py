@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 
 from inference.micro.captions import Caption, is_reserved, is_true_of, sample_scene, sample_training_caption
-from inference.micro.corrections import refine_prompt
+from inference.micro.corrections import move_needed, refine_prompt
 from inference.micro.edits import sample_edit, wrong_scene
-from inference.micro.instructions import Edit, instruction
+from inference.micro.instructions import Edit, Operation, instruction
 from inference.micro.questions import caption_of
 from inference.micro.world import FRAME_PX, Scene, random_scene, render
 from schemas.images import encode_png
 from trainers.micro.made_ahead import MadeAhead
 from trainers.micro.pixel_scorer import read_scene
-from trainers.micro.repairs import paint_over, repair
+from trainers.micro.repairs import exchanged, paint_over, repair
 from trainers.micro.training_loop import MicroTrainingConfig
 from trainers.micro.vlm_images import PooledImage, can_be_told, open_generated_pool
 
@@ -88,6 +88,9 @@ def edited_render(rng: np.random.Generator) -> tuple[str, Scene, Scene, Caption,
         caption = sample_training_caption(rng)
         after = sample_scene(rng, caption)
         edit, before = wrong_scene(rng, caption, after)
+        if edit.operation is Operation.MOVE and edit.relation:  # the wrong way round, as the generator draws them
+            before = exchanged(after, 0, 1)
+            edit = move_needed(caption, before)[0]
         return "repair", before, after, caption, (edit,)
     before = random_scene(rng)
     caption = caption_of(rng, before)

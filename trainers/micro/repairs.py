@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from inference.micro.captions import Caption, bounding_square, is_true_of, relations_between
+from inference.micro.captions import RELATIONS, Caption, bounding_square, is_true_of, relations_between
 from inference.micro.corrections import corrections
 from inference.micro.edits import stands_clearly
 from inference.micro.instructions import Edit, Operation
@@ -80,11 +80,26 @@ def _done(
         objects[index] = replace(objects[index], shape=edit.new_shape, stroke=0.0)
     else:
         index = named[0]
+        targets = [i for i, o in enumerate(objects) if o.shape == edit.target and edit.target_color in (None, o.color)]
+        if targets and edit.relation:
+            held = relations_between(bounding_square(objects[index]), bounding_square(objects[targets[0]]))
+            if RELATIONS[edit.relation] in held:
+                return exchanged(scene, index, targets[0])
         others = [o for i, o in enumerate(objects) if i != index]
         moved = _placed(rng, edit, others, objects[index], caption, ())
         if moved is None:
             return None
         objects[index] = moved
+    return replace(scene, objects=tuple(objects))
+
+
+def exchanged(scene: Scene, one: int, other: int) -> Scene:
+    """Two objects in each other's place and size: what is left of the other then is right of it. The generator draws
+    nearly all wrong relations the wrong way round, and large, so there is seldom room to move but one."""
+    objects = list(scene.objects)
+    a, b = objects[one], objects[other]
+    objects[one] = replace(a, cx=b.cx, cy=b.cy, size=b.size)
+    objects[other] = replace(b, cx=a.cx, cy=a.cy, size=a.size)
     return replace(scene, objects=tuple(objects))
 
 

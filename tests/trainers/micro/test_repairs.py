@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 
 from inference.micro.captions import Clause, caption_from_clauses, is_true_of, sample_scene, sample_training_caption
+from inference.micro.corrections import corrections
 from inference.micro.edits import wrong_scene
-from inference.micro.instructions import instruction, parse_instruction
+from inference.micro.instructions import Operation, instruction, parse_instruction
 from inference.micro.world import Background, Scene, SceneObject, render
 from schemas.images import decode_image
-from trainers.micro.edit_dataset import edited_drawing, rendered_triplets, to_row
+from trainers.micro.edit_dataset import edited_drawing, edited_render, rendered_triplets, to_row
 from trainers.micro.pixel_scorer import read_scene
 from trainers.micro.repairs import BLOB, paint_over, repair
 from trainers.micro.vlm_images import PooledImage
@@ -44,6 +45,31 @@ def test_a_malformed_thing_gives_way_to_what_is_missing():
     found = repair(np.random.default_rng(1), STAR_AND_RING, scene)
     assert found is not None
     assert sorted(o.shape for o in found[1].objects) == ["ring", "star"]
+
+
+def test_objects_drawn_the_wrong_way_round_change_places():
+    caption = caption_from_clauses("position", (Clause("ring"), Clause("star", relation=("left of", 0))))
+    star, ring = SceneObject("star", "red", 24, 15, 13), SceneObject("ring", "blue", 8, 17, 12)
+    found = repair(np.random.default_rng(0), caption, Scene(GREY, (ring, star)))
+    assert found is not None
+    assert [edit.operation for edit in found[0]] == [Operation.MOVE]
+    assert found[1].objects == (
+        SceneObject("ring", "blue", 24, 15, 13),
+        SceneObject("star", "red", 8, 17, 12),
+    )
+
+
+def test_rendered_moves_are_of_objects_the_wrong_way_round():
+    rng, moves = np.random.default_rng(4), 0
+    while moves < 5:
+        made = edited_render(rng)
+        if made is None or made[0] != "repair" or made[3].tag != "position" or made[4][0].operation != Operation.MOVE:
+            continue
+        _, before, after, caption, edits = made
+        moves += 1
+        assert is_true_of(caption, after) and not is_true_of(caption, before)
+        assert {(o.cx, o.cy) for o in before.objects} == {(o.cx, o.cy) for o in after.objects}
+        assert edits == corrections(caption, before)
 
 
 def test_pixels_that_no_edit_touches_stay():
