@@ -33,15 +33,15 @@ from benchmarks.wrong_images import (
     reflections_by,
     reflections_of_others,
 )
-from inference.flux.corrector import CorrectorConfig, FluxCorrector, corrector_text, decode_latents, sample
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig, draw_in_batches
+from inference.flux.corrector import CorrectorConfig, FluxCorrector, corrector_text
+from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.judges.segmentation_judge import SegmentationJudge, SegmentationJudgeConfig
 from inference.micro import evaluation_split
+from inference.micro.instructions import Edit
 from schemas.errors import InputError, ReflectionFlowError
 
 if TYPE_CHECKING:
-    from inference.flux.conditioning import ConditionedFlux
     from inference.interfaces import Vlm
 
 ARMS = ("right", "vlm", "empty", "wrong")
@@ -70,28 +70,14 @@ class Arguments:
     """Where the picture goes; default: docs/images, under the name of the results file."""
 
 
-def conditionless(model: ConditionedFlux, generator: FluxGenerator) -> Draw:
+def text_alone(generator: FluxGenerator) -> Draw:
     """Draws with T5 reading prompt and reflection and CLIP the prompt, as a corrector does, but sees no image."""
-    import torch
 
     def draw(
         images: Sequence[np.ndarray], prompts: Sequence[str], reflections: Sequence[str], seeds: Sequence[int]
     ) -> list[np.ndarray]:
         texts = [corrector_text(p, r) for p, r in zip(prompts, reflections, strict=True)]
-        lengths = [generator.text_length(text) for text in texts]
-        both = list(zip(texts, prompts, lengths, strict=True))
-        known = {one: generator.encode_text(one[0], one[2], clip_text=one[1]) for one in dict.fromkeys(both)}
-
-        def batch(rows: list[int]) -> list[np.ndarray]:
-            embeds, pooled = (torch.cat([known[both[i]][part] for i in rows]) for part in (0, 1))
-            with torch.no_grad():
-                latents = sample(
-                    model, generator.pipeline, generator.config, embeds, pooled, None, None, [seeds[i] for i in rows]
-                )
-                decoded = decode_latents(generator.pipeline, latents, generator.config.size_px)
-            return list((decoded * 255).round().astype(np.uint8))
-
-        return list(draw_in_batches(lengths, generator.config.batch_size, batch))
+        return generator.generate(texts, seeds, clip_prompts=prompts)
 
     return draw
 
@@ -128,12 +114,8 @@ class Gain:
 
     def without_corrector(self) -> None:
         """The two ways that need none."""
-        from inference.flux.condition_config import ConditionConfig
-        from inference.flux.conditioning import ConditionedFlux
-
         self._turn("", "again", lambda _, prompts, __, seeds: self.generator.generate(prompts, seeds), "empty")
-        untrained = ConditionedFlux(self.generator.pipeline.transformer, ConditionConfig(rank=1, alpha=1.0))
-        alone = conditionless(untrained.to(self.generator.config.device), self.generator)
+        alone = text_alone(self.generator)
         self._turn("", "text alone", alone, "right")
         self._follow("", "text alone", alone, told=True)
 
@@ -167,17 +149,22 @@ class Gain:
         shares = {key: turned.mean(1) for key, turned in self.turned.items()}
         again = shares["", "again"]
         tags = np.array([w.prompt.tag or "" for w in self.wrong])
+        operations = np.array([asked_for(w.needed) for w in self.wrong])
         ways: dict[str, Any] = {}
         for (name, way), share in shares.items():
-            by_tag = {
-                str(tag): as_data(self.mean(share, tags == tag)) | {"images": int((tags == tag).sum())}
-                for tag in dict.fromkeys(tags)
-            }
+            by_tag, by_operation = (
+                {
+                    str(kind): as_data(self.mean(share, kinds == kind)) | {"images": int((kinds == kind).sum())}
+                    for kind in dict.fromkeys(kinds)
+                }
+                for kinds in (tags, operations)
+            )
             ways[_label(name, way)] = {
                 "turned_right": as_data(self.mean(share)),
                 "against_again": as_data(self.mean(share - again)),
                 "one_of_the_tries": as_data(self.mean(self.turned[name, way].any(1).astype(float))),
                 "by_tag": by_tag,
+                "by_operation": by_operation,
             }
         return {
             "split": self.arguments.split,
@@ -229,6 +216,12 @@ class Gain:
         return found
 
 
+def asked_for(edits: Sequence[Edit]) -> str:
+    """The operation that an image needs; "several" where it needs unlike ones."""
+    operations = {edit.operation.value for edit in edits}
+    return operations.pop() if len(operations) == 1 else "several"
+
+
 def as_data(interval: Interval) -> dict[str, float]:
     """Rounded, for the results file."""
     return {"value": round(interval.value, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}
@@ -276,6 +269,15 @@ def print_figures(figures: dict[str, Any]) -> None:
                 f"{way['one_of_the_tries']['value']:.3f}",
                 *(f"{way['by_tag'][tag]['value']:.2f}" for tag in tags),
             ]
+            for name, way in figures["ways"].items()
+        ],
+    )
+    counts = {kind: row["images"] for kind, row in next(iter(figures["ways"].values()))["by_operation"].items()}
+    print()
+    print_table(
+        ["by operation", *(f"{kind} ({count})" for kind, count in counts.items())],
+        [
+            [name, *(f"{way['by_operation'][kind]['value']:.2f}" for kind in counts)]
             for name, way in figures["ways"].items()
         ],
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inference.flux.corrector import MIN_REFLECTION_CHARS, corrector_text, encode_images
+from inference.flux.corrector import MIN_REFLECTION_CHARS, corrector_text, encode_images, tokens_a_side
 from trainers.shard_dataset import Triplet
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class BatchMaker:
             texts = [self._generator.encode_text(s.text, length, clip_text=s.clip_text) for s in samples]
         draws = [noise_of(self._seed, s.number, x0.shape[1:]) for s in samples]
         t = times_of(torch.tensor([draw for draw, _ in draws]), config)
-        side, shown = (size // (2 * pipeline.vae_scale_factor) for size in (config.size_px, config.condition_px))
+        side, shown = (tokens_a_side(pipeline, size_px) for size_px in (config.size_px, config.condition_px))
         image_ids = pipeline._prepare_latent_image_ids(1, side, side, x0.device, x0.dtype)
         return TrainingBatch(
             [s.number for s in samples],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from inference.flux.corrector import tokens_a_side
 from schemas.errors import WorkFailedError
 from trainers.corrector_batches import BatchConfig, TrainingBatch, noise_of, times_of
 from trainers.shard_dataset import REPLACEMENTS, TrainingOrder
@@ -113,7 +114,7 @@ class EncodedTriplets:
         self._black = black.to(self._device, self._dtype)
         self._empty_length = generator.text_length("")
         self._empty = encoder.text_states([""], self._empty_length).to(self._device, self._dtype)
-        side, shown = (size // (2 * pipeline.vae_scale_factor) for size in (batch.size_px, batch.condition_px))
+        side, shown = (tokens_a_side(pipeline, size_px) for size_px in (batch.size_px, batch.condition_px))
         self._image_ids = pipeline._prepare_latent_image_ids(1, side, side, self._device, self._dtype)
         self._condition_ids = place_condition(condition, shown, side).to(self._device, self._dtype)
         self._latent_shape = self._rows["good"].take(np.zeros(1, np.int64)).shape[1:]

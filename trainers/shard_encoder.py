@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from inference.flux.corrector import corrector_text, encode_images
+from inference.flux.corrector import corrector_text, encode_images, tokens_a_side
 from inference.model_store import model_digest
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image
@@ -107,7 +107,7 @@ class ShardEncoder:
         import torch
 
         batch = self._batch
-        side = batch.size_px // (2 * self._generator.pipeline.vae_scale_factor)
+        side = tokens_a_side(self._generator.pipeline, batch.size_px)
         good, bad, differs, prompts, told, broken = [], [], [], [], [], []
         with ThreadPoolExecutor(self._config.threads) as pool:
             for samples in _chunks(read_shard(index, number), self._config.batch_size):

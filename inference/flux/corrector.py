@@ -176,9 +176,14 @@ class FluxCorrector:
     def _condition_ids(self, condition: torch.Tensor) -> torch.Tensor:
         from inference.flux.conditioning import place_condition
 
-        token_px = 2 * self.generator.pipeline.vae_scale_factor
-        shown, side = self.description.condition_px // token_px, self.config.generator.size_px // token_px
+        sizes = (self.description.condition_px, self.config.generator.size_px)
+        shown, side = (tokens_a_side(self.generator.pipeline, size_px) for size_px in sizes)
         return place_condition(self.description.condition, shown, side).to(condition)
+
+
+def tokens_a_side(pipeline: Any, size_px: int) -> int:
+    """FLUX's tokens along one side of a square image: each is 2 x 2 of the VAE's."""
+    return size_px // (2 * pipeline.vae_scale_factor)
 
 
 def encode_images(pipeline: Any, images: Sequence[np.ndarray], size_px: int) -> torch.Tensor:

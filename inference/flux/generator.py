@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,8 @@ from schemas.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 KEPT_TEXT_BYTES = 64 * 2**20  # of encoded texts: a search says the same again from round to round
 
@@ -101,6 +104,9 @@ class FluxGenerator:
         # A progress line a run is enough: none for the loading of each component.
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
+        # A text that is cut is named once, below; these two would print it all, padding included, for every batch.
+        for name in ("diffusers.pipelines.flux.pipeline_flux", "transformers.tokenization_utils_base"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         # The dtype is always named: without it, text encoders come in the file's type, the transformer in float32.
         dtype = getattr(torch, config.dtype)
         self.pipeline: Any = FluxPipeline.from_pretrained(
@@ -119,6 +125,7 @@ class FluxGenerator:
         _accelerate(self.pipeline.transformer, config)
         self.pipeline.set_progress_bar_config(disable=True)
         self._device = self.pipeline._execution_device
+        self._has_cut = False
         self._encoded: dict[tuple[str, str, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def warm_up(self) -> None:
@@ -129,28 +136,39 @@ class FluxGenerator:
             text = self.encode_text("", length)
             self._draw([text] * self.config.batch_size, range(self.config.batch_size), None)
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
-        """One image uint8 (H, W, 3) for each (prompt, seed). Each distinct prompt's text is encoded once a call."""
-        return list(self.draw(prompts, seeds))
+    def generate(
+        self, prompts: Sequence[str], seeds: Sequence[int], clip_prompts: Sequence[str] | None = None
+    ) -> list[np.ndarray]:
+        """One image uint8 (H, W, 3) for each (prompt, seed). Each distinct prompt's text is encoded once a call.
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[np.ndarray]:
+        clip_prompts: what CLIP reads, if not the prompts.
+        """
+        return list(self.draw(prompts, seeds, clip_prompts))
+
+    def draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], clip_prompts: Sequence[str] | None = None
+    ) -> Iterator[np.ndarray]:
         """What `generate` gives, each image as soon as its micro-batch is drawn."""
         if len(prompts) != len(seeds):
             raise InputError(f"{len(prompts)} prompts but {len(seeds)} seeds", expected="one seed for each prompt")
         lengths = {text: self.text_length(text) for text in dict.fromkeys(prompts)}
-        texts = {text: self.encode_text(text, length) for text, length in lengths.items()}
+        both = list(zip(prompts, clip_prompts or prompts, strict=True))
+        texts = {one: self.encode_text(one[0], lengths[one[0]], clip_text=one[1]) for one in dict.fromkeys(both)}
         negative = {n: self.encode_text("", n) for n in set(lengths.values()) if self.config.true_cfg_scale > 1}
 
         def draw(batch: list[int]) -> list[np.ndarray]:
             negative_text = negative.get(lengths[prompts[batch[0]]])
-            return self._draw([texts[prompts[i]] for i in batch], [seeds[i] for i in batch], negative_text)
+            return self._draw([texts[both[i]] for i in batch], [seeds[i] for i in batch], negative_text)
 
         yield from draw_in_batches([lengths[text] for text in prompts], self.config.batch_size, draw)
 
     def text_length(self, text: str) -> int:
-        """T5 tokens that a text is padded to."""
-        num_tokens = len(self.pipeline.tokenizer_2(text).input_ids)
-        return next((n for n in self.config.text_lengths if n >= num_tokens), self.config.text_lengths[-1])
+        """T5 tokens that a text is padded to, or cut at; the first one that is cut is named in the log."""
+        num_tokens, longest = len(self.pipeline.tokenizer_2(text).input_ids), self.config.text_lengths[-1]
+        if num_tokens > longest and not self._has_cut:
+            self._has_cut = True
+            log.warning("texts of more than %d tokens are cut, the first of them (%d): %s", longest, num_tokens, text)
+        return next((n for n in self.config.text_lengths if n >= num_tokens), longest)
 
     def encode_text(self, text: str, length: int, clip_text: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """T5 states (1, length, d) and CLIP's pooled vector (1, d), of the same text unless CLIP gets another."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.corrector_gain import Arguments, conditionless, measure, short_names
+from benchmarks.corrector_gain import Arguments, asked_for, measure, short_names, text_alone
 from benchmarks.referee import names_one_of
 from benchmarks.underspecified import open_prompts
 from benchmarks.wrong_images import WrongImage, edits_needed, reflections_of_others, say
@@ -15,6 +15,7 @@ from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.judges.segmentation_judge import SegmentationJudge
 from inference.micro import evaluation_split
 from inference.micro.evaluation_split import evaluation_seed
+from inference.micro.instructions import Edit, Operation
 from inference.prompt_grammar import parse_prompt
 from schemas.records import DetectedObject
 
@@ -65,6 +66,12 @@ def test_a_wrong_reflection_names_nothing_that_its_image_needs():
         assert not names_one_of(text, image.needed)
 
 
+def test_an_image_is_counted_under_the_one_operation_that_it_needs():
+    add, remove = Edit(Operation.ADD, "star"), Edit(Operation.REMOVE, "ring")
+    assert asked_for([add]) == asked_for([add, add]) == "add"
+    assert asked_for([add, remove]) == "several"
+
+
 def test_correctors_are_called_by_what_tells_their_folders_apart():
     assert short_names(["runs/joint/corrector", "runs/cached/corrector"]) == ["joint", "cached"]
     assert short_names(["runs/joint/corrector"]) == ["joint"]
@@ -76,12 +83,29 @@ def generator():
     return FluxGenerator(GENERATOR)
 
 
-def test_without_image_and_reflection_the_result_is_the_generators_own(generator):
-    model = ConditionedFlux(generator.pipeline.transformer, ConditionConfig(rank=2, alpha=2.0))
-    texts, seeds = ["a photo of a star", "a photo of two red circles"], [3, 4]
-    drawn = conditionless(model, generator)([np.zeros((32, 32, 3), np.uint8)] * 2, texts, ["", ""], seeds)
-    for ours, its in zip(drawn, generator.generate(texts, seeds), strict=True):
-        assert np.abs(ours.astype(int) - its).max() <= 1
+def test_text_alone_is_the_generator_with_t5_reading_the_reflection_and_clip_the_prompt(generator):
+    texts, seeds, unseen = (
+        ["a photo of a star", "a photo of two red circles"],
+        [3, 4],
+        [np.zeros((32, 32, 3), np.uint8)],
+    )
+    untold = text_alone(generator)(unseen * 2, texts, ["", ""], seeds)
+    for ours, its in zip(untold, generator.generate(texts, seeds), strict=True):
+        assert (ours == its).all()
+    told = text_alone(generator)(unseen, texts[:1], ["Add a star."], seeds[:1])[0]
+    drawn = generator.pipeline(
+        prompt=[texts[0]],
+        prompt_2=["a photo of a star [Reflexion] Add a star."],
+        num_inference_steps=generator.config.num_steps,
+        guidance_scale=generator.config.guidance,
+        height=32,
+        width=32,
+        max_sequence_length=generator.text_length("a photo of a star [Reflexion] Add a star."),
+        generator=torch.Generator("cpu").manual_seed(seeds[0]),
+        output_type="np",
+    ).images[0]
+    assert np.abs(told.astype(float) - drawn * 255).max() <= 1
+    assert (told != untold[0]).any()
 
 
 def test_open_prompts_are_met_by_their_image_and_both_wishes_are_not():

@@ -67,7 +67,8 @@ def test_rendered_moves_are_of_objects_the_wrong_way_round():
             continue
         _, before, after, caption, edits = made
         moves += 1
-        assert is_true_of(caption, after) and not is_true_of(caption, before)
+        assert is_true_of(caption, after)
+        assert not is_true_of(caption, before)
         assert {(o.cx, o.cy) for o in before.objects} == {(o.cx, o.cy) for o in after.objects}
         assert edits == corrections(caption, before)
 
