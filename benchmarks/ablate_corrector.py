@@ -22,12 +22,12 @@ import tyro
 
 from benchmarks.corrector_gain import Arguments as GainArguments
 from benchmarks.corrector_gain import Gain, as_data
-from benchmarks.results_file import Circumstances, print_table, save
+from benchmarks.results_file import Circumstances, print_table, run_command, save
 from inference.flux.corrector import CorrectorConfig, FluxCorrector
 from inference.flux.generator import FluxGeneratorConfig
 from inference.judges.intervals import Interval, mean_over_tags
 from pipelines.prompts.atomic_file import write_atomically
-from schemas.errors import InputError, ReflectionFlowError
+from schemas.errors import InputError
 from trainers.corrector import (
     CorrectorTrainable,
     CorrectorTrainingConfig,
@@ -296,8 +296,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ReflectionFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_command(main)

@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 
 from benchmarks.dual_process_tasks import asked_about, setting_config
-from benchmarks.results_file import Circumstances, print_table, save
+from benchmarks.results_file import Circumstances, print_table, run_command, save
 from benchmarks.search_tables import plain, signed
 from benchmarks.taught_images import Drawn, taught_images
 from inference.dual.concept import Concept, concept_of
@@ -33,7 +33,6 @@ from inference.judges.intervals import Interval, mean_over_tags
 from inference.micro.captions import sample_training_caption
 from inference.micro.commonsense import MicroDescriptionJudge, concept_phrase, concept_prompt
 from inference.micro.concepts import CONCEPTS
-from schemas.errors import ReflectionFlowError
 from trainers.dual_process import DualProcess
 
 SEED = 13
@@ -206,8 +205,4 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ReflectionFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_command(main)

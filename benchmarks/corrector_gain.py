@@ -22,7 +22,7 @@ import numpy as np
 import tyro
 
 from benchmarks.referee import names_one_of
-from benchmarks.results_file import RESULTS, Circumstances, print_table, save
+from benchmarks.results_file import RESULTS, Circumstances, print_table, run_command, save
 from benchmarks.underspecified import KINDS, OpenPrompt, obeyed, open_prompts
 from benchmarks.wrong_images import (
     Draw,
@@ -39,7 +39,7 @@ from inference.judges.intervals import Interval, mean_over_tags
 from inference.judges.segmentation_judge import SegmentationJudge, SegmentationJudgeConfig
 from inference.micro import evaluation_split
 from inference.micro.instructions import Edit
-from schemas.errors import InputError, ReflectionFlowError
+from schemas.errors import InputError
 
 if TYPE_CHECKING:
     from inference.interfaces import Vlm
@@ -360,8 +360,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ReflectionFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_command(main)

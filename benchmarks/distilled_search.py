@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 
 from benchmarks.dual_process_tasks import Tables, Task, chosen_pairs, read_result, write_result
-from benchmarks.results_file import Circumstances, print_table, save
+from benchmarks.results_file import Circumstances, print_table, run_command, save
 from benchmarks.search_tables import budgets_upto, plain, signed
 from inference.flux.generator import FluxGenerator
 from inference.interfaces import Verifier
@@ -34,7 +34,6 @@ from inference.vlm.prompts import load_prompt
 from inference.vlm.verifier import VerifierConfig, open_verifier
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import content_key, model_names
-from schemas.errors import ReflectionFlowError
 
 FIRST_SEED = 5000  # neither trained on (100 to 199) nor evaluated while it was learnt
 GENERATORS = ("base", "taught")
@@ -214,8 +213,4 @@ def print_search(figures: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ReflectionFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_command(main)

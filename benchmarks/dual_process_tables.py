@@ -24,11 +24,11 @@ import numpy as np
 import tyro
 
 from benchmarks.dual_process_tasks import FEW_STEPS, Tables, Task, chosen_pairs
-from benchmarks.results_file import Circumstances, print_table, save
+from benchmarks.results_file import Circumstances, print_table, run_command, save
 from inference.judges.commonsense_t2i import CommonsensePair, accuracy_by_category, mean_over_pairs, pair_accuracy
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.model_store import resolve_model
-from schemas.errors import MissingWeightsError, ReflectionFlowError
+from schemas.errors import MissingWeightsError
 
 SETTINGS = ("one step", "multi-step")
 KINDS = ("base", "expanded")
@@ -225,8 +225,4 @@ def plot(figures: dict[str, Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ReflectionFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_command(main)

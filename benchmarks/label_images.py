@@ -14,19 +14,18 @@ A person fills in `label`; only then `python -m benchmarks.label_images --compar
 
 import csv
 import hashlib
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import tyro
 
-from benchmarks.results_file import Circumstances, print_table, save
+from benchmarks.results_file import Circumstances, print_table, run_command, save
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.micro.captions import TAGS, sample_caption
 from inference.prompt_grammar import parse_prompt
 from schemas.configuration import stable_seed
-from schemas.errors import InputError, ReflectionFlowError
+from schemas.errors import InputError
 
 PROMPT_SEED = 515_151
 CSV_PATH = Path("benchmarks/labels/micro_generated.csv")
@@ -210,8 +209,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ReflectionFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_command(main)

@@ -4,18 +4,17 @@
 statistics) by the pairs that were shipped, subset by subset and over all.
 """
 
-import sys
 from collections import Counter
 from dataclasses import dataclass
 
 import tyro
 
-from benchmarks.results_file import Circumstances, print_table, save
+from benchmarks.results_file import Circumstances, print_table, run_command, save
 from pipelines.commands.arguments import open_run
 from pipelines.conservation import tally
 from pipelines.jobs import resolve_chains
 from pipelines.report.figures import read_timings
-from schemas.errors import InputError, ReflectionFlowError
+from schemas.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ReflectionFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_command(main)

@@ -7,7 +7,6 @@ edited ones by the truth of their scene. A reflection counts if its first senten
 the bad image needs; whatever does not parse is wrong.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ import numpy as np
 import tyro
 
 from benchmarks.label_images import wilson
-from benchmarks.results_file import Circumstances, print_table, save
+from benchmarks.results_file import Circumstances, print_table, run_command, save
 from inference.judges.geneval_scoring import judge_objects
 from inference.judges.oracles import scene_of
 from inference.judges.segmentation_judge import SegmentationJudge
@@ -29,7 +28,7 @@ from inference.micro.world import Scene
 from pipelines.commands.arguments import open_run
 from pipelines.jobs import resolve_chains
 from pipelines.run_folder import RunFolder
-from schemas.errors import InputError, ReflectionFlowError
+from schemas.errors import InputError
 from schemas.images import decode_image
 from schemas.records import DetectedObject, Pair, PromptRow
 
@@ -163,8 +162,4 @@ def _share(figures: dict[str, dict], name: str, hits: list[bool]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ReflectionFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_command(main)

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import tyro
 
 from benchmarks.reflectionflow_plots import draw_plots
-from benchmarks.results_file import RESULTS, Circumstances, save
+from benchmarks.results_file import RESULTS, Circumstances, run_command, save
 from benchmarks.search_arms import (
     NOISE,
     NOISE_REACH,
@@ -54,7 +54,7 @@ from inference.search import Carry
 from inference.search_tools import VerifierKind
 from pipelines.presets import load_search_preset
 from pipelines.search_job import SearchJobConfig
-from schemas.errors import InputError, MissingWeightsError, ReflectionFlowError
+from schemas.errors import InputError, MissingWeightsError
 
 Table = Literal["budgets", "shapes", "verifiers", "difficulty", "times", "allocation", "oracles", "sureness"]
 TABLES: tuple[Table, ...] = ("budgets", "shapes", "verifiers", "difficulty", "times", "allocation")
@@ -250,8 +250,4 @@ MAKE: dict[Table, Callable[[dict[str, Found], int, str], dict[str, Any]]] = {
 }
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ReflectionFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_command(main)

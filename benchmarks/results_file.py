@@ -4,10 +4,14 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from schemas.errors import ReflectionFlowError
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -38,6 +42,15 @@ class Circumstances:
             load_at_start=(one, five, fifteen),
             started_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """A benchmark from the command line: an error that names its cause is one line, not a traceback."""
+    try:
+        main()
+    except ReflectionFlowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def save(

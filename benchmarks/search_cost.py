@@ -6,7 +6,6 @@ the chains of many prompts are drawn in common batches.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -15,12 +14,11 @@ from typing import Any
 
 import tyro
 
-from benchmarks.results_file import Circumstances, print_table, save
+from benchmarks.results_file import Circumstances, print_table, run_command, save
 from inference.search import SearchConfig, SearchTools, Strategy, search
 from inference.search_tools import SearchToolsConfig, open_search_tools
 from pipelines.presets import load_search_preset
 from pipelines.search_job import SearchJobConfig, search_prompts
-from schemas.errors import ReflectionFlowError
 
 TOGETHER = {"one chain at a time": (1, 1), "a prompt's chains together": (2, 2), "a unit's chains together": (2, 0)}
 """By name: chains of a prompt in one call (the others are searched after it), and images a forward pass (0: the
@@ -167,8 +165,4 @@ def batching(
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ReflectionFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_command(main)

@@ -23,7 +23,7 @@ import tyro
 
 from benchmarks.corrector_gain import as_data
 from benchmarks.referee import names_one_of
-from benchmarks.results_file import Circumstances, print_table, save
+from benchmarks.results_file import Circumstances, print_table, run_command, save
 from benchmarks.wrong_images import WrongImage, find_wrong_images, reflections_by
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.interfaces import Reward
@@ -40,7 +40,7 @@ from inference.vlm.prompts import load_prompt
 from inference.vlm.reward_model import RewardModel
 from inference.vlm.verifier import YesNoVerifier
 from inference.vlm.vlm import VlmConfig, open_vlm
-from schemas.errors import CorruptDataError, InputError, ReflectionFlowError
+from schemas.errors import CorruptDataError, InputError
 from schemas.images import decode_image
 from schemas.records import PromptRecord
 from trainers.shard_dataset import hold_out
@@ -297,8 +297,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ReflectionFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_command(main)

@@ -23,13 +23,12 @@ import tyro
 from PIL import Image, ImageDraw
 
 from benchmarks.dual_process_tasks import setting_config
-from benchmarks.results_file import Circumstances, print_table, save
+from benchmarks.results_file import Circumstances, print_table, run_command, save
 from benchmarks.search_tables import plain, signed
 from benchmarks.taught_images import Drawn, taught_images
 from benchmarks.visual_references import KINDS, Reference, references
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.judges.segmentation_judge import SegmentationJudge
-from schemas.errors import ReflectionFlowError
 from trainers.dual_process import DualProcess
 
 SHOWN_PX, SHOWN_SEEDS, GAP_PX, LABEL_PX = 64, 2, 6, 110
@@ -173,8 +172,4 @@ def draw_grid(shown: dict[str, list[tuple[Reference, Drawn]]]) -> Image.Image:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ReflectionFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_command(main)
