@@ -99,7 +99,8 @@ CHOICES: dict[str, Callable[[Config], Config]] = {
     "cached, text copy as it is": conditioned(attention="cached", adapt_text=False),
     "cached, no text copy": conditioned(attention="cached", text_copy=False),
     "loss the same everywhere": lambda c: replace(c, batch=replace(c.batch, difference_weight=0.0)),
-    "times as published": lambda c: replace(c, batch=replace(c.batch, time_shift=0.0)),
+    "times as published": lambda c: replace(c, batch=replace(c.batch, time_shift=0.0, start_share=0.0)),
+    "none at t = 1": lambda c: replace(c, batch=replace(c.batch, start_share=0.0)),
     **{f"without {subset}": without(subset) for subset in SUBSETS},
 }
 

@@ -281,13 +281,16 @@ def micro_corrector_training(data: str, out: Path) -> CorrectorTrainingConfig:
     """For the micro FLUX on two cores, as the shipped corrector was trained.
 
     The condition at full resolution (half of 32 px would leave four tokens) and over the image, the LoRA on all tokens,
-    more of the noisy times, where it is decided what goes where, and more weight where the images differ.
+    more of the noisy times and a quarter of the samples at t = 1, where it is decided what goes where, and more weight
+    where the images differ.
     """
     return CorrectorTrainingConfig(
         data=data,
         out=out,
         condition=ConditionConfig(lora_on="all", position="over", adapt_text=True, rank=32, alpha=32.0),
-        batch=BatchConfig(32, 32, DropConfig(0.05, 0.05, 0.15), time_shift=1.0, difference_weight=1.0),
+        batch=BatchConfig(
+            32, 32, DropConfig(0.05, 0.05, 0.15), time_shift=1.0, start_share=0.25, difference_weight=1.0
+        ),
         loop=LoopConfig(
             steps=2000, batch_size=192, micro_batch=192, checkpoint_every=100, report_every=20, ema_decay=0.998
         ),

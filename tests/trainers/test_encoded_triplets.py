@@ -27,7 +27,7 @@ LOOP = LoopConfig(
 )
 EXACT = EncodingConfig(ahead=True, dtype="float32", batch_size=5)
 OFTEN_DROPPED = BatchConfig(
-    size_px=32, condition_px=32, drop=DropConfig(0.3, 0.3, 0.4), time_shift=0.4, difference_weight=2.0
+    size_px=32, condition_px=32, drop=DropConfig(0.3, 0.3, 0.4), time_shift=0.4, start_share=0.3, difference_weight=2.0
 )
 
 
