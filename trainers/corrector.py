@@ -297,4 +297,5 @@ def micro_corrector_training(data: str, out: Path) -> CorrectorTrainingConfig:
         optimizer=OptimizerConfig("adamw", 2e-3, warmup_steps=60, decay_steps=700, max_gradient_norm=1.0),
         mix=MixSchedule(end=EDITING_STAYS, steps=500),
         held_out_share=0.05,
+        guidance=2.0,
     )

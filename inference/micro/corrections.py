@@ -7,7 +7,9 @@ All of it is computed from the scene's truth by plain rules.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 
@@ -17,25 +19,40 @@ from inference.micro.captions import (
     Clause,
     bounding_square,
     class_plural,
-    is_true_of,
     relations_between,
 )
 from inference.micro.edits import name_edit
 from inference.micro.instructions import Edit, Operation, instruction
 from inference.micro.questions import NUMBERS, counted
-from inference.micro.world import Scene, SceneObject
+from inference.micro.world import MAX_OBJECTS, Scene, SceneObject
 
 
 def corrections(caption: Caption, scene: Scene) -> tuple[Edit, ...]:
     """Edits after which the caption would hold, most basic first; () if it does. For scenes wrong in any way.
 
-    A surplus object is reshaped where another is missing; colours are corrected before objects are added.
+    A surplus object is reshaped where another is missing; colours are corrected before objects are added. Where the
+    caption says how two objects stand, that one is reshaped which then stands right; if none would, the last edit is a
+    move.
     """
-    free = list(scene.objects)
+    has_relation = any(clause.relation for clause in caption.clauses)
+    few = has_relation and len(scene.objects) <= MAX_OBJECTS
+    orders = list(permutations(scene.objects)) if few else [scene.objects]
+    plans = [_plan(caption, scene, order) for order in orders]
+    stands_right = next((edits for edits, after in plans if _relations_hold(caption, after)), None)
+    edits = plans[0][0] if stands_right is None else stands_right
+    return _grouped(edits, scene) + (_move(caption) if stands_right is None else ())
+
+
+def _plan(caption: Caption, scene: Scene, order: Sequence[SceneObject]) -> tuple[list[Edit], list[SceneObject]]:
+    """Edits by which the scene has what the caption names, and the objects that are there before and after them, as
+    they then are. order: of the scene's objects; the first that fits a clause is taken for it."""
+    free = list(order)
     wanted: list[Clause] = [replace(c, count=1, relation=None) for c in caption.clauses for _ in range(c.count)]
+    after: list[SceneObject] = []
     for clause in list(wanted):
         match = [o for o in free if o.shape == clause.shape and clause.color in (None, o.color)]
         if match:
+            after.append(match[0])
             free.remove(match[0])
             wanted.remove(clause)
     edits: list[Edit] = []
@@ -45,18 +62,33 @@ def corrections(caption: Caption, scene: Scene) -> tuple[Edit, ...]:
             item = same_shape[0]
             alike = sum((o.shape, o.color) == (item.shape, item.color) for o in scene.objects)
             edits.append(Edit(Operation.RECOLOR, item.shape, item.color, new_color=clause.color, one_of=alike > 1))
+            after.append(item)
             free.remove(item)
             wanted.remove(clause)
+    is_placed = any(clause.relation for clause in caption.clauses)
     for clause, item in zip(list(wanted), list(free), strict=False):
-        is_unique = sum(o.shape == item.shape for o in scene.objects) == 1
+        same_shape = [o for o in scene.objects if o.shape == item.shape]
+        is_unique = len(same_shape) == 1
         color = clause.color if clause.color == item.color else None
+        if is_placed and sum(o.color == item.color for o in same_shape) == 1 < len(same_shape):
+            color, is_unique = item.color, True  # which one matters, and its colour tells
         edits.append(Edit(Operation.RESHAPE, item.shape, color, new_shape=clause.shape, one_of=not is_unique))
         if clause.color and color is None:
             edits.append(Edit(Operation.RECOLOR, clause.shape, None, new_color=clause.color))
+        after.append(replace(item, shape=clause.shape))
         free.remove(item)
         wanted.remove(clause)
-    edits += _added(caption, scene, wanted) + _removed(caption, free)
-    return _grouped(edits, scene) or move_needed(caption, scene)
+    return edits + _added(caption, scene, wanted) + _removed(caption, free), after
+
+
+def _relations_hold(caption: Caption, objects: Sequence[SceneObject]) -> bool:
+    """Of the objects that are there; what is still to be added can be put where it belongs."""
+    return all(
+        clause.relation is None or clause.relation[0] in relations_between(bounding_square(a), bounding_square(b))
+        for clause in caption.clauses
+        for a in (o for o in objects if o.shape == clause.shape)
+        for b in (o for o in objects if clause.relation and o.shape == caption.clauses[clause.relation[1]].shape)
+    )
 
 
 def _grouped(edits: list[Edit], scene: Scene) -> tuple[Edit, ...]:
@@ -93,10 +125,8 @@ def _removed(caption: Caption, surplus: list[SceneObject]) -> list[Edit]:
     return edits
 
 
-def move_needed(caption: Caption, scene: Scene) -> tuple[Edit, ...]:
-    """The move that a complete scene still needs."""
-    if is_true_of(caption, scene):
-        return ()
+def _move(caption: Caption) -> tuple[Edit, ...]:
+    """To where the caption wants its subject."""
     subject = next((c for c in caption.clauses if c.relation), None)
     if subject is None or subject.relation is None:
         return ()

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from inference.micro.captions import Caption, is_true_of
-from inference.micro.corrections import corrections, inventory, move_needed
-from inference.micro.instructions import instruction
+from inference.micro.corrections import corrections, inventory
+from inference.micro.instructions import Operation, instruction
 from inference.micro.questions import NUMBERS
 from inference.micro.world import COLORS, FRAME_PX, Scene, SceneObject
 from inference.vlm.criteria import CRITERIA
@@ -53,11 +53,10 @@ def _criterion(name: str, caption: Caption, scene: Scene) -> tuple[int, str]:
         case "color_fidelity" | "attribute_binding" | "multi_object_consistency" | "material_consistency":
             return _ten(_share_colored(caption, asked)), there
         case "position_accuracy":
-            moves = move_needed(caption, scene) if _share_present(caption, scene) == 1 else ()
-            if moves:
-                return 0, instruction(moves[0])
-            holds = _share_present(caption, scene) == 1
-            return (10, "The position is correct.") if holds else (0, there)
+            if _share_present(caption, scene) < 1:
+                return 0, there
+            moves = [edit for edit in corrections(caption, scene) if edit.operation is Operation.MOVE]
+            return (0, instruction(moves[0])) if moves else (10, "The position is correct.")
         case "occlusion_handling" | "occlusion_management" | "separation_clarity" | "spatial_legibility":
             share = _smallest_gap(scene) / FULL_GAP_PX
             return _ten(share), "The objects are separate." if share > 0 else "The objects are overlapping."

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from inference.micro.captions import Caption, is_reserved, is_true_of, sample_scene, sample_training_caption
-from inference.micro.corrections import move_needed, refine_prompt
+from inference.micro.corrections import corrections, refine_prompt
 from inference.micro.edits import sample_edit, wrong_scene
 from inference.micro.instructions import Edit, Operation, instruction
 from inference.micro.questions import caption_of
@@ -49,6 +49,15 @@ class EditDatasetConfig:
 
 
 CHUNK = 200
+WRONG_WEIGHTS = {
+    "single_object": 0.05,
+    "colors": 0.08,
+    "two_object": 0.15,
+    "counting": 0.12,
+    "position": 0.4,
+    "color_attr": 0.2,
+}
+"""Tags of the captions of wrong renders: about as the generator's own wrong drawings have them, with more relations."""
 REFINED_SHARE = 0.2  # of the captions of wrong images are refined, as a search refines its prompts
 CANONICAL_SHARE = 0.5  # of the instructions have the wording of the rule subset
 
@@ -68,6 +77,8 @@ def edited_drawing(rng: np.random.Generator, item: PooledImage) -> Triplet | Non
     """A repaired drawing; of a right one, one with a change that its caption leaves open. None where neither can be
     done, or where the pixel scorer does not find it done."""
     caption, scene = item.caption, item.scene
+    if is_true_of(caption, scene) and caption.tag == "position" and rng.random() < 0.5:
+        return _wrong_way_round(item)
     if is_true_of(caption, scene):
         changed = open_edit(rng, caption, scene) if can_be_told(scene) else None
         task, found = "open", None if changed is None else ((changed[0],), changed[1])
@@ -81,16 +92,25 @@ def edited_drawing(rng: np.random.Generator, item: PooledImage) -> Triplet | Non
     return Triplet(task, item.image, image, _worded(rng, caption, scene), found[0])
 
 
+def _wrong_way_round(item: PooledImage) -> Triplet | None:
+    """From a right drawing of a relation with its objects exchanged, which is wrong, back to the drawing."""
+    swapped = paint_over(item.image, item.scene, exchanged(item.scene, 0, 1))
+    edits = corrections(item.caption, read_scene(swapped))
+    if [edit.operation for edit in edits] != [Operation.MOVE]:
+        return None
+    return Triplet("repair", swapped, item.image, item.caption.text, edits)
+
+
 def edited_render(rng: np.random.Generator) -> tuple[str, Scene, Scene, Caption, tuple[Edit, ...]] | None:
     """Task, scenes before and after, caption and edits: wrong by one operation, or changed where the caption is open.
     None where a try found nothing."""
     if rng.random() < 0.5:
-        caption = sample_training_caption(rng)
+        caption = sample_training_caption(rng, WRONG_WEIGHTS)
         after = sample_scene(rng, caption)
         edit, before = wrong_scene(rng, caption, after)
         if edit.operation is Operation.MOVE and edit.relation:  # the wrong way round, as the generator draws them
             before = exchanged(after, 0, 1)
-            edit = move_needed(caption, before)[0]
+            edit = corrections(caption, before)[0]
         return "repair", before, after, caption, (edit,)
     before = random_scene(rng)
     caption = caption_of(rng, before)
