@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from inference.flux.condition_config import ConditionConfig
-from inference.flux.corrector import CorrectorDescription, FluxCorrector, load_lora, save_corrector
+from inference.flux.corrector import CorrectorDescription, FluxCorrector, load_lora, read_description, save_corrector
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from schemas.configuration import model_field
+from schemas.errors import InputError
 from trainers.corrector_batches import BatchConfig, BatchMaker, DropConfig, TrainingBatch
 from trainers.encoded_triplets import EncodedTriplets
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
@@ -85,7 +86,11 @@ class CorrectorTrainable:
         torch.manual_seed(config.loop.seed)
         self.model = ConditionedFlux(self.generator.pipeline.transformer, config.condition)
         if config.start_from:
-            load_lora(self.model, resolve_model(config.start_from))
+            folder = resolve_model(config.start_from)
+            condition = read_description(folder).condition
+            if condition != config.condition:
+                raise InputError(f"{folder} has the condition {condition}", expected=f"{config.condition}")
+            load_lora(self.model, folder)
         self.model.to(config.generator.device)
         if config.bf16:
             torch.nn.Module.to(self.model.base, torch.bfloat16)  # not diffusers' own, which warns

@@ -79,12 +79,9 @@ def save_corrector(folder: Path, model: ConditionedFlux, description: CorrectorD
 
 
 def load_lora(model: ConditionedFlux, folder: Path) -> None:
-    """A corrector's weights into `model`. InputError for a folder that is no corrector, or one of another condition."""
+    """A corrector's weights into `model`, whose condition is the corrector's."""
     from safetensors.torch import load_file
 
-    condition = read_description(folder).condition
-    if condition != model.config:
-        raise InputError(f"{folder} has the condition {condition}", expected=f"{model.config}")
     model.lora.load_file_tensors(load_file(folder / WEIGHTS))
 
 
