@@ -12,6 +12,7 @@ COMMANDS = {
     "score": "score images of a prompt with each reward, and with all together",
     "questions": "write a concept file for dual-process distillation from a prompt",
     "reflect": "search for the best image of one prompt, and tell how it came about",
+    "drift": "say how far one folder of images lies from another (CMMD)",
     "judge": "judge images with the judge that no search uses",
 }
 

@@ -2,8 +2,9 @@
 
 Round 0 draws N images of the prompt. In each further round, each chain reflects on its last image, refines its prompt,
 and draws again: by the corrector from the flawed image (reflection), or by the generator from fresh noise (prompt,
-noise). The answer is the best image of all rounds by the verifier, which always scores against the user's prompt.
-Smaller budgets are prefixes: the first n images of a run are the run with budget n.
+noise, and where the reflector finds nothing to correct). The answer is the best image of all rounds by the verifier,
+which always scores against the user's prompt. Smaller budgets are prefixes: the first n images of a run are the run
+with budget n.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from schemas.configuration import stable_seed
 from schemas.errors import InputError
 from schemas.records import Cost
 
+NOTHING_WRONG = "The image is right."
+"""What a reflector answers when it finds nothing to correct."""
 Strategy = Literal["noise", "noise+prompt", "noise+prompt+reflection", "reflection"]
 Carry = Literal["own", "topk", "best"]
 
@@ -194,7 +197,8 @@ def _parents(one: Searched, config: SearchConfig) -> Sequence[Draft | None]:
 def _with_remarks(
     searches: Sequence[Searched], plans: list[_Plan], config: SearchConfig, tools: SearchTools
 ) -> list[_Plan]:
-    """Plans that go on from an image, with what is said of it; fresh starts as they are."""
+    """Plans that go on from an image, with what is said of it; fresh starts as they are. Where there is nothing to
+    correct, a plan becomes a fresh start: the corrector can only spoil a right image."""
     assert tools.critic is not None
     going_on = [plan for plan in plans if plan.parent is not None]
     if not going_on:
@@ -215,8 +219,11 @@ def _with_remarks(
         if plan.parent is not None:
             remark, user_prompt = next(said), searches[plan.owner].prompt
             searches[plan.owner].cost += remark.cost
-            prompt = remark.prompt if refine else user_prompt
-            plan = replace(plan, prompt=prompt, reflection=remark.reflection if reflect else None)
+            if reflect and remark.reflection.strip() in ("", NOTHING_WRONG):
+                plan = replace(plan, prompt=user_prompt, parent=None)
+            else:
+                prompt = remark.prompt if refine else user_prompt
+                plan = replace(plan, prompt=prompt, reflection=remark.reflection if reflect else None)
         told.append(plan)
     return told
 

@@ -34,6 +34,7 @@ _HINTS = {
         "AWS_PROFILE, or the machine's role, with the right to list, read, write and delete here, then `resume`"
     ),
 }
+_STORE_FAILED = "INTERNAL_FAILURE"
 _AWAY = "the run can be resumed once storage answers again"
 _unpublished: dict[object, list[Any]] = {}
 """Streams that an exception left open. A stream that is destroyed publishes what it has, even nothing, under its final
@@ -53,6 +54,15 @@ class ObjectStorage:
         return ObjectStorage, (self.uri,)
 
     def read(self, path: str) -> bytes:
+        try:
+            return self._read(path)
+        except StorageError as error:
+            # The SDK takes a failure of the store in the middle of an answer for final, and it is not.
+            if _STORE_FAILED not in str(error):
+                raise
+        return self._read(path)
+
+    def _read(self, path: str) -> bytes:
         try:
             # No compression: by default pyarrow would unpack what is called `.gz`.
             with self._fs.open_input_stream(self._path(path), compression=None) as stream:

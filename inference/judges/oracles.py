@@ -18,11 +18,9 @@ from inference.micro.corrections import corrections, refine_prompt
 from inference.micro.instructions import instruction, parse_instruction, split_sentences
 from inference.micro.world import COLORS, SHAPES, Background, Scene, SceneObject, render
 from inference.prompt_grammar import parse_prompt
-from inference.search import Remark
+from inference.search import NOTHING_WRONG, Remark
 from schemas.configuration import stable_seed
 from schemas.records import DetectedObject
-
-RIGHT = "The image is right."  # as the micro VLM says it
 
 
 def scene_of(objects: Sequence[DetectedObject], min_score: float, background: Background | None = None) -> Scene:
@@ -60,7 +58,7 @@ class OracleCritic:
             scene = scene_of(objects, limits.of(record.tag))
             is_right = judge_objects(record, objects, limits).correct
             edits = () if is_right else corrections(caption, scene)
-            told = " ".join(instruction(edit) for edit in edits) or RIGHT
+            told = " ".join(instruction(edit) for edit in edits) or NOTHING_WRONG
             refined = refine_prompt(np.random.default_rng(stable_seed(prompt, told)), caption, scene)
             remarks.append(Remark(told if reflect else "", refined if refine else prompt))
         return remarks

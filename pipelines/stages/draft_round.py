@@ -32,7 +32,7 @@ class DraftRound:
     """
 
     name: ClassVar[str] = "draft_round"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads_images: ClassVar[bool] = True
     makes_images: ClassVar[bool] = True
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from inference.search import Remark, SearchConfig, SearchTools, next_round, search, shares_by_budget
+from inference.search import NOTHING_WRONG, Remark, SearchConfig, SearchTools, next_round, search, shares_by_budget
 from schemas.errors import InputError
 from schemas.records import Cost
 
@@ -94,6 +94,23 @@ def test_with_reflections_each_chain_corrects_its_own_last_image():
         assert draft.reflection == f"brighter than {int(parent.image.mean())}"
     assert one.drafts[4].prompt == "a star!!"
     assert one.cost.denoiser_passes == 2 * 8 + 4 * 9
+
+
+@pytest.mark.parametrize("said", [NOTHING_WRONG, f" {NOTHING_WRONG}\n", "", "  "])
+@pytest.mark.parametrize("carry", ["own", "best"])
+def test_where_there_is_nothing_to_correct_a_chain_starts_afresh_and_pays_for_having_asked(said, carry):
+    class Content(Says):
+        def remark(self, images, prompts, current, scores, **what):
+            remarks = super().remark(images, prompts, current, scores, **what)
+            return [remarks[0], *[Remark(said, one.prompt, one.cost) for one in remarks[1:]]]
+
+    used = tools(critic=Content())
+    (one,) = search(PROMPTS[:1], SearchConfig(2, 3, carry=carry), used)
+    corrected, fresh = one.drafts[2], one.drafts[3]
+    assert (corrected.parent, corrected.prompt) == (0, "a star!")
+    assert (fresh.parent, fresh.reflection, fresh.prompt) == (None, None, "a star")
+    assert fresh.seed != one.drafts[1].seed
+    assert one.cost == Cost(generations=6, denoiser_passes=4 * 8 + 2 * 9, verifier_calls=6, vlm_calls=2 * 4)
 
 
 def test_reflection_alone_keeps_the_users_prompt():

@@ -279,6 +279,25 @@ def test_a_store_that_stumbles_is_tried_again(storage, proxy):
     assert storage.names("") == ["a"]
 
 
+def test_a_read_that_the_store_broke_off_is_tried_once_more_and_no_other_is(storage, monkeypatch):
+    errors = [StorageError("AWS Error INTERNAL_FAILURE during GetObject operation")]
+    really = ObjectStorage._read
+
+    def breaks_off(self, path):
+        if errors:
+            raise errors.pop()
+        return really(self, path)
+
+    storage.commit("a", b"x")
+    monkeypatch.setattr(ObjectStorage, "_read", breaks_off)
+    assert storage.read("a") == b"x"
+    for said in (["INTERNAL_FAILURE"] * 2, ["refused"]):
+        errors[:] = [StorageError(text) for text in said]
+        with pytest.raises(StorageError):
+            storage.read("a")
+        assert not errors
+
+
 def test_everything_one_can_ask_reports_an_outage(storage, proxy):
     storage.commit("a/b", b"x")
     proxy.rule = lambda method, path: "500"

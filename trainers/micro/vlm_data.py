@@ -24,6 +24,7 @@ from inference.micro.long_captions import LONG, caption_of_text, condense, descr
 from inference.micro.overlay_questions import OverlayCase, sample_overlay
 from inference.micro.questions import caption_of, near_miss, sample_questions
 from inference.micro.world import Scene, random_scene
+from inference.search import NOTHING_WRONG
 from inference.vlm.grid import image_grid
 from inference.vlm.overlays import overlay_image
 from inference.vlm.prompts import fill_prompt, load_prompt
@@ -31,7 +32,6 @@ from trainers.micro.vlm_cells import cell_targets, cells_side_by_side
 from trainers.micro.vlm_images import ImagePool, PooledImage, render_like_met
 from trainers.micro.vlm_rows import OVERLAID, SIDE_BY_SIDE, SINGLE, TWO_IMAGES, RowShape, Turn
 
-RIGHT = "The image is right."  # the reflection on an image that needs none
 YES, NO = "Yes.", "No."
 _NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 
@@ -220,7 +220,7 @@ def reflect(rng: np.random.Generator, subject: Subject) -> Turn:
     """The instruction that puts the image right."""
     prompt, _ = (subject.caption, None) if rng.random() < 0.7 else _prompt_for(rng, subject)
     edits = corrections(prompt, subject.scene)
-    answer = " ".join(instruction(edit) for edit in edits) or RIGHT
+    answer = " ".join(instruction(edit) for edit in edits) or NOTHING_WRONG
     return Turn("reflect", ask("reflect", prompt=prompt.text), answer)
 
 

@@ -20,10 +20,10 @@ from inference.micro.instructions import Edit, agrees, parse_instruction, split_
 from inference.micro.overlay_questions import sample_overlay
 from inference.micro.questions import Question, sample_questions
 from inference.micro.world import Scene, random_scene
+from inference.search import NOTHING_WRONG
 from inference.vlm.grid import image_grid
 from trainers.micro.vlm_data import (
     NO,
-    RIGHT,
     YES,
     Subject,
     ask,
@@ -150,12 +150,12 @@ def _wrong_subjects(rng: np.random.Generator, number: int) -> list[Subject]:
 
 
 def reflections_right(vlm: Vlm, subjects: list[Subject]) -> Share:
-    """An instruction counts where the edit that it names is one the image needs; on a right image, `RIGHT` does."""
+    """An instruction counts where its edit is one that the image needs; on a right image, `NOTHING_WRONG` does."""
     requests = [ChatRequest(ask("reflect", prompt=s.caption.text), (s.image,)) for s in subjects]
     hits = []
     for answer, subject in zip(vlm.answer(requests), subjects, strict=True):
         needed = corrections(subject.caption, subject.scene)
-        hits.append(_names(answer.text, needed) if needed else answer.text == RIGHT)
+        hits.append(_names(answer.text, needed) if needed else answer.text == NOTHING_WRONG)
     return _share(hits)
 
 

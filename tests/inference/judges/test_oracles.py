@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from inference.judges.geneval_scoring import judge_objects
-from inference.judges.oracles import RIGHT, OracleCorrector, OracleCritic
+from inference.judges.oracles import OracleCorrector, OracleCritic
 from inference.judges.segmentation_judge import SegmentationJudge
 from inference.micro.captions import caption_from_clauses, caption_of_record, sample_scene
 from inference.micro.edits import wrong_scene
 from inference.micro.world import render
 from inference.prompt_grammar import parse_prompt
+from inference.search import NOTHING_WRONG
 
 TEXTS = ("a photo of a red star and a blue ring", "a photo of three hearts", "a photo of a cross left of a square")
 
@@ -54,8 +55,8 @@ def test_both_oracles_together_put_nearly_every_wrong_scene_right(judge):
 def test_right_scenes_are_said_to_be_right_and_stay_so(judge):
     images, prompts = scenes(wrong=False)
     told = [remark.reflection for remark in remarks(judge, images, prompts)]
-    assert told.count(RIGHT) >= 0.9 * len(told)
-    again = OracleCorrector(judge).correct(images, prompts, [RIGHT] * len(images), [0] * len(images))
+    assert told.count(NOTHING_WRONG) >= 0.9 * len(told)
+    again = OracleCorrector(judge).correct(images, prompts, [NOTHING_WRONG] * len(images), [0] * len(images))
     assert np.mean(verdicts(judge, again, prompts)) >= 0.9
 
 

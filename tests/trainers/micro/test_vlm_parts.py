@@ -12,6 +12,7 @@ from inference.micro.instructions import parse_instruction
 from inference.micro.long_captions import LONG
 from inference.micro.world import COLORS, random_scene, render
 from inference.micro.world import SHAPES as SHAPES_OF_THE_WORLD
+from inference.search import NOTHING_WRONG
 from tests.tiny_vlm import TINY_SHAPE, save_tiny_vlm, tiny_tokenizer
 from trainers.micro import vlm_forward
 from trainers.micro.vlm_cells import (
@@ -25,7 +26,6 @@ from trainers.micro.vlm_cells import (
 )
 from trainers.micro.vlm_data import (
     NO,
-    RIGHT,
     YES,
     DataConfig,
     SubjectSource,
@@ -242,7 +242,7 @@ def test_answers_are_balanced_and_reflections_lead_to_the_prompt(source):
     assert 0.35 < verdicts[YES] / (verdicts[YES] + verdicts[NO]) < 0.6
     for subject in subjects[:80]:
         answer = reflect(rng, subject).answer
-        assert answer == RIGHT or parse_instruction(answer.split(". ")[0]) is not None
+        assert answer == NOTHING_WRONG or parse_instruction(answer.split(". ")[0]) is not None
         if subject.is_right:
             assert corrections(subject.caption, subject.scene) == ()
 
