@@ -24,7 +24,7 @@ from schemas.configuration import content_key, execution_field, model_names, out
 from schemas.errors import InputError, WorkFailedError
 from trainers.checkpoint import Checkpoints
 from trainers.denoiser import Denoiser, add_lora, clean_estimate, denoise_to, draw, lora_parameters, remove_lora
-from trainers.flux_denoiser import LORA_TARGETS, FluxDenoiser
+from trainers.flux_denoiser import LORA_TARGETS, TEXT_TARGETS, FluxDenoiser
 from trainers.vqa_loss import TeacherConfig, VqaTeacher
 
 CARD = "card.json"  # written last: a folder that has it is finished
@@ -347,7 +347,14 @@ def dev_dual_process() -> DualProcessConfig:
 
 def micro_dual_process() -> DualProcessConfig:
     """The micro FLUX and the micro VLM on two cores: larger steps, several images each, and a gradient through all four
-    steps: what one step makes of the micro FLUX's noise is too blurred for the VLM to say anything about."""
+    steps: what one step makes of the micro FLUX's noise is too blurred for the VLM to say anything about. The LoRA is
+    the text's alone: through weights of the image the gradient finds textures that fool the micro VLM."""
     return DualProcessConfig(
-        batch_size=8, steps=80, learning_rate=3e-4, warmup_steps=10, gradient_steps=4, stop_probability=0.9
+        batch_size=8,
+        steps=80,
+        learning_rate=1e-3,
+        lora_targets=TEXT_TARGETS,
+        warmup_steps=10,
+        gradient_steps=4,
+        stop_probability=0.9,
     )

@@ -13,20 +13,16 @@ from trainers.denoiser import ADAPTER
 if TYPE_CHECKING:
     import torch
 
-LORA_TARGETS = (
-    "attn.to_q",
-    "attn.to_k",
-    "attn.to_v",
-    "attn.to_out.0",
+TEXT_TARGETS = (
     "attn.add_q_proj",
     "attn.add_k_proj",
     "attn.add_v_proj",
     "attn.to_add_out",
-    "ff.net.0.proj",
-    "ff.net.2",
     "ff_context.net.0.proj",
     "ff_context.net.2",
 )
+"""Weights that the text has for itself, in the double-stream blocks: through them what is drawn changes, not how."""
+LORA_TARGETS = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "ff.net.0.proj", "ff.net.2", *TEXT_TARGETS)
 """The published ones (interop)."""
 
 

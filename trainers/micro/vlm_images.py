@@ -291,6 +291,8 @@ def open_pools(
         renders = ImagePool(folder, lazily(make_vae_images, vae.parent), config.seed, config.data_workers)
         renders.grow_to(num_vae, min(1000, num_vae))
     generated = open_generated_pool(config, num_generated)
+    if num_generated and not generated:
+        print(f"no generator's drawings among the training images: {config.out_dir / 'flux'} has no model", flush=True)
     if generated:
         generated.items = [clear for item in generated.items[:num_generated] if (clear := clear_objects(item))]
     return renders, generated if generated and len(generated) else None
