@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import tyro
 
 from inference.commands.read_images import read_images
@@ -40,7 +41,11 @@ def main(argv: Sequence[str]) -> int:
     from inference.rewards.clip_reward import ClipReward
 
     reward = ClipReward(config)
-    before, after = (reward.embed_images(read_images(some)) for some in files)
+    size = config.batch_size  # not all images in memory
+    before, after = (
+        np.concatenate([reward.embed_images(read_images(some[i : i + size])) for i in range(0, len(some), size)])
+        for some in files
+    )
     found = {
         "clip": model,
         "images": [len(before), len(after)],
