@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -66,18 +67,18 @@ class ConditionedBlock(nn.Module):
         own = run(this, self.block, "", streams, prefix)
         return tuple(s.x for s in streams), own
 
-    def _heads(self, attn: Any, name: str, part: str, x: torch.Tensor, stream: _Stream) -> torch.Tensor:
-        fused = getattr(attn, "to_added_qkv" if part.startswith("add") else "to_qkv", None)
+    def _heads(
+        self, attn: Any, name: str, parts: Sequence[str], x: torch.Tensor, stream: _Stream
+    ) -> Sequence[torch.Tensor]:
+        fused = getattr(attn, "to_added_qkv" if parts[0].startswith("add") else "to_qkv", None)
         if fused is not None and not stream.adapted and torch.compiler.is_compiling():
-            # Asked for three times; the compiler keeps one of three equal products.
-            number = ("q", "k", "v").index(part.split("_")[1])
-            return fused(x).chunk(3, dim=-1)[number].unflatten(-1, (-1, attn.head_dim))
+            return [y.unflatten(-1, (-1, attn.head_dim)) for y in fused(x).chunk(3, dim=-1)]
         this: Any = self
-        return ConditionedFlux._heads(this, attn, name, part, x, stream)
+        return ConditionedFlux._heads(this, attn, name, parts, x, stream)
 
 
 def run_blocks(
-    model: ConditionedFlux, compiled: bool = False, recomputed: bool = False, backend: str = "inductor"
+    model: ConditionedFlux, compiled: bool = False, recomputed: bool = False, backend: Any = "inductor"
 ) -> None:
     """From now on the model's blocks are compiled, and with gradients recomputed in the backward pass (gradient
     checkpointing: only what passes between blocks is kept)."""

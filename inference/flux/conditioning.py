@@ -245,7 +245,7 @@ class ConditionedFlux(nn.Module):
             x = norm.norm(s.x) * (1 + scale[:, None]) + shift[:, None]
             modulations.append((gate, *mlp))
             q, k, v = ("add_q_proj", "add_k_proj", "add_v_proj") if s.is_text else ("to_q", "to_k", "to_v")
-            parts = [self._heads(attn, name, part, x, s) for part in (q, k, v)]
+            parts = self._heads(attn, name, (q, k, v), x, s)
             norms = (attn.norm_added_q, attn.norm_added_k) if s.is_text else (attn.norm_q, attn.norm_k)
             projected.append((norms[0](parts[0]), norms[1](parts[1]), parts[2]))
         attended, keys_and_values = _attend(attn, streams, projected, prefix)
@@ -269,7 +269,7 @@ class ConditionedFlux(nn.Module):
             x = block.norm.norm(s.x) * (1 + scale[:, None]) + shift[:, None]
             hidden.append(block.act_mlp(lora(block.proj_mlp, f"{name}.proj_mlp", x, adapted=s.adapted)))
             gates.append(gate)
-            parts = [self._heads(attn, name, part, x, s) for part in ("to_q", "to_k", "to_v")]
+            parts = self._heads(attn, name, ("to_q", "to_k", "to_v"), x, s)
             projected.append((attn.norm_q(parts[0]), attn.norm_k(parts[1]), parts[2]))
         attended, keys_and_values = _attend(attn, streams, projected, prefix)
         for s, y, h, gate in zip(streams, attended, hidden, gates, strict=True):
@@ -277,10 +277,12 @@ class ConditionedFlux(nn.Module):
             s.x = s.x + gate[:, None] * x
         return keys_and_values
 
-    def _heads(self, attn: Any, name: str, part: str, x: torch.Tensor, stream: _Stream) -> torch.Tensor:
-        """One projection (B, n, d) as (B, n, heads, head)."""
-        y = self.lora(getattr(attn, part), f"{name}.attn.{part}", x, adapted=stream.adapted)
-        return y.unflatten(-1, (-1, attn.head_dim))
+    def _heads(
+        self, attn: Any, name: str, parts: Sequence[str], x: torch.Tensor, stream: _Stream
+    ) -> Sequence[torch.Tensor]:
+        """Query, key and value of x (B, n, d): (B, n, heads, head) each. parts: the layers' names."""
+        found = [self.lora(getattr(attn, p), f"{name}.attn.{p}", x, adapted=stream.adapted) for p in parts]
+        return [y.unflatten(-1, (-1, attn.head_dim)) for y in found]
 
 
 def _attend(

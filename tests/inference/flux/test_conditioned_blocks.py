@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioned_blocks import run_blocks
 from inference.flux.conditioning import ConditionedFlux, condition_ids
+from inference.flux.fused_blocks import fuse_blocks
 from tests.inference.flux.test_acceleration import transformer
 
 JOINT = ConditionConfig(rank=4, alpha=4.0)
@@ -73,6 +76,25 @@ def test_compiled_blocks_share_one_graph_a_kind(name):
         run_blocks(model, compiled=True, backend=compiler)
         torch.testing.assert_close(model(*arguments()), plain, rtol=1e-5, atol=1e-5)
     assert compiler.frame_count == 2
+
+
+def test_a_compiled_fused_block_computes_each_product_once():
+    """Query, key and value are one product; the compiler would not find out that three are equal."""
+    products = []
+
+    def count(graph, _):
+        names = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
+        products.append(sum(name.startswith(("aten.addmm", "aten.mm", "aten.bmm")) for name in names))
+        return make_boxed_func(graph.forward)
+
+    base = transformer()
+    fuse_blocks(base)
+    model = ConditionedFlux(base, JOINT)
+    run_blocks(model, compiled=True, backend=aot_autograd(fw_compiler=count))
+    with torch.no_grad():
+        model(*arguments(condition=False))
+    double = 2 * (len(("norm1", "to_qkv", "to_out")) + len(("ff.net.0", "ff.net.2")))
+    assert products == [double, len(("norm", "to_qkv", "proj_mlp", "proj_out"))]
 
 
 def test_without_a_condition_it_is_still_the_transformer_itself():
