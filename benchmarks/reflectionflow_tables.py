@@ -87,8 +87,8 @@ class Arguments:
     """A Bradley-Terry verifier's, for the table of verifiers; left out where it is not there."""
     carry: Carry = "own"
     """Whose image a chain goes on from (the paper: its own last one); the allocator's go on from their best."""
-    verifier: VerifierKind = "vlm"
-    """Who chooses in all tables but those of shapes and of verifiers."""
+    verifier: tuple[VerifierKind, ...] = ("vlm",)
+    """Who chooses in all tables but those of shapes and of verifiers; of several, their mean."""
     runs: Path = Path("runs/reflectionflow_tables")
     """Where the run folders lie."""
     processes: int = 2
@@ -118,7 +118,7 @@ class Arguments:
         for name in ("split", "preset", "num_prompts", "depth", "only", "carry", "verifier", "corrector", "reflector"):
             value = getattr(self, name)
             if value != getattr(default, name):
-                words.append(f"--{name.replace('_', '-')} {' '.join(value) if name == 'only' else value}")
+                words.append(f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, tuple) else value}")
         return " ".join(words)
 
 
@@ -149,7 +149,7 @@ def main() -> None:
         "failed": failed,
     }
     for table in arguments.tables:
-        figures[table] = MAKE[table](found, 2 * arguments.depth, arguments.verifier)
+        figures[table] = MAKE[table](found, 2 * arguments.depth, " + ".join(arguments.verifier))
     compared_with = "best-of-N and the base, same prompts, same number of images; judged by what no search saw"
     path = save("reflectionflow_tables", circumstances, figures, compared_with, TARGET, arguments.results)
     print(f"\n{path}  {' '.join(str(p) for p in draw_plots(path))}")
@@ -173,7 +173,7 @@ def _base_job(arguments: Arguments, job: SearchJobConfig) -> SearchJobConfig:
     """What all searches share. The micro models work in large units, a thread each: two searches side by side take half
     the time of one on two threads."""
     tools = job.tools
-    verifier = replace(tools.verifier, kinds=(arguments.verifier,))
+    verifier = replace(tools.verifier, kinds=arguments.verifier)
     if verifier.trained:
         verifier = replace(verifier, trained=replace(verifier.trained, model=arguments.trained_verifier))
     critic = replace(tools.critic, reflector=arguments.reflector) if tools.critic else None
@@ -206,7 +206,7 @@ def _arms(arguments: Arguments, base: SearchJobConfig) -> list[Arm]:
     if "verifiers" in tables:
         kinds: list[VerifierKind] = ["vlm", "prompted", "trained", "rewards"]
         there = {"trained": _is_here(arguments.trained_verifier)}
-        opinions = [kind for kind in kinds if kind != arguments.verifier and there.get(kind, True)]
+        opinions = [kind for kind in kinds if (kind,) != arguments.verifier and there.get(kind, True)]
     noise_depth = round(NOISE_REACH * arguments.depth) if "times" in tables else arguments.depth
     arms = strategy_arms(base, arguments.depth, opinions, noise_depth)
     if not tables & {"budgets", "times"}:
