@@ -73,8 +73,16 @@ class RewardModelInTraining:
 
     def rewards(self, images: Sequence[Any], prompts: Sequence[str]) -> torch.Tensor:
         """float32 (n,), not normalised."""
-        inputs = reward_inputs(self.processor, images, prompts, self.description).to(self.config.device)
-        return rewards_of(self.model, self.head.weight, dict(inputs)).float()
+        return self.rewards_of(self.inputs(images, prompts))
+
+    def inputs(self, images: Sequence[Any], prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """What `rewards_of` takes, on the CPU."""
+        return dict(reward_inputs(self.processor, images, prompts, self.description))
+
+    def rewards_of(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """float32 (n,), not normalised."""
+        inputs = {name: value.to(self.config.device) for name, value in inputs.items()}
+        return rewards_of(self.model, self.head.weight, inputs).float()
 
     def save(self, folder: Path, mean: float, std: float) -> None:
         """As `inference.vlm.reward_model.RewardModel` loads it: adapter and vision tower in bfloat16."""

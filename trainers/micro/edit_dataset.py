@@ -27,7 +27,7 @@ from trainers.micro.made_ahead import MadeAhead
 from trainers.micro.pixel_scorer import read_scene
 from trainers.micro.repairs import exchanged, paint_over, repair
 from trainers.micro.training_loop import MicroTrainingConfig
-from trainers.micro.vlm_images import PooledImage, can_be_told, open_generated_pool
+from trainers.micro.vlm_images import PooledImage, can_be_told, open_corrected_pool, open_generated_pool
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class EditDatasetConfig:
     """Parquet file to write."""
     num_drawings: int = 8_000
     """Images of the generator to start from; a good third of them can be repaired."""
+    num_corrected: int = 0
+    """Images of the corrector in `weights` to start from: what the later rounds of a search look at."""
     num_renders: int = 8_000
     """Triplets of rendered scenes."""
     seed: int = 0
@@ -172,7 +174,9 @@ def make_rows(config: EditDatasetConfig) -> list[dict[str, Any]]:
         1.0, config.work_dir, config.weights, seed=config.seed, data_workers=config.data_workers
     )
     pool = open_generated_pool(training, config.num_drawings)
+    corrected = open_corrected_pool(training, pool, config.num_corrected)
     items = pool.items[: config.num_drawings] if pool else []
+    items = [*items, *corrected.items[: config.num_corrected]] if corrected else items
     num_drawn, num_rendered = -(-len(items) // CHUNK), -(-config.num_renders // CHUNK)
 
     def make(number: int) -> list[dict[str, Any]]:

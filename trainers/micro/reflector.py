@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from inference.micro.long_captions import LONG
+from trainers.micro.made_ahead import MadeAhead
 from trainers.micro.training import Training
 from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 from trainers.micro.vlm_data import DataConfig, Subject, SubjectSource, from_left_to_right, reflect
@@ -22,6 +23,7 @@ from trainers.verifier import LORA_TARGETS, save_adapter
 if TYPE_CHECKING:
     import torch
 
+    from trainers.micro.vlm_forward import PackedRows
     from trainers.micro.vlm_images import PooledImage
 
 
@@ -41,14 +43,42 @@ class ReflectorRecipe:
         )
     )
     num_generated_images: int = 9_000
+    num_corrected_images: int = 0  # of the corrector beside the VLM, which learns from this reflector's words
     held_out_generated: int = 400
     evaluate_every_s: float = 180.0
     bf16: bool | None = None
 
 
+def gpu_recipe() -> ReflectorRecipe:
+    """For one GPU and 4 minutes: larger batches, and what a search looks at after its first round."""
+    return ReflectorRecipe(
+        batch_images=160,
+        learning_rate=1.5e-3,
+        ema_decay=0.997,
+        num_generated_images=40_000,
+        num_corrected_images=24_000,
+        bf16=True,
+    )
+
+
+class ReflectionMaker:
+    """Batches of rows with reflections asked for, and how many; batch n is always the same."""
+
+    def __init__(self, recipe: ReflectorRecipe, packer: RowPacker, source: SubjectSource, seed: int) -> None:
+        self._recipe, self._packer, self._source, self._seed = recipe, packer, source, seed
+
+    def __call__(self, number: int) -> tuple[PackedRows, int]:
+        import numpy as np
+
+        rng = np.random.default_rng([self._seed, 87, number])
+        subjects = self._source.draw(rng, self._recipe.batch_images)
+        turns = [[reflect(rng, subject) for _ in range(self._recipe.prompts_per_image)] for subject in subjects]
+        rows, kept = self._packer.pack(np.stack([s.image for s in subjects])[:, None], turns)
+        return rows, sum(len(turns) for turns in kept)
+
+
 def train(config: MicroTrainingConfig, recipe: ReflectorRecipe | None = None) -> None:
     """Reads `out_dir/vlm`, trains for `config.minutes`, writes `out_dir/reflector`."""
-    import numpy as np
     from peft import LoraConfig, get_peft_model
 
     from inference.vlm.adapters import load_qwen
@@ -56,30 +86,26 @@ def train(config: MicroTrainingConfig, recipe: ReflectorRecipe | None = None) ->
     from trainers.micro.vlm_forward import PackedForward
     from trainers.micro.vlm_images import open_pools
 
-    recipe = recipe or ReflectorRecipe()
+    recipe = recipe or (ReflectorRecipe() if config.device == "cpu" else gpu_recipe())
     prepare_process(config)
     base, processor = load_qwen(config.out_dir / "vlm", "float32")
     base.requires_grad_(False)
     lora = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=LORA_TARGETS, task_type="CAUSAL_LM")
     model = get_peft_model(base, lora).to(config.device)
     optimizer = _adamw(model, recipe.learning_rate)
-    _, generated = open_pools(config, 0, recipe.num_generated_images)
+    _, generated = open_pools(config, 0, recipe.num_generated_images, recipe.num_corrected_images)
     held_out = generated.hold_out(recipe.held_out_generated) if generated else []
-    source = SubjectSource(recipe.data, None, generated)
     packer = RowPacker(processor.tokenizer, SINGLE)
+    make_rows = ReflectionMaker(recipe, packer, SubjectSource(recipe.data, None, generated), config.seed)
     training = Training(
         config, "reflector", model, [(optimizer, recipe.learning_rate)], ema_decay=recipe.ema_decay, decay=recipe.decay
     )
     forward = PackedForward(base)
-    rng = np.random.default_rng(training.seed(87))
 
-    def loss_of(use_bf16: bool) -> tuple[torch.Tensor, float, int]:
-        subjects = source.draw(rng, recipe.batch_images)
-        turns = [[reflect(rng, subject) for _ in range(recipe.prompts_per_image)] for subject in subjects]
-        rows, kept = packer.pack(np.stack([s.image for s in subjects])[:, None], turns)
+    def loss_of(made: tuple[PackedRows, int], use_bf16: bool) -> tuple[torch.Tensor, float]:
         with autocast(config.device, use_bf16):
-            found = forward.answer_loss(rows_to(rows, config.device))
-        return found.loss, float(found.accuracy), sum(len(turns) for turns in kept)
+            found = forward.answer_loss(rows_to(made[0], config.device))
+        return found.loss, float(found.accuracy)
 
     def evaluate() -> None:
         with training.ema.applied():
@@ -95,10 +121,13 @@ def train(config: MicroTrainingConfig, recipe: ReflectorRecipe | None = None) ->
         evaluate()  # of the VLM itself: the adapter adds nothing yet
     use_bf16 = recipe.bf16
     if use_bf16 is None:
-        use_bf16 = training.pick_bf16(lambda bf16: loss_of(bf16)[0], 4)
+        use_bf16 = training.pick_bf16(lambda bf16: loss_of(make_rows(0), bf16)[0], 4)
+    batches = MadeAhead(make_rows, config.data_workers, first=training.clock.num_steps)
+    training.clock.pause()
     while training.clock.running():
-        loss, accuracy, num_turns = loss_of(use_bf16)
-        training.step(loss, num_turns, {"loss": loss.item(), "accuracy": accuracy})
+        made = batches.next()
+        loss, accuracy = loss_of(made, use_bf16)
+        training.step(loss, made[1], {"loss": loss.item(), "accuracy": accuracy})
         if config.evaluate and training.clock.due("evaluation", recipe.evaluate_every_s):
             evaluate()
     training.checkpoint()

@@ -1,4 +1,5 @@
-"""Images that the VLM learns on, with what they show: fresh renders, and pools of VAE'd and of generated ones.
+"""Images that the VLM learns on, with what they show: fresh renders, and pools of VAE'd, of generated and of corrected
+ones (what the corrector draws from the generator's wrong drawings: a search sees more of them than of any others).
 
 A pool lives on disk in chunks (`chunk_000.npz`, written atomically), made once before the training. Generated images
 are read by `pixel_scorer.read_scene`; what they show is what was read, whatever the caption had asked for, and what is
@@ -13,12 +14,15 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inference.micro.captions import Caption, Clause, caption_from_clauses, sample_scene, sample_training_caption
+from inference.micro.corrections import corrections
+from inference.micro.instructions import instruction
 from inference.micro.long_captions import LONG, caption_of_text, sample_long_caption
 from inference.micro.world import MAX_OBJECTS, Background, Scene, SceneObject, random_scene, render
 from trainers.micro.grounding_data import AugmentationConfig, degrade
@@ -27,12 +31,15 @@ from trainers.micro.pixel_scorer import read_scene
 from trainers.micro.training_loop import MicroTrainingConfig
 
 if TYPE_CHECKING:
+    from inference.flux.corrector import FluxCorrector
     from inference.flux.generator import FluxGenerator
 
 _AUGMENTATION = AugmentationConfig()
 SEEDS_PER_CAPTION = 4
+CORRECTIONS_PER_DRAWING = 2
+TOLD_TRUE_SHARE = 0.7  # of the drawings that are corrected: by what is wrong with them; the others by what is not
 LONG_SHARE = 0.2  # of the drawn captions
-GPU_CHUNK, GPU_PART = 4000, 200  # images of a chunk that a GPU draws, and of what one process reads
+GPU_CHUNK, GPU_PART, GPU_BATCH = 4000, 200, 512  # images of a chunk that a GPU draws, and of what one process reads
 
 
 @dataclass(frozen=True)
@@ -228,29 +235,78 @@ def draw_captions(
     return captions, generator.generate([c.text for c in captions], seeds)
 
 
+def make_corrected_images(
+    flux_folder: Path, drawings: Sequence[PooledImage]
+) -> Callable[[np.random.Generator, int], list[PooledImage]]:
+    """What the micro corrector makes of wrong drawings, as the pixel scorer reads it."""
+    corrector = _open_corrector(flux_folder, "cpu", batch_size=32)
+
+    def make(rng: np.random.Generator, size: int) -> list[PooledImage]:
+        return read_drawings(*correct_drawings(corrector, drawings, rng, size))
+
+    return make
+
+
+def _open_corrector(flux_folder: Path, device: str, batch_size: int) -> FluxCorrector:
+    from inference.flux.corrector import CorrectorConfig, FluxCorrector
+
+    generator = _open_generator(flux_folder, device, batch_size)
+    return FluxCorrector(CorrectorConfig(str(flux_folder.parent / "corrector"), generator.config), generator)
+
+
+def correct_drawings(
+    corrector: FluxCorrector, drawings: Sequence[PooledImage], rng: np.random.Generator, size: int
+) -> tuple[list[Caption], list[np.ndarray]]:
+    """About `size` drawings of the corrector, `CORRECTIONS_PER_DRAWING` of each wrong one beside each other.
+
+    drawings: of the generator, with at least two wrong ones.
+    """
+    wrong: list[tuple[PooledImage, str]] = []
+    for i in rng.permutation(len(drawings)).tolist():
+        if len(wrong) < size // CORRECTIONS_PER_DRAWING and (text := _what_is_wrong(drawings[i])):
+            wrong.append((drawings[i], text))
+    others = [text for _, text in [*wrong[1:], *wrong[:1]]]
+    told = [
+        (item, text if rng.random() < TOLD_TRUE_SHARE else other)
+        for (item, text), other in zip(wrong, others, strict=True)
+    ]
+    rows = [row for row in told for _ in range(CORRECTIONS_PER_DRAWING)]
+    captions, seeds = [item.caption for item, _ in rows], rng.integers(2**31, size=len(rows)).tolist()
+    images = [item.image for item, _ in rows]
+    return captions, corrector.correct(images, [c.text for c in captions], [text for _, text in rows], seeds)
+
+
+def _what_is_wrong(item: PooledImage) -> str:
+    """Instructions that put it right; empty where nothing is wrong, or where there is more than can be told."""
+    clear = clear_objects(item)
+    return "" if clear is None else " ".join(instruction(edit) for edit in corrections(clear.caption, clear.scene))
+
+
 def read_drawings(captions: Sequence[Caption], images: Sequence[np.ndarray]) -> list[PooledImage]:
     """With what the pixel scorer makes of them."""
     return [PooledImage(i, read_scene(i), c) for i, c in zip(images, captions, strict=True)]
 
 
-def _draw_on_gpu(folder: Path, config: MicroTrainingConfig, size: int) -> None:
+def _draw_on_gpu(
+    folder: Path,
+    config: MicroTrainingConfig,
+    size: int,
+    draw: Callable[[np.random.Generator, int], tuple[list[Caption], list[np.ndarray]]],
+) -> None:
     """Chunks of a pool: drawn by the GPU in large batches, then read by processes."""
     first = len(list(folder.glob("chunk_*.npz")))
     numbers = range(first, first + -(-size // GPU_CHUNK))
-    generator = _open_generator(config.out_dir / "flux", config.device, batch_size=512)
-    drawn = {n: draw_captions(generator, np.random.default_rng([config.seed, 78, n]), GPU_CHUNK) for n in numbers}
+    drawn = {n: draw(np.random.default_rng([config.seed, 78, n]), GPU_CHUNK) for n in numbers}
     parts = [
-        (captions[i : i + GPU_PART], images[i : i + GPU_PART])
-        for captions, images in drawn.values()
-        for i in range(0, GPU_CHUNK, GPU_PART)
+        (number, captions[i : i + GPU_PART], images[i : i + GPU_PART])
+        for number, (captions, images) in drawn.items()
+        for i in range(0, len(images), GPU_PART)
     ]
-    made = MadeAhead(lambda n: read_drawings(*parts[n % len(parts)]), config.data_workers)
+    made = MadeAhead(lambda n: read_drawings(*parts[n % len(parts)][1:]), config.data_workers)
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
-        write_images(
-            folder / f"chunk_{number:03d}.npz",
-            [item for _ in range(0, GPU_CHUNK, GPU_PART) for item in made.next()],
-        )
+        items = [item for part in parts if part[0] == number for item in made.next()]
+        write_images(folder / f"chunk_{number:03d}.npz", items)
 
 
 def folder_digest(folder: Path) -> str:
@@ -266,47 +322,79 @@ def open_generated_pool(config: MicroTrainingConfig, size: int) -> ImagePool | N
     flux = config.out_dir / "flux"
     if size == 0 or not (flux / "model_index.json").exists():
         return None
+
+    def draw_on_gpu() -> Callable[[np.random.Generator, int], tuple[list[Caption], list[np.ndarray]]]:
+        return partial(draw_captions, _open_generator(flux, config.device, GPU_BATCH))
+
     folder = config.work_dir / f"drawn_images-{folder_digest(flux)}"
+    return _grown_pool(config, folder, size, lambda: make_generated_images(flux), draw_on_gpu)
+
+
+def open_corrected_pool(config: MicroTrainingConfig, drawings: ImagePool | None, size: int) -> ImagePool | None:
+    """At least `size` drawings of the micro corrector, made of wrong `drawings`; None without a corrector."""
+    flux, corrector = config.out_dir / "flux", config.out_dir / "corrector"
+    if size == 0 or drawings is None or not (corrector / "corrector.json").exists():
+        return None
+
+    def draw_on_gpu() -> Callable[[np.random.Generator, int], tuple[list[Caption], list[np.ndarray]]]:
+        return partial(correct_drawings, _open_corrector(flux, config.device, GPU_BATCH), drawings.items)
+
+    folder = config.work_dir / f"corrected_images-{folder_digest(flux)}-{folder_digest(corrector)}"
+    return _grown_pool(config, folder, size, lambda: make_corrected_images(flux, drawings.items), draw_on_gpu)
+
+
+def _grown_pool(
+    config: MicroTrainingConfig,
+    folder: Path,
+    size: int,
+    maker: Callable[[], Callable[[np.random.Generator, int], list[PooledImage]]],
+    draw_on_gpu: Callable[[], Callable[[np.random.Generator, int], tuple[list[Caption], list[np.ndarray]]]],
+) -> ImagePool:
+    """The pool in `folder` with at least `size` images; models are loaded where some are missing."""
 
     def open_pool() -> ImagePool:
-        return ImagePool(folder, lazily(make_generated_images, flux), config.seed, config.data_workers)
+        return ImagePool(folder, lazily(maker), config.seed, config.data_workers)
 
     pool = open_pool()
     if config.device != "cpu" and len(pool) < size:
-        _draw_on_gpu(folder, config, size - len(pool))
+        _draw_on_gpu(folder, config, size - len(pool), draw_on_gpu())
         pool = open_pool()
     pool.grow_to(size, min(400, size))
     return pool
 
 
 def open_pools(
-    config: MicroTrainingConfig, num_vae: int, num_generated: int
+    config: MicroTrainingConfig, num_vae: int, num_generated: int, num_corrected: int = 0
 ) -> tuple[ImagePool | None, ImagePool | None]:
     """Pools of VAE'd and of generated images with what is clear in them, as large as asked for; None without a micro
-    FLUX to make them with."""
+    FLUX to make them with. Corrected ones come first among the generated."""
     vae = config.out_dir / "flux" / "vae"
     renders = None
     if num_vae and (vae / "config.json").exists():
         folder = config.work_dir / f"vlm_vae_images-{folder_digest(vae)}"
-        renders = ImagePool(folder, lazily(make_vae_images, vae.parent), config.seed, config.data_workers)
+        renders = ImagePool(folder, lazily(lambda: make_vae_images(vae.parent)), config.seed, config.data_workers)
         renders.grow_to(num_vae, min(1000, num_vae))
     generated = open_generated_pool(config, num_generated)
     if num_generated and not generated:
         print(f"no generator's drawings among the training images: {config.out_dir / 'flux'} has no model", flush=True)
+    corrected = open_corrected_pool(config, generated, num_corrected)
+    if num_corrected and not corrected:
+        print(f"no corrector's drawings among the training images: none in {config.out_dir}", flush=True)
     if generated:
-        generated.items = [clear for item in generated.items[:num_generated] if (clear := clear_objects(item))]
+        items = [*(corrected.items[:num_corrected] if corrected else []), *generated.items[:num_generated]]
+        generated.items = [clear for item in items if (clear := clear_objects(item))]
     return renders, generated if generated and len(generated) else None
 
 
 def lazily(
-    maker: Callable[[Path], Callable[[np.random.Generator, int], list[PooledImage]]], flux: Path
+    maker: Callable[[], Callable[[np.random.Generator, int], list[PooledImage]]],
 ) -> Callable[[np.random.Generator, int], list[PooledImage]]:
     """The maker's function, with its model loaded at the first call: a full pool needs none."""
     made: list[Callable[[np.random.Generator, int], list[PooledImage]]] = []
 
     def make(rng: np.random.Generator, size: int) -> list[PooledImage]:
         if not made:
-            made.append(maker(flux))
+            made.append(maker())
         return made[0](rng, size)
 
     return make
