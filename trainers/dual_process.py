@@ -25,6 +25,7 @@ from schemas.errors import InputError, WorkFailedError
 from trainers.checkpoint import Checkpoints
 from trainers.denoiser import Denoiser, add_lora, clean_estimate, denoise_to, draw, lora_parameters, remove_lora
 from trainers.flux_denoiser import LORA_TARGETS, TEXT_TARGETS, FluxDenoiser
+from trainers.kept_prompts import KeptPrompts
 from trainers.vqa_loss import TeacherConfig, VqaTeacher
 
 CARD = "card.json"  # written last: a folder that has it is finished
@@ -61,6 +62,14 @@ class DualProcessConfig:
     gradient_steps: int = 1
     """Denoising steps in a row with the gradient, the last of them straight to the clean estimate (the paper: 1). The
     more there are, the more the image is like a finished one, and the more memory it takes."""
+    keep_weight: float = 0.0
+    """Of the squared distance of other prompts' velocities from what they were (the paper: none)."""
+    keep_prompts: tuple[str, ...] = ()
+    """Those prompts: of what the generator is to go on drawing as it does."""
+    keep_seeds: int = 4
+    """Noises of each of them, `first_seed` and on."""
+    keep_per_step: int = 4
+    """(prompt, time) of them at each step."""
     stop_probability: float = 0.95
     """Training ends early when the answers' probability stays above this ..."""
     stop_after: int = 10
@@ -90,6 +99,13 @@ class DualProcessConfig:
                 f"{self.generator.num_steps} on",
                 field="earliest_step, gradient_steps",
                 expected=f"together at most {self.generator.num_steps}",
+            )
+        if bool(self.keep_weight) != bool(self.keep_prompts) or min(self.keep_seeds, self.keep_per_step) < 1:
+            raise InputError(
+                f"a weight of {self.keep_weight} for {len(self.keep_prompts)} prompts of {self.keep_seeds} seeds, "
+                f"{self.keep_per_step} a step",
+                field="keep_weight, keep_prompts",
+                expected="both or neither, and at least one seed and one a step",
             )
         trained = range(self.first_seed, self.first_seed + self.num_seeds)
         held_out = range(self.evaluation_seed, self.evaluation_seed + self.num_evaluated)
@@ -233,6 +249,9 @@ class _Training:
         self.checkpoints = Checkpoints(out / "checkpoints", keep_last=1)
         self.curve: list[Point] = []
         self.seconds = 0.0
+        config = self.config
+        kept_seeds = range(config.first_seed, config.first_seed + config.keep_seeds)
+        self.kept = KeptPrompts(models.denoiser, config.keep_prompts, kept_seeds) if config.keep_prompts else None
         self._restore()
 
     def run(self) -> Iterator[Point]:
@@ -273,6 +292,9 @@ class _Training:
             )
         assert pixels.grad is not None
         images.backward(pixels.grad)
+        if self.kept is not None:
+            keeping = self.kept.loss((config.seed, 91, number), config.keep_per_step)
+            (config.keep_weight * keeping).backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, config.max_gradient_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * min(1.0, (number + 1) / max(1, config.warmup_steps))
@@ -348,8 +370,11 @@ def dev_dual_process() -> DualProcessConfig:
 def micro_dual_process() -> DualProcessConfig:
     """The micro FLUX and the micro VLM on two cores: larger steps, several images each, and a gradient through all four
     steps: what one step makes of the micro FLUX's noise is too blurred for the VLM to say anything about. The LoRA is
-    the text's alone: through weights of the image the gradient finds textures that fool the micro VLM."""
+    the text's alone: through weights of the image the gradient finds textures that fool the micro VLM. What it does to
+    24 training captions is held down, or a concept costs half of all other prompts."""
     return DualProcessConfig(
+        keep_weight=10.0,
+        keep_prompts=_training_captions(24),
         batch_size=8,
         steps=80,
         learning_rate=1e-3,
@@ -358,3 +383,12 @@ def micro_dual_process() -> DualProcessConfig:
         gradient_steps=4,
         stop_probability=0.9,
     )
+
+
+def _training_captions(number: int) -> tuple[str, ...]:
+    from inference.micro.captions import sample_training_caption
+
+    rng, found = np.random.default_rng([0, 92]), {}
+    while len(found) < number:
+        found[sample_training_caption(rng).text] = True
+    return tuple(found)

@@ -14,10 +14,13 @@ from inference.flux.generator import FluxGenerator
 from schemas.errors import InputError, WorkFailedError
 from tests.tiny_models import save_tiny_flux
 from tests.trainers.tiny_teachers import QUESTION, tiny_concept, tiny_dual_process, tiny_flux_config, tiny_training
-from trainers.denoiser import draw
+from trainers.denoiser import add_lora, draw, remove_lora
 from trainers.dual_process import NotConvergedError, as_uint8, finished_key
+from trainers.flux_denoiser import LORA_TARGETS
+from trainers.kept_prompts import KeptPrompts
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
+KEPT = {"keep_weight": 300.0, "keep_prompts": ("a photo of two blue rings", "a photo of a green heart")}
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +85,9 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("killed_at", [1, 3, 4])
-def test_killed_and_resumed_gives_the_same_weights(flux, tmp_path, killed_at):
-    models = tiny_dual_process(flux)
+@pytest.mark.parametrize(("killed_at", "kept"), [(1, {}), (3, {}), (4, {}), (3, KEPT)])
+def test_killed_and_resumed_gives_the_same_weights(flux, tmp_path, killed_at, kept):
+    models = tiny_dual_process(flux, **kept)
     models.distill(tiny_concept(), tmp_path / "whole")
 
     def kill(point):
@@ -94,7 +97,7 @@ def test_killed_and_resumed_gives_the_same_weights(flux, tmp_path, killed_at):
     with pytest.raises(Killed):
         models.distill(tiny_concept(), tmp_path / "killed", kill)
     assert finished_key(tmp_path / "killed") is None
-    again = tiny_dual_process(flux)
+    again = tiny_dual_process(flux, **kept)
     seen = []
     again.distill(tiny_concept(), tmp_path / "killed", lambda point: seen.append(point.step))
     assert seen == list(range(killed_at // 2 * 2 + (killed_at % 2) * 2, 6))  # a checkpoint after every second step
@@ -102,6 +105,45 @@ def test_killed_and_resumed_gives_the_same_weights(flux, tmp_path, killed_at):
     assert list(whole) == list(resumed)
     assert all(value.equal(resumed[name]) for name, value in whole.items())
     assert finished_key(tmp_path / "killed") == again.key_of(tiny_concept())
+
+
+def test_kept_prompts_are_drawn_as_before_while_the_concept_is_learnt(flux, tmp_path):
+    """How far each way of training takes the pixels of kept prompts, on noises that it never saw."""
+    moved, learnt = [], []
+    for name, kept in (("free", {}), ("kept", KEPT)):
+        models = tiny_dual_process(flux, steps=30, learning_rate=1e-2, **kept)
+        text = models.denoiser.encode(KEPT["keep_prompts"][0])
+        before, after = draw(models.denoiser, text, range(8)), []
+        found = models.distill(
+            tiny_concept(),
+            tmp_path / name,
+            while_taught=lambda d=models.denoiser, t=text, seen=after: seen.append(draw(d, t, range(8))),
+        )
+        moved.append(float((after[0] - before).square().mean()))
+        learnt.append(found.after.probability - found.before.probability)
+    assert 0 < moved[1] < 0.5 * moved[0]
+    assert learnt[1] > 0
+
+
+def test_what_is_kept_costs_nothing_before_the_first_step(flux):
+    denoiser = tiny_dual_process(flux).denoiser
+    kept = KeptPrompts(denoiser, KEPT["keep_prompts"], [1, 2])
+    assert float(kept.loss((0, 1), 4)) == 0
+    parameters = add_lora(denoiser.network, 4, 4.0, LORA_TARGETS, 0)
+    assert float(kept.loss((0, 1), 4).detach()) == 0
+    for parameter in parameters:
+        parameter.data.normal_(std=0.5)
+    loss = kept.loss((0, 1), 4)
+    loss.backward()
+    assert float(loss.detach()) > 0
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in parameters)
+    remove_lora(denoiser.network)
+
+
+@pytest.mark.parametrize("changes", [{"keep_weight": 1.0}, {"keep_prompts": ("a",)}, {**KEPT, "keep_per_step": 0}])
+def test_a_weight_without_prompts_and_prompts_without_a_weight_are_refused(flux, changes):
+    with pytest.raises(InputError, match="keep_weight"):
+        tiny_training(flux, **changes)
 
 
 def test_checkpoints_of_other_settings_are_refused(flux, tmp_path):

@@ -1,0 +1,60 @@
+"""Prompts that a distillation is to leave as they are: the generator's own velocities for them, matched at every step.
+
+What a hundred steps change for one prompt they change for all. So the velocities of a few other prompts are recorded
+before the first step, along the way from noise to image, and the LoRA pays for leaving them (learning without
+forgetting, Li and Hoiem 2016; the paper has nothing like it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainers.denoiser import Denoiser
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """z and velocity (B, ...) at a time, without the LoRA. text: as the denoiser encodes it."""
+
+    text: Any
+    time: float
+    z: torch.Tensor
+    velocity: torch.Tensor
+
+
+class KeptPrompts:
+    """Made while the LoRA changes nothing yet."""
+
+    def __init__(self, denoiser: Denoiser, prompts: Sequence[str], seeds: Sequence[int]) -> None:
+        """Draws every prompt with every seed."""
+        import torch
+
+        self._denoiser = denoiser
+        self._recorded: list[_Recorded] = []
+        with torch.no_grad():
+            for prompt in prompts:
+                text, z = denoiser.encode(prompt), denoiser.noise(seeds)
+                for time, later in zip(denoiser.times[:-1], denoiser.times[1:], strict=True):
+                    velocity = denoiser.velocity(z, time, text)
+                    self._recorded.append(_Recorded(text, time, z, velocity))
+                    z = z + velocity * (later - time)
+
+    def loss(self, seed: Sequence[int], count: int) -> torch.Tensor:
+        """Mean squared distance of the velocities now from those recorded, at `count` of (prompt, time); with a
+        gradient. seed: which are taken."""
+        import torch
+
+        chosen = np.random.default_rng(list(seed)).choice(len(self._recorded), min(count, len(self._recorded)), False)
+        losses = []
+        for number in chosen.tolist():
+            was = self._recorded[number]
+            now = self._denoiser.velocity(was.z, was.time, was.text)
+            losses.append((now - was.velocity).float().square().mean())
+        return torch.stack(losses).mean()
