@@ -41,7 +41,8 @@ def draw_plots(results: Path) -> list[Path]:
     if rows := figures.get("verifiers", {}).get("rows", ()):
         drawn.append(_curves(rows, "verifier", results, "verifiers", "Score by who chooses"))
     if rows := figures.get("difficulty", {}).get("rows", ()):
-        drawn.append(_bars(rows, results))
+        largest = max(row["budget"] for row in rows)
+        drawn.append(_bars([row for row in rows if row["budget"] == largest], results))
     return drawn
 
 
@@ -77,13 +78,18 @@ def _curves(rows: list[dict[str, Any]], by: str, results: Path, name: str, title
 
 def _bars(rows: list[dict[str, Any]], results: Path) -> Path:
     figure, axes = _figure()
-    columns = [("base", "base", "#c7cbd1"), ("best_of_n", "best of N", "#8a8f98"), ("whole", "the whole", "#2563eb")]
+    columns = [
+        ("base", "base", "#c7cbd1"),
+        ("best_of_n", "best of N", "#8a8f98"),
+        ("whole", "the whole", "#2563eb"),
+        ("reflection", "reflection", "#16a34a"),
+    ]
     for offset, (column, label, color) in enumerate(columns):
         shown = [(i, row[column]) for i, row in enumerate(rows) if row[column] and row["num_prompts"]]
-        at = [i + (offset - 1) * 0.27 for i, _ in shown]
+        at = [i + (offset - 1.5) * 0.21 for i, _ in shown]
         values = [v[0] for _, v in shown]
         errors = [[v[0] - v[1] for _, v in shown], [v[2] - v[0] for _, v in shown]]
-        axes.bar(at, values, 0.25, yerr=errors, color=color, label=label, error_kw={"linewidth": 1})
+        axes.bar(at, values, 0.19, yerr=errors, color=color, label=label, error_kw={"linewidth": 1})
     axes.set_xticks(range(len(rows)), [f"{row['difficulty']} ({row['num_prompts']})" for row in rows])
     axes.set(ylabel="share right", title="By difficulty")
     axes.legend(frameon=False)

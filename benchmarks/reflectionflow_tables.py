@@ -26,6 +26,7 @@ from benchmarks.results_file import RESULTS, Circumstances, run_command, save
 from benchmarks.search_arms import (
     NOISE,
     NOISE_REACH,
+    REFLECTION,
     WHOLE,
     Arm,
     Found,
@@ -212,6 +213,7 @@ def _arms(arguments: Arguments, base: SearchJobConfig) -> list[Arm]:
     if not tables & {"budgets", "times"}:
         both, whole = tables & {"difficulty", "oracles", "sureness"}, tables & {"verifiers", "allocation"}
         needed = {NOISE, WHOLE} if both else {WHOLE} if whole else set()
+        needed |= {REFLECTION} if "difficulty" in tables else set()
         arms = [arm for arm in arms if arm.name in needed]
     if "shapes" in tables:
         arms += shape_arms(base, min(SHAPE_BUDGET, 2 * arguments.depth))

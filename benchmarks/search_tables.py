@@ -164,28 +164,33 @@ def _told_apart(found: Found, by: str) -> float:
 
 
 def difficulty_table(found: dict[str, Found], largest: int, verifier: str) -> dict[str, Any]:
-    """Fig. 5 right. Prompts are binned by ten images of the base that are used for nothing else."""
+    """Fig. 5 right, at each budget. Prompts are binned by ten images of the base that are used for nothing else."""
     if "base" not in found or NOISE not in found:
         return {"rows": []}
     bins = {s.base: bin_of(sum(s.right) / len(s.right)) for s in found["base"].evaluation.searches}
-    budget, rows, table = largest, [], []
+    rows, table = [], []
     for name in DIFFICULTIES:
-        cells: list[Any] = [name, sum(b == name for b in bins.values())]
-        row: dict[str, Any] = {"difficulty": name, "num_prompts": cells[1]}
-        for column, arm, at, minus in (
-            ("base", NOISE, 1, None),
-            ("best_of_n", NOISE, budget, None),
-            ("whole", WHOLE, budget, None),
-            ("whole_over_base", WHOLE, budget, 1),
-            ("whole_over_best_of_n", WHOLE, budget, budget),
-        ):
-            value = _of_bin(found, arm, at, minus, [b == name for b in bins.values()]) if arm in found else None
-            row[column] = plain(value) if value else None
-            cells.append("" if value is None else str(value) if minus is None else signed(value))
-        rows.append(row)
-        table.append(cells)
-    print(f"\nFig. 5 right: by difficulty, {budget} images")
-    print_table(["prompts", "number", "base", "best of N", "the whole", "gain over base", "gain over best of N"], table)
+        chosen = [b == name for b in bins.values()]
+        for budget in budgets_upto(largest)[2:]:
+            cells: list[Any] = [name, sum(chosen), budget]
+            row: dict[str, Any] = {"difficulty": name, "num_prompts": cells[1], "budget": budget}
+            for column, arm, at, minus in (
+                ("base", NOISE, 1, None),
+                ("best_of_n", NOISE, budget, None),
+                ("whole", WHOLE, budget, None),
+                ("reflection", REFLECTION, budget, None),
+                ("whole_over_base", WHOLE, budget, 1),
+                ("whole_over_best_of_n", WHOLE, budget, budget),
+                ("reflection_over_best_of_n", REFLECTION, budget, budget),
+            ):
+                value = _of_bin(found, arm, at, minus, chosen) if arm in found else None
+                row[column] = plain(value) if value else None
+                cells.append("" if value is None else str(value) if minus is None else signed(value))
+            rows.append(row)
+            table.append(cells)
+    print("\nFig. 5 right: by difficulty")
+    over = ["the whole over base", "over best of N", "reflection over best of N"]
+    print_table(["prompts", "number", "images", "base", "best of N", "the whole", "reflection", *over], table)
     return {"rows": rows}
 
 

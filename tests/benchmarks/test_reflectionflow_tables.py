@@ -134,6 +134,8 @@ def test_difficulty_is_the_papers_bins_over_ten_base_images(capsys):
     assert rows["hard"]["base"][0] == 0.5  # prompts 1 and 3
     assert rows["hard"]["best_of_n"][0] == 0.0
     assert rows["hard"]["whole_over_best_of_n"][0] == 1.0
+    assert rows["hard"]["budget"] == 4
+    assert rows["hard"]["reflection"] is None  # no such search here
     assert rows["easy"]["whole_over_base"][0] == 0.0
     seeds = {arm.job.seed for arm in strategy_arms(SearchJobConfig(), 2, [])}
     assert base_arm(SearchJobConfig()).job.seed not in seeds
