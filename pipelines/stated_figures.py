@@ -40,7 +40,8 @@ CUDA_CONTEXT_GIB = 0.6
 QUANTIZATION_SLOWDOWN = {"none": 1.0, "fp8": 13 / 12, "fp8_dynamic": 1.0, "int8": 27 / 12}
 """Seconds against bf16 (same page: 13 s layer-wise fp8, 27 s bitsandbytes int8, 12 s bf16; fp8_dynamic: a bound)."""
 COMPILED_SHARE = {"none": 134.6 / 183.7, "fp8_dynamic": 103.9 / 183.7}
-"""Of an eager pass's time, with compiled blocks (measured on an H100: benchmarks/results/gpu_flux_first.json; the second run says 134.3 of 186.3)."""
+"""Of an eager pass's time, with compiled blocks (measured on an H100: benchmarks/results/gpu_flux_first.json; the second
+run says 134.3 of 186.3)."""
 DECODE_PASSES = 91.2 / 183.7
 """Eager passes that the VAE's decoding takes (measured there too: 91 ms at 1024 px)."""
 OFFLOAD_SECONDS = {"none": 0.0, "model": 5.0, "sequential": 60.0}
@@ -87,7 +88,7 @@ def _like_a100(memory_gib: float, bf16_tflops: float, hour_cost: float) -> Gpu:
 
 
 GPUS: dict[str, Gpu] = {
-    "h100": Gpu(79.6, 989, 2.50, 0.1837, "measured: 184 ms a pass, diffusers eager, PyTorch 2.11 (gpu_flux_first.json)"),
+    "h100": Gpu(79.6, 989, 2.50, 0.1837, "measured: 184 ms a pass, diffusers eager, torch 2.11 (gpu_flux_first.json)"),
     "h200": Gpu(139.8, 989, 3.50, 0.1837, "derived: as on an H100, which has the same arithmetic"),
     "a100-80gb": Gpu(79.3, 312, 1.60, 15.65 / 28, "stated: FLUX.1-dev 1024 px, 28 steps in 15.65 s, bf16 eager, A100"),
     "l40s": _like_a100(44.7, 362, 1.00),
