@@ -40,8 +40,8 @@ CUDA_CONTEXT_GIB = 0.6
 QUANTIZATION_SLOWDOWN = {"none": 1.0, "fp8": 13 / 12, "fp8_dynamic": 1.0, "int8": 27 / 12}
 """Seconds against bf16 (same page: 13 s layer-wise fp8, 27 s bitsandbytes int8, 12 s bf16; fp8_dynamic: a bound)."""
 COMPILED_SHARE = {"none": 134.6 / 183.7, "fp8_dynamic": 103.9 / 183.7}
-"""Of an eager pass's time, with compiled blocks (measured on an H100: benchmarks/results/gpu_flux_first.json; the second
-run says 134.3 of 186.3)."""
+"""Of an eager pass's time, with compiled blocks (measured on an H100: benchmarks/results/gpu_flux_first.json; the
+second run says 134.3 of 186.3)."""
 DECODE_PASSES = 91.2 / 183.7
 """Eager passes that the VAE's decoding takes (measured there too: 91 ms at 1024 px)."""
 OFFLOAD_SECONDS = {"none": 0.0, "model": 5.0, "sequential": 60.0}
