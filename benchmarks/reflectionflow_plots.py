@@ -82,7 +82,7 @@ def _bars(rows: list[dict[str, Any]], results: Path) -> Path:
         ("base", "base", "#c7cbd1"),
         ("best_of_n", "best of N", "#8a8f98"),
         ("whole", "the whole", "#2563eb"),
-        ("reflection", "reflection", "#16a34a"),
+        ("reflection", "reflection", "#7c3aed"),
     ]
     for offset, (column, label, color) in enumerate(columns):
         shown = [(i, row[column]) for i, row in enumerate(rows) if row[column] and row["num_prompts"]]
@@ -91,8 +91,8 @@ def _bars(rows: list[dict[str, Any]], results: Path) -> Path:
         errors = [[v[0] - v[1] for _, v in shown], [v[2] - v[0] for _, v in shown]]
         axes.bar(at, values, 0.19, yerr=errors, color=color, label=label, error_kw={"linewidth": 1})
     axes.set_xticks(range(len(rows)), [f"{row['difficulty']} ({row['num_prompts']})" for row in rows])
-    axes.set(ylabel="share right", title="By difficulty")
-    axes.legend(frameon=False)
+    axes.set(ylabel="share right", title=f"By difficulty, {rows[0]['budget']} images")
+    axes.legend(frameon=False, ncol=len(columns), loc="upper center", bbox_to_anchor=(0.5, -0.08))
     return _save(figure, results, "difficulty")
 
 
