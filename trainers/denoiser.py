@@ -71,9 +71,15 @@ def clean_estimate(denoiser: Denoiser, z: torch.Tensor, text: Any, step: int, nu
 def _euler(denoiser: Denoiser, z: torch.Tensor, text: Any, steps: range) -> torch.Tensor:
     """Eq. 2, once for each step."""
     for step in steps:
-        time, later = denoiser.times[step : step + 2]
-        z = z + denoiser.velocity(z, time, text) * (later - time)
+        _, z = euler_step(denoiser, z, text, step)
     return z
+
+
+def euler_step(denoiser: Denoiser, z: torch.Tensor, text: Any, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eq. 2: the velocity at the time of `step`, and z at the next."""
+    time, later = denoiser.times[step : step + 2]
+    velocity = denoiser.velocity(z, time, text)
+    return velocity, z + velocity * (later - time)
 
 
 def draw(denoiser: Denoiser, text: Any, seeds: Sequence[int]) -> torch.Tensor:

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,13 @@ class DualProcess:
             type(self.denoiser).__name__,
         )
 
+    @cached_property
+    def kept(self) -> KeptPrompts | None:
+        """The same for all concepts; made before the first one's LoRA is."""
+        config = self.config
+        seeds = range(config.first_seed, config.first_seed + config.keep_seeds)
+        return KeptPrompts(self.denoiser, config.keep_prompts, seeds) if config.keep_prompts else None
+
     def key_of(self, concept: Concept) -> str:
         """Changes with everything that changes the LoRA: settings, models, the concept's file and pictures."""
         return content_key(self._models, concept.digest)
@@ -194,6 +202,7 @@ class DualProcess:
 
         config, network = self.config, self.denoiser.network
         text = self.denoiser.encode(concept.prompt)
+        _ = self.kept  # recorded now, of the generator as it was
         parameters = add_lora(
             network, config.rank, config.rank * config.alpha_per_rank, config.lora_targets, config.seed
         )
@@ -249,9 +258,6 @@ class _Training:
         self.checkpoints = Checkpoints(out / "checkpoints", keep_last=1)
         self.curve: list[Point] = []
         self.seconds = 0.0
-        config = self.config
-        kept_seeds = range(config.first_seed, config.first_seed + config.keep_seeds)
-        self.kept = KeptPrompts(models.denoiser, config.keep_prompts, kept_seeds) if config.keep_prompts else None
         self._restore()
 
     def run(self) -> Iterator[Point]:
@@ -292,8 +298,8 @@ class _Training:
             )
         assert pixels.grad is not None
         images.backward(pixels.grad)
-        if self.kept is not None:
-            keeping = self.kept.loss((config.seed, 91, number), config.keep_per_step)
+        if self.models.kept is not None:
+            keeping = self.models.kept.loss((config.seed, 91, number), config.keep_per_step)
             (config.keep_weight * keeping).backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, config.max_gradient_norm)
         for group in self.optimizer.param_groups:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainers.denoiser import Denoiser
+from trainers.denoiser import Denoiser, euler_step
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ class _Recorded:
 
 
 class KeptPrompts:
-    """Made while the LoRA changes nothing yet."""
+    """Made while the generator has no LoRA, or one that changes nothing yet."""
 
     def __init__(self, denoiser: Denoiser, prompts: Sequence[str], seeds: Sequence[int]) -> None:
         """Draws every prompt with every seed."""
@@ -41,10 +41,10 @@ class KeptPrompts:
         with torch.no_grad():
             for prompt in prompts:
                 text, z = denoiser.encode(prompt), denoiser.noise(seeds)
-                for time, later in zip(denoiser.times[:-1], denoiser.times[1:], strict=True):
-                    velocity = denoiser.velocity(z, time, text)
+                for step, time in enumerate(denoiser.times[:-1]):
+                    velocity, later = euler_step(denoiser, z, text, step)
                     self._recorded.append(_Recorded(text, time, z, velocity))
-                    z = z + velocity * (later - time)
+                    z = later
 
     def loss(self, seed: Sequence[int], count: int) -> torch.Tensor:
         """Mean squared distance of the velocities now from those recorded, at `count` of (prompt, time); with a
