@@ -175,8 +175,8 @@ def make_rows(config: EditDatasetConfig) -> list[dict[str, Any]]:
     )
     pool = open_generated_pool(training, config.num_drawings)
     corrected = open_corrected_pool(training, pool, config.num_corrected)
-    items = pool.items[: config.num_drawings] if pool else []
-    items = [*items, *corrected.items[: config.num_corrected]] if corrected else items
+    wanted = ((pool, config.num_drawings), (corrected, config.num_corrected))
+    items = [item for drawn, number in wanted if drawn for item in drawn.items[:number]]
     num_drawn, num_rendered = -(-len(items) // CHUNK), -(-config.num_renders // CHUNK)
 
     def make(number: int) -> list[dict[str, Any]]:

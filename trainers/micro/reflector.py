@@ -61,24 +61,9 @@ def gpu_recipe() -> ReflectorRecipe:
     )
 
 
-class ReflectionMaker:
-    """Batches of rows with reflections asked for, and how many; batch n is always the same."""
-
-    def __init__(self, recipe: ReflectorRecipe, packer: RowPacker, source: SubjectSource, seed: int) -> None:
-        self._recipe, self._packer, self._source, self._seed = recipe, packer, source, seed
-
-    def __call__(self, number: int) -> tuple[PackedRows, int]:
-        import numpy as np
-
-        rng = np.random.default_rng([self._seed, 87, number])
-        subjects = self._source.draw(rng, self._recipe.batch_images)
-        turns = [[reflect(rng, subject) for _ in range(self._recipe.prompts_per_image)] for subject in subjects]
-        rows, kept = self._packer.pack(np.stack([s.image for s in subjects])[:, None], turns)
-        return rows, sum(len(turns) for turns in kept)
-
-
 def train(config: MicroTrainingConfig, recipe: ReflectorRecipe | None = None) -> None:
     """Reads `out_dir/vlm`, trains for `config.minutes`, writes `out_dir/reflector`."""
+    import numpy as np
     from peft import LoraConfig, get_peft_model
 
     from inference.vlm.adapters import load_qwen
@@ -95,16 +80,24 @@ def train(config: MicroTrainingConfig, recipe: ReflectorRecipe | None = None) ->
     optimizer = _adamw(model, recipe.learning_rate)
     _, generated = open_pools(config, 0, recipe.num_generated_images, recipe.num_corrected_images)
     held_out = generated.hold_out(recipe.held_out_generated) if generated else []
+    source = SubjectSource(recipe.data, None, generated)
     packer = RowPacker(processor.tokenizer, SINGLE)
-    make_rows = ReflectionMaker(recipe, packer, SubjectSource(recipe.data, None, generated), config.seed)
     training = Training(
         config, "reflector", model, [(optimizer, recipe.learning_rate)], ema_decay=recipe.ema_decay, decay=recipe.decay
     )
     forward = PackedForward(base)
 
-    def loss_of(made: tuple[PackedRows, int], use_bf16: bool) -> tuple[torch.Tensor, float]:
+    def make_rows(number: int) -> tuple[PackedRows, int]:
+        """Rows with reflections asked for, and how many; batch n is always the same."""
+        rng = np.random.default_rng([config.seed, 87, number])
+        subjects = source.draw(rng, recipe.batch_images)
+        turns = [[reflect(rng, subject) for _ in range(recipe.prompts_per_image)] for subject in subjects]
+        rows, kept = packer.pack(np.stack([s.image for s in subjects])[:, None], turns)
+        return rows, sum(len(turns) for turns in kept)
+
+    def loss_of(rows: PackedRows, use_bf16: bool) -> tuple[torch.Tensor, float]:
         with autocast(config.device, use_bf16):
-            found = forward.answer_loss(rows_to(made[0], config.device))
+            found = forward.answer_loss(rows_to(rows, config.device))
         return found.loss, float(found.accuracy)
 
     def evaluate() -> None:
@@ -121,13 +114,13 @@ def train(config: MicroTrainingConfig, recipe: ReflectorRecipe | None = None) ->
         evaluate()  # of the VLM itself: the adapter adds nothing yet
     use_bf16 = recipe.bf16
     if use_bf16 is None:
-        use_bf16 = training.pick_bf16(lambda bf16: loss_of(make_rows(0), bf16)[0], 4)
+        use_bf16 = training.pick_bf16(lambda bf16: loss_of(make_rows(0)[0], bf16)[0], 4)
     batches = MadeAhead(make_rows, config.data_workers, first=training.clock.num_steps)
     training.clock.pause()
     while training.clock.running():
-        made = batches.next()
-        loss, accuracy = loss_of(made, use_bf16)
-        training.step(loss, made[1], {"loss": loss.item(), "accuracy": accuracy})
+        rows, num_turns = batches.next()
+        loss, accuracy = loss_of(rows, use_bf16)
+        training.step(loss, num_turns, {"loss": loss.item(), "accuracy": accuracy})
         if config.evaluate and training.clock.due("evaluation", recipe.evaluate_every_s):
             evaluate()
     training.checkpoint()

@@ -39,7 +39,8 @@ SEEDS_PER_CAPTION = 4
 CORRECTIONS_PER_DRAWING = 2
 TOLD_TRUE_SHARE = 0.7  # of the drawings that are corrected: by what is wrong with them; the others by what is not
 LONG_SHARE = 0.2  # of the drawn captions
-GPU_CHUNK, GPU_PART, GPU_BATCH = 4000, 200, 512  # images of a chunk that a GPU draws, and of what one process reads
+GPU_CHUNK, GPU_PART = 4000, 200  # images of a chunk that a GPU draws, and of what one process reads
+CPU_BATCH, GPU_BATCH = 32, 512  # images a forward pass
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,12 @@ class PooledImage:
     image: np.ndarray
     scene: Scene
     caption: Caption
+
+
+Draw = Callable[[np.random.Generator, int], tuple[list[Caption], list[np.ndarray]]]
+"""About so many images, with the captions that they were drawn for."""
+Make = Callable[[np.random.Generator, int], list[PooledImage]]
+"""About so many, with what they show."""
 
 
 def scene_to_json(scene: Scene) -> dict[str, object]:
@@ -94,7 +101,7 @@ class ImagePool:
     def __init__(
         self,
         folder: Path,
-        make: Callable[[np.random.Generator, int], list[PooledImage]],
+        make: Make,
         seed: int,
         workers: int = 0,
     ) -> None:
@@ -170,7 +177,7 @@ def render_like_met(rng: np.random.Generator, scenes: Sequence[Scene], degraded_
     return images
 
 
-def make_vae_images(flux_folder: Path) -> Callable[[np.random.Generator, int], list[PooledImage]]:
+def make_vae_images(flux_folder: Path) -> Make:
     """Renders, encoded and decoded by the micro FLUX's VAE."""
     import torch
     from diffusers import AutoencoderKL
@@ -205,16 +212,6 @@ def clear_objects(item: PooledImage) -> PooledImage | None:
     return dataclasses.replace(item, scene=dataclasses.replace(item.scene, objects=clear))
 
 
-def make_generated_images(flux_folder: Path) -> Callable[[np.random.Generator, int], list[PooledImage]]:
-    """What the micro generator draws for training captions, as the pixel scorer reads it."""
-    generator = _open_generator(flux_folder, "cpu", batch_size=32)
-
-    def make(rng: np.random.Generator, size: int) -> list[PooledImage]:
-        return read_drawings(*draw_captions(generator, rng, size))
-
-    return make
-
-
 def _open_generator(flux_folder: Path, device: str, batch_size: int) -> FluxGenerator:
     from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 
@@ -233,18 +230,6 @@ def draw_captions(
     captions = [c for _ in range(size // SEEDS_PER_CAPTION) for c in [sample()] * SEEDS_PER_CAPTION]
     seeds = rng.integers(2**31, size=len(captions)).tolist()
     return captions, generator.generate([c.text for c in captions], seeds)
-
-
-def make_corrected_images(
-    flux_folder: Path, drawings: Sequence[PooledImage]
-) -> Callable[[np.random.Generator, int], list[PooledImage]]:
-    """What the micro corrector makes of wrong drawings, as the pixel scorer reads it."""
-    corrector = _open_corrector(flux_folder, "cpu", batch_size=32)
-
-    def make(rng: np.random.Generator, size: int) -> list[PooledImage]:
-        return read_drawings(*correct_drawings(corrector, drawings, rng, size))
-
-    return make
 
 
 def _open_corrector(flux_folder: Path, device: str, batch_size: int) -> FluxCorrector:
@@ -291,7 +276,7 @@ def _draw_on_gpu(
     folder: Path,
     config: MicroTrainingConfig,
     size: int,
-    draw: Callable[[np.random.Generator, int], tuple[list[Caption], list[np.ndarray]]],
+    draw: Draw,
 ) -> None:
     """Chunks of a pool: drawn by the GPU in large batches, then read by processes."""
     first = len(list(folder.glob("chunk_*.npz")))
@@ -323,11 +308,11 @@ def open_generated_pool(config: MicroTrainingConfig, size: int) -> ImagePool | N
     if size == 0 or not (flux / "model_index.json").exists():
         return None
 
-    def draw_on_gpu() -> Callable[[np.random.Generator, int], tuple[list[Caption], list[np.ndarray]]]:
-        return partial(draw_captions, _open_generator(flux, config.device, GPU_BATCH))
+    def open_draw(device: str, batch_size: int) -> Draw:
+        return partial(draw_captions, _open_generator(flux, device, batch_size))
 
     folder = config.work_dir / f"drawn_images-{folder_digest(flux)}"
-    return _grown_pool(config, folder, size, lambda: make_generated_images(flux), draw_on_gpu)
+    return _grown_pool(config, folder, size, open_draw)
 
 
 def open_corrected_pool(config: MicroTrainingConfig, drawings: ImagePool | None, size: int) -> ImagePool | None:
@@ -336,28 +321,29 @@ def open_corrected_pool(config: MicroTrainingConfig, drawings: ImagePool | None,
     if size == 0 or drawings is None or not (corrector / "corrector.json").exists():
         return None
 
-    def draw_on_gpu() -> Callable[[np.random.Generator, int], tuple[list[Caption], list[np.ndarray]]]:
-        return partial(correct_drawings, _open_corrector(flux, config.device, GPU_BATCH), drawings.items)
+    def open_draw(device: str, batch_size: int) -> Draw:
+        return partial(correct_drawings, _open_corrector(flux, device, batch_size), drawings.items)
 
     folder = config.work_dir / f"corrected_images-{folder_digest(flux)}-{folder_digest(corrector)}"
-    return _grown_pool(config, folder, size, lambda: make_corrected_images(flux, drawings.items), draw_on_gpu)
+    return _grown_pool(config, folder, size, open_draw)
 
 
 def _grown_pool(
-    config: MicroTrainingConfig,
-    folder: Path,
-    size: int,
-    maker: Callable[[], Callable[[np.random.Generator, int], list[PooledImage]]],
-    draw_on_gpu: Callable[[], Callable[[np.random.Generator, int], tuple[list[Caption], list[np.ndarray]]]],
+    config: MicroTrainingConfig, folder: Path, size: int, open_draw: Callable[[str, int], Draw]
 ) -> ImagePool:
-    """The pool in `folder` with at least `size` images; models are loaded where some are missing."""
+    """The pool in `folder` with at least `size` images, as the pixel scorer reads them. open_draw: loads what draws,
+    for a device and a batch size; called where images are missing."""
+
+    def make_on_cpu() -> Make:
+        draw = open_draw("cpu", CPU_BATCH)
+        return lambda rng, number: read_drawings(*draw(rng, number))
 
     def open_pool() -> ImagePool:
-        return ImagePool(folder, lazily(maker), config.seed, config.data_workers)
+        return ImagePool(folder, lazily(make_on_cpu), config.seed, config.data_workers)
 
     pool = open_pool()
     if config.device != "cpu" and len(pool) < size:
-        _draw_on_gpu(folder, config, size - len(pool), draw_on_gpu())
+        _draw_on_gpu(folder, config, size - len(pool), open_draw(config.device, GPU_BATCH))
         pool = open_pool()
     pool.grow_to(size, min(400, size))
     return pool
@@ -386,11 +372,9 @@ def open_pools(
     return renders, generated if generated and len(generated) else None
 
 
-def lazily(
-    maker: Callable[[], Callable[[np.random.Generator, int], list[PooledImage]]],
-) -> Callable[[np.random.Generator, int], list[PooledImage]]:
+def lazily(maker: Callable[[], Make]) -> Make:
     """The maker's function, with its model loaded at the first call: a full pool needs none."""
-    made: list[Callable[[np.random.Generator, int], list[PooledImage]]] = []
+    made: list[Make] = []
 
     def make(rng: np.random.Generator, size: int) -> list[PooledImage]:
         if not made:

@@ -62,8 +62,13 @@ def test_the_same_numbers_give_the_same_drawings():
 def test_they_stand_before_the_generators_own_among_the_training_images(tmp_path, monkeypatch):
     (tmp_path / "out" / "flux").mkdir(parents=True)
     (tmp_path / "out" / "flux" / "model_index.json").write_text("{}")
-    monkeypatch.setattr(vlm_images, "make_generated_images", lambda flux: lambda rng, size: DRAWINGS[:1] * size)
-    monkeypatch.setattr(vlm_images, "make_corrected_images", lambda flux, items: lambda rng, size: DRAWINGS[1:2] * size)
+    for name in ("_open_generator", "_open_corrector"):
+        monkeypatch.setattr(vlm_images, name, lambda flux, device, batch_size: None)
+    red, blue = (([RED_STAR], [item.image]) for item in DRAWINGS[:2])
+    monkeypatch.setattr(vlm_images, "draw_captions", lambda model, rng, size: (red[0] * size, red[1] * size))
+    monkeypatch.setattr(
+        vlm_images, "correct_drawings", lambda model, drawings, rng, size: (blue[0] * size, blue[1] * size)
+    )
     config = MicroTrainingConfig(1, tmp_path / "work", tmp_path / "out")
     assert open_corrected_pool(config, ImagePool(tmp_path / "none", lambda rng, size: [], 0), 4) is None  # no corrector
     (tmp_path / "out" / "corrector").mkdir()
