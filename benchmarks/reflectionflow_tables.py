@@ -6,7 +6,8 @@ equal wall time), `allocation` (beyond the paper). On the dev split alone: `orac
 `sureness` (where the allocator may stop).
 
 A gain is the paired difference over prompts, the mean over tags, with its 95 % bootstrap interval over texts within
-tags. `micro-test` is sealed: each opening is recorded in the results file before anything is searched.
+tags. `micro-test` and `micro-hard-test` are sealed: each opening is recorded in the results file before anything is
+searched.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from benchmarks.search_tables import (
     times_table,
     verifier_table,
 )
+from inference.micro.evaluation_split import SEALED
 from inference.model_store import resolve_model
 from inference.search import Carry
 from inference.search_tools import VerifierKind
@@ -60,7 +62,6 @@ from schemas.errors import InputError, MissingWeightsError
 Table = Literal["budgets", "shapes", "verifiers", "difficulty", "times", "allocation", "oracles", "sureness"]
 TABLES: tuple[Table, ...] = ("budgets", "shapes", "verifiers", "difficulty", "times", "allocation")
 DIAGNOSES: tuple[Table, ...] = ("oracles", "sureness")  # made when they are asked for, on prompts that are not sealed
-SEALED = "micro-test"
 SHAPE_BUDGET = 16
 TARGET = "base < best-of-N < ReflectionFlow at 32 images, each difference's interval above 0"
 
@@ -70,7 +71,8 @@ class Arguments:
     """Which prompts, which models, which tables."""
 
     split: str = "micro-dev"
-    """micro-dev, micro-test (sealed: for final tables alone), or a prompt file in GenEval's form."""
+    """micro-dev, micro-hard-dev; micro-test, micro-hard-test (sealed: for final tables alone); or a prompt file in
+    GenEval's form."""
     preset: str = "micro"
     """micro, or flux (then with --split evaluation_metadata.jsonl)."""
     num_prompts: int = 0
@@ -79,7 +81,7 @@ class Arguments:
     """Rounds of width 2: the largest budget is twice as many images."""
     only: tuple[Table, ...] = ()
     """Only these tables, and the searches they need. `oracles` (what holds the result back) and `sureness` (where the
-    allocator may stop) are made when they are named, and not on micro-test."""
+    allocator may stop) are made when they are named, and not on sealed prompts."""
     corrector: str = "micro/corrector"
     """A corrector's folder or name; strategies that need one are left out where it is not there."""
     reflector: str = ""
@@ -97,7 +99,7 @@ class Arguments:
     runtime: Literal["local", "ray"] = "local"
     """Where a search's stages run."""
     out: Path | None = None
-    """The results file, if not benchmarks/results/reflectionflow_tables.json (of dev: ..._dev.json)."""
+    """The results file, if not benchmarks/results/reflectionflow_tables.json (of dev: ..._dev.json, and so on)."""
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -105,8 +107,10 @@ class Arguments:
 
     @property
     def results(self) -> Path:
-        name = "reflectionflow_tables" + ("" if self.split != "micro-dev" else "_dev")
-        return self.out or RESULTS / f"{name}.json"
+        """The sealed split's has the plain name; the others say which split, and which carry, they are of."""
+        split = Path(self.split).stem.removeprefix("micro-")
+        more = [part for part in ("" if split == "test" else split, "" if self.carry == "own" else self.carry) if part]
+        return self.out or RESULTS / f"{'_'.join(['reflectionflow_tables', *more]).replace('-', '_')}.json"
 
     @property
     def folder(self) -> Path:
@@ -125,7 +129,7 @@ class Arguments:
 
 def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
-    if arguments.split == SEALED and set(arguments.only) & set(DIAGNOSES):
+    if arguments.split in SEALED and set(arguments.only) & set(DIAGNOSES):
         raise InputError(f"{', '.join(DIAGNOSES)} on the sealed split", field="--only", expected="--split micro-dev")
     circumstances = Circumstances.now(arguments.command())
     openings = _openings(arguments, circumstances)
@@ -159,7 +163,7 @@ def main() -> None:
 
 def _openings(arguments: Arguments, circumstances: Circumstances) -> list[dict[str, str]]:
     """Every time the sealed split was opened, this one included; written down at once."""
-    if arguments.split != SEALED:
+    if arguments.split not in SEALED:
         return []
     path = arguments.results
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"figures": {}}

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from inference.micro.evaluation_split import SPLITS
 from pipelines.jobs import resolve_chains
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.prompts.overlap import BenchmarkOverlap
 from pipelines.run_folder import RunFolder
-from pipelines.search_job import MICRO_SPLITS, SearchJobConfig
+from pipelines.search_job import SearchJobConfig
 from pipelines.stage import Link
 from pipelines.stages.draft_round import DraftRound
 from pipelines.stages.harvest_pairs import HarvestPairs, HarvestPairsConfig
@@ -35,7 +36,7 @@ def harvested(folder: RunFolder, config: SearchJobConfig) -> tuple[tuple[str, ..
     """Keys of a search's rounds, and who wrote its reflections. InputError for a search that must not train anything:
     its prompts are a benchmark's, or the judge had a say in it."""
     uri, tools = folder.storage.uri, config.tools
-    if config.prompts in MICRO_SPLITS:
+    if config.prompts in SPLITS:
         raise InputError(
             f"{uri} searched {config.prompts}", field="--run", expected="a search of no benchmark's prompts"
         )

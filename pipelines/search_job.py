@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inference.allocation import AllocationConfig
+from inference.micro.evaluation_split import SPLITS
 from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig, VerifierKind
 from inference.vlm.vlm import VlmConfig
@@ -18,7 +19,6 @@ from schemas.configuration import execution_field
 from schemas.errors import InputError
 from schemas.records import PromptRecord, PromptRow, Subset
 
-MICRO_SPLITS = ("micro-dev", "micro-test")
 COMPOSED = "composed"
 
 
@@ -27,8 +27,9 @@ class SearchJobConfig:
     """What a search run makes."""
 
     prompts: str = "micro-dev"
-    """micro-dev, micro-test, a file of prompts in GenEval's form (its evaluation_metadata.jsonl, or text); or composed:
-    prompts that no benchmark has, composed as for datasets, to harvest from."""
+    """micro-dev, micro-test, micro-hard-dev, micro-hard-test (`inference.micro.evaluation_split`); a file of prompts in
+    GenEval's form (its evaluation_metadata.jsonl, or text); or composed: prompts that no benchmark has, composed as for
+    datasets, to harvest from."""
     num_prompts: int = 0
     """Prompts that are taken, evenly over the tags; 0: all (of composed ones there is no end)."""
     images_per_prompt: int = 1
@@ -85,18 +86,15 @@ def search_prompts(config: SearchJobConfig) -> Iterator[PromptRow]:
 
 
 def _records(config: SearchJobConfig) -> list[PromptRecord]:
-    if config.prompts in MICRO_SPLITS:
-        from inference.micro import evaluation_split
-
-        split = evaluation_split.dev_prompts if config.prompts == "micro-dev" else evaluation_split.test_prompts
-        return list(split())
+    if config.prompts in SPLITS:
+        return list(SPLITS[config.prompts]())
     if config.prompts == COMPOSED:
         return _composed(config)
     from pipelines.prompts.read_prompts import read_prompts
     from pipelines.prompts.vocabulary import load_vocabulary
 
     if not Path(config.prompts).exists():
-        expected = f"{', '.join([*MICRO_SPLITS, COMPOSED])}, or a prompt file"
+        expected = f"{', '.join([*SPLITS, COMPOSED])}, or a prompt file"
         raise InputError("no such file", file=config.prompts, expected=expected)
     words = load_vocabulary("micro") if config.closed_vocabulary else None
     rows = read_prompts(

@@ -6,13 +6,17 @@ the same text comes again under another id, which means another seed, wherever a
 prompts. Single objects (8) and counts (24) are too few to reserve any: dev, test and training have the same texts
 there, told apart by their seeds only.
 
-`test_prompts` is for final figures; choices are made on `dev_prompts`.
+Most of these the micro generator draws right at least once in 32 tries. `hard_dev_prompts` and `hard_test_prompts` (60
+and 240, of the same reserved compositions' kind) are as hard for it as GenEval's hardest are for FLUX: coloured
+relations, "a photo of a red star left of a blue ring", of which it draws one in ten.
+
+`test_prompts` and `hard_test_prompts` are for final figures; choices are made on the other two.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import permutations, product
 
 from inference.micro.captions import (
@@ -29,6 +33,7 @@ from inference.prompt_grammar import parse_prompt
 from schemas.records import PromptRecord
 
 DEV_PER_TAG, TEST_PER_TAG = 40, 80
+HARD_DEV, HARD_TEST = 60, 240
 UNRESERVED_TAGS = ("single_object", "counting")
 
 
@@ -42,8 +47,26 @@ def test_prompts() -> tuple[PromptRecord, ...]:
     return _prompts("test", TEST_PER_TAG)
 
 
+def hard_dev_prompts() -> tuple[PromptRecord, ...]:
+    """60 prompts, "micro-hard-dev-00000" onwards, no text twice."""
+    return _hard_prompts("dev", HARD_DEV)
+
+
+def hard_test_prompts() -> tuple[PromptRecord, ...]:
+    """240 prompts, "micro-hard-test-00000" onwards, no text twice. Sealed: nothing is chosen by them."""
+    return _hard_prompts("test", HARD_TEST)
+
+
 # pytest would otherwise take the function for a test wherever it is imported.
 test_prompts.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
+
+SPLITS: dict[str, Callable[[], tuple[PromptRecord, ...]]] = {
+    "micro-dev": dev_prompts,
+    "micro-test": test_prompts,
+    "micro-hard-dev": hard_dev_prompts,
+    "micro-hard-test": hard_test_prompts,
+}
+SEALED = ("micro-test", "micro-hard-test")
 
 
 def evaluation_seed(prompt_id: str) -> int:
@@ -54,18 +77,22 @@ def evaluation_seed(prompt_id: str) -> int:
 def _prompts(part: str, per_tag: int) -> tuple[PromptRecord, ...]:
     records: list[PromptRecord] = []
     for tag in TAGS:
-        texts = sorted(_texts(tag, part), key=lambda text: _hash(f"{part}:{text}"))
+        captions = list(_captions(tag))
+        texts = {c.text for c in captions} if tag in UNRESERVED_TAGS else _reserved_texts(captions, part)
+        ranked = sorted(texts, key=lambda text: _hash(f"{part}:{text}"))
         for number in range(per_tag):
             prompt_id = f"micro-{part}-{len(records):05}"
-            records.append(parse_prompt(texts[number % len(texts)], prompt_id))
+            records.append(parse_prompt(ranked[number % len(ranked)], prompt_id))
     return tuple(records)
 
 
-def _texts(tag: str, part: str) -> set[str]:
-    """Every text of a part: all of a tag that reserves none, else those of its third or two thirds of compositions."""
-    captions = list(_captions(tag))
-    if tag in UNRESERVED_TAGS:
-        return {caption.text for caption in captions}
+def _hard_prompts(part: str, number: int) -> tuple[PromptRecord, ...]:
+    texts = sorted(_reserved_texts(_coloured_relations(), part), key=lambda text: _hash(f"hard-{part}:{text}"))
+    return tuple(parse_prompt(text, f"micro-hard-{part}-{i:05}") for i, text in enumerate(texts[:number]))
+
+
+def _reserved_texts(captions: Iterable[Caption], part: str) -> set[str]:
+    """Of the reserved captions those whose compositions are the part's: a third for dev, two thirds for test."""
     reserved = [caption for caption in captions if is_reserved(caption)]
     ranked = sorted({composition(caption) for caption in reserved}, key=lambda name: _hash(f"evaluation:{name}"))
     num_dev = round(len(ranked) * DEV_PER_TAG / (DEV_PER_TAG + TEST_PER_TAG))
@@ -75,6 +102,12 @@ def _texts(tag: str, part: str) -> set[str]:
 
 def _hash(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def _coloured_relations() -> Iterator[Caption]:
+    for (a, b), name, (color, other) in product(permutations(SHAPES, 2), RELATIONS, permutations(COLORS, 2)):
+        clauses = (Clause(b, color=other), Clause(a, color=color, relation=(name, 0)))
+        yield caption_from_clauses("position", clauses)
 
 
 def _captions(tag: str) -> Iterator[Caption]:

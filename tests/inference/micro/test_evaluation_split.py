@@ -2,7 +2,7 @@ from collections import Counter
 
 from inference.micro import evaluation_split
 from inference.micro.captions import TAGS
-from inference.micro.evaluation_split import dev_prompts, evaluation_seed
+from inference.micro.evaluation_split import SEALED, SPLITS, dev_prompts, evaluation_seed, hard_dev_prompts
 from pipelines.intake import reserved_by_the_micro_world
 from pipelines.prompts.overlap import BenchmarkOverlap, composition_of
 
@@ -59,3 +59,38 @@ def test_the_split_is_fixed():
 
     text = "\n".join(f"{p.prompt_id} {p.text}" for p in dev_prompts() + evaluation_split.test_prompts())
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "e28f0ee2537718d7"
+
+
+def test_hard_prompts_are_coloured_relations_none_twice():
+    dev, test = hard_dev_prompts(), evaluation_split.hard_test_prompts()
+    assert (len(dev), len(test)) == (60, 240)
+    assert len({p.text for p in dev + test}) == 300
+    for prompt in dev + test:
+        target, moved = prompt.include
+        assert prompt.tag == "position"
+        assert moved.relation is not None
+        assert moved.relative_to == 0
+        assert target.relation is None
+        assert target.color is not None
+        assert moved.color is not None
+        assert target.color != moved.color
+        assert target.class_name != moved.class_name
+
+
+def test_hard_dev_and_hard_test_share_no_composition_and_no_training_has_one():
+    dev, test = hard_dev_prompts(), evaluation_split.hard_test_prompts()
+    assert not {composition_of(p) for p in dev} & {composition_of(p) for p in test}
+    assert all(reserved_by_the_micro_world(p) for p in dev + test)
+
+
+def test_splits_go_by_name_and_ids_say_which():
+    for name, prompts in SPLITS.items():
+        assert all(p.prompt_id.startswith(f"{name}-") for p in prompts())
+    assert set(SEALED) == {name for name in SPLITS if name.endswith("test")}
+
+
+def test_the_hard_split_is_fixed():
+    import hashlib
+
+    text = "\n".join(f"{p.prompt_id} {p.text}" for p in hard_dev_prompts() + evaluation_split.hard_test_prompts())
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "1d9cccd6744dca6d"
