@@ -215,9 +215,7 @@ def _arms(arguments: Arguments, base: SearchJobConfig) -> list[Arm]:
     noise_depth = round(NOISE_REACH * arguments.depth) if "times" in tables else arguments.depth
     arms = strategy_arms(base, arguments.depth, opinions, noise_depth)
     if not tables & {"budgets", "times"}:
-        both, whole = tables & {"difficulty", "oracles", "sureness"}, tables & {"verifiers", "allocation"}
-        needed = {NOISE, WHOLE} if both else {WHOLE} if whole else set()
-        needed |= {REFLECTION} if "difficulty" in tables else set()
+        needed = {name for name, of in ARMS_OF.items() if tables & of}
         arms = [arm for arm in arms if arm.name in needed]
     if "shapes" in tables:
         arms += shape_arms(base, min(SHAPE_BUDGET, 2 * arguments.depth))
@@ -244,6 +242,11 @@ def _models(base: SearchJobConfig) -> dict[str, Any]:
     }
 
 
+ARMS_OF: dict[str, set[Table]] = {
+    NOISE: {"difficulty", "oracles", "sureness"},
+    WHOLE: {"difficulty", "oracles", "verifiers"},
+    REFLECTION: {"difficulty", "allocation", "sureness"},
+}  # and `budgets` and `times` need them all
 MAKE: dict[Table, Callable[[dict[str, Found], int, str], dict[str, Any]]] = {
     "budgets": budget_table,
     "shapes": shape_table,

@@ -95,12 +95,12 @@ def base_arm(base: SearchJobConfig) -> Arm:
 
 def allocated_arms(base: SearchJobConfig, depth: int) -> list[Arm]:
     """A quarter and half of the fixed scheme's images, spent by what the verifier says; no prompt gets more than twice
-    the fixed scheme's."""
-    whole = with_search(base, WHOLE, 2, 2 * depth)
-    whole = replace(whole, search=replace(whole.search, carry="best"))  # deep while it helps, wide where it does not
+    the fixed scheme's. Chains go deep while corrections help, and wide where they do not."""
+    search = with_search(base, REFLECTION, 2, 2 * depth)
+    search = replace(search, search=replace(search.search, carry="best"))
     budgets = [depth / 2, float(depth)]
     return [
-        Arm(f"allocated-{budget:g}", replace(whole, allocation=replace(whole.allocation, budget=budget)))
+        Arm(f"allocated-{budget:g}", replace(search, allocation=replace(search.allocation, budget=budget)))
         for budget in budgets
         if budget >= 2
     ]

@@ -246,9 +246,10 @@ SURE = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 
 
 def allocation_table(found: dict[str, Found], largest: int, verifier: str) -> dict[str, Any]:
-    """Beyond the paper: one budget for all prompts, spent by what the verifier says, against the same for each."""
+    """Beyond the paper: one budget for all prompts, spent by what the verifier says, against the same for each; of
+    reflection alone."""
     rows, table = [], []
-    fixed = found.get(WHOLE)
+    fixed = found.get(REFLECTION)
     allocated = sorted((one for name, one in found.items() if name.startswith("allocated-")), key=_images)
     for one in ([fixed] if fixed else []) + allocated:
         is_fixed = one is fixed
@@ -277,7 +278,7 @@ def _images(found: Found) -> float:
 def sureness_table(found: dict[str, Found], largest: int, verifier: str) -> dict[str, Any]:
     """What stopping at a score would have saved and lost, on recorded searches: to choose `allocation.sure`."""
     rows, table = [], []
-    for name in (NOISE, WHOLE):
+    for name in (NOISE, REFLECTION):
         for sure in SURE if name in found else ():
             one = found[name]
             searches = one.evaluation.searches

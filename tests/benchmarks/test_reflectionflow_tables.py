@@ -16,7 +16,17 @@ from benchmarks import reflectionflow_tables
 from benchmarks.reflectionflow_plots import draw_plots
 from benchmarks.reflectionflow_tables import Arguments
 from benchmarks.results_file import Circumstances
-from benchmarks.search_arms import NOISE, WHOLE, Arm, Found, as_deep_as_there_is, base_arm, strategy_arms, with_search
+from benchmarks.search_arms import (
+    NOISE,
+    REFLECTION,
+    WHOLE,
+    Arm,
+    Found,
+    as_deep_as_there_is,
+    base_arm,
+    strategy_arms,
+    with_search,
+)
 from benchmarks.search_tables import (
     allocation_table,
     bin_of,
@@ -163,8 +173,8 @@ def test_an_allocated_search_is_compared_at_as_many_images_and_at_all(capsys):
         replace(s, scores=s.scores[:n], right=s.right[:n])
         for s, n in zip(WHOLES.evaluation.searches, (2, 4, 4, 2), strict=True)
     ]
-    arm = Arm("allocated-3", with_search(SearchJobConfig(), WHOLE, 2, 2))
-    rows = allocation_table(BOTH | {"allocated-3": Found(arm, Evaluation(searches))}, 4, "vlm")["rows"]
+    arm = Arm("allocated-3", with_search(SearchJobConfig(), REFLECTION, 2, 2))
+    rows = allocation_table({REFLECTION: WHOLES, "allocated-3": Found(arm, Evaluation(searches))}, 4, "vlm")["rows"]
     last = rows[-1]
     assert (last["scheme"], last["images"]) == ("allocated-3", 3.0)
     assert last["over_largest"][0] == 0.0
@@ -172,11 +182,11 @@ def test_an_allocated_search_is_compared_at_as_many_images_and_at_all(capsys):
 
 
 def test_stopping_at_a_score_is_replayed(capsys):
-    rows = sureness_table(BOTH, 4, "vlm")["rows"]
-    at = {(row["strategy"], row["sure"]): row for row in rows}
-    assert at[WHOLE, 1.0]["images"] == 2.0
-    assert at[WHOLE, 1.0]["over_largest"][0] == pytest.approx(-0.5)
-    assert at[WHOLE, 8.0]["images"] == 4.0
+    rows = sureness_table({REFLECTION: WHOLES}, 4, "vlm")["rows"]
+    at = {row["sure"]: row for row in rows}
+    assert at[1.0]["images"] == 2.0
+    assert at[1.0]["over_largest"][0] == pytest.approx(-0.5)
+    assert at[8.0]["images"] == 4.0
 
 
 def test_a_search_that_was_made_deeper_before_is_taken_as_it_is(tmp_path):
