@@ -28,6 +28,7 @@ from benchmarks.search_arms import (
     NOISE,
     NOISE_REACH,
     REFLECTION,
+    STRATEGIES,
     WHOLE,
     Arm,
     Found,
@@ -53,7 +54,7 @@ from benchmarks.search_tables import (
 )
 from inference.micro.evaluation_split import SEALED
 from inference.model_store import resolve_model
-from inference.search import Carry
+from inference.search import Carry, Strategy
 from inference.search_tools import VerifierKind
 from pipelines.presets import load_search_preset
 from pipelines.search_job import SearchJobConfig
@@ -82,6 +83,8 @@ class Arguments:
     only: tuple[Table, ...] = ()
     """Only these tables, and the searches they need. `oracles` (what holds the result back) and `sureness` (where the
     allocator may stop) are made when they are named, and not on sealed prompts."""
+    strategies: tuple[Strategy, ...] = STRATEGIES
+    """Rows of `budgets`; tables that need a search of another one are made without it."""
     corrector: str = "micro/corrector"
     """A corrector's folder or name; strategies that need one are left out where it is not there."""
     reflector: str = ""
@@ -120,7 +123,8 @@ class Arguments:
     def command(self) -> str:
         """What anyone types to do it again."""
         default, words = Arguments(), ["python -m benchmarks.reflectionflow_tables"]
-        for name in ("split", "preset", "num_prompts", "depth", "only", "carry", "verifier", "corrector", "reflector"):
+        names = ("split", "preset", "num_prompts", "depth", "only", "strategies", "carry", "verifier", "corrector")
+        for name in (*names, "reflector"):
             value = getattr(self, name)
             if value != getattr(default, name):
                 words.append(f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, tuple) else value}")
@@ -217,6 +221,7 @@ def _arms(arguments: Arguments, base: SearchJobConfig) -> list[Arm]:
     if not tables & {"budgets", "times"}:
         needed = {name for name, of in ARMS_OF.items() if tables & of}
         arms = [arm for arm in arms if arm.name in needed]
+    arms = [arm for arm in arms if arm.name in arguments.strategies]
     if "shapes" in tables:
         arms += shape_arms(base, min(SHAPE_BUDGET, 2 * arguments.depth))
     if "allocation" in tables:
