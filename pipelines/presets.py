@@ -127,7 +127,7 @@ def flux_search() -> tuple[SearchJobConfig, RunOptions]:
     tools = SearchToolsConfig(
         generator=dataset.generate.generator,
         corrector="",  # none is published: `--tools.corrector` names one's own
-        critic=CriticConfig(reflect="reflect_scored", refine="refine"),
+        critic=CriticConfig(reflect="reflect_scored", refine="refine", keep_words=False),
         verifier=SearchVerifierConfig(
             vlm=VerifierConfig(prompt="verify"),
             prompted=PromptedVerifierConfig(prompt="judge"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,20 @@ def fuse_lora(pipeline: Any, folder: Path) -> None:
     """
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"{folder} holds no LoRA", field="lora", expected=f"a folder with {WEIGHTS}")
+    logger = logging.getLogger("diffusers.loaders.lora_base")
+    logger.addFilter(_is_news)
     try:
         pipeline.load_lora_weights(str(folder), weight_name=WEIGHTS)
     except (ValueError, KeyError, RuntimeError) as error:
         raise InputError(
             f"{folder / WEIGHTS} does not fit: {error}", field="lora", expected="a LoRA of the generator's model"
         ) from error
+    finally:
+        logger.removeFilter(_is_news)
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for the warning that a LoRA of the transformer has nothing for the text encoder."""
+    return "No LoRA keys associated to CLIPTextModel" not in record.getMessage()

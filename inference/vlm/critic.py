@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -16,6 +17,8 @@ from inference.vlm.vlm import VlmConfig
 from schemas.configuration import model_field, template_field
 from schemas.records import Cost
 
+_FILLERS = frozenset({"a", "an", "the", "of", "and", "photo", "picture", "image"})
+
 
 @dataclass(frozen=True)
 class CriticConfig:
@@ -27,6 +30,8 @@ class CriticConfig:
     """A trained reflector, reached as `vlm` is; without one `vlm` reflects."""
     reflect: str = template_field("micro/reflect")
     refine: str = template_field("micro/refine")
+    keep_words: bool = True
+    """Turn down a refined prompt that lost a word of the user's, or has them in another order (see `keeps_words`)."""
 
 
 class VlmCritic:
@@ -35,6 +40,7 @@ class VlmCritic:
     def __init__(self, reflector: Vlm, refiner: Vlm, config: CriticConfig) -> None:
         self._reflector, self._refiner = reflector, refiner
         self._reflect, self._refine = load_prompt(config.reflect), load_prompt(config.refine)
+        self._keep_words = config.keep_words
 
     def remark(
         self,
@@ -47,7 +53,8 @@ class VlmCritic:
         refine: bool,
     ) -> list[Remark]:
         """A reflection and a refined prompt for each image; where an answer is empty or was cut off, none and the
-        current prompt. A reflection that is not used is asked for where the refiner is shown it."""
+        current prompt, which also stays where the refined one is turned down. A reflection that is not used is asked
+        for where the refiner is shown it."""
         known = [
             {"prompt": prompt, "current": now, "score": f"{score:.2f}"}
             for prompt, now, score in zip(prompts, current, scores, strict=True)
@@ -58,10 +65,21 @@ class VlmCritic:
         if refine:
             told = [{**k, "reflection": text} for k, text in zip(known, said, strict=True)]
             better, costs = _ask(self._refiner, self._refine, told, images, costs)
+            if self._keep_words:
+                better = [text if keeps_words(k["prompt"], text) else "" for k, text in zip(known, better, strict=True)]
         return [
             Remark(reflection, refined or now, cost)
             for reflection, refined, now, cost in zip(said, better, current, costs, strict=True)
         ]
+
+
+def keeps_words(prompt: str, refined: str) -> bool:
+    """Whether all words of `prompt` stand in `refined`, in their order; articles and "photo of" do not count.
+
+    A refiner that drops an object, a colour or a relation has the search draw something else.
+    """
+    words = iter(re.findall(r"\w+", refined.lower()))
+    return all(word in words for word in re.findall(r"\w+", prompt.lower()) if word not in _FILLERS)
 
 
 def _ask(

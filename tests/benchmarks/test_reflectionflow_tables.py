@@ -151,6 +151,13 @@ def test_difficulty_is_the_papers_bins_over_ten_base_images(capsys):
     assert base_arm(SearchJobConfig()).job.seed not in seeds
 
 
+def test_a_bin_without_prompts_has_no_row(capsys):
+    base = found("base", [one(i, [0] * 10, [False] * 10) for i in range(4)])
+    rows = difficulty_table(BOTH | {"base": base}, 4, "vlm")["rows"]
+    assert {row["difficulty"] for row in rows} == {"hard"}
+    assert "nan" not in capsys.readouterr().out
+
+
 def test_costs_are_those_of_one_search():
     (two, four) = time_rows(WHOLES, [1, 2, 4])
     assert (two["seconds"], four["seconds"]) == (0.5, 1.0)

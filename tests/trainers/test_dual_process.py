@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -68,7 +69,13 @@ def test_the_saved_lora_draws_in_a_flux_pipeline_what_was_evaluated(flux, tmp_pa
     taught = generator.generate([found.concept.prompt] * 2, [0, 1])
     np.testing.assert_array_equal(taught, found.after.images)
     assert np.abs(np.subtract(plain, taught, dtype=int)).max() > 0
+    warnings = []
+    handler = logging.Handler()
+    handler.emit = lambda record: warnings.append(record.getMessage())
+    logging.getLogger("diffusers").addHandler(handler)
     fused = FluxGenerator(replace(tiny_flux_config(flux), lora=str(tmp_path)))
+    logging.getLogger("diffusers").removeHandler(handler)
+    assert not [text for text in warnings if "No LoRA keys" in text]
     difference = np.subtract(fused.generate([found.concept.prompt] * 2, [0, 1]), taught, dtype=int)
     assert np.abs(difference).max() <= 1
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inference.interfaces import ChatAnswer
-from inference.vlm.critic import CriticConfig, VlmCritic
+from inference.vlm.critic import CriticConfig, VlmCritic, keeps_words
 
 IMAGES = [np.full((4, 4, 3), value, np.uint8) for value in (1, 2)]
 PROMPTS, CURRENT, SCORES = ["a star", "two rings"], ["a red star", "two rings, large"], [0.123, -4.0]
@@ -69,3 +69,31 @@ def test_answers_that_were_cut_off_leave_no_reflection_and_the_prompt_as_it_was(
     assert first.prompt.startswith("B: ")
     assert second.reflection.startswith("A: ")
     assert second.prompt == "two rings, large"
+
+
+@pytest.mark.parametrize(
+    ("refined", "kept"),
+    [
+        ("a photo of a red star left of a blue ring, exactly two objects", True),
+        ("A red star stands to the left of one large blue ring.", True),
+        ("a photo of a red star, exactly one object", False),
+        ("a photo of a blue star left of a red ring", False),
+        ("a photo of a blue ring and a red star left of it", False),
+        ("", False),
+    ],
+)
+def test_a_refined_prompt_keeps_the_users_words_in_their_order(refined: str, kept: bool):
+    assert keeps_words("a photo of a red star left of a blue ring", refined) == kept
+
+
+def test_a_refined_prompt_that_lost_a_word_leaves_the_current_one(templates):
+    class Forgetful(Echo):
+        def answer(self, requests):
+            super().answer(requests)
+            return [ChatAnswer("a red star" if "star" in r.text else "a ring", True, 10, 3) for r in requests]
+
+    first, second = remarks(Echo("A"), Forgetful("B"), CriticConfig())
+    assert (first.prompt, second.prompt) == ("a red star", CURRENT[1])
+    assert second.cost.vlm_calls == 2  # it was asked for all the same
+    _, taken = remarks(Echo("A"), Forgetful("B"), CriticConfig(keep_words=False))
+    assert taken.prompt == "a ring"
