@@ -1,0 +1,3 @@
+from schemas.waiting_threads import make_way
+
+make_way()
