@@ -11,7 +11,7 @@ Intervals are 95 % bootstraps over texts within tags; differences are paired wit
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -40,8 +40,6 @@ class Arguments:
 
     images: int = 8
     """Of each prompt in each wording."""
-    max_prompts: int = 0
-    """Prompts, evenly over the dev split; 0: all 240."""
     generator: FluxGeneratorConfig = field(default_factory=lambda: FluxGeneratorConfig(batch_size=64))
     name: str = "reworded_prompts"
     """Of the results file."""
@@ -69,7 +67,7 @@ WORDINGS: dict[str, Callable[[np.random.Generator, Caption], str]] = {
 }
 
 
-def texts_of(wording: str, prompts: list[PromptRecord], images: int) -> list[str]:
+def texts_of(wording: str, prompts: Sequence[PromptRecord], images: int) -> list[str]:
     """One text an image, the images of a prompt together; every image has a scene of its own."""
     write = WORDINGS[wording]
     return [
@@ -83,19 +81,19 @@ def main() -> None:
     """Draw, judge, print, save."""
     arguments = tyro.cli(Arguments, description=__doc__)
     circumstances = Circumstances.now(" ".join(["python -m benchmarks.reworded_prompts", *sys.argv[1:]]))
-    prompts = list(dev_prompts())
-    prompts = prompts[:: max(1, len(prompts) // arguments.max_prompts)] if arguments.max_prompts else prompts
+    prompts = dev_prompts()
     generator, judge = FluxGenerator(arguments.generator), SegmentationJudge()
     seeds = [evaluation_seed(p.prompt_id) + SEED + k for p in prompts for k in range(arguments.images)]
     records = [p for p in prompts for _ in range(arguments.images)]
     figures: dict[str, Any] = {"arguments": asdict(arguments), "prompts": len(prompts), "wordings": {}}
-    rights: dict[str, np.ndarray] = {}
+    as_it_stands: np.ndarray | None = None
     for wording in WORDINGS:
         texts = texts_of(wording, prompts, arguments.images)
         verdicts = judge.judge(generator.generate(texts, seeds), records)
-        rights[wording] = np.array([v.correct for v in verdicts], float)
-        figures["wordings"][wording] = summary(rights[wording], rights[AS_IT_STANDS], records) | {"example": texts[-1]}
-        print(f"{wording}: {rights[wording].mean():.3f} of {len(texts)} images, e.g. {texts[-1]!r}", flush=True)
+        right = np.array([v.correct for v in verdicts], float)
+        as_it_stands = right if as_it_stands is None else as_it_stands  # the first wording
+        figures["wordings"][wording] = summary(right, as_it_stands, records) | {"example": texts[-1]}
+        print(f"{wording}: {right.mean():.3f} of {len(texts)} images, e.g. {texts[-1]!r}", flush=True)
     print_wordings(figures["wordings"])
     path = save(arguments.name, circumstances, figures, compared_with="the same seeds with the prompt as it stands")
     print(f"figures: {path}")

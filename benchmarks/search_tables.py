@@ -171,7 +171,9 @@ def difficulty_table(found: dict[str, Found], largest: int, verifier: str) -> di
     rows, table = [], []
     for name in DIFFICULTIES:
         chosen = [b == name for b in bins.values()]
-        for budget in budgets_upto(largest)[2:] if any(chosen) else []:
+        if not any(chosen):
+            continue
+        for budget in budgets_upto(largest)[2:]:
             cells: list[Any] = [name, sum(chosen), budget]
             row: dict[str, Any] = {"difficulty": name, "num_prompts": cells[1], "budget": budget}
             for column, arm, at, minus in (
