@@ -37,7 +37,7 @@ from inference.flux.corrector import CorrectorConfig, FluxCorrector, corrector_t
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.judges.segmentation_judge import SegmentationJudge, SegmentationJudgeConfig
-from inference.micro import evaluation_split
+from inference.micro.evaluation_split import SPLITS
 from inference.micro.instructions import Edit
 from schemas.errors import InputError
 
@@ -54,8 +54,8 @@ class Arguments:
 
     correctors: tuple[str, ...]
     """Folders that `python -m trainers corrector` wrote."""
-    split: Literal["dev", "test"] = "dev"
-    """test: the sealed prompts, for final figures alone."""
+    split: Literal["dev", "test", "hard-dev", "hard-test"] = "dev"
+    """Of the micro world's evaluation prompts. test and hard-test are sealed: for final figures alone."""
     per_prompt: int = 2
     """Images drawn of each prompt, of which the wrong ones are taken."""
     tries: int = 3
@@ -65,7 +65,7 @@ class Arguments:
     """Who writes the `vlm` reflections: a VLM or a trained reflector; empty for nobody."""
     generator: FluxGeneratorConfig = field(default_factory=lambda: FluxGeneratorConfig(batch_size=64))
     name: str = ""
-    """Of the results file; default: corrector_gain, or corrector_gain_test."""
+    """Of the results file; default: corrector_gain, and the split where it is not dev."""
     sheet: Path | None = None
     """Where the picture goes; default: docs/images, under the name of the results file."""
 
@@ -90,10 +90,11 @@ class Gain:
         self.arguments = arguments
         self.generator = FluxGenerator(arguments.generator)
         self.judge = SegmentationJudge(replace(SegmentationJudgeConfig(), device=arguments.generator.device))
-        split = evaluation_split.dev_prompts if arguments.split == "dev" else evaluation_split.test_prompts
-        self.found: Found = find_wrong_images(self.generator, self.judge, split(), arguments.per_prompt)
+        prompts = SPLITS[f"micro-{arguments.split}"]()
+        self.found: Found = find_wrong_images(self.generator, self.judge, prompts, arguments.per_prompt)
         self.wrong: tuple[WrongImage, ...] = self.found.images
-        self.open: list[OpenPrompt] = open_prompts(self.generator, self.judge, arguments.split, arguments.open_prompts)
+        part = arguments.split.removeprefix("hard-")
+        self.open: list[OpenPrompt] = open_prompts(self.generator, self.judge, part, arguments.open_prompts)
         self.reflections = {
             "right": [w.reflection for w in self.wrong],
             "empty": [""] * len(self.wrong),
@@ -350,7 +351,8 @@ def main() -> None:
     gain = measure(arguments)
     figures = gain.figures()
     print_figures(figures)
-    name = arguments.name or ("corrector_gain" if arguments.split == "dev" else "corrector_gain_test")
+    split = "" if arguments.split == "dev" else f"_{arguments.split.replace('-', '_')}"
+    name = arguments.name or f"corrector_gain{split}"
     sheet = arguments.sheet or Path(f"docs/images/{name}.png")
     draw_sheet(gain, short_names(arguments.correctors)[0], sheet)
     path = save(

@@ -249,8 +249,8 @@ def _models(base: SearchJobConfig) -> dict[str, Any]:
 
 ARMS_OF: dict[str, set[Table]] = {
     NOISE: {"difficulty", "oracles", "sureness"},
-    WHOLE: {"difficulty", "oracles", "verifiers"},
-    REFLECTION: {"difficulty", "allocation", "sureness"},
+    WHOLE: {"difficulty", "verifiers"},
+    REFLECTION: {"difficulty", "allocation", "sureness", "oracles"},
 }  # and `budgets` and `times` need them all
 MAKE: dict[Table, Callable[[dict[str, Found], int, str], dict[str, Any]]] = {
     "budgets": budget_table,

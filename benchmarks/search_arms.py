@@ -114,9 +114,9 @@ ORACLES: dict[str, tuple[OracleKind, ...]] = {
 
 
 def oracle_arms(base: SearchJobConfig, depth: int) -> list[Arm]:
-    """The whole with parts that see what the judge sees (dev split)."""
-    whole = with_search(base, WHOLE, 2, depth)
-    return [Arm(name, replace(whole, tools=replace(whole.tools, oracles=oracles))) for name, oracles in ORACLES.items()]
+    """Reflection with parts that see what the judge sees (not of sealed prompts)."""
+    job = with_search(base, REFLECTION, 2, depth)
+    return [Arm(name, replace(job, tools=replace(job.tools, oracles=oracles))) for name, oracles in ORACLES.items()]
 
 
 def lacks_corrector(arm: Arm) -> bool:

@@ -300,16 +300,16 @@ def oracle_table(found: dict[str, Found], largest: int, verifier: str) -> dict[s
     """What each part would gain if it were as good as the judge lets it be: the part that gains most holds it back."""
     budgets = [b for b in budgets_upto(largest) if b in (2, 8, largest)]
     rows, table = [], []
-    arms = {"nothing": WHOLE, **{name.removeprefix("oracle-"): name for name in ORACLES}}
+    arms = {"nothing": REFLECTION, **{name.removeprefix("oracle-"): name for name in ORACLES}}
     for part, name in arms.items():
         for chooser in ("", JUDGE):
             for budget in budgets if name in found else ():
                 score = found[name].evaluation.score(budget, chooser)
-                gain = paired(found[name], found[WHOLE], budget) if WHOLE in found and not chooser else None
+                gain = paired(found[name], found[REFLECTION], budget) if REFLECTION in found and not chooser else None
                 who = chooser or verifier
                 row = {"oracle": part, "chooser": who, "budget": budget, "score": plain(score)}
                 rows.append(row | {"over_none": plain(gain) if gain else None})
                 table.append([part, who, budget, str(score), signed(gain)])
-    print("\nOracles in place of parts of the whole")
+    print("\nOracles in place of parts of reflection")
     print_table(["oracle", "who chooses", "images", "overall", "gain over no oracle"], table)
     return {"rows": rows}

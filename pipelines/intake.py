@@ -90,7 +90,7 @@ def _compose(config: DatasetConfig, said: dict[str, Any]) -> Iterator[PromptRow]
     )
     vocabulary = load_vocabulary(config.vocabulary)
     reserved = reserved_by_the_micro_world if config.closed_vocabulary else None
-    composed = compose_prompts(vocabulary, config.num_prompts, config.seed, overlap, reserved=reserved)
+    composed = compose_prompts(vocabulary, config.num_prompts, config.seed, overlap, config.tag_weights, reserved)
     said |= {
         "source": f"composed from vocabulary {config.vocabulary!r}",
         "removed_same_text_as_benchmark": composed.num_removed_as_overlap_by_text,

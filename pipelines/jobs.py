@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 from inference.vlm.vlm import VlmConfig
 from pipelines.pack_shards import PackShardsConfig
+from pipelines.prompts.compose_rules import TagWeights
 from pipelines.prompts.edit_files import EditQuality
 from pipelines.run_folder import RunFolder
 from pipelines.stage import Link, Step, resolve_chain
@@ -63,6 +64,8 @@ class DatasetConfig:
     edit_quality: EditQuality = field(default_factory=EditQuality)
     vocabulary: str = "micro"
     """Objects and attributes that rule prompts are composed of: micro, everyday, or a JSON file."""
+    tag_weights: TagWeights = field(default_factory=TagWeights)
+    """How often each kind of prompt is composed."""
     closed_vocabulary: bool = True
     """The models know the vocabulary's words alone, so prompts with other words are refused."""
     benchmark_metadata: str | None = None

@@ -10,6 +10,7 @@ from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig, VerifierKind
 from inference.vlm.vlm import VlmConfig
 from pipelines.pack_shards import PackShardsConfig
+from pipelines.prompts.compose_rules import TagWeights, compose_prompts
 from pipelines.stage import Link, Workers
 from pipelines.stages.allocate_round import AllocateRound, AllocateRoundConfig, RoundBudget
 from pipelines.stages.draft_round import DraftRound, DraftRoundConfig
@@ -32,6 +33,8 @@ class SearchJobConfig:
     datasets, to harvest from."""
     num_prompts: int = 0
     """Prompts that are taken, evenly over the tags; 0: all (of composed ones there is no end)."""
+    tag_weights: TagWeights = field(default_factory=TagWeights)
+    """How often each kind of prompt is composed."""
     images_per_prompt: int = 1
     """Independent searches of each prompt, each delivering one image (GenEval: 4)."""
     seed: int = 0
@@ -108,7 +111,6 @@ def _records(config: SearchJobConfig) -> list[PromptRecord]:
 
 def _composed(config: SearchJobConfig) -> list[PromptRecord]:
     from pipelines.intake import reserved_by_the_micro_world
-    from pipelines.prompts.compose_rules import compose_prompts
     from pipelines.prompts.overlap import BenchmarkOverlap
     from pipelines.prompts.vocabulary import load_vocabulary
 
@@ -117,7 +119,8 @@ def _composed(config: SearchJobConfig) -> list[PromptRecord]:
     vocabulary = load_vocabulary("micro" if config.closed_vocabulary else "everyday")
     reserved = reserved_by_the_micro_world if config.closed_vocabulary else None
     overlap = BenchmarkOverlap.shipped()
-    return list(compose_prompts(vocabulary, config.num_prompts, config.seed, overlap, reserved=reserved).prompts)
+    composed = compose_prompts(vocabulary, config.num_prompts, config.seed, overlap, config.tag_weights, reserved)
+    return list(composed.prompts)
 
 
 def _evenly(records: list[PromptRecord], number: int) -> list[PromptRecord]:

@@ -25,7 +25,9 @@ _COUNTABLE_TOTAL = 1_000_000  # up to here the exact maximum is found by composi
 class TagWeights:
     """How often each kind of prompt is drawn; 0 leaves it out. A kind that is exhausted leaves its turns to the rest.
 
-    `counting_with_color` ("a photo of two red circles") has the tag counting and is no part of GenEval.
+    Two kinds are no part of GenEval: `counting_with_color` ("a photo of two red circles", tag counting) and
+    `position_with_color` ("a photo of a red circle left of a blue star", tag position), which is left out unless asked
+    for.
     """
 
     single_object: float = 1.0
@@ -35,6 +37,7 @@ class TagWeights:
     position: float = 1.0
     color_attr: float = 1.0
     counting_with_color: float = 0.5
+    position_with_color: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ def prompt_kinds(vocabulary: Vocabulary) -> tuple[Kind, ...]:
     num_counts = vocabulary.max_count - 1
     num_pairs = len(classes) * (len(classes) - 1)
     num_color_pairs = len(colors) * (len(colors) - 1)
+    num_two_colored = len(colored) * (len(colored) - 1) * num_color_pairs
 
     def single_object(index: int) -> Draft:
         cls = classes[index]
@@ -83,15 +84,31 @@ def prompt_kinds(vocabulary: Vocabulary) -> tuple[Kind, ...]:
         )
         return Draft(Tag.POSITION, phrase, include)
 
-    def color_attr(index: int) -> Draft | None:
+    def two_colored(index: int) -> tuple[ObjectClass, str, ObjectClass, str] | None:
         pair, color_pair = divmod(index, num_color_pairs)
         first, second = (colored[i] for i in _two_different(pair, len(colored)))
-        if _confusable(first, second):
-            return None
         color, other = (colors[i] for i in _two_different(color_pair, len(colors)))
+        return None if _confusable(first, second) else (first, color, second, other)
+
+    def color_attr(index: int) -> Draft | None:
+        if (objects := two_colored(index)) is None:
+            return None
+        first, color, second, other = objects
         phrase = f"{noun_phrase(first, color=color)} and {noun_phrase(second, color=other)}"
         include = (ObjectClause(first.name, color=color), ObjectClause(second.name, color=other))
         return Draft(Tag.COLOR_ATTR, phrase, include)
+
+    def position_with_color(index: int) -> Draft | None:
+        index, number = divmod(index, len(relations))
+        if (objects := two_colored(index)) is None:
+            return None
+        first, color, second, other = objects
+        phrase = f"{noun_phrase(first, color=color)} {relations[number]} {noun_phrase(second, color=other)}"
+        include = (
+            ObjectClause(second.name, color=other),
+            ObjectClause(first.name, color=color, relation=relations[number], relative_to=0),
+        )
+        return Draft(Tag.POSITION, phrase, include)
 
     def counting_with_color(index: int) -> Draft:
         index, color = divmod(index, len(colors))
@@ -106,6 +123,7 @@ def prompt_kinds(vocabulary: Vocabulary) -> tuple[Kind, ...]:
         Kind("counting", len(counted) * num_counts, counting),
         Kind("colors", len(colored) * len(colors), colors_),
         Kind("position", num_pairs * len(relations), position),
-        Kind("color_attr", len(colored) * (len(colored) - 1) * num_color_pairs, color_attr),
+        Kind("color_attr", num_two_colored, color_attr),
         Kind("counting_with_color", len(counted_colored) * num_counts * len(colors), counting_with_color),
+        Kind("position_with_color", num_two_colored * len(relations), position_with_color),
     )

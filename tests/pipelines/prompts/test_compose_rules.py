@@ -2,6 +2,7 @@ from collections import Counter
 
 import pytest
 
+from inference.prompt_grammar import parse_prompt
 from pipelines.prompts.compose_rules import TagWeights, compose_prompts, count_compositions
 from pipelines.prompts.overlap import BenchmarkOverlap, composition_of, geneval_prompts
 from pipelines.prompts.vocabulary import ObjectClass, Vocabulary, load_vocabulary
@@ -21,7 +22,9 @@ NUM_MICRO = {
     "position": 8 * 7 * 4,
     "color_attr": 8 * 7 * 8 * 7,
     "counting_with_color": 8 * 3 * 8,
+    "position_with_color": 8 * 7 * 8 * 7 * 4,
 }
+ALL_OF_MICRO = sum(number for name, number in NUM_MICRO.items() if getattr(TagWeights(), name))
 
 GOLDEN = [
     "a circle",
@@ -41,7 +44,7 @@ def geneval():
 
 @pytest.fixture(scope="module")
 def all_of_micro():
-    return compose_prompts(MICRO, sum(NUM_MICRO.values()), 5, None).prompts
+    return compose_prompts(MICRO, ALL_OF_MICRO, 5, None).prompts
 
 
 def by_text(prompts):
@@ -54,6 +57,7 @@ def test_micro_gives_every_composition_once(all_of_micro):
     tags = Counter(prompt.tag for prompt in all_of_micro)
     expected = Counter(NUM_MICRO)
     expected["counting"] += expected.pop("counting_with_color")
+    del expected["position_with_color"]  # only where it is asked for
     assert tags == expected
 
 
@@ -76,6 +80,18 @@ def test_sentences_and_clauses_are_genevals(all_of_micro):
     check("a photo of a red circle and a blue star", "color_attr", (red, blue))
     two = ObjectClause("circle", 2, "red")
     check("a photo of two red circles", "counting", (two,), (ObjectClause("circle", 3),))
+
+
+def test_coloured_relations_are_composed_where_they_are_asked_for():
+    number = NUM_MICRO["position_with_color"]
+    made = by_text(compose_prompts(MICRO, number, 5, None, ONLY["position_with_color"]).prompts)
+    assert len(made) == number
+    prompt = made["a photo of a red circle left of a blue star"]
+    first = ObjectClause("circle", color="red", relation="left of", relative_to=0)
+    assert (prompt.tag, prompt.include) == ("position", (ObjectClause("star", color="blue"), first))
+    for other in ("a photo of a blue star left of a red circle", "a photo of a red circle above a blue star"):
+        assert made[other].include != prompt.include
+    assert parse_prompt(prompt.text, prompt.prompt_id).include == prompt.include
 
 
 def test_clauses_are_those_of_genevals_own_generator():
