@@ -8,7 +8,9 @@ from inference.search import SearchConfig
 from pipelines.__main__ import main
 from pipelines.commands.arguments import open_run
 from pipelines.evaluation import JUDGE, budgets_of, evaluate, read_rows
-from pipelines.jobs import resolve_chains
+from pipelines.intake import take_in
+from pipelines.jobs import DatasetConfig, resolve_chains
+from pipelines.prompts.compose_rules import TagWeights
 from pipelines.search_job import SearchJobConfig, search_prompts
 from schemas.errors import InputError
 
@@ -32,6 +34,22 @@ def searched(tmp_path_factory):
 
 def blocks(folder):
     return {p.relative_to(folder): p.read_bytes() for p in (folder / "stages").rglob("*.parquet")}
+
+
+def test_composed_prompts_are_of_the_kinds_that_are_weighted():
+    only = TagWeights(0, 0, 0, 0, 0, 0, 0, position_with_color=1)
+    searched = search_prompts(SearchJobConfig("composed", num_prompts=12, seed=3, tag_weights=only))
+    dataset = take_in(DatasetConfig(num_prompts=12, seed=3, tag_weights=only)).rows()
+    texts = [row.prompt.text for row in searched]
+    assert texts == [row.prompt.text for row in dataset]
+    for row in search_prompts(SearchJobConfig("composed", num_prompts=12, seed=3, tag_weights=only)):
+        second, first = row.prompt.include
+        assert first.relation
+        assert first.color
+        assert second.color
+    with pytest.raises(InputError) as error:
+        list(search_prompts(SearchJobConfig("composed", num_prompts=2, tag_weights=TagWeights(colors=-1))))
+    assert error.value.field == "tag_weights.colors"
 
 
 def test_a_deeper_search_goes_on_from_a_shallower_one(searched, tmp_path):
