@@ -54,8 +54,9 @@ class CorrectorTrainingConfig:
     num_evaluated: int = 64
     held_out_batch: BatchConfig | None = None
     """How held-out samples are made, where that is to be the same for trainings that differ in `batch`."""
-    bf16: bool = True
-    """The frozen transformer in bfloat16; the LoRA stays in float32."""
+    bf16: bool | None = None
+    """The frozen transformer in bfloat16; the LoRA stays in float32. None: wherever the device multiplies in it (GPUs,
+    and CPUs with AVX512-BF16 or AMX: others take five times as long as in float32)."""
     encode: EncodingConfig = field(default_factory=EncodingConfig)
     compile: Literal["none", "whole", "blocks"] = "none"
     """whole: one torch.compile graph for each text length, for small models, which otherwise wait for Python; blocks:
@@ -66,6 +67,15 @@ class CorrectorTrainingConfig:
     """Samples that a whole graph takes at once; what does not fill it is padded."""
     recompute: bool = False
     """Gradient checkpointing: blocks are computed again in the backward pass; a third more time, far less memory."""
+
+    @property
+    def frozen_in_bf16(self) -> bool:
+        """`bf16`, where it was left open by what this machine can do."""
+        import torch
+
+        if self.bf16 is not None or self.generator.device != "cpu":
+            return self.bf16 is not False
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 class CorrectorTrainable:
@@ -92,7 +102,7 @@ class CorrectorTrainable:
                 raise InputError(f"{folder} has the condition {condition}", expected=f"{config.condition}")
             load_lora(self.model, folder)
         self.model.to(config.generator.device)
-        if config.bf16:
+        if config.frozen_in_bf16:
             torch.nn.Module.to(self.model.base, torch.bfloat16)  # not diffusers' own, which warns
         if config.generator.device == "cpu":
             use_plain_attention()

@@ -119,7 +119,7 @@ def plan_corrector(config: CorrectorTrainingConfig) -> Plan:
     if config.condition.attention == "cached" and config.condition.text_copy:
         tokens += text
     each = 2 if drawn.dtype != "float32" else 4
-    token_bytes = 2 if config.bf16 or each == 2 else 4
+    token_bytes = 2 if config.frozen_in_bf16 or each == 2 else 4
     micro = min(config.loop.micro_batch, config.loop.batch_size)
     whole = ACTIVATION_BYTES * token_bytes / 2 * tokens * width * micro
     kept = whole + layers * token_bytes * tokens * width * micro if config.recompute else whole * layers

@@ -93,6 +93,17 @@ def test_a_share_of_the_times_is_where_sampling_starts_and_the_others_keep_their
         assert float(within.quantile(share)) == pytest.approx(float(plain.quantile(share)), abs=0.01)
 
 
+@pytest.mark.parametrize("hardware", [(False, False), (True, False), (False, True)])
+def test_the_frozen_transformer_is_in_bfloat16_where_the_machine_multiplies_in_it(hardware, monkeypatch):
+    for name, has in zip(("_is_avx512_bf16_supported", "_is_amx_tile_supported"), hardware, strict=True):
+        monkeypatch.setattr(torch.cpu, name, lambda has=has: has)
+    config = micro_corrector_training("", Path("out"))
+    assert config.frozen_in_bf16 is any(hardware)
+    assert replace(config, bf16=True).frozen_in_bf16
+    assert not replace(config, bf16=False).frozen_in_bf16
+    assert replace(config, generator=FluxGeneratorConfig(device="cuda")).frozen_in_bf16
+
+
 def test_a_reflection_too_short_is_none():
     assert all(not prepare(triplet(n, reflection="no"), SMALL, 0).reflection_used for n in range(20))
 
