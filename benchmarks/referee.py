@@ -43,6 +43,8 @@ class Arguments:
     run: str
     max_pairs: int = 4000
     """Pairs of each subset to look at."""
+    name: str = "referee"
+    """Of the results file."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def main() -> None:
         cells.append(_share(figures, f"{subset} reflections", [bool(v.reflection) for v in shipped]))
         table.append(cells)
     print_table(["good image really better", "as paired", "after verdict", "after filter", "reflections true"], table)
-    save("referee", circumstances, figures, compared_with="the judge, or the truth of the scene", target=TARGETS)
+    save(arguments.name, circumstances, figures, compared_with="the judge, or the truth of the scene", target=TARGETS)
 
 
 def _share(figures: dict[str, dict], name: str, hits: list[bool]) -> str:
