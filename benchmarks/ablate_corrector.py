@@ -129,7 +129,7 @@ def base_config(arguments: Arguments, seed: int) -> Config:
     return replace(
         config,
         loop=loop,
-        compile="whole",
+        bf16=arguments.device == "cuda",
         num_evaluated=arguments.num_held_out,
         held_out_batch=config.batch,
         encode=replace(config.encode, ahead=True, fast_noise=True, cache=arguments.out / "cache"),

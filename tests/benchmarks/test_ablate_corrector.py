@@ -58,7 +58,7 @@ def test_choices_are_compared_with_the_base_of_the_same_seeds():
 def test_what_is_done_is_kept_and_not_done_again(tmp_path, monkeypatch, capsys):
     shards = write_micro_shards(tmp_path / "data", 24)
     prompts = evaluation_split.dev_prompts()[90:240:30]
-    monkeypatch.setattr(evaluation_split, "dev_prompts", lambda: prompts)
+    monkeypatch.setitem(evaluation_split.SPLITS, "micro-dev", lambda: prompts)
     generator = FluxGeneratorConfig(num_steps=1, batch_size=8)
     gain = corrector_gain.Arguments((), per_prompt=1, tries=1, open_prompts=1, reflector="", generator=generator)
     small = Arguments(
