@@ -73,9 +73,10 @@ class CorrectorTrainingConfig:
         """`bf16`, where it was left open by what this machine can do."""
         import torch
 
-        if self.bf16 is not None or self.generator.device != "cpu":
-            return self.bf16 is not False
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        if self.bf16 is not None:
+            return self.bf16
+        on_cpu = self.generator.device == "cpu"
+        return not on_cpu or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 class CorrectorTrainable:
