@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Many containers forbid Python to keep what it compiled; every process would then compile half a million lines again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help env env-vllm demo bootstrap test check lint types slow ray vllm soak weights digests clean requirements
 

@@ -17,7 +17,7 @@ STEPS = 24
 
 
 def start(data, out):
-    command = [sys.executable, "-m", "trainers", "corrector", "--data", str(data), "--out", str(out), "--no-bf16"]
+    command = [sys.executable, "-m", "trainers", "corrector", "--data", str(data), "--out", str(out), "--bf16", "False"]
     command += ["--loop.steps", str(STEPS), "--loop.batch-size", "8", "--loop.micro-batch", "8"]
     command += ["--loop.checkpoint-every", "2", "--loop.evaluate-every", "8", "--loop.report-every", "1"]
     command += ["--condition.rank", "4", "--condition.alpha", "4", "--num-evaluated", "4", "--loop.ema-decay", "0.9"]
