@@ -1,6 +1,7 @@
 """Draw pairs of a run as one picture: `python -m benchmarks.draw_pairs runs/demo docs/images/demo_pairs.png`.
 
-One pair of each tag, from the shards: the bad image with the boxes its check found, the reflection, the good image.
+The first pairs of each subset, from the shards: the bad image with the boxes its check found, the reflection, the good
+image.
 """
 
 import sys
@@ -19,20 +20,23 @@ from schemas.shards import ShardSample, read_samples
 SCENE_COLORS = {"True": "#16a34a", "False": "#dc2626"}
 
 
-def one_of_each_tag(run: Path, limit: int = 6) -> list[ShardSample]:
-    """The first pair of every tag, in the order of the shards."""
-    chosen: dict[str, ShardSample] = {}
+def one_of_each_kind(run: Path, limit: int = 6) -> list[ShardSample]:
+    """The first pairs of every subset, in the order of the shards, a subset's of different tags; subsets take turns."""
+    chosen: dict[str, dict[str | None, ShardSample]] = {}
     for path in sorted((run / "shards").glob("*.tar")):
         with open(path, "rb") as file:
             for sample in read_samples(file, str(path)):
-                chosen.setdefault((sample.meta or {})["tag"], sample)
-    return list(chosen.values())[:limit]
+                chosen.setdefault(sample.subset, {}).setdefault((sample.meta or {}).get("tag"), sample)
+    turns = sorted(
+        (turn, subset, sample) for subset, of_tag in chosen.items() for turn, sample in enumerate(of_tag.values())
+    )
+    return sorted((sample for _, _, sample in turns[:limit]), key=lambda sample: list(chosen).index(sample.subset))
 
 
 def draw(samples: list[ShardSample], out: Path) -> None:
-    """A sheet with two pairs a row."""
+    """A sheet with two pairs a row. A frame is green or red where a check says right or wrong, and grey without one."""
     rows = -(-len(samples) // 2)
-    figure, axes = plt.subplots(rows, 6, figsize=(13, 2.35 * rows), width_ratios=[1, 1.15, 1] * 2, squeeze=False)
+    figure, axes = plt.subplots(rows, 6, figsize=(13, 2.5 * rows), width_ratios=[1, 1.15, 1] * 2, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for index, sample in enumerate(samples):
@@ -42,29 +46,26 @@ def draw(samples: list[ShardSample], out: Path) -> None:
         for axis, data, side in ((left, sample.bad_image, "bad"), (right, sample.good_image, "good")):
             image = decode_image(data)
             axis.imshow(image, interpolation="nearest")
-            correct = meta[side]["check"]["correct"]
-            axis.add_patch(
-                Rectangle((-0.5, -0.5), *image.shape[1::-1], fill=False, lw=3, ec=SCENE_COLORS[str(correct)])
-            )
-        for found in meta["bad"]["check"]["objects"]:
-            x0, y0, x1, y1 = found["box"]
-            left.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, lw=1.2, ec="white"))
-        middle.text(
-            0.5, 0.86, textwrap.fill(sample.prompt, 24), ha="center", va="top", fontsize=9, transform=middle.transAxes
-        )
-        middle.text(
-            0.5,
-            0.32,
-            textwrap.fill(sample.reflection, 26),
-            ha="center",
-            va="top",
-            fontsize=9,
-            style="italic",
-            color="#0369a1",
-            transform=middle.transAxes,
-        )
+            check = meta.get(side, {}).get("check")
+            color = SCENE_COLORS[str(check["correct"])] if check else "#9ca3af"
+            axis.add_patch(Rectangle((-0.5, -0.5), *image.shape[1::-1], fill=False, lw=3, ec=color))
+            for found in check["objects"] if check and side == "bad" else ():
+                x0, y0, x1, y1 = found["box"]
+                left.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, lw=1.2, ec="white"))
+        kind = " · ".join(part for part in (sample.subset, meta.get("tag")) if part)
+        for text, y, anchor, style in (
+            (kind, 1.0, "top", {"fontsize": 7.5, "color": "#6b7280"}),
+            (textwrap.fill(sample.prompt, 27), 0.9, "top", {"fontsize": 8.5}),
+            (
+                textwrap.fill(sample.reflection, 28),
+                0.28,
+                "top",
+                {"fontsize": 8.5, "style": "italic", "color": "#0369a1"},
+            ),
+        ):
+            middle.text(0.5, y, text, ha="center", va=anchor, transform=middle.transAxes, **style)
         middle.add_patch(
-            FancyArrowPatch((0.08, 0.4), (0.92, 0.4), arrowstyle="-|>", mutation_scale=14, transform=middle.transAxes)
+            FancyArrowPatch((0.08, 0.36), (0.92, 0.36), arrowstyle="-|>", mutation_scale=14, transform=middle.transAxes)
         )
     figure.tight_layout(pad=0.5)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -73,4 +74,4 @@ def draw(samples: list[ShardSample], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw(one_of_each_tag(Path(sys.argv[1])), Path(sys.argv[2]))
+    draw(one_of_each_kind(Path(sys.argv[1])), Path(sys.argv[2]))
