@@ -29,6 +29,7 @@ TRAINING_WEIGHTS: dict[str, float] = {
     "position": 0.22,
     "color_attr": 0.20,
 }
+COLORED_RELATION = "position_with_color"  # as `TagWeights` calls it; no tag of GenEval's
 TAGS: tuple[str, ...] = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
 _OTHER_WORDS = """
@@ -165,7 +166,8 @@ def is_reserved(caption: Caption) -> bool:
 
 
 def sample_caption(rng: np.random.Generator, weights: Mapping[str, float] = TRAINING_WEIGHTS) -> Caption:
-    """Any caption of the world (reserved or not) with tags drawn by `weights`."""
+    """Any caption of the world (reserved or not) with tags drawn by `weights`; besides them there may be
+    `COLORED_RELATION`, a position that names both colours."""
     tags = list(weights)
     share = np.array([weights[t] for t in tags], float)
     tag = tags[rng.choice(len(tags), p=share / share.sum())]
@@ -184,9 +186,12 @@ def sample_caption(rng: np.random.Generator, weights: Mapping[str, float] = TRAI
         clauses = (Clause(second), Clause(first, relation=(relation, 0)))
     elif tag == "color_attr":
         clauses = (Clause(first, color=color), Clause(second, color=other_color))
+    elif tag == COLORED_RELATION:
+        relation = list(RELATIONS)[rng.integers(len(RELATIONS))]
+        clauses = (Clause(second, color=other_color), Clause(first, color=color, relation=(relation, 0)))
     else:
-        raise ValueError(f"unknown tag {tag!r}; expected one of {', '.join(TAGS)}")
-    return caption_from_clauses(tag, clauses)
+        raise ValueError(f"unknown tag {tag!r}; expected one of {', '.join([*TAGS, COLORED_RELATION])}")
+    return caption_from_clauses("position" if tag == COLORED_RELATION else tag, clauses)
 
 
 def relations_between(a: np.ndarray, b: np.ndarray) -> set[str]:

@@ -27,23 +27,32 @@ from inference.micro.questions import NUMBERS, counted
 from inference.micro.world import MAX_OBJECTS, Scene, SceneObject
 
 
-def corrections(caption: Caption, scene: Scene) -> tuple[Edit, ...]:
+def corrections(caption: Caption, scene: Scene, *, fewest: bool = False) -> tuple[Edit, ...]:
     """Edits after which the caption would hold, most basic first; () if it does. For scenes wrong in any way.
 
     A surplus object is reshaped where another is missing; colours are corrected before objects are added. Where the
     caption says how two objects stand, that one is reshaped which then stands right; if none would, the last edit is a
-    move.
+    move. fewest: where it takes fewer edits to reshape what has a wanted colour than to recolour what has a wanted
+    shape, these: two objects in each other's places and colours need two, not two and a move.
     """
+    found = _corrections(caption, scene, by_color=False)
+    other = _corrections(caption, scene, by_color=True) if fewest else found
+    return other if len(other) < len(found) else found
+
+
+def _corrections(caption: Caption, scene: Scene, by_color: bool) -> tuple[Edit, ...]:
     has_relation = any(clause.relation for clause in caption.clauses)
     few = has_relation and len(scene.objects) <= MAX_OBJECTS
     orders = list(permutations(scene.objects)) if few else [scene.objects]
-    plans = [_plan(caption, scene, order) for order in orders]
+    plans = [_plan(caption, scene, order, by_color) for order in orders]
     stands_right = next((edits for edits, after in plans if _relations_hold(caption, after)), None)
     edits = plans[0][0] if stands_right is None else stands_right
     return _grouped(edits, scene) + (_move(caption) if stands_right is None else ())
 
 
-def _plan(caption: Caption, scene: Scene, order: Sequence[SceneObject]) -> tuple[list[Edit], list[SceneObject]]:
+def _plan(
+    caption: Caption, scene: Scene, order: Sequence[SceneObject], by_color: bool
+) -> tuple[list[Edit], list[SceneObject]]:
     """Edits by which the scene has what the caption names, and the objects that are there before and after them, as
     they then are. order: of the scene's objects; the first that fits a clause is taken for it."""
     free = list(order)
@@ -56,6 +65,15 @@ def _plan(caption: Caption, scene: Scene, order: Sequence[SceneObject]) -> tuple
             free.remove(match[0])
             wanted.remove(clause)
     edits: list[Edit] = []
+    for clause in list(wanted) if by_color else ():
+        same_color = [o for o in free if o.color == clause.color]
+        if same_color:
+            item = same_color[0]
+            alike = sum((o.shape, o.color) == (item.shape, item.color) for o in scene.objects)
+            edits.append(Edit(Operation.RESHAPE, item.shape, item.color, new_shape=clause.shape, one_of=alike > 1))
+            after.append(replace(item, shape=clause.shape))
+            free.remove(item)
+            wanted.remove(clause)
     for clause in list(wanted):
         same_shape = [o for o in free if o.shape == clause.shape]
         if same_shape:

@@ -1,22 +1,30 @@
 """`python -m trainers.micro.edit_dataset --out edits.parquet`: edits of the micro generator's own drawings.
 
-What OmniEdit is to FLUX: many triplets, made by an editor that knows what is in an image, with captions. Three kinds:
+What OmniEdit is to FLUX: many triplets, made by an editor that knows what is in an image, with captions. Four kinds:
 drawings that are wrong, repaired (`repairs`); drawings and renders with one change that their caption leaves open, so
-that only the instruction tells it; renders that are wrong by one operation. `python -m pipelines run --subsets editing
---edits FILE` makes a dataset of them, and asks no VLM for captions.
+that only the instruction tells it; renders that are wrong by one operation; renders, mostly of coloured relations, that
+are wrong by several. `python -m pipelines run --subsets editing --edits FILE` makes a dataset of them, and asks no VLM
+for captions.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from inference.micro.captions import Caption, is_reserved, is_true_of, sample_scene, sample_training_caption
+from inference.micro.captions import (
+    COLORED_RELATION,
+    Caption,
+    is_reserved,
+    is_true_of,
+    sample_scene,
+    sample_training_caption,
+)
 from inference.micro.corrections import corrections, refine_prompt
 from inference.micro.edits import sample_edit, wrong_scene
 from inference.micro.instructions import Edit, Operation, instruction
@@ -27,7 +35,13 @@ from trainers.micro.made_ahead import MadeAhead
 from trainers.micro.pixel_scorer import read_scene
 from trainers.micro.repairs import exchanged, paint_over, repair
 from trainers.micro.training_loop import MicroTrainingConfig
-from trainers.micro.vlm_images import PooledImage, can_be_told, open_corrected_pool, open_generated_pool
+from trainers.micro.vlm_images import (
+    PooledImage,
+    can_be_told,
+    open_corrected_pool,
+    open_generated_pool,
+    open_relations_pool,
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +54,12 @@ class EditDatasetConfig:
     """Images of the generator to start from; a good third of them can be repaired."""
     num_corrected: int = 0
     """Images of the corrector in `weights` to start from: what the later rounds of a search look at."""
+    num_relations: int = 0
+    """Images of the generator to start from that were drawn for coloured relations."""
     num_renders: int = 8_000
     """Triplets of rendered scenes."""
+    num_muddled: int = 0
+    """Triplets of rendered scenes in which several things are wrong, mostly of coloured relations."""
     seed: int = 0
     weights: Path = Path("inference/micro/weights")
     work_dir: Path = Path("runs/micro")
@@ -60,6 +78,8 @@ WRONG_WEIGHTS = {
     "color_attr": 0.2,
 }
 """Tags of the captions of wrong renders: about as the generator's own wrong drawings have them, with more relations."""
+MUDDLED_WEIGHTS = {COLORED_RELATION: 0.6, "color_attr": 0.2, "position": 0.1, "two_object": 0.1}
+FEWEST_SHARE = 0.7  # of the repairs of coloured relations take the fewest edits; the others are worded as ever
 REFINED_SHARE = 0.2  # of the captions of wrong images are refined, as a search refines its prompts
 CANONICAL_SHARE = 0.5  # of the instructions have the wording of the rule subset
 
@@ -85,7 +105,7 @@ def edited_drawing(rng: np.random.Generator, item: PooledImage) -> Triplet | Non
         changed = open_edit(rng, caption, scene) if can_be_told(scene) else None
         task, found = "open", None if changed is None else ((changed[0],), changed[1])
     else:
-        task, found = "repair", repair(rng, caption, scene)
+        task, found = "repair", repair(rng, caption, scene, fewest=_takes_fewest(rng, caption))
     if found is None:
         return None
     image = paint_over(item.image, scene, found[1])
@@ -120,6 +140,27 @@ def edited_render(rng: np.random.Generator) -> tuple[str, Scene, Scene, Caption,
     return None if caption is None or changed is None else ("open", before, changed[1], caption, (changed[0],))
 
 
+def muddled_render(rng: np.random.Generator) -> tuple[str, Scene, Scene, Caption, tuple[Edit, ...]] | None:
+    """As `edited_render` gives them: two objects with each other's colours, places or both, or something else wrong
+    besides, and repaired as a drawing would be. None where a try found nothing."""
+    caption = sample_training_caption(rng, MUDDLED_WEIGHTS)
+    before = sample_scene(rng, caption)
+    if rng.random() < 0.6:
+        a, b = before.objects
+        before = replace(before, objects=(replace(a, color=b.color), replace(b, color=a.color)))
+    if rng.random() < 0.6:
+        before = exchanged(before, 0, 1)
+    if rng.random() < 0.4:
+        before = sample_edit(rng, before)[1]
+    found = repair(rng, caption, before, fewest=_takes_fewest(rng, caption))
+    return None if found is None else ("repair", before, found[1], caption, found[0])
+
+
+def _takes_fewest(rng: np.random.Generator, caption: Caption) -> bool:
+    is_colored_relation = caption.tag == "position" and any(clause.color for clause in caption.clauses)
+    return is_colored_relation and rng.random() < FEWEST_SHARE
+
+
 def open_edit(rng: np.random.Generator, caption: Caption, scene: Scene) -> tuple[Edit, Scene] | None:
     """One edit after which the caption is as true as before; None where a few tries find none."""
     for _ in range(6):
@@ -134,17 +175,20 @@ def _worded(rng: np.random.Generator, caption: Caption, scene: Scene) -> str:
     return refine_prompt(rng, caption, scene) if wrong and rng.random() < REFINED_SHARE else caption.text
 
 
+MakeRender = Callable[[np.random.Generator], tuple[str, Scene, Scene, Caption, tuple[Edit, ...]] | None]
+
+
 def drawn_triplets(items: Sequence[PooledImage], seed: int, number: int) -> list[Triplet]:
     """Of the drawings of chunk `number`."""
     rng = np.random.default_rng([seed, 95, number])
     return [t for item in items[number * CHUNK : (number + 1) * CHUNK] if (t := edited_drawing(rng, item))]
 
 
-def rendered_triplets(seed: int, number: int) -> list[Triplet]:
+def rendered_triplets(seed: int, number: int, make: MakeRender = edited_render) -> list[Triplet]:
     """`CHUNK` of them."""
     rng, found = np.random.default_rng([seed, 96, number]), []
     while len(found) < CHUNK:
-        if (made := edited_render(rng)) is not None:
+        if (made := make(rng)) is not None:
             found.append(made)
     sources, edited = (render([one[i] for one in found]).images for i in (1, 2))
     return [
@@ -175,15 +219,18 @@ def make_rows(config: EditDatasetConfig) -> list[dict[str, Any]]:
     )
     pool = open_generated_pool(training, config.num_drawings)
     corrected = open_corrected_pool(training, pool, config.num_corrected)
-    wanted = ((pool, config.num_drawings), (corrected, config.num_corrected))
+    relations = open_relations_pool(training, config.num_relations)
+    wanted = ((pool, config.num_drawings), (corrected, config.num_corrected), (relations, config.num_relations))
     items = [item for drawn, number in wanted if drawn for item in drawn.items[:number]]
-    num_drawn, num_rendered = -(-len(items) // CHUNK), -(-config.num_renders // CHUNK)
+    num_drawn, num_edited = -(-len(items) // CHUNK), -(-config.num_renders // CHUNK)
+    num_rendered = num_edited - (-config.num_muddled // CHUNK)
 
     def make(number: int) -> list[dict[str, Any]]:
-        drawn = number < num_drawn
-        triplets = (
-            drawn_triplets(items, config.seed, number) if drawn else rendered_triplets(config.seed, number - num_drawn)
-        )
+        if number < num_drawn:
+            triplets = drawn_triplets(items, config.seed, number)
+        else:
+            render_one = edited_render if number < num_drawn + num_edited else muddled_render
+            triplets = rendered_triplets(config.seed, number - num_drawn, render_one)
         rng = np.random.default_rng([config.seed, 97, number])
         return [to_row(triplet, number * CHUNK + i, rng) for i, triplet in enumerate(triplets)]
 

@@ -31,12 +31,15 @@ _TRIES = 8
 BLOB = "blob"  # what the pixel scorer calls a component that fits no shape
 
 
-def repair(rng: np.random.Generator, caption: Caption, scene: Scene) -> tuple[tuple[Edit, ...], Scene] | None:
+def repair(
+    rng: np.random.Generator, caption: Caption, scene: Scene, *, fewest: bool = False
+) -> tuple[tuple[Edit, ...], Scene] | None:
     """The edits that make `caption` true of what was drawn, and the scene after them. Malformed things are gone, and
-    new ones stand in their places if they can. None where nothing is to be repaired, or where it cannot be done."""
+    new ones stand in their places if they can. None where nothing is to be repaired, or where it cannot be done.
+    fewest: as in `corrections`."""
     clear = replace(scene, objects=tuple(o for o in scene.objects if o.shape != BLOB))
     blobs = [o for o in scene.objects if o.shape == BLOB]
-    edits = corrections(caption, clear)
+    edits = corrections(caption, clear, fewest=fewest)
     if not edits or len(clear.objects) > MAX_OBJECTS:
         return None
     for _ in range(_TRIES):

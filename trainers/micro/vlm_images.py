@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inference.micro.captions import Caption, Clause, caption_from_clauses, sample_scene, sample_training_caption
+from inference.micro.captions import (
+    COLORED_RELATION,
+    TRAINING_WEIGHTS,
+    Caption,
+    Clause,
+    caption_from_clauses,
+    sample_scene,
+    sample_training_caption,
+)
 from inference.micro.corrections import corrections
 from inference.micro.instructions import instruction
 from inference.micro.long_captions import LONG, caption_of_text, sample_long_caption
@@ -219,13 +227,17 @@ def _open_generator(flux_folder: Path, device: str, batch_size: int) -> FluxGene
 
 
 def draw_captions(
-    generator: FluxGenerator, rng: np.random.Generator, size: int
+    generator: FluxGenerator,
+    rng: np.random.Generator,
+    size: int,
+    weights: Mapping[str, float] = TRAINING_WEIGHTS,
+    long_share: float = LONG_SHARE,
 ) -> tuple[list[Caption], list[np.ndarray]]:
     """About `size` drawings of training captions, `SEEDS_PER_CAPTION` of each beside each other; some are long ones."""
 
     def sample() -> Caption:
-        is_long = rng.random() < LONG_SHARE
-        return caption_of_text(sample_long_caption(rng)[0]) if is_long else sample_training_caption(rng)
+        is_long = rng.random() < long_share
+        return caption_of_text(sample_long_caption(rng)[0]) if is_long else sample_training_caption(rng, weights)
 
     captions = [c for _ in range(size // SEEDS_PER_CAPTION) for c in [sample()] * SEEDS_PER_CAPTION]
     seeds = rng.integers(2**31, size=len(captions)).tolist()
@@ -304,15 +316,26 @@ def folder_digest(folder: Path) -> str:
 
 def open_generated_pool(config: MicroTrainingConfig, size: int) -> ImagePool | None:
     """At least `size` drawings of the micro FLUX, for all trainings together; None without one."""
+    return _drawn_pool(config, size, "drawn_images", TRAINING_WEIGHTS, LONG_SHARE)
+
+
+def open_relations_pool(config: MicroTrainingConfig, size: int) -> ImagePool | None:
+    """At least `size` drawings of coloured relations, nine in ten of them wrong; None without a micro FLUX."""
+    return _drawn_pool(config, size, "drawn_relations", {COLORED_RELATION: 1.0}, 0.0)
+
+
+def _drawn_pool(
+    config: MicroTrainingConfig, size: int, name: str, weights: Mapping[str, float], long_share: float
+) -> ImagePool | None:
     flux = config.out_dir / "flux"
     if size == 0 or not (flux / "model_index.json").exists():
         return None
 
     def open_draw(device: str, batch_size: int) -> Draw:
-        return partial(draw_captions, _open_generator(flux, device, batch_size))
+        generator = _open_generator(flux, device, batch_size)
+        return partial(draw_captions, generator, weights=weights, long_share=long_share)
 
-    folder = config.work_dir / f"drawn_images-{folder_digest(flux)}"
-    return _grown_pool(config, folder, size, open_draw)
+    return _grown_pool(config, config.work_dir / f"{name}-{folder_digest(flux)}", size, open_draw)
 
 
 def open_corrected_pool(config: MicroTrainingConfig, drawings: ImagePool | None, size: int) -> ImagePool | None:
