@@ -65,7 +65,7 @@ def test_they_stand_before_the_generators_own_among_the_training_images(tmp_path
     for name in ("_open_generator", "_open_corrector"):
         monkeypatch.setattr(vlm_images, name, lambda flux, device, batch_size: None)
     red, blue = (([RED_STAR], [item.image]) for item in DRAWINGS[:2])
-    monkeypatch.setattr(vlm_images, "draw_captions", lambda model, rng, size: (red[0] * size, red[1] * size))
+    monkeypatch.setattr(vlm_images, "draw_captions", lambda model, rng, size, **_: (red[0] * size, red[1] * size))
     monkeypatch.setattr(
         vlm_images, "correct_drawings", lambda model, drawings, rng, size: (blue[0] * size, blue[1] * size)
     )

@@ -4,13 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from inference.micro.captions import Clause, caption_from_clauses, is_true_of, sample_scene, sample_training_caption
+from inference.micro.captions import (
+    COLORED_RELATION,
+    Clause,
+    caption_from_clauses,
+    is_reserved,
+    is_true_of,
+    sample_scene,
+    sample_training_caption,
+)
 from inference.micro.corrections import corrections
 from inference.micro.edits import wrong_scene
 from inference.micro.instructions import Operation, instruction, parse_instruction
 from inference.micro.world import Background, Scene, SceneObject, render
 from schemas.images import decode_image
-from trainers.micro.edit_dataset import edited_drawing, edited_render, rendered_triplets, to_row
+from trainers.micro.edit_dataset import edited_drawing, edited_render, muddled_render, rendered_triplets, to_row
 from trainers.micro.pixel_scorer import read_scene
 from trainers.micro.repairs import BLOB, paint_over, repair
 from trainers.micro.vlm_images import PooledImage
@@ -111,3 +119,46 @@ def test_rendered_triplets_are_rows_of_an_editing_file():
     assert (decode_image(row["src_img"]) == triplets[0].source).all()
     assert row["caption"].startswith("a photo of")
     assert row["edited_prompt_list"][0].endswith(".")
+
+
+def test_two_objects_with_each_other_s_shapes_take_two_edits_at_the_fewest():
+    caption = caption_from_clauses(
+        "position", (Clause("ring", color="blue"), Clause("star", color="red", relation=("left of", 0)))
+    )
+    drawn = Scene(GREY, (SceneObject("ring", "red", 8, 16, 10), SceneObject("star", "blue", 24, 16, 10)))
+    assert [edit.operation for edit in corrections(caption, drawn)] == [
+        Operation.RECOLOR,
+        Operation.RECOLOR,
+        Operation.MOVE,
+    ]
+    found = repair(np.random.default_rng(0), caption, drawn, fewest=True)
+    assert found is not None
+    said = [instruction(edit) for edit in found[0]]
+    assert sorted(said) == ["Replace the blue star by a blue ring.", "Replace the red ring by a red star."]
+    assert found[1].objects == (SceneObject("star", "red", 8, 16, 10), SceneObject("ring", "blue", 24, 16, 10))
+
+
+def test_the_fewest_edits_are_never_more():
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        caption = sample_training_caption(rng, {COLORED_RELATION: 1.0, "color_attr": 1.0})
+        scene = sample_scene(rng, sample_training_caption(rng, {COLORED_RELATION: 1.0}))
+        assert len(corrections(caption, scene, fewest=True)) <= len(corrections(caption, scene))
+
+
+def test_muddled_renders_are_wrong_by_several_edits_and_repaired_by_what_is_said():
+    rng, numbers, relations = np.random.default_rng(4), [], 0
+    for _ in range(200):
+        made = muddled_render(rng)
+        if made is None:
+            continue
+        _, before, after, caption, edits = made
+        assert not is_reserved(caption)
+        assert not is_true_of(caption, before)
+        assert is_true_of(caption, after)
+        assert before.background == after.background
+        numbers.append(len(edits))
+        relations += caption.tag == "position" and caption.clauses[0].color is not None
+    assert len(numbers) > 100
+    assert np.mean(np.array(numbers) > 1) > 0.6
+    assert relations > len(numbers) / 3
