@@ -1,7 +1,9 @@
 from collections import Counter
 
+import numpy as np
+
 from inference.micro import evaluation_split
-from inference.micro.captions import TAGS
+from inference.micro.captions import COLORED_RELATION, TAGS, caption_of_record, composition, sample_training_caption
 from inference.micro.evaluation_split import SEALED, SPLITS, dev_prompts, evaluation_seed, hard_dev_prompts
 from pipelines.intake import reserved_by_the_micro_world
 from pipelines.prompts.overlap import BenchmarkOverlap, composition_of
@@ -81,6 +83,10 @@ def test_hard_dev_and_hard_test_share_no_composition_and_no_training_has_one():
     dev, test = hard_dev_prompts(), evaluation_split.hard_test_prompts()
     assert not {composition_of(p) for p in dev} & {composition_of(p) for p in test}
     assert all(reserved_by_the_micro_world(p) for p in dev + test)
+    rng = np.random.default_rng(0)
+    trained_on = {composition(sample_training_caption(rng, {COLORED_RELATION: 1.0})) for _ in range(3000)}
+    assert len(trained_on) > 1000
+    assert not trained_on & {composition(caption_of_record(p)) for p in dev + test}
 
 
 def test_splits_go_by_name_and_ids_say_which():
