@@ -21,7 +21,7 @@ from inference.vlm.reward_model import (
     rewards_of,
     write_description,
 )
-from schemas.errors import InputError
+from schemas.errors import InputError, MissingWeightsError
 from trainers.bradley_terry import Variant, bradley_terry_loss
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
@@ -84,6 +84,19 @@ class RewardModelInTraining:
         inputs = {name: value.to(self.config.device) for name, value in inputs.items()}
         return rewards_of(self.model, self.head.weight, inputs).float()
 
+    def restore(self, folder: Path) -> None:
+        """What `save` wrote of a model of the same shape. MissingWeightsError where there is none."""
+        import torch
+        from safetensors.torch import load_file
+
+        restore_adapter(self.model, folder)
+        tensors = load_file(folder / "verifier.safetensors")
+        vision = {k.removeprefix(VISION_PREFIX): v.float() for k, v in tensors.items() if k.startswith(VISION_PREFIX)}
+        if vision:
+            self.vision.load_state_dict(vision)
+        with torch.no_grad():
+            self.head.weight.copy_(tensors[HEAD])
+
     def save(self, folder: Path, mean: float, std: float) -> None:
         """As `inference.vlm.reward_model.RewardModel` loads it: adapter and vision tower in bfloat16."""
         import torch
@@ -99,6 +112,17 @@ class RewardModelInTraining:
             }
         save_file(tensors, folder / "verifier.safetensors")
         write_description(folder, replace(self.description, mean=mean, std=std))
+
+
+def restore_adapter(model: Any, folder: Path) -> None:
+    """What `save_adapter` wrote of a model of the same shape. MissingWeightsError where there is none."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    path = folder / "adapter_model.safetensors"
+    if not path.exists():
+        raise MissingWeightsError("no adapter to go on from", file=str(path), expected="a trained one, or train anew")
+    set_peft_model_state_dict(model, {name: value.float() for name, value in load_file(path).items()})
 
 
 def save_adapter(model: Any, folder: Path, base_model: str) -> None:

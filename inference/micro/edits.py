@@ -80,6 +80,27 @@ def wrong_scene(rng: np.random.Generator, caption: Caption, scene: Scene) -> tup
             return edit, wrong
 
 
+def exchanged(scene: Scene, one: int, other: int) -> Scene:
+    """Two objects in each other's place and size: what is left of the other then is right of it. The generator draws
+    nearly all wrong relations the wrong way round, and large, so there is seldom room to move but one."""
+    objects = list(scene.objects)
+    a, b = objects[one], objects[other]
+    objects[one] = replace(a, cx=b.cx, cy=b.cy, size=b.size)
+    objects[other] = replace(b, cx=a.cx, cy=a.cy, size=a.size)
+    return replace(scene, objects=tuple(objects))
+
+
+def muddled(rng: np.random.Generator, scene: Scene) -> Scene:
+    """Two objects with each other's colours, places or both, or something else wrong besides; at times the same scene.
+    So the generator draws what it was not trained on. scene: of two objects."""
+    if rng.random() < 0.6:
+        a, b = scene.objects
+        scene = replace(scene, objects=(replace(a, color=b.color), replace(b, color=a.color)))
+    if rng.random() < 0.6:
+        scene = exchanged(scene, 0, 1)
+    return sample_edit(rng, scene)[1] if rng.random() < 0.4 else scene
+
+
 def _apply(rng: np.random.Generator, operation: Operation, scene: Scene) -> Scene | None:
     """One random operation; None where it cannot be done (no room, no object)."""
     objects = scene.objects

@@ -68,7 +68,8 @@ class MicroArgs:
     evaluate: bool = True
     """Ask the trained model what it learnt; `benchmarks/micro_card` does so too."""
     from_exported: bool = False
-    """Where there is no checkpoint, go on from the weights in --out at half the learning rate (judge, rewards, vlm)."""
+    """Where there is no checkpoint, go on from the weights in --out at half the learning rate (judge, rewards, vlm,
+    verifier, reflector)."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,14 @@ from inference.micro.captions import (
     sample_training_caption,
 )
 from inference.micro.corrections import corrections, refine_prompt
-from inference.micro.edits import sample_edit, wrong_scene
+from inference.micro.edits import exchanged, muddled, sample_edit, wrong_scene
 from inference.micro.instructions import Edit, Operation, instruction
 from inference.micro.questions import caption_of
 from inference.micro.world import FRAME_PX, Scene, random_scene, render
 from schemas.images import encode_png
 from trainers.micro.made_ahead import MadeAhead
 from trainers.micro.pixel_scorer import read_scene
-from trainers.micro.repairs import exchanged, paint_over, repair
+from trainers.micro.repairs import paint_over, repair
 from trainers.micro.training_loop import MicroTrainingConfig
 from trainers.micro.vlm_images import (
     PooledImage,
@@ -141,17 +141,10 @@ def edited_render(rng: np.random.Generator) -> tuple[str, Scene, Scene, Caption,
 
 
 def muddled_render(rng: np.random.Generator) -> tuple[str, Scene, Scene, Caption, tuple[Edit, ...]] | None:
-    """As `edited_render` gives them: two objects with each other's colours, places or both, or something else wrong
-    besides, and repaired as a drawing would be. None where a try found nothing."""
+    """As `edited_render` gives them: wrong by several edits mostly, and repaired as a drawing would be. None where a
+    try found nothing."""
     caption = sample_training_caption(rng, MUDDLED_WEIGHTS)
-    before = sample_scene(rng, caption)
-    if rng.random() < 0.6:
-        a, b = before.objects
-        before = replace(before, objects=(replace(a, color=b.color), replace(b, color=a.color)))
-    if rng.random() < 0.6:
-        before = exchanged(before, 0, 1)
-    if rng.random() < 0.4:
-        before = sample_edit(rng, before)[1]
+    before = muddled(rng, sample_scene(rng, caption))
     found = repair(rng, caption, before, fewest=_takes_fewest(rng, caption))
     return None if found is None else ("repair", before, found[1], caption, found[0])
 

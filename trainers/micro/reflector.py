@@ -8,7 +8,7 @@ own reflections.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from inference.micro.long_captions import LONG
@@ -18,7 +18,7 @@ from trainers.micro.training_loop import MicroTrainingConfig, autocast, export_f
 from trainers.micro.vlm_data import DataConfig, Subject, SubjectSource, from_left_to_right, reflect
 from trainers.micro.vlm_evaluation import Share, reflections_right
 from trainers.micro.vlm_rows import SINGLE, RowPacker
-from trainers.verifier import LORA_TARGETS, save_adapter
+from trainers.verifier import LORA_TARGETS, restore_adapter, save_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -39,10 +39,16 @@ class ReflectorRecipe:
     decay: float = 0.4
     data: DataConfig = field(
         default_factory=lambda: DataConfig(
-            vae_share=0.0, generated_share=0.6, wrong_share=0.8, long_share=0.4, concept_share=0.0
+            vae_share=0.0,
+            generated_share=0.6,
+            wrong_share=0.8,
+            long_share=0.4,
+            concept_share=0.0,
+            relation_share=0.2,
         )
     )
     num_generated_images: int = 9_000
+    num_relation_images: int = 4_000  # of coloured relations
     num_corrected_images: int = 0  # of the corrector beside the VLM, which learns from this reflector's words
     held_out_generated: int = 400
     evaluate_every_s: float = 180.0
@@ -56,6 +62,7 @@ def gpu_recipe() -> ReflectorRecipe:
         learning_rate=1.5e-3,
         ema_decay=0.997,
         num_generated_images=40_000,
+        num_relation_images=24_000,
         num_corrected_images=24_000,
         bf16=True,
     )
@@ -77,8 +84,13 @@ def train(config: MicroTrainingConfig, recipe: ReflectorRecipe | None = None) ->
     base.requires_grad_(False)
     lora = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=LORA_TARGETS, task_type="CAUSAL_LM")
     model = get_peft_model(base, lora).to(config.device)
+    if config.from_exported:
+        restore_adapter(model, config.out_dir / "reflector")
+        recipe = replace(recipe, learning_rate=recipe.learning_rate / 2)
     optimizer = _adamw(model, recipe.learning_rate)
-    _, generated = open_pools(config, 0, recipe.num_generated_images, recipe.num_corrected_images)
+    _, generated = open_pools(
+        config, 0, recipe.num_generated_images, recipe.num_corrected_images, recipe.num_relation_images
+    )
     held_out = generated.hold_out(recipe.held_out_generated) if generated else []
     source = SubjectSource(recipe.data, None, generated)
     packer = RowPacker(processor.tokenizer, SINGLE)

@@ -13,7 +13,7 @@ import numpy as np
 
 from inference.micro.captions import RELATIONS, Caption, bounding_square, is_true_of, relations_between
 from inference.micro.corrections import corrections
-from inference.micro.edits import stands_clearly
+from inference.micro.edits import exchanged, stands_clearly
 from inference.micro.instructions import Edit, Operation
 from inference.micro.world import (
     COLORS,
@@ -93,16 +93,6 @@ def _done(
         if moved is None:
             return None
         objects[index] = moved
-    return replace(scene, objects=tuple(objects))
-
-
-def exchanged(scene: Scene, one: int, other: int) -> Scene:
-    """Two objects in each other's place and size: what is left of the other then is right of it. The generator draws
-    nearly all wrong relations the wrong way round, and large, so there is seldom room to move but one."""
-    objects = list(scene.objects)
-    a, b = objects[one], objects[other]
-    objects[one] = replace(a, cx=b.cx, cy=b.cy, size=b.size)
-    objects[other] = replace(b, cx=a.cx, cy=a.cy, size=a.size)
     return replace(scene, objects=tuple(objects))
 
 

@@ -32,8 +32,9 @@ class VerifierRecipe:
     ema_decay: float = 0.99
     decay: float = 0.4
     train_vision: bool = True
-    data: DataConfig = field(default_factory=lambda: DataConfig(generated_share=0.5))
+    data: DataConfig = field(default_factory=lambda: DataConfig(generated_share=0.5, relation_share=0.3))
     num_generated_images: int = 4_000  # the VLM's pool
+    num_relation_images: int = 4_000  # of coloured relations
     num_corrected_images: int = 0  # of the corrector
     held_out_generated: int = 300
     evaluate_every_s: float = 180.0
@@ -48,8 +49,9 @@ def gpu_recipe() -> VerifierRecipe:
         learning_rate=8e-4,
         vision_learning_rate=3e-4,
         ema_decay=0.997,
-        data=DataConfig(generated_share=0.75),
+        data=DataConfig(generated_share=0.75, relation_share=0.3),
         num_generated_images=40_000,
+        num_relation_images=24_000,
         num_corrected_images=24_000,
         held_out_generated=1000,
         bf16=True,
@@ -57,7 +59,8 @@ def gpu_recipe() -> VerifierRecipe:
 
 
 def train(config: MicroTrainingConfig, recipe: VerifierRecipe | None = None) -> None:
-    """Reads `out_dir/vlm`, trains for `config.minutes`, writes `out_dir/verifier`."""
+    """Reads `out_dir/vlm` (and `out_dir/verifier`, to go on from there), trains for `config.minutes`, writes
+    `out_dir/verifier`."""
     import numpy as np
     import torch
 
@@ -69,6 +72,10 @@ def train(config: MicroTrainingConfig, recipe: VerifierRecipe | None = None) -> 
     made = RewardModelInTraining(
         RewardModelConfig(base, "micro/verify", recipe.rank, recipe.train_vision, config.device)
     )
+    if config.from_exported:
+        made.restore(config.out_dir / "verifier")
+        halved = (recipe.learning_rate / 2, recipe.vision_learning_rate / 2)
+        recipe = replace(recipe, learning_rate=halved[0], vision_learning_rate=halved[1])
     seen = {id(p) for p in made.vision.parameters()}
     rest = [p for p in made.module.parameters() if p.requires_grad and id(p) not in seen]
     adamw = torch.optim.AdamW(rest, recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
@@ -76,7 +83,9 @@ def train(config: MicroTrainingConfig, recipe: VerifierRecipe | None = None) -> 
     if recipe.train_vision:
         slower = torch.optim.AdamW(list(made.vision.parameters()), recipe.vision_learning_rate, betas=(0.9, 0.98))
         optimizers.append((slower, recipe.vision_learning_rate))
-    vae_pool, generated = open_pools(config, 0, recipe.num_generated_images, recipe.num_corrected_images)
+    vae_pool, generated = open_pools(
+        config, 0, recipe.num_generated_images, recipe.num_corrected_images, recipe.num_relation_images
+    )
     held_out = generated.hold_out(recipe.held_out_generated) if generated else []
     source = SubjectSource(recipe.data, vae_pool, generated)
     training = Training(config, "verifier", made.module, optimizers, ema_decay=recipe.ema_decay, decay=recipe.decay)
@@ -96,7 +105,11 @@ def train(config: MicroTrainingConfig, recipe: VerifierRecipe | None = None) -> 
         return bradley_terry_loss(good, bad, "regularised"), (good > bad).float().mean()
 
     def evaluate() -> None:
-        sets = {"renders": _rendered_pairs(recipe.evaluation_pairs), "generated": pairs_of(held_out)}
+        sets = {
+            "renders": _rendered_pairs(recipe.evaluation_pairs),
+            "relations": _rendered_pairs(recipe.evaluation_pairs, DataConfig(relation_share=1.0, long_pair_share=0.0)),
+            "generated": pairs_of(held_out),
+        }
         with training.ema.applied(), torch.no_grad():
             made.module.eval()
             for name, pairs in sets.items():
@@ -132,7 +145,7 @@ def train(config: MicroTrainingConfig, recipe: VerifierRecipe | None = None) -> 
         export_folder(lambda folder: made.save(folder, mean, std), config.out_dir / "verifier")
 
 
-def _rendered_pairs(number: int) -> list[tuple[Subject, Subject]]:
+def _rendered_pairs(number: int, data: DataConfig = DataConfig()) -> list[tuple[Subject, Subject]]:
     import numpy as np
 
-    return SubjectSource(DataConfig()).draw_pairs(np.random.default_rng([9_000_002]), number)
+    return SubjectSource(data).draw_pairs(np.random.default_rng([9_000_002]), number)

@@ -14,10 +14,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from inference.micro.captions import Caption, is_true_of, sample_scene, sample_training_caption
+from inference.micro.captions import COLORED_RELATION, Caption, is_true_of, sample_scene, sample_training_caption
 from inference.micro.concepts import CONCEPTS, Concept
 from inference.micro.corrections import compare, corrections, inventory, refine_prompt
-from inference.micro.edits import sample_edit, wrong_scene
+from inference.micro.edits import muddled, sample_edit, wrong_scene
 from inference.micro.instructions import instruction, split_sentences
 from inference.micro.judgement import CRITERIA, judge_prompt
 from inference.micro.long_captions import LONG, caption_of_text, condense, describe, sample_long_caption
@@ -81,6 +81,7 @@ class DataConfig:
     long_share: float = 0.2  # of fresh renders: drawn from a long caption
     concept_share: float = 0.15  # of fresh renders: a concept, or nearly one
     long_pair_share: float = 0.35  # of the rendered pairs: of a long caption
+    relation_share: float = 0.0  # of the short prompts of fresh renders: coloured relations
 
 
 # --- Images -----------------------------------------------------------------------------------------------------------
@@ -120,9 +121,9 @@ class SubjectSource:
                 better, worse = (Subject(_NO_IMAGE, from_left_to_right(s), caption) for s in scenes)
                 pairs.append((better, worse))
                 continue
-            caption = sample_training_caption(rng)
+            caption = _prompt(rng, self._config)
             scene = sample_scene(rng, caption, 0.2)
-            scenes = (scene, wrong_scene(rng, caption, scene)[1])
+            scenes = (scene, _wrong(rng, caption, scene))
             if rng.random() < 0.3:  # two drawings of the prompt, not one edited
                 scenes = (sample_scene(rng, caption, 0.2), scenes[1])
             better, worse = (Subject(_NO_IMAGE, from_left_to_right(s), caption) for s in scenes)
@@ -165,11 +166,25 @@ def _fresh_subject(rng: np.random.Generator, config: DataConfig) -> Subject:
             scene = random_scene(rng)
         caption = caption_of(rng, scene) or sample_training_caption(rng)
     else:
-        caption = sample_training_caption(rng)
+        caption = _prompt(rng, config)
         scene = sample_scene(rng, caption, 0.2)
         if rng.random() < config.wrong_share:
-            _, scene = wrong_scene(rng, caption, scene)
+            scene = _wrong(rng, caption, scene)
     return Subject(_NO_IMAGE, from_left_to_right(scene), caption, long)
+
+
+def _prompt(rng: np.random.Generator, config: DataConfig) -> Caption:
+    if config.relation_share and rng.random() < config.relation_share:
+        return sample_training_caption(rng, {COLORED_RELATION: 1.0})
+    return sample_training_caption(rng)
+
+
+def _wrong(rng: np.random.Generator, caption: Caption, scene: Scene) -> Scene:
+    """By one operation; coloured relations, half the time, in any way in which they are muddled."""
+    is_colored_relation = caption.tag == "position" and caption.clauses[0].color is not None
+    if is_colored_relation and rng.random() < 0.5 and not is_true_of(caption, wrong := muddled(rng, scene)):
+        return wrong
+    return wrong_scene(rng, caption, scene)[1]
 
 
 def sample_long(rng: np.random.Generator) -> tuple[Caption, Scene]:

@@ -373,10 +373,10 @@ def _grown_pool(
 
 
 def open_pools(
-    config: MicroTrainingConfig, num_vae: int, num_generated: int, num_corrected: int = 0
+    config: MicroTrainingConfig, num_vae: int, num_generated: int, num_corrected: int = 0, num_relations: int = 0
 ) -> tuple[ImagePool | None, ImagePool | None]:
     """Pools of VAE'd and of generated images with what is clear in them, as large as asked for; None without a micro
-    FLUX to make them with. Corrected ones come first among the generated."""
+    FLUX to make them with. Corrected ones and drawings of coloured relations come first among the generated."""
     vae = config.out_dir / "flux" / "vae"
     renders = None
     if num_vae and (vae / "config.json").exists():
@@ -390,7 +390,9 @@ def open_pools(
     if num_corrected and not corrected:
         print(f"no corrector's drawings among the training images: none in {config.out_dir}", flush=True)
     if generated:
-        items = [*(corrected.items[:num_corrected] if corrected else []), *generated.items[:num_generated]]
+        relations = open_relations_pool(config, num_relations)
+        first = [*(corrected.items[:num_corrected] if corrected else []), *(relations.items if relations else [])]
+        items = [*first, *generated.items[:num_generated]]
         generated.items = [clear for item in items if (clear := clear_objects(item))]
     return renders, generated if generated and len(generated) else None
 

@@ -16,7 +16,7 @@ from trainers.micro.training_loop import MicroTrainingConfig
 from trainers.micro.vlm_data import Subject
 from trainers.micro.vlm_evaluation import reflections_right
 
-TINY = ReflectorRecipe(rank=4, batch_images=4, num_generated_images=0, bf16=False)
+TINY = ReflectorRecipe(rank=4, batch_images=4, num_generated_images=0, num_relation_images=0, bf16=False)
 
 
 @pytest.mark.slow

@@ -10,13 +10,16 @@ import torch
 from inference.micro.world import random_scene, render
 from inference.vlm.reward_model import RewardModel, VerifierDescription, read_description
 from inference.vlm.vlm import VlmConfig
-from schemas.errors import InputError
+from schemas.errors import InputError, MissingWeightsError
 from tests.tiny_vlm import save_tiny_vlm
 from trainers.bradley_terry import bradley_terry_loss
 from trainers.micro.training_loop import MicroTrainingConfig
 from trainers.micro.verifier import VerifierRecipe, train
+from trainers.verifier import RewardModelConfig, RewardModelInTraining
 
-TINY = VerifierRecipe(rank=4, batch_pairs=4, evaluation_pairs=6, num_generated_images=0, bf16=False)
+TINY = VerifierRecipe(
+    rank=4, batch_pairs=4, evaluation_pairs=6, num_generated_images=0, num_relation_images=0, bf16=False
+)
 
 
 def test_the_loss_of_bradley_and_terry_and_its_variants():
@@ -57,6 +60,28 @@ def test_a_verifier_is_trained_written_resumed_and_loaded(tmp_path, monkeypatch)
     steps = json.loads((tmp_path / "work" / "verifier_curve.json").read_text())
     train(replace(config, minutes=0.1), TINY)
     assert len(json.loads((tmp_path / "work" / "verifier_curve.json").read_text())) > len(steps)
+
+
+def test_a_training_goes_on_from_what_was_written(tmp_path):
+    config = RewardModelConfig(str(save_tiny_vlm(tmp_path / "vlm")), "micro/verify", rank=4)
+    images = list(render([random_scene(np.random.default_rng(i)) for i in range(3)]).images)
+    rewards = []
+    for number in (0, 1):
+        torch.manual_seed(number)
+        made = RewardModelInTraining(config)
+        if number == 0:
+            with torch.no_grad():
+                for parameter in made.module.parameters():
+                    if parameter.requires_grad:
+                        parameter.add_(0.05 * torch.randn_like(parameter)).copy_(parameter.bfloat16())
+            made.save(tmp_path / "verifier", 0.0, 1.0)
+        else:
+            made.restore(tmp_path / "verifier")
+        made.module.eval()
+        rewards.append(made.rewards(images, ["a photo of a star"] * 3).detach())
+    assert torch.equal(*rewards)
+    with pytest.raises(MissingWeightsError, match="no adapter to go on from"):
+        made.restore(tmp_path / "nowhere")
 
 
 def test_a_folder_that_is_no_verifier_is_refused(tmp_path):

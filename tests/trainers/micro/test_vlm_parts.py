@@ -317,3 +317,20 @@ def test_rows_are_the_same_after_the_tokenizer_has_padded_a_batch():
     after, _ = RowPacker(tokenizer, SINGLE).pack(sampled.images, sampled.turns)
     assert torch.equal(before.ids, after.ids)
     assert torch.equal(before.targets, after.targets)
+
+
+def test_coloured_relations_come_as_often_as_asked_for_and_their_pairs_are_right_and_wrong():
+    source = SubjectSource(DataConfig(relation_share=1.0, long_pair_share=0.0))
+    pairs = source.draw_pairs(np.random.default_rng(6), 40)
+    for better, worse in pairs:
+        assert better.caption == worse.caption
+        assert better.is_right
+        assert not worse.is_right
+        assert better.caption.tag == "position"
+        assert all(clause.color for clause in better.caption.clauses)
+    muddled = [
+        w for b, w in pairs if sorted(o.shape for o in b.scene.objects) == sorted(o.shape for o in w.scene.objects)
+    ]
+    assert len(muddled) > 10
+    plain = SubjectSource(DataConfig(long_pair_share=0.0)).draw_pairs(np.random.default_rng(6), 40)
+    assert not any(b.caption.tag == "position" and b.caption.clauses[0].color for b, _ in plain)
