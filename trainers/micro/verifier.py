@@ -106,7 +106,7 @@ def train(config: MicroTrainingConfig, recipe: VerifierRecipe | None = None) -> 
 
     def evaluate() -> None:
         sets = {
-            "renders": _rendered_pairs(recipe.evaluation_pairs),
+            "renders": _rendered_pairs(recipe.evaluation_pairs, DataConfig()),
             "relations": _rendered_pairs(recipe.evaluation_pairs, DataConfig(relation_share=1.0, long_pair_share=0.0)),
             "generated": pairs_of(held_out),
         }
@@ -145,7 +145,7 @@ def train(config: MicroTrainingConfig, recipe: VerifierRecipe | None = None) -> 
         export_folder(lambda folder: made.save(folder, mean, std), config.out_dir / "verifier")
 
 
-def _rendered_pairs(number: int, data: DataConfig = DataConfig()) -> list[tuple[Subject, Subject]]:
+def _rendered_pairs(number: int, data: DataConfig) -> list[tuple[Subject, Subject]]:
     import numpy as np
 
     return SubjectSource(data).draw_pairs(np.random.default_rng([9_000_002]), number)
