@@ -68,15 +68,15 @@ class Arguments:
     seed: int = 0
     """Both as the trainers had them: what they held out depends on them."""
     max_pairs: int = 1000
-    split: Literal["dev", "test"] = "dev"
-    """test: the sealed prompts, for final figures alone."""
+    split: Literal["dev", "test", "hard-dev", "hard-test"] = "dev"
+    """test, hard-test: the sealed prompts, for final figures alone."""
     candidates: int = 8
     """Images of each prompt to choose from; 0: no ranking."""
     per_prompt: int = 2
     """Images of each prompt, of which reflections are written for the wrong ones."""
     device: Literal["cpu", "cuda"] = "cpu"
     name: str = ""
-    """Of the results file; default: verifier_reflector, or verifier_reflector_test."""
+    """Of the results file; default: verifier_reflector, and the split where it is not dev."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
         return figures
     judge = SegmentationJudge(replace(SegmentationJudgeConfig(), device=arguments.device))
     generator = FluxGenerator(FluxGeneratorConfig(batch_size=64, device=arguments.device))
-    prompts = evaluation_split.dev_prompts() if arguments.split == "dev" else evaluation_split.test_prompts()
+    prompts = evaluation_split.SPLITS[f"micro-{arguments.split}"]()
     if arguments.candidates:
         drawn = [(p, i) for p in prompts for i in range(arguments.candidates)]
         images = generator.generate([p.text for p, _ in drawn], [evaluation_seed(p.prompt_id) + i for p, i in drawn])
@@ -291,7 +291,8 @@ def main() -> None:
     circumstances = Circumstances.now(f"python -m benchmarks.verifier_reflector {' '.join(sys.argv[1:])}")
     figures = measure(arguments)
     show(figures)
-    name = arguments.name or ("verifier_reflector" if arguments.split == "dev" else "verifier_reflector_test")
+    split = "" if arguments.split == "dev" else f"_{arguments.split.replace('-', '_')}"
+    name = arguments.name or f"verifier_reflector{split}"
     path: Path = save(name, circumstances, figures, "the asked VLM, each reward, and the VLM before training", TARGET)
     print(f"\n{path}")
 
