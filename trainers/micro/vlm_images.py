@@ -391,7 +391,10 @@ def open_pools(
         print(f"no corrector's drawings among the training images: none in {config.out_dir}", flush=True)
     if generated:
         relations = open_relations_pool(config, num_relations)
-        first = [*(corrected.items[:num_corrected] if corrected else []), *(relations.items if relations else [])]
+        first = [
+            *(corrected.items[:num_corrected] if corrected else []),
+            *(relations.items[:num_relations] if relations else []),
+        ]
         items = [*first, *generated.items[:num_generated]]
         generated.items = [clear for item in items if (clear := clear_objects(item))]
     return renders, generated if generated and len(generated) else None
