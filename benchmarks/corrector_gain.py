@@ -22,7 +22,7 @@ import numpy as np
 import tyro
 
 from benchmarks.referee import names_one_of
-from benchmarks.results_file import RESULTS, Circumstances, print_table, run_command, save
+from benchmarks.results_file import RESULTS, Circumstances, name_on_split, print_table, run_command, save
 from benchmarks.underspecified import KINDS, OpenPrompt, obeyed, open_prompts
 from benchmarks.wrong_images import (
     Draw,
@@ -351,8 +351,7 @@ def main() -> None:
     gain = measure(arguments)
     figures = gain.figures()
     print_figures(figures)
-    split = "" if arguments.split == "dev" else f"_{arguments.split.replace('-', '_')}"
-    name = arguments.name or f"corrector_gain{split}"
+    name = arguments.name or name_on_split("corrector_gain", arguments.split)
     sheet = arguments.sheet or Path(f"docs/images/{name}.png")
     draw_sheet(gain, short_names(arguments.correctors)[0], sheet)
     path = save(

@@ -53,6 +53,11 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(error.exit_code)
 
 
+def name_on_split(benchmark: str, split: str) -> str:
+    """Of a results file: the benchmark's, and the split where it is not dev ("corrector_gain_hard_test")."""
+    return benchmark if split == "dev" else f"{benchmark}_{split.replace('-', '_')}"
+
+
 def save(
     name: str, circumstances: Circumstances, figures: Any, compared_with: str, target: Any = None, path: Any = None
 ) -> Path:

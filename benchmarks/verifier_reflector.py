@@ -23,7 +23,7 @@ import tyro
 
 from benchmarks.corrector_gain import as_data
 from benchmarks.referee import names_one_of
-from benchmarks.results_file import Circumstances, print_table, run_command, save
+from benchmarks.results_file import Circumstances, name_on_split, print_table, run_command, save
 from benchmarks.wrong_images import WrongImage, find_wrong_images, reflections_by
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.interfaces import Reward
@@ -291,8 +291,7 @@ def main() -> None:
     circumstances = Circumstances.now(f"python -m benchmarks.verifier_reflector {' '.join(sys.argv[1:])}")
     figures = measure(arguments)
     show(figures)
-    split = "" if arguments.split == "dev" else f"_{arguments.split.replace('-', '_')}"
-    name = arguments.name or f"verifier_reflector{split}"
+    name = arguments.name or name_on_split("verifier_reflector", arguments.split)
     path: Path = save(name, circumstances, figures, "the asked VLM, each reward, and the VLM before training", TARGET)
     print(f"\n{path}")
 

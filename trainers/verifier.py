@@ -17,6 +17,7 @@ from inference.vlm.reward_model import (
     VISION_PREFIX,
     VerifierDescription,
     add_reward_token,
+    read_weights,
     reward_inputs,
     rewards_of,
     write_description,
@@ -87,15 +88,13 @@ class RewardModelInTraining:
     def restore(self, folder: Path) -> None:
         """What `save` wrote of a model of the same shape. MissingWeightsError where there is none."""
         import torch
-        from safetensors.torch import load_file
 
         restore_adapter(self.model, folder)
-        tensors = load_file(folder / "verifier.safetensors")
-        vision = {k.removeprefix(VISION_PREFIX): v.float() for k, v in tensors.items() if k.startswith(VISION_PREFIX)}
+        head, vision = read_weights(folder)
         if vision:
             self.vision.load_state_dict(vision)
         with torch.no_grad():
-            self.head.weight.copy_(tensors[HEAD])
+            self.head.weight.copy_(head)
 
     def save(self, folder: Path, mean: float, std: float) -> None:
         """As `inference.vlm.reward_model.RewardModel` loads it: adapter and vision tower in bfloat16."""

@@ -165,6 +165,11 @@ def is_reserved(caption: Caption) -> bool:
     return hashlib.blake2b(composition(caption).encode(), digest_size=4).digest()[0] % one_in == 0
 
 
+def is_colored_relation(caption: Caption) -> bool:
+    """Whether it is of the kind `COLORED_RELATION`."""
+    return caption.tag == "position" and all(clause.color for clause in caption.clauses)
+
+
 def sample_caption(rng: np.random.Generator, weights: Mapping[str, float] = TRAINING_WEIGHTS) -> Caption:
     """Any caption of the world (reserved or not) with tags drawn by `weights`; besides them there may be
     `COLORED_RELATION`, a position that names both colours."""

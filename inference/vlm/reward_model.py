@@ -62,7 +62,6 @@ class RewardModel:
         """Loads base model, adapter and head; of `config` device, dtype and batch size count."""
         import torch
         from peft import PeftModel
-        from safetensors.torch import load_file
 
         from inference.model_store import resolve_model
         from inference.vlm.adapters import load_qwen
@@ -72,13 +71,12 @@ class RewardModel:
         dtype = getattr(torch, config.dtype)
         model, processor = load_qwen(resolve_model(self.description.base_model), config.dtype)
         add_reward_token(model, processor, self.description.reward_token)
-        tensors = load_file(folder / "verifier.safetensors")
-        vision = {k.removeprefix(VISION_PREFIX): v for k, v in tensors.items() if k.startswith(VISION_PREFIX)}
+        head, vision = read_weights(folder)
         if vision:
             model.model.visual.load_state_dict(vision)
         if (folder / "adapter_config.json").exists():
             model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-        self._head = tensors[HEAD].to(config.device, dtype)
+        self._head = head.to(config.device, dtype)
         self._model, self._processor, self._config = model.to(config.device).eval(), processor, config
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
@@ -94,6 +92,15 @@ class RewardModel:
             with torch.inference_mode():
                 parts.append(rewards_of(self._model, self._head, dict(inputs)).float().cpu().numpy())
         return (np.concatenate(parts) - self.description.mean) / self.description.std
+
+
+def read_weights(folder: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The head's weight, and the vision tower's by the base model's names: none where it was not trained."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / "verifier.safetensors")
+    vision = {k.removeprefix(VISION_PREFIX): v for k, v in tensors.items() if k.startswith(VISION_PREFIX)}
+    return tensors[HEAD], vision
 
 
 def add_reward_token(model: Any, processor: Any, token: str) -> None:

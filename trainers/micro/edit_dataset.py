@@ -20,6 +20,7 @@ import numpy as np
 from inference.micro.captions import (
     COLORED_RELATION,
     Caption,
+    is_colored_relation,
     is_reserved,
     is_true_of,
     sample_scene,
@@ -150,8 +151,7 @@ def muddled_render(rng: np.random.Generator) -> tuple[str, Scene, Scene, Caption
 
 
 def _takes_fewest(rng: np.random.Generator, caption: Caption) -> bool:
-    is_colored_relation = caption.tag == "position" and any(clause.color for clause in caption.clauses)
-    return is_colored_relation and rng.random() < FEWEST_SHARE
+    return is_colored_relation(caption) and rng.random() < FEWEST_SHARE
 
 
 def open_edit(rng: np.random.Generator, caption: Caption, scene: Scene) -> tuple[Edit, Scene] | None:

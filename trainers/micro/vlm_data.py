@@ -14,7 +14,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from inference.micro.captions import COLORED_RELATION, Caption, is_true_of, sample_scene, sample_training_caption
+from inference.micro.captions import (
+    COLORED_RELATION,
+    Caption,
+    is_colored_relation,
+    is_true_of,
+    sample_scene,
+    sample_training_caption,
+)
 from inference.micro.concepts import CONCEPTS, Concept
 from inference.micro.corrections import compare, corrections, inventory, refine_prompt
 from inference.micro.edits import muddled, sample_edit, wrong_scene
@@ -181,8 +188,7 @@ def _prompt(rng: np.random.Generator, config: DataConfig) -> Caption:
 
 def _wrong(rng: np.random.Generator, caption: Caption, scene: Scene) -> Scene:
     """By one operation; coloured relations, half the time, in any way in which they are muddled."""
-    is_colored_relation = caption.tag == "position" and caption.clauses[0].color is not None
-    if is_colored_relation and rng.random() < 0.5 and not is_true_of(caption, wrong := muddled(rng, scene)):
+    if is_colored_relation(caption) and rng.random() < 0.5 and not is_true_of(caption, wrong := muddled(rng, scene)):
         return wrong
     return wrong_scene(rng, caption, scene)[1]
 
