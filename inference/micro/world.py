@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -76,6 +77,42 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "ring": _ring,
 }
 
+
+def between(shape: str, other: str, way: float, lean: float = 0.0, toward_degrees: float = 0.0) -> str:
+    """The name of what is no shape any more: from `shape` the `way` (0..1) to `other`, farther by `lean` on the side
+    `toward_degrees` (0 right, 90 down) and less far by as much on the other. `render` draws it; no caption is true of
+    it."""
+    return f"{shape}~{other}~{way:.2f}~{lean:.2f}~{toward_degrees:.0f}"
+
+
+_DEGREES, _REACH = 720, 1.5  # directions of a contour, and how far from the centre it is looked for
+
+
+@cache
+def _radii(shape: str) -> tuple[np.ndarray, np.ndarray]:
+    """Distance of the inner (0 without a hole) and of the outer contour from the centre, float64 (_DEGREES,) each."""
+    angle = np.arange(_DEGREES) * (2 * np.pi / _DEGREES)
+    radius = np.linspace(0, _REACH, 1500)
+    inside = SHAPES[shape](np.cos(angle)[:, None] * radius, np.sin(angle)[:, None] * radius)
+    outer = radius[len(radius) - 1 - inside[:, ::-1].argmax(1)]
+    return radius[inside.argmax(1)], outer
+
+
+def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of a shape, or of what is `between` two."""
+    if shape in SHAPES:
+        return SHAPES[shape](x, y)
+    first, second, way, lean, toward = shape.split("~")
+    angle = np.arctan2(y, x)
+    index = np.rint(angle * (_DEGREES / (2 * np.pi))).astype(int) % _DEGREES
+    share = np.clip(float(way) + float(lean) * np.cos(angle - np.deg2rad(float(toward))), 0, 1)
+    inner, outer = (
+        (1 - share) * a[index] + share * b[index] for a, b in zip(_radii(first), _radii(second), strict=True)
+    )
+    radius = np.hypot(x, y)
+    return (radius >= inner) & (radius <= outer)
+
+
 COLORS: dict[str, Rgb] = {
     "red": (222, 32, 38),
     "orange": (255, 140, 0),
@@ -102,7 +139,8 @@ class Background:
 class SceneObject:
     """One shape; `cx`, `cy` its centre and `size` the side of its bounding square, in px of the 32-px frame.
 
-    `stroke` is 0 for a filled shape; otherwise only an outline of that many px is drawn, inward from the edge.
+    `shape` is one of `SHAPES`, or what is `between` two of them. `stroke` is 0 for a filled shape; otherwise only an
+    outline of that many px is drawn, inward from the edge.
     """
 
     shape: str
@@ -175,7 +213,7 @@ def _coverage(
     half = (size / 2)[:, None]
     x = ((grid[None] - cx[:, None]) / half)[:, None, :]
     y = ((grid[None] - cy[:, None]) / half)[:, :, None]
-    inside = np.broadcast_to(SHAPES[shape](x, y), (len(cx), patch_px * ss, patch_px * ss))
+    inside = np.broadcast_to(_inside(shape, x, y), (len(cx), patch_px * ss, patch_px * ss))
     outlined = np.flatnonzero(stroke > 0)
     if len(outlined):
         inside = inside.copy()

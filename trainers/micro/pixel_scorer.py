@@ -38,8 +38,9 @@ def _moments() -> dict[str, tuple[float, float, float]]:
     return found
 
 
-def _best_shape(alpha: np.ndarray) -> tuple[str, float, float, float, float]:
-    """Name, soft IoU, cx, cy, size of the shape that explains coverage `alpha` (H, W) best.
+def _best_shape(alpha: np.ndarray, min_margin: float) -> tuple[str, float, float, float]:
+    """Name, cx, cy, size of the shape that explains coverage `alpha` (H, W) best: by a soft IoU of MIN_IOU, and by
+    `min_margin` better than any other; else "blob".
 
     Each shape is drawn once, with the area and the centroid that were found.
     """
@@ -47,7 +48,7 @@ def _best_shape(alpha: np.ndarray) -> tuple[str, float, float, float, float]:
     y, x = np.mgrid[: alpha.shape[0], : alpha.shape[1]] + 0.5
     centroid_x, centroid_y = float((x * alpha).sum()) / area, float((y * alpha).sum()) / area
     grid_x, grid_y = (np.arange(4 * n) / 4 + 0.125 for n in alpha.shape[::-1])
-    best = ("blob", 0.0, centroid_x, centroid_y, area**0.5)
+    fits = []
     for name, (unit_area, right, down) in _moments().items():
         size = (area / unit_area) ** 0.5
         cx, cy = centroid_x - right * size, centroid_y - down * size
@@ -55,13 +56,15 @@ def _best_shape(alpha: np.ndarray) -> tuple[str, float, float, float, float]:
         fine = np.broadcast_to(SHAPES[name](u, v), (len(grid_y), len(grid_x)))
         template = fine.reshape(alpha.shape[0], 4, alpha.shape[1], 4).mean((1, 3))
         iou = float(np.minimum(alpha, template).sum() / np.maximum(alpha, template).sum())
-        if iou > best[1]:
-            best = (name, iou, cx, cy, size)
-    return best
+        fits.append((iou, name, cx, cy, size))
+    best, second = sorted(fits, reverse=True)[:2]
+    is_clear = best[0] >= MIN_IOU and best[0] - second[0] >= min_margin
+    return best[1] if is_clear else "blob", *best[2:]
 
 
-def read_scene(image: np.ndarray) -> Scene:
-    """The objects that can be made out in an image, uint8 (H, W, 3); a component that fits no shape is "blob"."""
+def read_scene(image: np.ndarray, min_margin: float = 0.0) -> Scene:
+    """The objects that can be made out in an image, uint8 (H, W, 3); a component that fits no shape is "blob", and so
+    is one that fits no shape by `min_margin` (of soft IoU) better than another."""
     from scipy import ndimage
 
     pixels = image.astype(np.float32)
@@ -82,8 +85,7 @@ def read_scene(image: np.ndarray) -> Scene:
         line = _PALETTE[color] - ground
         alpha = np.clip((local - ground) @ line / (line @ line), 0, 1)
         alpha = np.where(ndimage.binary_dilation(mask, np.ones((3, 3))), alpha, 0)
-        shape, iou, cx, cy, size = _best_shape(alpha)
-        name = shape if iou >= MIN_IOU else "blob"
+        name, cx, cy, size = _best_shape(alpha, min_margin)
         objects.append(SceneObject(name, list(COLORS)[color], columns.start + cx, rows.start + cy, size))
     return Scene(Background(), tuple(objects))
 

@@ -1,8 +1,8 @@
 """Train the first verifier of the micro family: the micro VLM with a reward token, LoRA and a Bradley-Terry head.
 
-On pairs of one prompt whose better image is known: renders that differ by one operation, and generated images of which
-the pixel scorer finds one right and the other wrong. `python -m trainers verifier` later trains one on a dataset's own
-pairs.
+On pairs of one prompt whose better image is known: renders that differ by one operation, or of which one has a
+malformed object, and drawings of which the pixel scorer finds one right and the other wrong or malformed. `python -m
+trainers verifier` later trains one on a dataset's own pairs.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ class VerifierRecipe:
     ema_decay: float = 0.99
     decay: float = 0.4
     train_vision: bool = True
-    data: DataConfig = field(default_factory=lambda: DataConfig(generated_share=0.5, relation_share=0.3))
+    data: DataConfig = field(
+        default_factory=lambda: DataConfig(generated_share=0.5, relation_share=0.3, malformed_share=0.4)
+    )
     num_generated_images: int = 4_000  # the VLM's pool
-    num_relation_images: int = 4_000  # of coloured relations
-    num_corrected_images: int = 0  # of the corrector
+    num_relation_images: int = 8_000  # of coloured relations
+    num_corrected_images: int = 6_000  # of the corrector: what a search has after its first round
     held_out_generated: int = 300
     evaluate_every_s: float = 180.0
     evaluation_pairs: int = 200
@@ -43,13 +45,13 @@ class VerifierRecipe:
 
 
 def gpu_recipe() -> VerifierRecipe:
-    """For one GPU and 4 minutes: larger batches, far more drawings, and what a search has after its first round."""
+    """For one GPU and 4 minutes: larger batches, far more drawings."""
     return VerifierRecipe(
         batch_pairs=160,
         learning_rate=8e-4,
         vision_learning_rate=3e-4,
         ema_decay=0.997,
-        data=DataConfig(generated_share=0.75, relation_share=0.3),
+        data=DataConfig(generated_share=0.75, relation_share=0.3, malformed_share=0.4),
         num_generated_images=40_000,
         num_relation_images=24_000,
         num_corrected_images=24_000,
@@ -108,6 +110,7 @@ def train(config: MicroTrainingConfig, recipe: VerifierRecipe | None = None) -> 
         sets = {
             "renders": _rendered_pairs(recipe.evaluation_pairs, DataConfig()),
             "relations": _rendered_pairs(recipe.evaluation_pairs, DataConfig(relation_share=1.0, long_pair_share=0.0)),
+            "malformed": _rendered_pairs(recipe.evaluation_pairs, DataConfig(malformed_share=1.0, long_pair_share=0.0)),
             "generated": pairs_of(held_out),
         }
         with training.ema.applied(), torch.no_grad():

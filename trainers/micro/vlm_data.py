@@ -30,7 +30,7 @@ from inference.micro.judgement import CRITERIA, judge_prompt
 from inference.micro.long_captions import LONG, caption_of_text, condense, describe, sample_long_caption
 from inference.micro.overlay_questions import OverlayCase, sample_overlay
 from inference.micro.questions import caption_of, near_miss, sample_questions
-from inference.micro.world import Scene, random_scene
+from inference.micro.world import SHAPES, Scene, between, random_scene
 from inference.search import NOTHING_WRONG
 from inference.vlm.grid import image_grid
 from inference.vlm.overlays import overlay_image
@@ -89,6 +89,7 @@ class DataConfig:
     concept_share: float = 0.15  # of fresh renders: a concept, or nearly one
     long_pair_share: float = 0.35  # of the rendered pairs: of a long caption
     relation_share: float = 0.0  # of the short prompts of fresh renders: coloured relations
+    malformed_share: float = 0.0  # of the rendered pairs of short prompts: of the worse, something is no clear shape
 
 
 # --- Images -----------------------------------------------------------------------------------------------------------
@@ -130,7 +131,8 @@ class SubjectSource:
                 continue
             caption = _prompt(rng, self._config)
             scene = sample_scene(rng, caption, 0.2)
-            scenes = (scene, _wrong(rng, caption, scene))
+            spoil = _malformed if rng.random() < self._config.malformed_share else _wrong
+            scenes = (scene, spoil(rng, caption, scene))
             if rng.random() < 0.3:  # two drawings of the prompt, not one edited
                 scenes = (sample_scene(rng, caption, 0.2), scenes[1])
             better, worse = (Subject(_NO_IMAGE, from_left_to_right(s), caption) for s in scenes)
@@ -191,6 +193,17 @@ def _wrong(rng: np.random.Generator, caption: Caption, scene: Scene) -> Scene:
     if is_colored_relation(caption) and rng.random() < 0.5 and not is_true_of(caption, wrong := muddled(rng, scene)):
         return wrong
     return wrong_scene(rng, caption, scene)[1]
+
+
+def _malformed(rng: np.random.Generator, caption: Caption, scene: Scene) -> Scene:
+    """With one of the objects between two shapes; the caption asks for all of them."""
+    assert len(scene.objects) == sum(clause.count for clause in caption.clauses)
+    i = int(rng.integers(len(scene.objects)))
+    spoilt = scene.objects[i]
+    other = str(rng.choice([name for name in SHAPES if name != spoilt.shape]))
+    lean = rng.uniform(0.0, 0.5) if rng.random() < 0.5 else 0.0
+    shape = between(spoilt.shape, other, rng.uniform(0.35, 0.65), lean, rng.uniform(0, 360))
+    return replace(scene, objects=(*scene.objects[:i], replace(spoilt, shape=shape), *scene.objects[i + 1 :]))
 
 
 def sample_long(rng: np.random.Generator) -> tuple[Caption, Scene]:

@@ -9,6 +9,7 @@ from inference.micro.world import (
     Background,
     Scene,
     SceneObject,
+    between,
     random_scene,
     render,
 )
@@ -77,6 +78,29 @@ def test_shapes_differ_from_each_other_at_the_smallest_size():
         for b in SHAPES:
             if a < b:
                 assert (masks[a] ^ masks[b]).sum() >= 6, (a, b)
+
+
+def mask_of(shape: str) -> np.ndarray:
+    return render([Scene(GREY, (SceneObject(shape, "red", 16, 16, 13.7),))], size_px=128).masks[0][0]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_at_the_ends_of_the_way_between_two_shapes_are_the_two(shape):
+    """The contour is kept as a distance in each direction, which draws every shape of the world again."""
+    for other in SHAPES:
+        for name in (between(shape, other, 0.0), between(other, shape, 1.0)):
+            assert (mask_of(name) ^ mask_of(shape)).sum() < 0.04 * mask_of(shape).sum(), name
+
+
+def test_half_way_between_two_shapes_is_neither_and_it_can_lean_to_one_side():
+    square, circle, half = mask_of("square"), mask_of("circle"), mask_of(between("square", "circle", 0.5))
+    between_them = (half ^ square).sum(), (half ^ circle).sum()
+    assert min(between_them) > 0.3 * max(between_them)
+    assert min(between_them) > 0.25 * (square ^ circle).sum()
+    arch = mask_of(between("square", "circle", 0.5, 0.5, 270))  # a circle at the top, a square at the bottom
+    upper, lower = np.s_[36:44], np.s_[84:92]
+    assert (arch ^ circle)[upper].sum() < (arch ^ square)[upper].sum()
+    assert (arch ^ square)[lower].sum() < (arch ^ circle)[lower].sum()
 
 
 def test_later_objects_cover_earlier_ones():

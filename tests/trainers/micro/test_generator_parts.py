@@ -5,7 +5,7 @@ import torch
 from diffusers import FluxPipeline
 
 from inference.micro.captions import TAGS, VOCABULARY, sample_caption, sample_scene
-from inference.micro.world import COLORS, SHAPES, Background, Scene, SceneObject, render
+from inference.micro.world import COLORS, SHAPES, Background, Scene, SceneObject, between, render
 from trainers.micro.flux_model import (
     TEXT_LENGTHS,
     VOCABULARY_SIZE,
@@ -18,6 +18,7 @@ from trainers.micro.flux_model import (
 from trainers.micro.latent_pool import LatentPool, Tokenize, sample_training_text, token_labels
 from trainers.micro.pixel_scorer import fixed_captions, read_scene, score_images
 from trainers.micro.text_pretraining import HEAD_SIZES, noun_targets, pretrain_text
+from trainers.micro.vlm_images import CLEAR_MARGIN
 
 
 def test_packing_and_position_ids_are_those_of_the_pipeline():
@@ -69,6 +70,19 @@ def test_the_pixel_scorer_accepts_truth_and_refuses_other_scenes():
     assert score_images(captions, images)["mean"] >= 0.95
     shuffled = score_images(captions, images[7:] + images[:7])
     assert shuffled["mean"] <= 0.2
+
+
+def test_what_is_between_two_shapes_is_read_as_no_clear_shape_where_a_margin_is_asked_for():
+    ground = Background("plain", (140, 140, 140), (140, 140, 140))
+    names = [
+        *SHAPES,
+        between("circle", "square", 0.5),
+        between("diamond", "star", 0.5),
+        between("circle", "cross", 0.3),
+    ]
+    images = render([Scene(ground, (SceneObject(name, "red", 16, 16, 12.0),)) for name in names]).images
+    assert [read_scene(i, CLEAR_MARGIN).objects[0].shape for i in images] == [*SHAPES, "blob", "blob", "blob"]
+    assert all(read_scene(i).objects[0].shape in SHAPES for i in images)
 
 
 def test_the_pixel_scorer_sees_nothing_in_noise_of_mid_tones():

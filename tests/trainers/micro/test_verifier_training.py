@@ -18,7 +18,13 @@ from trainers.micro.verifier import VerifierRecipe, train
 from trainers.verifier import RewardModelConfig, RewardModelInTraining
 
 TINY = VerifierRecipe(
-    rank=4, batch_pairs=4, evaluation_pairs=6, num_generated_images=0, num_relation_images=0, bf16=False
+    rank=4,
+    batch_pairs=4,
+    evaluation_pairs=6,
+    num_generated_images=0,
+    num_relation_images=0,
+    num_corrected_images=0,
+    bf16=False,
 )
 
 

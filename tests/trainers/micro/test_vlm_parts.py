@@ -334,3 +334,14 @@ def test_coloured_relations_come_as_often_as_asked_for_and_their_pairs_are_right
     assert len(muddled) > 10
     plain = SubjectSource(DataConfig(long_pair_share=0.0)).draw_pairs(np.random.default_rng(6), 40)
     assert not any(b.caption.tag == "position" and b.caption.clauses[0].color for b, _ in plain)
+
+
+def test_of_malformed_pairs_the_worse_has_one_object_between_two_shapes():
+    source = SubjectSource(DataConfig(malformed_share=1.0, long_pair_share=0.0, degraded_share=0.0))
+    for better, worse in source.draw_pairs(np.random.default_rng(7), 40):
+        assert (better.is_right, worse.is_right) == (True, False)
+        strange = [o.shape for o in worse.scene.objects if o.shape not in SHAPES_OF_THE_WORLD]
+        assert len(strange) == 1
+        assert len(worse.scene.objects) == len(better.scene.objects)
+    usual = SubjectSource(DataConfig()).draw_pairs(np.random.default_rng(7), 40)
+    assert all(o.shape in SHAPES_OF_THE_WORLD for pair in usual for s in pair for o in s.scene.objects)
