@@ -48,8 +48,8 @@ CORRECTIONS_PER_DRAWING = 2
 TOLD_TRUE_SHARE = 0.7  # of the drawings that are corrected: by what is wrong with them; the others by what is not
 LONG_SHARE = 0.2  # of the drawn captions
 GPU_CHUNK, GPU_PART = 4000, 200  # images of a chunk that a GPU draws, and of what one process reads
-# Soft IoU by which a drawn thing must be one shape rather than any other. Of a search's drawings on the hard dev prompts
-# that the scorer takes for right, the judge passes .93 of those above, .63 of those below.
+# Soft IoU by which a drawn thing must be one shape rather than any other. Of a search's drawings on the hard dev
+# prompts that the scorer takes for right, the judge passes .93 of those above, .63 of those below.
 CLEAR_MARGIN = 0.03
 CPU_BATCH, GPU_BATCH = 32, 512  # images a forward pass
 
