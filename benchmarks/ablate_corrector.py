@@ -54,6 +54,9 @@ class Arguments:
     steps: int = 0
     """Steps of each run, in place of minutes."""
     seeds: tuple[int, ...] = (0, 1)
+    start_from: str = ""
+    """A trained corrector's folder or name that every run goes on from (at half the learning rate): what ten minutes of
+    two cores teach a new one is too little to tell choices apart. Choices of the condition's form are left out then."""
     only: tuple[str, ...] = ()
     """Choices to try (names as in the table); default: all. The base always is."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -126,14 +129,25 @@ def base_config(arguments: Arguments, seed: int) -> Config:
     preset = micro_gpu_corrector_training if arguments.device == "cuda" else micro_corrector_training
     config = preset(arguments.data, arguments.out)
     loop = replace(config.loop, seed=seed, checkpoint_every=200, evaluate_every=10**9)
+    optimizer = config.optimizer
+    if arguments.start_from:
+        optimizer = replace(optimizer, learning_rate=optimizer.learning_rate / 2)
     return replace(
         config,
+        start_from=arguments.start_from,
+        optimizer=optimizer,
         loop=loop,
         bf16=arguments.device == "cuda",
         num_evaluated=arguments.num_held_out,
         held_out_batch=config.batch,
         encode=replace(config.encode, ahead=True, fast_noise=True, cache=arguments.out / "cache"),
     )
+
+
+def choices_of_form(arguments: Arguments) -> set[str]:
+    """Those that no corrector trained without them can go on with."""
+    base = base_config(arguments, 0)
+    return {name for name, change in CHOICES.items() if change(base).condition != base.condition}
 
 
 def config_of(arguments: Arguments, choice: str, seed: int, steps: int) -> Config:
@@ -282,6 +296,8 @@ def main() -> None:
         raise InputError(f"no choice {', '.join(sorted(unknown))}", field="--only", expected=", ".join(CHOICES))
     index = open_index(arguments.data, arguments.out / "cache")
     missing = {f"without {subset}" for subset, count in subset_counts(index).items() if not count}
+    if arguments.start_from:
+        missing |= choices_of_form(arguments)
     chosen = [name for name in CHOICES if name not in missing and (not arguments.only or name in arguments.only)]
     device = replace(arguments.gain.generator, device=arguments.device)
     gain = Gain(replace(arguments.gain, generator=device))

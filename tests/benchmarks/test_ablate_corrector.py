@@ -31,6 +31,14 @@ def test_a_choice_changes_one_thing(choice, tmp_path):
     assert base.loop.seed != config_of(arguments, choice, 1, 800).loop.seed
 
 
+def test_runs_that_go_on_from_a_corrector_leave_out_what_changes_its_form(tmp_path):
+    arguments = Arguments("data", out=tmp_path, start_from="micro/corrector")
+    assert config_of(arguments, "base", 0, 800).start_from == "micro/corrector"
+    of_form = ablate_corrector.choices_of_form(arguments)
+    assert {"rank 8", "cached", "LoRA on the condition alone"} <= of_form
+    assert not {"no task warm-up", "no drop at all", "without editing"} & of_form
+
+
 def measured(choice, seed, right, held_out=(0.5, 0.6), images="a b c"):
     turned = {"again": [0.0, 0.5, 0.5], "right": right, "empty": [0.0, 0.0, 0.5], "wrong": [0.0, 0.0, 0.0]}
     return Measured(choice, seed, 10, 1.0, list(held_out), turned, [0.5, 1.0], images)
