@@ -20,6 +20,7 @@ COLORS = {
     "vlm": "#2563eb",
     "prompted": "#d97706",
     "trained": "#059669",
+    "rules": "#0891b2",
     "rewards": "#dc2626",
 }
 LABELS = {"noise": "best of N", "noise+prompt": "+ prompt", "noise+prompt+reflection": "+ reflection (the whole)"}

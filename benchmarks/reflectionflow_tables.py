@@ -213,7 +213,7 @@ def _arms(arguments: Arguments, base: SearchJobConfig) -> list[Arm]:
     tables = set(arguments.tables)
     opinions: list[VerifierKind] = []
     if "verifiers" in tables:
-        kinds: list[VerifierKind] = ["vlm", "prompted", "trained", "rewards"]
+        kinds: list[VerifierKind] = ["vlm", "prompted", "trained", "rules", "rewards"]
         there = {"trained": _is_here(arguments.trained_verifier)}
         opinions = [kind for kind in kinds if (kind,) != arguments.verifier and there.get(kind, True)]
     noise_depth = round(NOISE_REACH * arguments.depth) if "times" in tables else arguments.depth

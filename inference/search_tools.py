@@ -11,6 +11,8 @@ import numpy as np
 import tyro
 
 from inference.flux.generator import FluxGeneratorConfig
+from inference.grounding.grounded_sam import GroundedSamConfig
+from inference.grounding.presets import micro_grounded_sam
 from inference.interfaces import Corrector, Reward, Verifier
 from inference.judges.judge import Judge, JudgeConfig, judge_images, open_judge
 from inference.rewards.presets import RewardsConfig
@@ -25,10 +27,12 @@ from schemas.configuration import model_field
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
+    from inference.grounding.grounded_sam import GroundedSam
     from inference.vlm.reward_model import RewardModel
 
-VerifierKind = Literal["vlm", "prompted", "trained", "rewards", "judge"]
+VerifierKind = Literal["vlm", "prompted", "trained", "rules", "rewards", "judge"]
 OracleKind = Literal["corrector", "reflector"]
+RULES_SCALE = 20.0  # makes of a check's score about what the other verifiers' log-odds are; from 10 to 40 it is all one
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,12 @@ class SearchVerifierConfig:
 
     kinds: tuple[VerifierKind, ...] = ("vlm",)
     """vlm: log-odds of its yes; prompted: the VLM's scores by the papers' criteria; trained: the Bradley-Terry model;
-    rewards: the mean of the CLIP rewards; judge: the benchmark's own judge, as a bound."""
+    rules: whether what Grounded-SAM finds is what the prompt says; rewards: the mean of the CLIP rewards; judge: the
+    benchmark's own judge, as a bound."""
     vlm: VerifierConfig | None = field(default_factory=VerifierConfig)
     prompted: PromptedVerifierConfig | None = field(default_factory=PromptedVerifierConfig)
     trained: VerifierConfig | None = field(default_factory=lambda: VerifierConfig(model="micro/verifier"))
+    rules: GroundedSamConfig | None = field(default_factory=micro_grounded_sam)
     rewards: RewardsConfig | None = field(default_factory=RewardsConfig)
     judge: Annotated[JudgeConfig | None, tyro.conf.Suppress] = field(
         default_factory=lambda: JudgeConfig().only_what_is_used()
@@ -57,6 +63,7 @@ class SearchVerifierConfig:
             vlm=replace(self.vlm, vlm=vlm) if self.vlm and "vlm" in self.kinds else None,
             prompted=replace(self.prompted, vlm=vlm) if self.prompted and "prompted" in self.kinds else None,
             trained=replace(self.trained, vlm=vlm) if self.trained and "trained" in self.kinds else None,
+            rules=self.rules if "rules" in self.kinds else None,
             rewards=self.rewards if "rewards" in self.kinds else None,
             judge=self.judge if "judge" in self.kinds else None,
         )
@@ -82,6 +89,25 @@ class LogOddsVerifier:
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
         """float32 (n,), about 0 for an average image."""
         return self._model.score(images, prompts) * np.float32(self._model.description.std)
+
+
+class RuleVerifier:
+    """The check of GenEval's rules on what Grounded-SAM finds, as in the dataset's `rule` subset. The detector is less
+    sure of malformed objects than of clear ones, and so is the check's score."""
+
+    def __init__(self, grounded_sam: GroundedSam) -> None:
+        self._grounded_sam = grounded_sam
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
+        """float32 (n,) in [-RULES_SCALE / 2, RULES_SCALE / 2]. InputError for a prompt in none of GenEval's forms."""
+        from inference.grounding.check import check_objects
+        from inference.grounding.grounded_sam import classes_to_find
+        from inference.prompt_grammar import parse_prompt
+
+        records = [parse_prompt(prompt) for prompt in prompts]
+        found = self._grounded_sam.find_objects(images, [classes_to_find(record) for record in records])
+        scores = [check_objects(record, objects).score for record, objects in zip(records, found, strict=True)]
+        return (np.array(scores, np.float32) - np.float32(0.5)) * np.float32(RULES_SCALE)
 
 
 class JudgeVerifier:
@@ -112,6 +138,10 @@ def _open(config: SearchVerifierConfig, kind: VerifierKind, journal: Journal | N
         from inference.rewards.clip_reward import ClipReward
 
         return MeanVerifier([ClipReward(one) for one in chosen.chosen().values()])
+    if kind == "rules":
+        from inference.grounding.grounded_sam import GroundedSam
+
+        return RuleVerifier(GroundedSam.from_config(chosen))
     if kind == "judge":
         return JudgeVerifier(open_judge(chosen))
     if kind == "prompted":

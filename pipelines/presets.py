@@ -131,6 +131,7 @@ def flux_search() -> tuple[SearchJobConfig, RunOptions]:
         verifier=SearchVerifierConfig(
             vlm=VerifierConfig(prompt="verify"),
             prompted=PromptedVerifierConfig(prompt="judge"),
+            rules=dataset.ground.grounded_sam,
             rewards=published_rewards(),
         ),
     )
