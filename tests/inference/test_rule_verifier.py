@@ -51,4 +51,6 @@ def test_right_scenes_score_higher_than_wrong_and_than_malformed_ones(verifier):
 def test_no_images_and_other_forms(verifier):
     assert verifier.score([], []).shape == (0,)
     with pytest.raises(InputError, match="cannot tell what"):
-        verifier.score([np.zeros((32, 32, 3), np.uint8)], ["At the top there is a star. In the lower left there is a ring."])
+        verifier.score(
+            [np.zeros((32, 32, 3), np.uint8)], ["At the top there is a star. In the lower left there is a ring."]
+        )
