@@ -19,8 +19,7 @@ import tyro
 from benchmarks.micro_rewards import preferred_share
 from benchmarks.results_file import RESULTS, Circumstances, print_table, save
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
-from inference.grounding.check import check_objects
-from inference.grounding.grounded_sam import GroundedSam, classes_to_find
+from inference.grounding.grounded_sam import GroundedSam
 from inference.grounding.presets import micro_grounded_sam
 from inference.judges.geneval_scoring import score_by_tag
 from inference.judges.segmentation_judge import SegmentationJudge
@@ -154,9 +153,8 @@ def grounding() -> list[Figure]:
         Figure("the same through the VAE", report["through_vae"]["mean_iou"], report["num_scenes"]),
     ]
     prompts, images = dev_images(1)
-    found = GroundedSam.from_config(micro_grounded_sam()).find_objects(images, [classes_to_find(p) for p in prompts])
-    ours = [check_objects(prompt, objects).correct for prompt, objects in zip(prompts, found, strict=True)]
-    same = [a == b.correct for a, b in zip(ours, dev_verdicts(1), strict=True)]
+    ours = GroundedSam.from_config(micro_grounded_sam()).check(images, prompts)
+    same = [a.correct == b.correct for a, b in zip(ours, dev_verdicts(1), strict=True)]
     return [*figures, at_least("agrees with the judge on generated images", float(np.mean(same)), len(same), 0.9)]
 
 

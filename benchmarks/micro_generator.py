@@ -15,8 +15,7 @@ from PIL import Image
 
 from benchmarks.results_file import Circumstances, save
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
-from inference.grounding.check import check_objects
-from inference.grounding.grounded_sam import GroundedSam, classes_to_find
+from inference.grounding.grounded_sam import GroundedSam
 from inference.grounding.presets import micro_grounded_sam
 from pipelines.prompts.compose_rules import TagWeights, compose_prompts
 from pipelines.prompts.vocabulary import load_vocabulary
@@ -54,8 +53,7 @@ def score(config: FluxGeneratorConfig, prompts: dict[str, list[PromptRecord]], c
     started = time.perf_counter()
     images = generator.generate([r.text for r in records], [PROMPT_SEED + i for i in range(len(records))])
     rate = len(images) / (time.perf_counter() - started)
-    found = checker.find_objects(images, [classes_to_find(r) for r in records])
-    right = [check_objects(r, objects).correct for r, objects in zip(records, found, strict=True)]
+    right = [check.correct for check in checker.check(images, records)]
     by_tag = {
         tag: float(np.mean([ok for ok, r in zip(right, records, strict=True) if r.tag == tag])) for tag in prompts
     }

@@ -11,10 +11,11 @@ import numpy as np
 import tyro
 
 from inference.flux.generator import FluxGeneratorConfig
-from inference.grounding.grounded_sam import GroundedSamConfig
+from inference.grounding.grounded_sam import GroundedSam, GroundedSamConfig
 from inference.grounding.presets import micro_grounded_sam
 from inference.interfaces import Corrector, Reward, Verifier
 from inference.judges.judge import Judge, JudgeConfig, judge_images, open_judge
+from inference.prompt_grammar import parse_prompt
 from inference.rewards.presets import RewardsConfig
 from inference.search import Critic, SearchConfig, SearchTools
 from inference.vlm.critic import CriticConfig, VlmCritic
@@ -27,7 +28,6 @@ from schemas.configuration import model_field
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
-    from inference.grounding.grounded_sam import GroundedSam
     from inference.vlm.reward_model import RewardModel
 
 VerifierKind = Literal["vlm", "prompted", "trained", "rules", "rewards", "judge"]
@@ -100,14 +100,8 @@ class RuleVerifier:
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
         """float32 (n,) in [-RULES_SCALE / 2, RULES_SCALE / 2]. InputError for a prompt in none of GenEval's forms."""
-        from inference.grounding.check import check_objects
-        from inference.grounding.grounded_sam import classes_to_find
-        from inference.prompt_grammar import parse_prompt
-
-        records = [parse_prompt(prompt) for prompt in prompts]
-        found = self._grounded_sam.find_objects(images, [classes_to_find(record) for record in records])
-        scores = [check_objects(record, objects).score for record, objects in zip(records, found, strict=True)]
-        return (np.array(scores, np.float32) - np.float32(0.5)) * np.float32(RULES_SCALE)
+        checks = self._grounded_sam.check(images, [parse_prompt(prompt) for prompt in prompts])
+        return (np.array([check.score for check in checks], np.float32) - np.float32(0.5)) * np.float32(RULES_SCALE)
 
 
 class JudgeVerifier:
@@ -118,8 +112,6 @@ class JudgeVerifier:
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
         """float32 (n,). InputError for a prompt in another form."""
-        from inference.prompt_grammar import parse_prompt
-
         checks = judge_images(self._judge, images, [parse_prompt(prompt) for prompt in prompts])
         return np.array([check.correct for check in checks], np.float32)
 
@@ -139,8 +131,6 @@ def _open(config: SearchVerifierConfig, kind: VerifierKind, journal: Journal | N
 
         return MeanVerifier([ClipReward(one) for one in chosen.chosen().values()])
     if kind == "rules":
-        from inference.grounding.grounded_sam import GroundedSam
-
         return RuleVerifier(GroundedSam.from_config(chosen))
     if kind == "judge":
         return JudgeVerifier(open_judge(chosen))

@@ -9,8 +9,7 @@ from typing import Annotated
 import tyro
 
 from inference.commands.read_images import read_images
-from inference.grounding.check import check_objects
-from inference.grounding.grounded_sam import GroundedSamConfig, classes_to_find
+from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.grounding.presets import micro_grounded_sam
 from inference.prompt_grammar import parse_prompt
 from schemas.records import Check
@@ -37,8 +36,7 @@ def main(argv: Sequence[str]) -> int:
     from inference.grounding.grounded_sam import GroundedSam
 
     grounded_sam = GroundedSam.from_config(arguments.grounded_sam)
-    found = grounded_sam.find_objects(images, [classes_to_find(record)] * len(images))
-    checks = [check_objects(record, objects) for objects in found]
+    checks = grounded_sam.check(images, [record] * len(images))
     if arguments.json:
         print(json.dumps([_plain(path, check) for path, check in zip(arguments.images, checks, strict=True)]))
         return 0

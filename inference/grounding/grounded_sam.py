@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from inference.grounding.check import check_objects
 from inference.grounding.color import PixelColorConfig, PixelColorNamer
 from inference.grounding.detector import GroundingDinoConfig, GroundingDinoDetector
 from inference.grounding.groundingdino_py import GroundingDinoPyDetector
 from inference.grounding.segmenter import SamConfig, SamSegmenter
 from inference.interfaces import ColorNamer, Detector, Segmenter
 from schemas.images import encode_png
-from schemas.records import DetectedObject, PromptRecord
+from schemas.records import Check, DetectedObject, PromptRecord
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class GroundedSam:
                 ]
             )
         return results
+
+    def check(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Check]:
+        """GenEval's rules on what is found of each image's prompt. images: uint8 (H, W, 3)."""
+        found = self.find_objects(images, [classes_to_find(prompt) for prompt in prompts])
+        return [check_objects(prompt, objects) for prompt, objects in zip(prompts, found, strict=True)]
 
 
 def classes_to_find(prompt: PromptRecord) -> tuple[str, ...]:

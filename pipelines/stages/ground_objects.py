@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from inference.grounding.check import check_objects
-from inference.grounding.grounded_sam import GroundedSam, GroundedSamConfig, classes_to_find
+from inference.grounding.grounded_sam import GroundedSam, GroundedSamConfig
 from inference.grounding.presets import micro_grounded_sam
 from pipelines.stage import Workers
 from schemas.configuration import execution_field
@@ -37,18 +36,15 @@ class GroundObjects:
         self.grounded_sam = GroundedSam.from_config(self.config.grounded_sam)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
-        images, class_names = [], []
+        images, prompts = [], []
         for row in rows:
-            names = classes_to_find(row.prompt)
             for candidate in row.candidates:
                 where = f"{row.prompt.prompt_id} candidate {candidate.index}"
                 images.append(decode_image(candidate.image or b"", where))
-                class_names.append(names)
-        found = iter(self.grounded_sam.find_objects(images, class_names))
+                prompts.append(row.prompt)
+        checks = iter(self.grounded_sam.check(images, prompts))
         done: list[PromptRow] = []
         for row in rows:
-            candidates = tuple(
-                replace(candidate, check=check_objects(row.prompt, next(found))) for candidate in row.candidates
-            )
+            candidates = tuple(replace(candidate, check=next(checks)) for candidate in row.candidates)
             done.append(replace(row, candidates=candidates, cost=Cost(detector_calls=len(candidates))))
         return done
