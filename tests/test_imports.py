@@ -160,10 +160,14 @@ def cpu_seconds(*arguments: str) -> tuple[float, str]:
 
 @pytest.mark.parametrize("command", HELPS, ids=" ".join)
 def test_help_answers_within_a_second(command):
-    """Seconds of CPU, the best of three; on a busy machine, as many times more as numpy and pyarrow take more."""
-    for _ in range(3):
+    """Seconds of CPU, the best of up to nine. A machine's slow phases last longer than that, so the limit grows with
+    what numpy, pyarrow and Pillow take in turn with it: 0.27 s where the limit is a second."""
+    helps, libraries = [], []
+    for _ in range(9):
         seconds, output = cpu_seconds("-m", *command, "--help")
         assert "usage" in output.lower()
-        if seconds < 1.0 or seconds < 3 * cpu_seconds("-c", "import numpy, pyarrow.parquet, PIL.Image")[0]:
+        helps.append(seconds)
+        libraries.append(cpu_seconds("-c", "import numpy, pyarrow.parquet, PIL.Image")[0])
+        if min(helps) < max(1.0, 3.5 * min(libraries)):
             return
-    pytest.fail(f"{seconds:.2f} s")
+    pytest.fail(f"{min(helps):.2f} s, the libraries alone {min(libraries):.2f} s")

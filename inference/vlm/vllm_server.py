@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +131,8 @@ class VllmServer:
         return False
 
     def _answers(self) -> bool:
+        import urllib.request  # a fortieth of a second that no command's --help should pay
+
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2) as answer:
                 return answer.status == 200

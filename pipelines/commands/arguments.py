@@ -55,7 +55,7 @@ def parse(arguments: type[T], argv: Sequence[str], command: str, default: T | No
         args=list(argv),
         prog=f"python -m pipelines {command}",
         default=default,
-        config=(tyro.conf.AvoidSubcommands,),
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff),
     )
 
 
