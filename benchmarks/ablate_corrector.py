@@ -18,14 +18,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 import tyro
+from diffusers import FluxTransformer2DModel
+from safetensors.torch import load_file
 
 from benchmarks.corrector_gain import Arguments as GainArguments
 from benchmarks.corrector_gain import Gain, as_data
 from benchmarks.results_file import Circumstances, print_table, run_command, save
-from inference.flux.corrector import CorrectorConfig, FluxCorrector
+from inference.flux.condition_config import ConditionConfig
+from inference.flux.conditioning import ConditionedFlux
+from inference.flux.corrector import WEIGHTS, CorrectorConfig, FluxCorrector, read_description, save_corrector
 from inference.flux.generator import FluxGeneratorConfig
 from inference.judges.intervals import Interval, mean_over_tags
+from inference.model_store import resolve_model
 from pipelines.prompts.atomic_file import write_atomically
 from schemas.errors import InputError
 from trainers.corrector import (
@@ -56,7 +62,8 @@ class Arguments:
     seeds: tuple[int, ...] = (0, 1)
     start_from: str = ""
     """A trained corrector's folder or name that every run goes on from (at half the learning rate): what ten minutes of
-    two cores teach a new one is too little to tell choices apart. Choices of the condition's form are left out then."""
+    two cores teach a new one is too little to tell choices apart. Where a choice is one of form, `in_form` brings the
+    corrector into it first."""
     only: tuple[str, ...] = ()
     """Choices to try (names as in the table); default: all. The base always is."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -144,12 +151,6 @@ def base_config(arguments: Arguments, seed: int) -> Config:
     )
 
 
-def choices_of_form(arguments: Arguments) -> set[str]:
-    """Those that no corrector trained without them can go on with."""
-    base = base_config(arguments, 0)
-    return {name for name, change in CHOICES.items() if change(base).condition != base.condition}
-
-
 def config_of(arguments: Arguments, choice: str, seed: int, steps: int) -> Config:
     """One run. Warm-up, decay and task warm-up take the same shares of it, however long it is."""
     config = base_config(arguments, seed)
@@ -160,7 +161,33 @@ def config_of(arguments: Arguments, choice: str, seed: int, steps: int) -> Confi
         optimizer=replace(config.optimizer, warmup_steps=max(1, steps // 40), decay_steps=max(1, steps // 4)),
         mix=replace(config.mix, steps=max(1, steps // 8)),
     )
-    return CHOICES[choice](config) if choice in CHOICES else config
+    changed = CHOICES[choice](config) if choice in CHOICES else config
+    if arguments.start_from and changed.condition != config.condition:
+        changed = replace(changed, start_from=str(config.out.parent / "start"))
+    return changed
+
+
+def in_form(source: Path, condition: ConditionConfig, transformer: FluxTransformer2DModel, folder: Path) -> None:
+    """Write `source`'s corrector to `folder` with another condition. Layers that have no LoRA there lose it; a lower
+    rank keeps the largest singular values of each product BA (the nearest matrix there is: Eckart and Young, 1936), a
+    higher one gets new rows of A whose columns of B are zero."""
+    old = read_description(source)
+    weights = load_file(source / WEIGHTS)
+    torch.manual_seed(0)
+    model = ConditionedFlux(transformer, condition)
+    tensors = {name: value.clone() for name, value in model.lora.to_file_tensors().items()}
+    kept = min(condition.rank, old.condition.rank)
+    scale = old.condition.alpha / old.condition.rank / model.lora.scale
+    for name in model.lora.names:
+        down, up = (weights[f"transformer.{name}.lora_{part}.weight"].float() for part in "AB")
+        if kept < old.condition.rank:
+            left, values, right = torch.linalg.svd(up @ down, full_matrices=False)
+            root = values[:kept].sqrt()
+            down, up = root[:, None] * right[:kept], left[:, :kept] * root
+        tensors[f"{name}.lora_A.weight"][:kept] = down
+        tensors[f"{name}.lora_B.weight"][:, :kept] = up * scale
+    model.lora.load_file_tensors(tensors)
+    save_corrector(folder, model, replace(old, condition=condition))
 
 
 def steps_in(arguments: Arguments, choice: str, seed: int) -> int:
@@ -182,6 +209,10 @@ def steps_in(arguments: Arguments, choice: str, seed: int) -> int:
 
 def train_and_measure(arguments: Arguments, choice: str, seed: int, gain: Gain) -> Measured:
     """One run, from wherever it was left."""
+    first = config_of(arguments, choice, seed, 1)
+    if first.start_from != arguments.start_from and not (Path(first.start_from) / WEIGHTS).exists():
+        transformer = gain.generator.pipeline.transformer
+        in_form(resolve_model(arguments.start_from), first.condition, transformer, Path(first.start_from))
     steps = steps_in(arguments, choice, seed)
     config = config_of(arguments, choice, seed, steps)
     path = config.out / "measured.json"
@@ -296,8 +327,6 @@ def main() -> None:
         raise InputError(f"no choice {', '.join(sorted(unknown))}", field="--only", expected=", ".join(CHOICES))
     index = open_index(arguments.data, arguments.out / "cache")
     missing = {f"without {subset}" for subset, count in subset_counts(index).items() if not count}
-    if arguments.start_from:
-        missing |= choices_of_form(arguments)
     chosen = [name for name in CHOICES if name not in missing and (not arguments.only or name in arguments.only)]
     device = replace(arguments.gain.generator, device=arguments.device)
     gain = Gain(replace(arguments.gain, generator=device))

@@ -5,11 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from benchmarks import ablate_corrector, corrector_gain
-from benchmarks.ablate_corrector import CHOICES, Arguments, Measured, config_of, tabulate
-from inference.flux.generator import FluxGeneratorConfig
+from benchmarks.ablate_corrector import CHOICES, Arguments, Measured, config_of, in_form, tabulate
+from inference.flux.condition_config import ConditionConfig
+from inference.flux.corrector import WEIGHTS, CorrectorConfig, FluxCorrector
+from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.micro import evaluation_split
+from inference.model_store import resolve_model
 from schemas.errors import InputError
 from tests.trainers.micro_shards import write_micro_shards
 
@@ -31,12 +36,40 @@ def test_a_choice_changes_one_thing(choice, tmp_path):
     assert base.loop.seed != config_of(arguments, choice, 1, 800).loop.seed
 
 
-def test_runs_that_go_on_from_a_corrector_leave_out_what_changes_its_form(tmp_path):
+def test_choices_of_form_go_on_from_the_corrector_brought_into_it(tmp_path):
     arguments = Arguments("data", out=tmp_path, start_from="micro/corrector")
-    assert config_of(arguments, "base", 0, 800).start_from == "micro/corrector"
-    of_form = ablate_corrector.choices_of_form(arguments)
-    assert {"rank 8", "cached", "LoRA on the condition alone"} <= of_form
-    assert not {"no task warm-up", "no drop at all", "without editing"} & of_form
+    starts = {choice: config_of(arguments, choice, 1, 800).start_from for choice in ("base", *CHOICES)}
+    of_form = {choice for choice, start in starts.items() if start != "micro/corrector"}
+    assert of_form == {c for c in CHOICES if c.startswith(("rank", "LoRA", "condition", "cached"))}
+    assert len({starts[choice] for choice in of_form}) == len(of_form)
+
+
+@pytest.mark.parametrize(
+    ("condition", "layers", "error"),
+    [
+        (ConditionConfig("joint", "all", "over", True, True, 128, 64.0), "all", 1e-6),
+        (ConditionConfig("joint", "all", "over", True, True, 8, 8.0), "all", None),
+        (ConditionConfig("cached", "condition", "left", True, False, 32, 32.0), "image", 1e-6),
+    ],
+)
+def test_a_corrector_is_brought_into_another_form(condition, layers, error, tmp_path):
+    """What the LoRA adds to each layer stays, or is the nearest of its rank."""
+    source = resolve_model("micro/corrector")
+    transformer = FluxGenerator(FluxGeneratorConfig()).pipeline.transformer
+    in_form(source, condition, transformer, tmp_path)
+    old, new = (load_file(folder / WEIGHTS) for folder in (source, tmp_path))
+    layer = "transformer.transformer_blocks.0.attn.{}.lora_{}.weight"
+    assert (layer.format("add_q_proj", "A") in new) == (layers == "all")
+    before = old[layer.format("to_q", "B")].float() @ old[layer.format("to_q", "A")].float()
+    after = new[layer.format("to_q", "B")].float() @ new[layer.format("to_q", "A")].float()
+    after = after * condition.alpha / condition.rank
+    if error is None:
+        values = torch.linalg.svdvals(before)
+        assert (before - after).norm() == pytest.approx(values[condition.rank :].norm().item(), rel=2e-2)
+    else:
+        assert (before - after).abs().max() <= error + 1e-2 * before.abs().max()
+    loaded = FluxCorrector(CorrectorConfig(str(tmp_path)), FluxGenerator(FluxGeneratorConfig()))
+    assert loaded.description.condition == condition
 
 
 def measured(choice, seed, right, held_out=(0.5, 0.6), images="a b c"):
