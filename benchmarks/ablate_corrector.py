@@ -226,21 +226,42 @@ def train_and_measure(arguments: Arguments, choice: str, seed: int, gain: Gain) 
     assert isinstance(training.trainable, CorrectorTrainable)
     with training.averaged():
         held_out = [loss for _, loss in training.trainable.held_out_losses()]
-    corrector = FluxCorrector(CorrectorConfig(str(config.out / "corrector"), gain.generator.config), gain.generator)
+    found = replace(
+        measure(choice, seed, str(config.out / "corrector"), gain),
+        steps=steps,
+        minutes=round(minutes, 2),
+        held_out=held_out,
+    )
+    write_atomically(path, json.dumps(asdict(found)))
+    return found
+
+
+def measure(choice: str, seed: int, model: str, gain: Gain) -> Measured:
+    """What a corrector makes of the wrong images and the open prompts."""
+    corrector = FluxCorrector(CorrectorConfig(model, gain.generator.config), gain.generator)
     if not gain.turned:
         gain.without_corrector()
     gain.with_corrector(choice, corrector)
     met = gain.followed.get((choice, "told"))
-    found = Measured(
+    return Measured(
         choice,
         seed,
-        steps,
-        round(minutes, 2),
-        held_out,
+        0,
+        0.0,
+        [],
         {way: gain.turned[key].mean(1).tolist() for way, key in _ways(choice)},
         [] if met is None else np.stack([met[:, 0, 0], met[:, 1, 1]], 1).mean(1).tolist(),
         " ".join(f"{w.prompt.prompt_id}/{w.number}" for w in gain.wrong),
     )
+
+
+def measure_start(arguments: Arguments, gain: Gain) -> Measured:
+    """The corrector that all runs go on from, before any of them."""
+    path = arguments.out / "start" / "measured.json"
+    if path.exists():
+        return Measured(**json.loads(path.read_text()))
+    found = measure("the start", arguments.seeds[0], arguments.start_from, gain)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(asdict(found)))
     return found
 
@@ -333,6 +354,8 @@ def main() -> None:
     texts = [w.prompt.text for w in gain.wrong]
     measured: list[Measured] = []
     figures: dict[str, dict[str, Any]] = {}
+    if arguments.start_from:
+        measured.append(measure_start(arguments, gain))
     for seed in arguments.seeds:
         for choice in ("base", *chosen):
             measured.append(train_and_measure(arguments, choice, seed, gain))
