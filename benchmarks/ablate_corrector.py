@@ -261,7 +261,6 @@ def measure_start(arguments: Arguments, gain: Gain) -> Measured:
     if path.exists():
         return Measured(**json.loads(path.read_text()))
     found = measure("the start", arguments.seeds[0], arguments.start_from, gain)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(asdict(found)))
     return found
 

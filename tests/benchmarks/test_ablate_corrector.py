@@ -102,9 +102,8 @@ def test_what_is_done_is_kept_and_not_done_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(evaluation_split.SPLITS, "micro-dev", lambda: prompts)
     generator = FluxGeneratorConfig(num_steps=1, batch_size=8)
     gain = corrector_gain.Arguments((), per_prompt=1, tries=1, open_prompts=1, reflector="", generator=generator)
-    small = Arguments(
-        str(shards), steps=1, seeds=(0,), only=("cached",), out=tmp_path / "out", num_held_out=4, gain=gain
-    )
+    small = Arguments(str(shards), steps=1, seeds=(0,), start_from="micro/corrector", only=("cached",), gain=gain)
+    small = replace(small, out=tmp_path / "out", num_held_out=4)
     monkeypatch.setattr(ablate_corrector.tyro, "cli", lambda *a, **k: small)
     saved = []
     monkeypatch.setattr(ablate_corrector, "save", lambda name, about, figures, **more: saved.append(figures))
@@ -113,9 +112,10 @@ def test_what_is_done_is_kept_and_not_done_again(tmp_path, monkeypatch, capsys):
         ablate_corrector, "base_config", lambda a, seed, made=ablate_corrector.base_config: shrunk(made(a, seed))
     )
     ablate_corrector.main()
-    assert set(saved[-1]) == {"base", "cached"}
+    assert set(saved[-1]) == {"the start", "base", "cached"}
     assert "cached" in capsys.readouterr().out
-    monkeypatch.setattr(ablate_corrector, "open_training", None)  # nothing is left to be trained
+    for name in ("open_training", "measure"):
+        monkeypatch.setattr(ablate_corrector, name, None)  # nothing is left to be done
     ablate_corrector.main()
     assert saved[-1] == saved[1]
     assert np.isfinite(saved[-1]["cached"]["held_out_loss"])
