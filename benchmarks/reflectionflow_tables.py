@@ -6,7 +6,7 @@ equal wall time), `allocation` (beyond the paper). On the dev split alone: `orac
 `sureness` (where the allocator may stop).
 
 A gain is the paired difference over prompts, the mean over tags, with its 95 % bootstrap interval over texts within
-tags. `micro-test` and `micro-hard-test` are sealed: each opening is recorded in the results file before anything is
+tags. Splits with "test" in their names are sealed: each opening is recorded in the results file before anything is
 searched.
 """
 
@@ -72,8 +72,8 @@ class Arguments:
     """Which prompts, which models, which tables."""
 
     split: str = "micro-dev"
-    """micro-dev, micro-hard-dev; micro-test, micro-hard-test (sealed: for final tables alone); or a prompt file in
-    GenEval's form."""
+    """micro-dev, micro-hard-dev; micro-test, micro-hard-test, micro-hard-test-2 (sealed: for final tables alone); or a
+    prompt file in GenEval's form."""
     preset: str = "micro"
     """micro, or flux (then with --split evaluation_metadata.jsonl)."""
     num_prompts: int = 0

@@ -28,9 +28,9 @@ class SearchJobConfig:
     """What a search run makes."""
 
     prompts: str = "micro-dev"
-    """micro-dev, micro-test, micro-hard-dev, micro-hard-test (`inference.micro.evaluation_split`); a file of prompts in
-    GenEval's form (its evaluation_metadata.jsonl, or text); or composed: prompts that no benchmark has, composed as for
-    datasets, to harvest from."""
+    """micro-dev, micro-test, micro-hard-dev, micro-hard-test, micro-hard-test-2 (`inference.micro.evaluation_split`); a
+    file of prompts in GenEval's form (its evaluation_metadata.jsonl, or text); or composed: prompts that no benchmark
+    has, composed as for datasets, to harvest from."""
     num_prompts: int = 0
     """Prompts that are taken, evenly over the tags; 0: all (of composed ones there is no end)."""
     tag_weights: TagWeights = field(default_factory=TagWeights)

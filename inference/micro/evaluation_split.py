@@ -8,9 +8,10 @@ there, told apart by their seeds only.
 
 Most of these the micro generator draws right at least once in 32 tries. `hard_dev_prompts` and `hard_test_prompts` (60
 and 240, of the same reserved compositions' kind) are as hard for it as GenEval's hardest are for FLUX: coloured
-relations, "a photo of a red star left of a blue ring", of which it draws one in ten.
+relations, "a photo of a red star left of a blue ring", of which it draws one in ten. `second_hard_test_prompts` are 240
+more, made when the first had been opened several times.
 
-`test_prompts` and `hard_test_prompts` are for final figures; choices are made on the other two.
+`test_prompts` and the two hard ones are for final figures; choices are made on the dev prompts.
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ def hard_test_prompts() -> tuple[PromptRecord, ...]:
     return _hard_prompts("test", HARD_TEST)
 
 
+def second_hard_test_prompts() -> tuple[PromptRecord, ...]:
+    """240 others of the same kind, "micro-hard-test-2-00000" onwards. Sealed: nothing is chosen by them."""
+    return _hard_prompts("test", HARD_TEST, number=2)
+
+
 # pytest would otherwise take the function for a test wherever it is imported.
 test_prompts.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
 
@@ -65,8 +71,9 @@ SPLITS: dict[str, Callable[[], tuple[PromptRecord, ...]]] = {
     "micro-test": test_prompts,
     "micro-hard-dev": hard_dev_prompts,
     "micro-hard-test": hard_test_prompts,
+    "micro-hard-test-2": second_hard_test_prompts,
 }
-SEALED = ("micro-test", "micro-hard-test")
+SEALED = ("micro-test", "micro-hard-test", "micro-hard-test-2")
 
 
 def evaluation_seed(prompt_id: str) -> int:
@@ -86,9 +93,12 @@ def _prompts(part: str, per_tag: int) -> tuple[PromptRecord, ...]:
     return tuple(records)
 
 
-def _hard_prompts(part: str, number: int) -> tuple[PromptRecord, ...]:
+def _hard_prompts(part: str, size: int, number: int = 1) -> tuple[PromptRecord, ...]:
+    """The set of this number, of those of `size` that the part's texts make."""
     texts = sorted(_reserved_texts(_coloured_relations(), part), key=lambda text: _hash(f"hard-{part}:{text}"))
-    return tuple(parse_prompt(text, f"micro-hard-{part}-{i:05}") for i, text in enumerate(texts[:number]))
+    name = f"micro-hard-{part}" + (f"-{number}" if number > 1 else "")
+    chosen = texts[size * (number - 1) : size * number]
+    return tuple(parse_prompt(text, f"{name}-{i:05}") for i, text in enumerate(chosen))
 
 
 def _reserved_texts(captions: Iterable[Caption], part: str) -> set[str]:
