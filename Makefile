@@ -9,8 +9,8 @@ export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help env env-vllm demo bootstrap test check lint types slow ray vllm soak weights digests clean requirements
 
 help:
-	@echo "make demo   install, build a small dataset with the micro models, verify it, draw its page (less than 10 minutes)"
-	@echo "make test   install, then lint, types and the fast tests (under 5 minutes)"
+	@echo "make demo   install, build a small dataset with the micro models, verify it, draw its page (two minutes or three)"
+	@echo "make test   install, then lint, types and the fast tests (ten to twelve minutes)"
 	@echo "make check  format, then what make test does"
 	@echo "make slow | ray | vllm   the longer tests; make soak: the long fault tests"
 	@echo "make weights   check the shipped weights against their digests"
