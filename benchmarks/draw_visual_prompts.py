@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import tyro
 from PIL import Image, ImageDraw
 
 from inference.micro.overlay_questions import OverlayCase, sample_overlay
@@ -38,7 +39,8 @@ def column(cases: dict[bool, OverlayCase]) -> list[np.ndarray]:
     return [images[0], overlay_image(images[0], agreeing.prompt), overlay_image(images[1], other.prompt)]
 
 
-def main() -> None:
+def draw(out: Path = OUT) -> None:
+    """Write the figure to `out`, a PNG."""
     cases = first_cases()
     step = SHOWN_PX + GAP_PX
     sheet = Image.new("RGB", (150 + step * len(cases), LABEL_PX + step * len(ROWS)), "white")
@@ -51,10 +53,10 @@ def main() -> None:
         pen.text((left, 18), "\n".join(textwrap.wrap(of_kind[True].prompt.question, 27)), "gray")
         for row, image in enumerate(column(of_kind)):
             sheet.paste(Image.fromarray(image), (left, LABEL_PX + row * step))
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(OUT, optimize=True)
-    print(OUT)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(out, optimize=True)
+    print(out)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(draw, description=__doc__)
