@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +46,7 @@ from trainers.shard_index import SUBSETS, open_index, subset_counts
 
 Config = CorrectorTrainingConfig
 ARMS = ("right", "empty", "wrong")
+START = "the start"
 TRIAL_STEPS = 6
 
 
@@ -260,7 +261,7 @@ def measure_start(arguments: Arguments, gain: Gain) -> Measured:
     path = arguments.out / "start" / "measured.json"
     if path.exists():
         return Measured(**json.loads(path.read_text()))
-    found = measure("the start", arguments.seeds[0], arguments.start_from, gain)
+    found = measure(START, arguments.seeds[0], arguments.start_from, gain)
     write_atomically(path, json.dumps(asdict(found)))
     return found
 
@@ -270,37 +271,49 @@ def _ways(choice: str) -> list[tuple[str, tuple[str, str]]]:
 
 
 def tabulate(measured: list[Measured], texts: list[str]) -> dict[str, dict[str, Any]]:
-    """Figures of each choice, and its differences to the base. InputError for runs that are not of the same images."""
+    """Figures of each choice, and its differences to the base of the same seeds. InputError for runs that are not of
+    the same images."""
     if len({m.images for m in measured}) > 1:
         raise InputError("runs were measured on different wrong images", field="--out", expected="another folder")
-    choices = list(dict.fromkeys(m.choice for m in measured))
-    together: dict[str, dict[str, np.ndarray]] = {}
-    shared = {m.seed for m in measured if m.choice == "base"}
-    for choice in choices:
-        runs = [m for m in measured if m.choice == choice and m.seed in shared]
-        if runs:
-            together[choice] = {
-                # Held-out samples of another seed are other samples: they stand beside each other.
-                "held_out": np.concatenate([m.held_out for m in runs]),
-                "obeyed": np.mean([m.obeyed for m in runs], 0),
-            } | {way: np.mean([m.turned[way] for m in runs], 0) for way in runs[0].turned}
-    return {
-        choice: {
-            "runs": sum(m.choice == choice for m in measured),
-            "steps": [m.steps for m in measured if m.choice == choice],
+    base = {m.seed: m for m in measured if m.choice == "base"}
+    figures = {}
+    for choice in dict.fromkeys(m.choice for m in measured):
+        made = [m for m in measured if m.choice == choice]
+        runs = {m.seed: m for m in made if m.seed in base}
+        if choice == START:  # it is every seed's
+            runs = dict.fromkeys(base, made[0])
+        if not runs:
+            continue
+        values = together(runs.values())
+        figures[choice] = {
+            "runs": len(made),
+            "steps": [m.steps for m in made],
             "held_out_loss": float(values["held_out"].mean()) if len(values["held_out"]) else None,
             "turned_right": as_data(_mean(values["right"], texts)),
             "right_against_again": as_data(_mean(values["right"] - values["again"], texts)),
             "right_against_empty": as_data(_mean(values["right"] - values["empty"], texts)),
             "right_against_wrong": as_data(_mean(values["right"] - values["wrong"], texts)),
             "obeyed": float(values["obeyed"].mean()) if values["obeyed"].size else None,
-            "against_base": _against_base(values, together["base"], texts) if choice != "base" else None,
+            "against_base": None,
         }
-        for choice, values in together.items()
-    }
+        if choice != "base":
+            against = against_base(values, together([base[seed] for seed in runs]), texts)
+            by_seed = [np.mean(run.turned["right"]) - np.mean(base[seed].turned["right"]) for seed, run in runs.items()]
+            figures[choice]["against_base"] = against | {"turned_right_by_seed": [round(float(d), 4) for d in by_seed]}
+    return figures
 
 
-def _against_base(values: dict[str, np.ndarray], base: dict[str, np.ndarray], texts: list[str]) -> dict[str, Any]:
+def together(runs: Collection[Measured]) -> dict[str, np.ndarray]:
+    """Means over runs, of each image and prompt. Held-out samples of another seed are other samples: they stand beside
+    each other."""
+    return {
+        "held_out": np.concatenate([m.held_out for m in runs]),
+        "obeyed": np.mean([m.obeyed for m in runs], 0),
+    } | {way: np.mean([m.turned[way] for m in runs], 0) for way in ("again", *ARMS)}
+
+
+def against_base(values: dict[str, np.ndarray], base: dict[str, np.ndarray], texts: list[str]) -> dict[str, Any]:
+    """Paired differences, where both have the figure."""
     found: dict[str, Any] = {"turned_right": as_data(_mean(values["right"] - base["right"], texts))}
     for name in ("held_out", "obeyed"):
         if values[name].size and values[name].shape == base[name].shape:

@@ -91,8 +91,24 @@ def test_choices_are_compared_with_the_base_of_the_same_seeds():
     assert against["turned_right"]["value"] == pytest.approx(-1.5 / 6, abs=1e-4)
     assert against["held_out"] == pytest.approx({"value": 0.1, "low": 0.1, "high": 0.1})
     assert figures["rank 8"]["runs"] == 2
+    assert against["turned_right_by_seed"] == [pytest.approx(-1 / 3, abs=1e-4), pytest.approx(-1 / 6, abs=1e-4)]
     with pytest.raises(InputError, match="different wrong images"):
         tabulate([*runs, measured("cached", 0, [0, 0, 0], images="a b d")], ["x", "y", "y"])
+
+
+def test_a_choice_of_one_seed_is_compared_with_that_seeds_base_and_the_start_with_all():
+    runs = [
+        measured("the start", 0, [1.0, 1.0, 1.0], held_out=()),
+        measured("base", 0, [0.5, 0.5, 0.5]),
+        measured("base", 1, [0.5, 0.5, 1.0]),
+        measured("cached", 1, [0.5, 0.5, 0.5]),
+        measured("rank 8", 2, [0.5, 0.5, 0.5]),
+    ]
+    figures = tabulate(runs, ["x", "y", "y"])
+    assert set(figures) == {"the start", "base", "cached"}
+    assert figures["cached"]["against_base"]["turned_right_by_seed"] == [pytest.approx(-1 / 6, abs=1e-4)]
+    assert figures["the start"]["against_base"]["turned_right"]["value"] == pytest.approx(5 / 12, abs=1e-4)
+    assert figures["the start"]["held_out_loss"] is None
 
 
 @pytest.mark.slow
