@@ -67,6 +67,8 @@ class Arguments:
     corrector into it first."""
     only: tuple[str, ...] = ()
     """Choices to try (names as in the table); default: all. The base always is."""
+    train: bool = True
+    """Whether runs that are missing are made; without, the table is of those that there are."""
     device: Literal["cpu", "cuda"] = "cpu"
     out: Path = Path("runs/ablate_corrector")
     num_held_out: int = 256
@@ -208,17 +210,22 @@ def steps_in(arguments: Arguments, choice: str, seed: int) -> int:
     return steps
 
 
+def measured_at(arguments: Arguments, choice: str, seed: int) -> Path:
+    """Where a run's figures are kept."""
+    return config_of(arguments, choice, seed, 1).out / "measured.json"
+
+
 def train_and_measure(arguments: Arguments, choice: str, seed: int, gain: Gain) -> Measured:
     """One run, from wherever it was left."""
+    path = measured_at(arguments, choice, seed)
+    if path.exists():
+        return Measured(**json.loads(path.read_text()))
     first = config_of(arguments, choice, seed, 1)
     if first.start_from != arguments.start_from and not (Path(first.start_from) / WEIGHTS).exists():
         transformer = gain.generator.pipeline.transformer
         in_form(resolve_model(arguments.start_from), first.condition, transformer, Path(first.start_from))
     steps = steps_in(arguments, choice, seed)
     config = config_of(arguments, choice, seed, steps)
-    path = config.out / "measured.json"
-    if path.exists():
-        return Measured(**json.loads(path.read_text()))
     print(f"--- {choice}, seed {seed}: {steps} steps", flush=True)
     started = time.monotonic()
     training = open_training(config)
@@ -370,6 +377,8 @@ def main() -> None:
         measured.append(measure_start(arguments, gain))
     for seed in arguments.seeds:
         for choice in ("base", *chosen):
+            if not arguments.train and not measured_at(arguments, choice, seed).exists():
+                continue
             measured.append(train_and_measure(arguments, choice, seed, gain))
             figures = tabulate(measured, texts)
             save("ablate_corrector", circumstances, figures, compared_with="the base, same start, same seeds")

@@ -135,6 +135,10 @@ def test_what_is_done_is_kept_and_not_done_again(tmp_path, monkeypatch, capsys):
     ablate_corrector.main()
     assert saved[-1] == saved[1]
     assert np.isfinite(saved[-1]["cached"]["held_out_loss"])
+    more = replace(small, seeds=(0, 1), only=("cached", "rank 8"), train=False)
+    monkeypatch.setattr(ablate_corrector.tyro, "cli", lambda *a, **k: more)
+    ablate_corrector.main()
+    assert saved[-1] == saved[1]
 
 
 def shrunk(config):
