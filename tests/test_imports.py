@@ -147,8 +147,9 @@ package, *sys.argv[1:] = sys.argv[1:]
 profile = cProfile.Profile()
 try:
     profile.runcall(runpy.run_module, package, run_name="__main__", alter_sys=True)
-except SystemExit:
-    pass
+except SystemExit as end:
+    if end.code:
+        raise
 print(pstats.Stats(profile).total_calls, *sys.modules)
 """
 
