@@ -215,11 +215,16 @@ def measured_at(arguments: Arguments, choice: str, seed: int) -> Path:
     return config_of(arguments, choice, seed, 1).out / "measured.json"
 
 
+def read_measured(path: Path) -> Measured:
+    """A run's figures as they were kept."""
+    return Measured(**json.loads(path.read_text()))
+
+
 def train_and_measure(arguments: Arguments, choice: str, seed: int, gain: Gain) -> Measured:
     """One run, from wherever it was left."""
     path = measured_at(arguments, choice, seed)
     if path.exists():
-        return Measured(**json.loads(path.read_text()))
+        return read_measured(path)
     first = config_of(arguments, choice, seed, 1)
     if first.start_from != arguments.start_from and not (Path(first.start_from) / WEIGHTS).exists():
         transformer = gain.generator.pipeline.transformer
@@ -267,7 +272,7 @@ def measure_start(arguments: Arguments, gain: Gain) -> Measured:
     """The corrector that all runs go on from, before any of them."""
     path = arguments.out / "start" / "measured.json"
     if path.exists():
-        return Measured(**json.loads(path.read_text()))
+        return read_measured(path)
     found = measure(START, arguments.seeds[0], arguments.start_from, gain)
     write_atomically(path, json.dumps(asdict(found)))
     return found
