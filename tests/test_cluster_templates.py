@@ -112,7 +112,7 @@ def test_the_slurm_script_queues_itself_again_when_it_is_interrupted(tmp_path, i
         lines.append(script.stdout.readline())
     if interrupted:
         script.terminate()  # what `--signal=B:TERM@240` does
-    rest, _ = script.communicate(timeout=30)
+    rest, _ = script.communicate(timeout=120)
     flags = "--run /runs/x --runtime ray --preset flux --num-prompts 64"
     assert lines[-1] == f"python -m pipelines run {flags}\n"
     lines += rest.splitlines()  # the nodes start beside the driver: their lines come before its line or after it

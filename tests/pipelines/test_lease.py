@@ -89,7 +89,7 @@ def test_a_second_driver_is_refused_and_told_how_to_take_over(tmp_path, start):
     assert "--take-over" in message
     assert start().stdout.readline() == "refused 3\n"
     first.stdin.write("end\n")
-    first.wait(timeout=10)
+    first.wait(timeout=60)
     with Lease(LocalStorage(tmp_path)):
         pass
 
@@ -108,7 +108,7 @@ def test_take_over_wins_against_a_living_driver_which_then_does_not_remove_the_l
     assert first.stdout.readline() == "held\n"
     with Lease(LocalStorage(tmp_path), take_over=True):
         first.stdin.write("end\n")
-        first.wait(timeout=10)
+        first.wait(timeout=60)
         assert json.loads((tmp_path / "lease.json").read_text())["pid"] == os.getpid()
 
 
@@ -139,15 +139,17 @@ def test_a_holder_notices_that_its_lease_was_taken(tmp_path, monkeypatch):
     with Lease(LocalStorage(tmp_path)) as first:
         assert not first.lost.wait(0.3)
         with Lease(LocalStorage(tmp_path), take_over=True):
-            assert first.lost.wait(5)
+            assert first.lost.wait(60)
 
 
 def test_heartbeats_are_written(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "HEARTBEAT_S", 0.05)
     with Lease(LocalStorage(tmp_path)):
         first = json.loads((tmp_path / "lease.json").read_text())["heartbeat_at"]
-        time.sleep(0.4)
-        assert json.loads((tmp_path / "lease.json").read_text())["heartbeat_at"] > first
+        until = time.monotonic() + 60
+        while json.loads((tmp_path / "lease.json").read_text())["heartbeat_at"] <= first:
+            assert time.monotonic() < until
+            time.sleep(0.05)
 
 
 def test_of_eight_drivers_at_a_dead_drivers_folder_one_takes_over(tmp_path, start):

@@ -155,7 +155,7 @@ def test_a_reader_in_another_process_sees_no_part(storage):
     )
     assert reader.stdout.readline() == "reading\n"
     storage.commit("shard", b"x" * BIG)
-    output, errors = reader.communicate(timeout=30)
+    output, errors = reader.communicate(timeout=120)
     assert (output, errors) == (f"[{BIG}]\n", "")
 
 
@@ -169,7 +169,7 @@ def test_a_writer_killed_in_the_middle_publishes_nothing(storage, proxy):
         """,
         storage.uri,
     )
-    assert proxy.reached.wait(30)
+    assert proxy.reached.wait(120)
     writer.send_signal(signal.SIGKILL)
     writer.communicate()
     proxy.release.set()

@@ -57,7 +57,7 @@ class KillsOne(threading.Thread):
         self.checkpoints, self.killed = checkpoints, False
 
     def run(self) -> None:
-        for _ in range(1200):
+        for _ in range(3000):
             if self.checkpoints.exists() and len(list(self.checkpoints.iterdir())) >= 2:
                 for process in psutil.Process().children(recursive=True):
                     with contextlib.suppress(psutil.Error):

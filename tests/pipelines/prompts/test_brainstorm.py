@@ -154,8 +154,8 @@ def test_busy_and_broken_servers_are_tried_again(tmp_path):
 
 
 def test_a_server_that_hangs_is_tried_again(tmp_path):
-    with endpoint(Say("late", wait_s=5), Say({"objects": OBJECTS})) as (url, requests):
-        brainstorm_vocabulary(config(url, timeout_s=0.2, colors=("red", "blue")), tmp_path)
+    with endpoint(Say("late", wait_s=60), Say({"objects": OBJECTS})) as (url, requests):
+        brainstorm_vocabulary(config(url, timeout_s=2, colors=("red", "blue")), tmp_path)
     assert len(requests) == 2
 
 

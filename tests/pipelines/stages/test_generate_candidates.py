@@ -16,7 +16,7 @@ def test_an_image_is_encoded_while_the_next_is_drawn_and_keeps_its_place(monkeyp
         def draw(self, prompts, seeds):
             for number, seed in enumerate(seeds):
                 if number:
-                    assert encoded.acquire(timeout=10), "the image before waits for the whole call"
+                    assert encoded.acquire(timeout=60), "the image before waits for the whole call"
                 yield np.full((4, 4, 3), seed % 251, np.uint8)
 
     def encode(image: np.ndarray) -> bytes:

@@ -40,7 +40,7 @@ def test_a_vlm_trains_resumes_and_loads(tmp_path):
     """A second start goes on with the first one's vocabulary, weights and curve."""
     train(config(tmp_path, 0.05), RECIPE)
     first = load_checkpoint(tmp_path / "work" / "vlm.pt")
-    train(config(tmp_path, 0.1), replace(RECIPE, vocabulary_rows=60))
+    train(config(tmp_path, first["clock"]["spent_s"] / 60 + 0.05), replace(RECIPE, vocabulary_rows=60))
     second = load_checkpoint(tmp_path / "work" / "vlm.pt")
     assert second["clock"]["num_steps"] > first["clock"]["num_steps"] > 0
     assert second["clock"]["curve"][0] == first["clock"]["curve"][0]
