@@ -78,14 +78,14 @@ class Arguments:
     """What is measured after each training."""
 
 
-def without(subset: str) -> Callable[[Config], Config]:
-    """The subset is never sampled."""
+def reweighted(change: Callable[[dict[str, float]], dict[str, float]]) -> Callable[[Config], Config]:
+    """Subsets with other weights, at the schedule's start and at its end."""
+    return lambda c: replace(c, mix=replace(c.mix, start=change(c.mix.start), end=change(c.mix.end)))
 
-    def change(config: Config) -> Config:
-        start, end = ({k: 0.0 if k == subset else v for k, v in w.items()} for w in (config.mix.start, config.mix.end))
-        return replace(config, mix=replace(config.mix, start=start, end=end))
 
-    return change
+def without(*subsets: str) -> Callable[[Config], Config]:
+    """These are never sampled."""
+    return reweighted(lambda weights: {name: 0.0 if name in subsets else w for name, w in weights.items()})
 
 
 def dropping(**shares: float) -> Callable[[Config], Config]:
@@ -115,6 +115,11 @@ CHOICES: dict[str, Callable[[Config], Config]] = {
     "times as published": lambda c: replace(c, batch=replace(c.batch, time_shift=0.0, start_share=0.0)),
     "none at t = 1": lambda c: replace(c, batch=replace(c.batch, start_share=0.0)),
     **{f"without {subset}": without(subset) for subset in SUBSETS},
+    "a tenth of rule": reweighted(lambda weights: weights | {"rule": weights["rule"] / 10}),
+    "general as often as rule, rule as general": reweighted(
+        lambda weights: weights | {"rule": weights["general"], "general": weights["rule"]}
+    ),
+    "editing alone": without("rule", "general", "length"),
 }
 
 
@@ -191,6 +196,17 @@ def in_form(source: Path, condition: ConditionConfig, transformer: FluxTransform
         tensors[f"{name}.lora_B.weight"][:, :kept] = up * scale
     model.lora.load_file_tensors(tensors)
     save_corrector(folder, model, replace(old, condition=condition))
+
+
+def has_meaning(mix: MixSchedule, base: MixSchedule, present: Collection[str]) -> bool:
+    """Whether a choice can be tried on these subsets: if it is one of the mix, it must leave something and differ."""
+    if mix == base:
+        return True
+    names = [name for name in SUBSETS if name in present]
+    if not all(sum(weights.get(name, 0.0) for name in names) for weights in (mix.start, mix.end)):
+        return False
+    ends = np.array([0, mix.steps])
+    return not np.allclose(mix.weights(ends, names), base.weights(ends, names))
 
 
 def steps_in(arguments: Arguments, choice: str, seed: int) -> int:
@@ -371,8 +387,10 @@ def main() -> None:
     if unknown:
         raise InputError(f"no choice {', '.join(sorted(unknown))}", field="--only", expected=", ".join(CHOICES))
     index = open_index(arguments.data, arguments.out / "cache")
-    missing = {f"without {subset}" for subset, count in subset_counts(index).items() if not count}
-    chosen = [name for name in CHOICES if name not in missing and (not arguments.only or name in arguments.only)]
+    present = {subset for subset, count in subset_counts(index).items() if count}
+    base = config_of(arguments, "base", 0, 1).mix
+    meant = [c for c in CHOICES if has_meaning(config_of(arguments, c, 0, 1).mix, base, present)]
+    chosen = [name for name in meant if not arguments.only or name in arguments.only]
     device = replace(arguments.gain.generator, device=arguments.device)
     gain = Gain(replace(arguments.gain, generator=device))
     texts = [w.prompt.text for w in gain.wrong]

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks import ablate_corrector, corrector_gain
-from benchmarks.ablate_corrector import CHOICES, Arguments, Measured, config_of, in_form, tabulate
+from benchmarks.ablate_corrector import CHOICES, Arguments, Measured, config_of, has_meaning, in_form, tabulate
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import WEIGHTS, CorrectorConfig, FluxCorrector
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
@@ -17,6 +17,9 @@ from inference.micro import evaluation_split
 from inference.model_store import resolve_model
 from schemas.errors import InputError
 from tests.trainers.micro_shards import write_micro_shards
+from trainers.shard_index import SUBSETS
+
+OF_THE_MIX = [c for c in CHOICES if c.startswith(("no task", "without", "a tenth", "general", "editing"))]
 
 
 def differences(one, other, path=""):
@@ -34,6 +37,21 @@ def test_a_choice_changes_one_thing(choice, tmp_path):
     assert {name.partition(".")[0] for name in differences(base, changed)} - {"out"} <= {"mix", "batch", "condition"}
     assert 1 <= len([name for name in differences(base, changed) if name != "out"]) <= 3
     assert base.loop.seed != config_of(arguments, choice, 1, 800).loop.seed
+
+
+@pytest.mark.parametrize(
+    ("present", "left_out"),
+    [
+        (SUBSETS, set()),
+        (("rule", "editing"), {"without general", "without length"}),
+        (("editing",), set(OF_THE_MIX)),
+        (("rule", "general"), {"without length", "without editing", "editing alone"}),
+    ],
+)
+def test_choices_of_the_mix_that_the_data_does_not_bear_are_left_out(present, left_out):
+    arguments = Arguments("data")
+    mixes = {choice: config_of(arguments, choice, 0, 80).mix for choice in ("base", *CHOICES)}
+    assert {c for c, mix in mixes.items() if not has_meaning(mix, mixes["base"], present)} == left_out
 
 
 def test_choices_of_form_go_on_from_the_corrector_brought_into_it(tmp_path):
