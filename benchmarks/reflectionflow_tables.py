@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,11 +53,12 @@ from benchmarks.search_tables import (
     verifier_table,
 )
 from inference.micro.evaluation_split import SEALED
-from inference.model_store import resolve_model
+from inference.model_store import model_digest, resolve_model
 from inference.search import Carry, Strategy
 from inference.search_tools import VerifierKind
 from pipelines.presets import load_search_preset
 from pipelines.search_job import SearchJobConfig
+from schemas.configuration import model_names
 from schemas.errors import InputError, MissingWeightsError
 
 Table = Literal["budgets", "shapes", "verifiers", "difficulty", "times", "allocation", "oracles", "sureness"]
@@ -85,12 +86,13 @@ class Arguments:
     allocator may stop) are made when they are named, and not on sealed prompts."""
     strategies: tuple[Strategy, ...] = STRATEGIES
     """Rows of `budgets`; tables that need a search of another one are made without it."""
-    corrector: str = "micro/corrector"
-    """A corrector's folder or name; strategies that need one are left out where it is not there."""
+    corrector: str | None = None
+    """A corrector's folder or name; of the micro preset the one that ships. Strategies that need one are left out where
+    there is none."""
     reflector: str = ""
     """A trained reflector's; without one the VLM reflects."""
-    trained_verifier: str = "micro/verifier"
-    """A Bradley-Terry verifier's, for the table of verifiers; left out where it is not there."""
+    trained_verifier: str | None = None
+    """A Bradley-Terry verifier's; of the micro preset the one that ships. Without one the verifiers' table lacks it."""
     carry: Carry = "own"
     """Whose image a chain goes on from (the paper: its own last one); the allocator's go on from their best."""
     verifier: tuple[VerifierKind, ...] = ("vlm",)
@@ -121,14 +123,19 @@ class Arguments:
         return self.runs / (Path(self.split).stem + ("" if self.carry == "own" else f"-{self.carry}"))
 
     def command(self) -> str:
-        """What anyone types to do it again."""
+        """What anyone types to do it again; where it lies and how many work at it changes no figure but seconds."""
         default, words = Arguments(), ["python -m benchmarks.reflectionflow_tables"]
-        names = ("split", "preset", "num_prompts", "depth", "only", "strategies", "carry", "verifier", "corrector")
-        for name in (*names, "reflector"):
+        for name in (f.name for f in fields(self) if f.name not in ("runs", "out", "processes")):
             value = getattr(self, name)
             if value != getattr(default, name):
                 words.append(f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, tuple) else value}")
         return " ".join(words)
+
+    def model(self, kind: Literal["corrector", "verifier"]) -> str:
+        """What was named, or what ships with the preset; empty where it is not there."""
+        named = self.corrector if kind == "corrector" else self.trained_verifier
+        name = named if named is not None else f"micro/{kind}" if self.preset == "micro" else ""
+        return name if _is_here(name) else ""
 
 
 def main() -> None:
@@ -182,17 +189,19 @@ def _base_job(arguments: Arguments, job: SearchJobConfig) -> SearchJobConfig:
     """What all searches share. The micro models work in large units, a thread each: two searches side by side take half
     the time of one on two threads."""
     tools = job.tools
+    if "trained" in arguments.verifier and not arguments.model("verifier"):
+        named = arguments.trained_verifier or "none is named"
+        raise InputError(f"no trained verifier: {named}", field="--trained-verifier", expected="its folder")
     verifier = replace(tools.verifier, kinds=arguments.verifier)
     if verifier.trained:
-        verifier = replace(verifier, trained=replace(verifier.trained, model=arguments.trained_verifier))
+        verifier = replace(verifier, trained=replace(verifier.trained, model=arguments.model("verifier")))
     critic = replace(tools.critic, reflector=arguments.reflector) if tools.critic else None
-    corrector = arguments.corrector if _is_here(arguments.corrector) else ""
     job = replace(
         job,
         prompts=arguments.split,
         num_prompts=arguments.num_prompts,
         search=replace(job.search, carry=arguments.carry),
-        tools=replace(tools, verifier=verifier, critic=critic, corrector=corrector),
+        tools=replace(tools, verifier=verifier, critic=critic, corrector=arguments.model("corrector")),
     )
     if arguments.preset != "micro":
         return job
@@ -214,8 +223,8 @@ def _arms(arguments: Arguments, base: SearchJobConfig) -> list[Arm]:
     opinions: list[VerifierKind] = []
     if "verifiers" in tables:
         kinds: list[VerifierKind] = ["vlm", "prompted", "trained", "rules", "rewards"]
-        there = {"trained": _is_here(arguments.trained_verifier)}
-        opinions = [kind for kind in kinds if (kind,) != arguments.verifier and there.get(kind, True)]
+        left_out = [arguments.verifier, () if arguments.model("verifier") else ("trained",)]
+        opinions = [kind for kind in kinds if (kind,) not in left_out]
     noise_depth = round(NOISE_REACH * arguments.depth) if "times" in tables else arguments.depth
     arms = strategy_arms(base, arguments.depth, opinions, noise_depth)
     if not tables & {"budgets", "times"}:
@@ -243,7 +252,9 @@ def _models(base: SearchJobConfig) -> dict[str, Any]:
         "vlm": base.vlm.name,
         "reflector": tools.critic.reflector if tools.critic else "",
         "verifier": list(tools.verifier.kinds),
+        "trained_verifier": tools.verifier.trained.model if tools.verifier.trained else "",
         "judge": base.judge.judge.label,
+        "digests": {name: model_digest(name) for name in sorted(model_names(base)) if _is_here(name)},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -164,17 +165,21 @@ def _told_apart(found: Found, by: str) -> float:
 
 
 def difficulty_table(found: dict[str, Found], largest: int, verifier: str) -> dict[str, Any]:
-    """Fig. 5 right, at each budget. Prompts are binned by ten images of the base that are used for nothing else."""
+    """Fig. 5 right, at each budget. Prompts are binned by ten images of the base that are used for nothing else
+    (ten for each of a prompt's searches)."""
     if "base" not in found or NOISE not in found:
         return {"rows": []}
-    bins = {s.base: bin_of(sum(s.right) / len(s.right)) for s in found["base"].evaluation.searches}
+    right: dict[str, list[bool]] = defaultdict(list)
+    for one in found["base"].evaluation.searches:
+        right[one.base] += one.right
+    bins = {base: bin_of(sum(images) / len(images)) for base, images in right.items()}
     rows, table = [], []
     for name in DIFFICULTIES:
-        chosen = [b == name for b in bins.values()]
+        chosen = [bins[s.base] == name for s in found[NOISE].evaluation.searches]
         if not any(chosen):
             continue
         for budget in budgets_upto(largest)[2:]:
-            cells: list[Any] = [name, sum(chosen), budget]
+            cells: list[Any] = [name, sum(b == name for b in bins.values()), budget]
             row: dict[str, Any] = {"difficulty": name, "num_prompts": cells[1], "budget": budget}
             for column, arm, at, minus in (
                 ("base", NOISE, 1, None),

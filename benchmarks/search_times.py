@@ -51,12 +51,12 @@ def flux_seconds(found: Found, budget: int) -> float:
     plain = GPUS["h100"].pass_seconds * FLUX_STEPS
     whole = flux_pass_tflop(FLUX_PX, FLUX_TOKENS)
     corrected = plain * flux_pass_tflop(FLUX_PX, FLUX_TOKENS, CONDITION_PX) / whole
-    cost, number = spent.cost, len(found.evaluation.searches)
-    images = cost.generations / number
-    fresh = images if "reflection" not in found.arm.job.search.strategy else min(images, found.arm.job.search.width)
+    searches = found.evaluation.searches
+    cost, number = spent.cost, len(searches)
+    again = sum(sum(s.corrected[: spent.images]) for s in searches) / number
     asked = cost.vlm_calls / number * VLM_SECONDS["write_reflections"]
     verified = cost.verifier_calls / number * VLM_SECONDS["filter_pairs"]
-    return fresh * plain + (images - fresh) * corrected + asked + verified
+    return (cost.generations / number - again) * plain + again * corrected + asked + verified
 
 
 SECONDS: dict[str, Callable[[Found, int], float]] = {"measured": measured_seconds, "flux": flux_seconds}

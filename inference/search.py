@@ -83,7 +83,8 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class Draft:
-    """One image of a search. parent: number of the draft it was corrected from, None for one that was drawn afresh."""
+    """One image of a search. parent: number of the draft it was corrected from, None for one that was drawn afresh.
+    cost: of drawing it, of scoring it, and of what was said about the image before."""
 
     number: int
     round: int
@@ -94,6 +95,7 @@ class Draft:
     score: float
     reflection: str | None = None
     parent: int | None = None
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass
@@ -151,19 +153,30 @@ def next_round(
     if number and config.strategy != "noise":
         plans = _with_remarks(searches, plans, config, tools)
     images = _draw(searches, plans, tools)
-    scores = tools.verifier.score(images, [searches[plan.owner].prompt for plan in plans])
-    for plan, image, score in zip(plans, images, scores, strict=True):
+    scores, verified = score_with_costs(tools.verifier, images, [searches[plan.owner].prompt for plan in plans])
+    for plan, image, score, verifying in zip(plans, images, scores, verified, strict=True):
         one = searches[plan.owner]
         parent = plan.parent if plan.reflection is not None else None
-        drawn = (plan.chain, plan.seed, plan.prompt, image, float(score), plan.reflection, parent)
-        one.drafts.append(Draft(len(one.drafts), number, *drawn))
         passes = tools.generator_passes if parent is None else tools.corrector_passes
-        one.cost += Cost(generations=1, denoiser_passes=passes, verifier_calls=1)
+        cost = Cost(generations=1, denoiser_passes=passes) + verifying + plan.cost
+        drawn = (plan.chain, plan.seed, plan.prompt, image, float(score), plan.reflection, parent, cost)
+        one.drafts.append(Draft(len(one.drafts), number, *drawn))
+        one.cost += cost
+
+
+def score_with_costs(
+    verifier: Verifier, images: Sequence[np.ndarray], prompts: Sequence[str]
+) -> tuple[np.ndarray, list[Cost]]:
+    """Scores, float32 (n,), and what each cost. A verifier that knows of more than one call an image has a method of
+    this name: several of them, or a VLM that writes."""
+    if hasattr(verifier, "score_with_costs"):
+        return verifier.score_with_costs(images, prompts)  # pyright: ignore[reportAttributeAccessIssue]
+    return verifier.score(images, prompts), [Cost(verifier_calls=1)] * len(images)
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """One image to be drawn. parent: the draft it goes on from (None in round 0)."""
+    """One image to be drawn. parent: the draft it goes on from (None in round 0). cost: of what was said of that."""
 
     owner: int
     chain: int
@@ -171,6 +184,7 @@ class _Plan:
     prompt: str
     parent: int | None
     reflection: str | None = None
+    cost: Cost = field(default_factory=Cost)
 
 
 def _plans(owner: int, one: Searched, number: int, config: SearchConfig, key: str) -> list[_Plan]:
@@ -218,7 +232,7 @@ def _with_remarks(
     for plan in plans:
         if plan.parent is not None:
             remark, user_prompt = next(said), searches[plan.owner].prompt
-            searches[plan.owner].cost += remark.cost
+            plan = replace(plan, cost=remark.cost)
             if reflect and remark.reflection.strip() in ("", NOTHING_WRONG):
                 plan = replace(plan, prompt=user_prompt, parent=None)
             else:

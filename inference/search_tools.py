@@ -17,7 +17,7 @@ from inference.interfaces import Corrector, Reward, Verifier
 from inference.judges.judge import Judge, JudgeConfig, judge_images, open_judge
 from inference.prompt_grammar import parse_prompt
 from inference.rewards.presets import RewardsConfig
-from inference.search import Critic, SearchConfig, SearchTools
+from inference.search import Critic, SearchConfig, SearchTools, score_with_costs
 from inference.vlm.critic import CriticConfig, VlmCritic
 from inference.vlm.endpoint import Journal
 from inference.vlm.prompted_verifier import PromptedVerifier, PromptedVerifierConfig
@@ -26,6 +26,7 @@ from inference.vlm.verifier import VerifierConfig, open_verifier
 from inference.vlm.vlm import VlmConfig, open_vlm
 from schemas.configuration import model_field
 from schemas.errors import InputError
+from schemas.records import Cost
 
 if TYPE_CHECKING:
     from inference.vlm.reward_model import RewardModel
@@ -77,7 +78,12 @@ class MeanVerifier:
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
         """float32 (n,)."""
-        return np.stack([verifier.score(images, prompts) for verifier in self._verifiers]).mean(axis=0)
+        return self.score_with_costs(images, prompts)[0]
+
+    def score_with_costs(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> tuple[np.ndarray, list[Cost]]:
+        """Every one of them is asked."""
+        scores, costs = zip(*(score_with_costs(v, images, prompts) for v in self._verifiers), strict=True)
+        return np.stack(scores).mean(axis=0), [sum(of_one, Cost()) for of_one in zip(*costs, strict=True)]
 
 
 class LogOddsVerifier:

@@ -33,7 +33,7 @@ JUDGE = "judge"  # as a chooser: the bound that no verifier passes
 class Searched:
     """One finished search, as numbers: small, so that many fit in memory. base: its prompt's id without the number of
     the delivered image. scores: the verifier's, one an image; right: the judge's verdicts; opinions: the scores of
-    verifiers that had no say. rounds: of each image."""
+    verifiers that had no say. rounds: of each image; corrected: whether it was drawn from another."""
 
     base: str
     tag: str
@@ -42,6 +42,7 @@ class Searched:
     right: tuple[bool, ...]
     rounds: tuple[int, ...]
     opinions: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    corrected: tuple[bool, ...] = ()
 
     def chosen(self, budget: int, by: str = "") -> int:
         """The image that the verifier likes best among the first `budget`; of equal ones the first. by: one of
@@ -88,6 +89,7 @@ def searched(row: PromptRow, config: SearchJobConfig) -> Searched:
         tuple(c.check is not None and c.check.correct for c in row.candidates),
         tuple(c.search.round if c.search else 0 for c in row.candidates),
         dict(zip(names, columns, strict=True)) if names else {},
+        tuple(c.search is not None and c.search.parent is not None for c in row.candidates),
     )
 
 

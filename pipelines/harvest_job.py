@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from inference.micro.evaluation_split import SPLITS
+from pipelines.intake import reserved_by_the_micro_world
 from pipelines.jobs import resolve_chains
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.prompts.overlap import BenchmarkOverlap
@@ -53,16 +54,14 @@ def harvested(folder: RunFolder, config: SearchJobConfig) -> tuple[tuple[str, ..
     return tuple(s.key for s in steps if s.link.stage is DraftRound), reflector or config.vlm.name
 
 
-def harvest_prompts(folder: RunFolder, config: SearchJobConfig, counts: Counter[str]) -> Iterator[PromptRow]:
+def harvest_prompts(folder: RunFolder, counts: Counter[str]) -> Iterator[PromptRow]:
     """The search's prompts; those that repeat a benchmark's, or have a composition that the micro world reserves, are
     turned down."""
-    from inference.micro.captions import caption_of_record, is_reserved
-
     overlap = BenchmarkOverlap.shipped()
     for row in folder.all_prompts():
         counts[Subset.RULE] += 1
         kind = overlap.find(row.prompt)
-        if kind is None and config.closed_vocabulary and is_reserved(caption_of_record(row.prompt)):
+        if kind is None and reserved_by_the_micro_world(row.prompt):
             kind = "a composition that the micro world keeps for its benchmarks"
         if kind is not None:
             counts[Reason.BENCHMARK_PROMPT] += 1

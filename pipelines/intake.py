@@ -172,7 +172,8 @@ def _read(config: DatasetConfig, subset: str, file: str, said: dict[str, Any]) -
 
 
 def reserved_by_the_micro_world(record: PromptRecord) -> bool:
-    """True for compositions that the micro world keeps for its own benchmarks (and out of training)."""
+    """True for compositions of its shapes that the micro world keeps for its own benchmarks (and out of training)."""
     from inference.micro.captions import caption_of_record, is_reserved
+    from inference.micro.world import SHAPES
 
-    return is_reserved(caption_of_record(record))
+    return all(c.class_name in SHAPES for c in record.include) and is_reserved(caption_of_record(record))

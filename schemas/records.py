@@ -128,15 +128,34 @@ class Reward:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What one stage spent on one row. Sums of these are what `status`, the report and search budgets read."""
+
+    generations: int = 0
+    denoiser_passes: int = 0
+    detector_calls: int = 0
+    reward_calls: int = 0
+    verifier_calls: int = 0
+    vlm_calls: int = 0
+    vlm_prompt_tokens: int = 0
+    vlm_completion_tokens: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        names = self.__dataclass_fields__
+        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
+@dataclass(frozen=True)
 class SearchStep:
-    """How a candidate of a search came about: its round and chain (from 0) and the verifier's score; and where it was
-    corrected, from which candidate and by which reflection."""
+    """How a candidate of a search came about: its round and chain (from 0) and the verifier's score; where it was
+    corrected, from which candidate and by which reflection; and what it cost, scores and remarks included."""
 
     round: int
     chain: int
     score: float
     parent: int | None = None
     reflection: str | None = None
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)
@@ -199,24 +218,6 @@ class Pair:
     rejection: Rejection | None = None
     good_score: float | None = None
     bad_score: float | None = None
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one stage spent on one row. Sums of these are what `status`, the report and search budgets read."""
-
-    generations: int = 0
-    denoiser_passes: int = 0
-    detector_calls: int = 0
-    reward_calls: int = 0
-    verifier_calls: int = 0
-    vlm_calls: int = 0
-    vlm_prompt_tokens: int = 0
-    vlm_completion_tokens: int = 0
-
-    def __add__(self, other: "Cost") -> "Cost":
-        names = self.__dataclass_fields__
-        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from inference.search_tools import SearchToolsConfig, open_search_tools
 from inference.vlm.vlm import VlmConfig
 from schemas.errors import InputError
 from schemas.images import encode_png
+from schemas.records import Cost
 
 STRIP_PX = 160
 GAP_PX = 6
@@ -60,9 +61,13 @@ def main(argv: Sequence[str]) -> int:
         best = one.best()
         print(f"round {number}: {time.monotonic() - started:.1f} s; best so far: image {best.number}, {best.score:.2f}")
     write_pictures(one, arguments.out)
-    cost = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in vars(one.cost).items() if value)
-    print(f"{arguments.out / 'index.html'}  ({cost})")
+    print(f"{arguments.out / 'index.html'}  ({spent(one.cost)})")
     return 0
+
+
+def spent(cost: Cost) -> str:
+    """Everything that is counted, but for what is 0."""
+    return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in vars(cost).items() if value)
 
 
 def describe(draft: Draft) -> str:
@@ -93,7 +98,7 @@ def write_pictures(one: Searched, folder: Path) -> None:
     rows = "".join(
         f"<tr{' class=best' if d is best else ''}><td>{d.number}</td><td>{d.round}</td><td>{d.chain}</td>"
         f"<td>{d.score:.2f}</td><td>{html.escape(d.prompt)}</td><td>{html.escape(d.reflection or '')}</td>"
-        f"<td>{'' if d.parent is None else d.parent}</td><td>{d.seed}</td></tr>"
+        f"<td>{'' if d.parent is None else d.parent}</td><td>{d.seed}</td><td>{spent(d.cost)}</td></tr>"
         for d in one.drafts
     )
     (folder / "index.html").write_text(
@@ -104,5 +109,5 @@ table{{border-collapse:collapse}}td,th{{padding:.2rem .6rem;border-bottom:1px so
 <h1>{html.escape(one.prompt)}</h1><p>A row a chain, a column a round; the green frame is the answer.</p>
 <img src="filmstrip.png" alt="all images of the search">
 <table><tr><th>image</th><th>round</th><th>chain</th><th>score</th><th>drawn from</th><th>reflection</th>
-<th>corrected from</th><th>seed</th></tr>{rows}</table></html>"""
+<th>corrected from</th><th>seed</th><th>cost</th></tr>{rows}</table></html>"""
     )

@@ -19,6 +19,7 @@ from inference.vlm.prompts import fill_prompt
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import template_field
 from schemas.errors import InputError
+from schemas.records import Cost
 
 MAX_SCORE = 10
 _TIE_BREAK = 0.01  # of the criteria's mean, so that it only parts images with the same overall score
@@ -44,6 +45,10 @@ class PromptedVerifier:
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
         """float32 (n,), between -3.1 and 3.1."""
+        return self.score_with_costs(images, prompts)[0]
+
+    def score_with_costs(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> tuple[np.ndarray, list[Cost]]:
+        """With the tokens that it read and wrote."""
         criteria = [criteria_of(prompt) for prompt in prompts]
         requests = [
             ChatRequest(
@@ -55,7 +60,13 @@ class PromptedVerifier:
         ]
         answers = self._vlm.answer(requests)
         points = [read_points(answer, names) for answer, names in zip(answers, criteria, strict=True)]
-        return np.array([math.log((p + 0.5) / (MAX_SCORE - p + 0.5)) for p in points], np.float32)
+        scores = np.array([math.log((p + 0.5) / (MAX_SCORE - p + 0.5)) for p in points], np.float32)
+        return scores, [spent_on(a) for a in answers]
+
+
+def spent_on(answer: ChatAnswer) -> Cost:
+    """One call and its tokens."""
+    return Cost(verifier_calls=1, vlm_prompt_tokens=answer.num_prompt_tokens, vlm_completion_tokens=answer.num_tokens)
 
 
 def criteria_of(prompt: str) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def _start(uri: str, job: HarvestJobConfig, search: RunFolder, searched: SearchJ
             said["rule"]["kept_out_as_benchmark_prompts"] = counts[Reason.BENCHMARK_PROMPT]
             return {Subset.RULE: counts[Subset.RULE]}, said
 
-        rows = harvest_prompts(search, searched, counts)
+        rows = harvest_prompts(search, counts)
         return new_run(uri, search.info.preset, "harvest", job, digests_of, rows, counted)
     folder, started_with = open_run(uri)
     if not isinstance(started_with, HarvestJobConfig):

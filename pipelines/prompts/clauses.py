@@ -35,6 +35,13 @@ def _known(name: str, known: frozenset[str] | None, kind: str, field: str) -> st
     return name
 
 
+def check_words(clause: ObjectClause, field: str, known: KnownWords) -> None:
+    """BadValue for a class or colour that is not known."""
+    _known(clause.class_name, known.classes, "class", field)
+    if clause.color is not None:
+        _known(clause.color, known.colors, "color", field)
+
+
 def _objects(value: object, field: str) -> list[object]:
     if value is None:
         return []

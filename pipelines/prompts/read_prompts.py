@@ -5,12 +5,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference.prompt_grammar import parse_prompt
 from pipelines.prompts.checked_json import BadValue, check_choice, check_text, quote, safe_text
-from pipelines.prompts.clauses import KnownWords, parse_exclude, parse_include
+from pipelines.prompts.clauses import KnownWords, check_words, parse_exclude, parse_include
 from pipelines.prompts.prompt_files import RawRow, check_prompt_file, raw_rows
 from pipelines.prompts.prompt_ids import ID_FORM, PromptIds
 from schemas.errors import InputError
-from schemas.records import PromptRecord, PromptRow, Reason, Rejection, Subset, Tag
+from schemas.records import ObjectClause, PromptRecord, PromptRow, Reason, Rejection, Subset, Tag
 
 INTAKE = "intake"  # the stage that rejections of bad input name
 
@@ -51,7 +52,9 @@ def _record(row: RawRow, prompt_id: str, subset: Subset, known: KnownWords, max_
     tag = None if row.tag is None else check_choice(row.tag, "tag", [tag.value for tag in Tag])
     include = parse_include(row.include, known)
     exclude = parse_exclude(row.exclude, include, known)
-    if subset is Subset.RULE:
+    if subset is Subset.RULE and row.tag is None and row.include is None and row.exclude is None:
+        tag, include, exclude = _requirements(text, known)
+    elif subset is Subset.RULE:
         # Without them nothing can be checked, and the rule subset consists of what was checked.
         for field, missing in (("tag", tag is None), ("include", not include)):
             if missing:
@@ -59,6 +62,19 @@ def _record(row: RawRow, prompt_id: str, subset: Subset, known: KnownWords, max_
                     f"a prompt of subset rule has no {field}", field, f"GenEval's {field} (.jsonl, .parquet)"
                 )
     return PromptRecord(prompt_id, text, subset.value, tag, include, exclude)
+
+
+def _requirements(
+    text: str, known: KnownWords
+) -> tuple[str | None, tuple[ObjectClause, ...], tuple[ObjectClause, ...]]:
+    """Tag, include and exclude of a prompt that comes without them, from its words."""
+    try:
+        told = parse_prompt(text)
+    except InputError as error:
+        raise BadValue(error.problem, "prompt", f"{error.expected}; or GenEval's tag and include beside it") from None
+    for clause in told.include:
+        check_words(clause, "prompt", known)
+    return told.tag, told.include, told.exclude
 
 
 def _checked(
@@ -102,7 +118,8 @@ def iterate_prompts(
     """Every row of a prompt file as a prompt, or as what is wrong with it; one row in memory at a time.
 
     `.txt` holds a prompt a line; `.jsonl` and `.parquet` have `prompt` (or `text`) and optionally `id`, `tag`,
-    `include`, `exclude` in GenEval's form (GenEval's own metadata file is one). Blank lines are skipped. Rows without
+    `include`, `exclude` in GenEval's form (GenEval's own metadata file is one). Where prompts for the rule subset come
+    without them, the words tell them ("a photo of two red circles"). Blank lines are skipped. Rows without
     an id get `<subset>-<row number>`. Raises InputError at the call for a file that cannot be a prompt file, and while
     reading for one without a single row.
     """

@@ -70,7 +70,7 @@ class DraftRound:
             height_px=draft.image.shape[0],
             image_sha256=sha256(png),
             image=png,
-            search=SearchStep(draft.round, draft.chain, draft.score, draft.parent, draft.reflection),
+            search=SearchStep(draft.round, draft.chain, draft.score, draft.parent, draft.reflection, draft.cost),
         )
 
 
@@ -93,6 +93,7 @@ def searched_of(row: PromptRow) -> Searched:
                 step.score,
                 step.reflection,
                 step.parent,
+                step.cost,
             )
         )
     return one

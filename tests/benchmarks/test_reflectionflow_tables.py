@@ -39,9 +39,11 @@ from benchmarks.search_tables import (
 )
 from benchmarks.search_times import equal_time_rows, flux_seconds, time_rows
 from pipelines.evaluation import Evaluation, Searched
+from pipelines.presets import load_search_preset
 from pipelines.search_cost import Spent
 from pipelines.search_job import SearchJobConfig
 from pipelines.stated_figures import GPUS, VLM_SECONDS
+from schemas.configuration import model_names
 from schemas.errors import InputError
 from schemas.records import Cost
 
@@ -91,6 +93,14 @@ WHOLES = found(
     seconds_a_round=2.0,
     cost=Cost(generations=2, denoiser_passes=8, verifier_calls=2, vlm_calls=4, vlm_prompt_tokens=10),
 )
+
+
+def found_with_corrections(one, number):
+    """The last `number` images of each search were corrected from others; the rest are fresh."""
+    corrected = tuple(i >= 4 - number for i in range(4))
+    return replace(one, evaluation=Evaluation([replace(s, corrected=corrected) for s in one.evaluation.searches]))
+
+
 BOTH = {NOISE: NOISES, WHOLE: WHOLES}
 
 
@@ -147,6 +157,13 @@ def test_difficulty_is_the_papers_bins_over_ten_base_images(capsys):
     assert rows["hard"]["budget"] == 4
     assert rows["hard"]["reflection"] is None  # no such search here
     assert rows["easy"]["whole_over_base"][0] == 0.0
+    # Several searches a prompt (GenEval's four): a bin takes a prompt with all of them, by all of its base images.
+    twice = {n: found(n, [s for s in f.evaluation.searches for _ in "ab"]) for n, f in BOTH.items()}
+    bases = found("base", [s for s in base.evaluation.searches for _ in "ab"])
+    again = {r["difficulty"]: r for r in difficulty_table(twice | {"base": bases}, 4, "vlm")["rows"]}
+    for name, row in rows.items():
+        assert again[name]["num_prompts"] == row["num_prompts"]
+        assert again[name]["whole_over_best_of_n"][0] == row["whole_over_best_of_n"][0]
     seeds = {arm.job.seed for arm in strategy_arms(SearchJobConfig(), 2, [])}
     assert base_arm(SearchJobConfig()).job.seed not in seeds
 
@@ -171,7 +188,11 @@ def test_at_equal_time_best_of_n_has_as_many_images_as_fit():
     assert row["gain"][0] == pytest.approx(0.5 - 0.25)
     # FLUX's costs: 30 passes an image, and a tenth of a second for each look at it
     assert flux_seconds(NOISES, 4) == pytest.approx(4 * (30 * GPUS["h100"].pass_seconds + VLM_SECONDS["filter_pairs"]))
-    assert flux_seconds(WHOLES, 4) > flux_seconds(NOISES, 4) + 8 * 0.3
+    corrected = found_with_corrections(WHOLES, 1)
+    assert flux_seconds(WHOLES, 4) == pytest.approx(flux_seconds(NOISES, 4) + 8 * VLM_SECONDS["write_reflections"])
+    longer = flux_seconds(corrected, 4) - flux_seconds(WHOLES, 4)  # a pass with the condition's tokens, of one image
+    assert 0.05 < longer / (30 * GPUS["h100"].pass_seconds) < 1
+    assert flux_seconds(corrected, 2) == flux_seconds(WHOLES, 2)
     assert math.isinf(flux_seconds(NOISES, 6))
 
 
@@ -229,7 +250,24 @@ def test_each_opening_of_the_sealed_split_is_written_down_before_anything_is_sea
     assert [set(opening) for opening in kept] == [{"at", "commit", "command"}] * 2
     assert "--split micro-test" in kept[0]["command"]
     assert reflectionflow_tables._openings(Arguments(out=tmp_path / "dev.json"), circumstances) == []
+    named = replace(arguments, trained_verifier="mine", runtime="ray").command()
+    assert "--trained-verifier mine --runtime ray" in named
     assert not (tmp_path / "dev.json").exists()
+
+
+def test_no_micro_model_takes_part_in_fluxs_tables(tmp_path):
+    job, _ = load_search_preset("flux")
+    arguments = Arguments(preset="flux", only=("verifiers", "shapes"), corrector=str(tmp_path))
+    base = reflectionflow_tables._base_job(arguments, job)
+    arms = reflectionflow_tables._arms(arguments, base)
+    assert {kind for arm in arms for kind in arm.job.also_score} == {"prompted", "rules", "rewards"}
+    used = {name for arm in arms for link in arm.job.links()["rule"] for name in model_names(link.config)}
+    assert used
+    assert [name for name in used if name.startswith("micro/")] == []
+    with pytest.raises(InputError, match="no trained verifier"):
+        reflectionflow_tables._base_job(replace(arguments, verifier=("trained",)), job)
+    assert Arguments().model("verifier") == "micro/verifier"
+    assert Arguments(corrector="").model("corrector") == ""
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from inference.search import NOTHING_WRONG, Remark, SearchConfig, SearchTools, next_round, search, shares_by_budget
+from inference.search_tools import MeanVerifier
 from schemas.errors import InputError
 from schemas.records import Cost
 
@@ -145,6 +146,22 @@ def test_with_best_a_chain_goes_on_from_its_best_and_starts_afresh_when_that_is_
     assert one.cost.denoiser_passes == 4 * 8 + 6 * 9
     assert one.cost.vlm_calls == 2 * 6  # nothing is said of images that nobody goes on from
     assert [len(prompts) for prompts, *_ in used.critic.calls] == [2, 2, 2]
+
+
+def test_each_image_has_its_own_cost_and_every_verifier_that_was_asked_counts():
+    class Writes(Bright):
+        def score_with_costs(self, images, prompts):
+            costs = [Cost(verifier_calls=1, vlm_prompt_tokens=20, vlm_completion_tokens=int(i.mean())) for i in images]
+            return self.score(images, prompts), costs
+
+    config = SearchConfig(2, 3, "noise+prompt+reflection")
+    (one,) = search(PROMPTS[:1], config, tools(verifier=MeanVerifier([Bright(), Writes()])))
+    assert sum((draft.cost for draft in one.drafts), Cost()) == one.cost
+    for draft in one.drafts:
+        assert draft.score == draft.image.mean()
+        passes, asked = (8, 0) if draft.parent is None else (9, 2)
+        said = Cost(vlm_prompt_tokens=20, vlm_completion_tokens=int(draft.image.mean()))
+        assert draft.cost == said + Cost(1, passes, verifier_calls=2, vlm_calls=asked)
 
 
 def test_searches_that_have_stopped_cost_nothing_more():

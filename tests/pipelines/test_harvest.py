@@ -171,23 +171,27 @@ def test_prompts_of_a_file_that_a_benchmark_has_are_turned_down(searched, tmp_pa
     """A search of a prompt file is harvested, but for what repeats GenEval or a reserved composition."""
     from collections import Counter
 
-    from inference.micro.evaluation_split import dev_prompts
+    from inference.micro.evaluation_split import SPLITS, dev_prompts
     from pipelines.harvest_job import harvest_prompts
-    from schemas.records import PromptRow
+    from schemas.records import ObjectClause, PromptRecord, PromptRow
 
     reserved = next(p for p in dev_prompts() if p.tag == "two_object")
-    folder, config = open_run(str(searched))
+    sealed = SPLITS["micro-hard-test"]()[0]
+    everyday = PromptRecord(
+        "cat", "a photo of a cat and a dog", "rule", "two_object", (*map(ObjectClause, ("cat", "dog")),)
+    )
+    folder, _ = open_run(str(searched))
 
     class Prompts:
         def all_prompts(self):
             yield from folder.all_prompts()
-            yield PromptRow(reserved)
+            yield from map(PromptRow, (reserved, sealed, everyday))
 
     counts = Counter()
-    rows = list(harvest_prompts(Prompts(), config, counts))
-    assert [row.rejection.reason for row in rows if row.rejection] == ["benchmark_prompt"]
-    assert counts["rule"] == 11
-    assert rows[-1].rejection is not None
+    rows = list(harvest_prompts(Prompts(), counts))
+    assert [row.rejection.reason for row in rows if row.rejection] == ["benchmark_prompt"] * 2
+    assert counts["rule"] == 13
+    assert [row.rejection is None for row in rows[-3:]] == [False, False, True]
 
 
 def test_a_search_that_is_not_finished_is_said_to_be(searched, tmp_path, capsys):

@@ -260,9 +260,25 @@ def test_rule_prompts_need_tag_and_include(tmp_path, row, field):
     assert records(path, "general")[0].text == "x"
 
 
-def test_a_text_file_cannot_hold_rule_prompts(tmp_path):
-    with pytest.raises(InputError, match=re.escape(".jsonl")):
-        records(file_of(tmp_path, "a photo of a cat", name="p.txt"), "rule")
+def test_what_a_rule_prompt_requires_is_told_from_its_words_where_nothing_else_says_it(tmp_path):
+    lines = ("a photo of two red circles", "a photo of a star left of a ring")
+    for path in (file_of(tmp_path, *lines, name="p.txt"), file_of(tmp_path, *({"prompt": line} for line in lines))):
+        counted, placed = records(path, "rule", known_classes=frozenset(("circle", "star", "ring")))
+        assert (counted.tag, counted.subset, counted.prompt_id) == ("counting", "rule", "rule-000000")
+        assert counted.include == (ObjectClause("circle", 2, "red"),)
+        assert counted.exclude == (ObjectClause("circle", 3),)
+        assert (placed.tag, placed.include[1].relation, placed.include[1].relative_to) == ("position", "left of", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("sunset over a lake", "cannot tell"), ("a photo of a cat", "unknown class")],
+)
+def test_a_rule_prompt_in_no_form_or_with_an_unknown_word_is_named_with_its_line(tmp_path, text, problem):
+    path = file_of(tmp_path, "a photo of a star", text, name="p.txt")
+    with pytest.raises(InputError, match=problem) as caught:
+        records(path, "rule", known_classes=frozenset(["star"]))
+    assert (caught.value.line, caught.value.field) == (2, "prompt")
 
 
 @pytest.mark.parametrize(
