@@ -1,6 +1,6 @@
 """Is the memory of a search's driver flat in the number of prompts?
 
-    python -m benchmarks.search_memory [--num-prompts 1000 4000 16000]
+    python -m benchmarks.search_memory [--num-prompts 500 2000 8000]
 
 The real command, run folder, blocks and evaluation, each size in a process of its own; only the models are replaced: an
 image is one grey square by its seed, its score is a number, and the judge says yes to the bright ones. Peak memory is
@@ -39,7 +39,7 @@ TARGET = "the driver: less than 1 KiB a prompt"
 class Arguments:
     """Sizes."""
 
-    num_prompts: tuple[int, ...] = (1000, 4000, 16000)
+    num_prompts: tuple[int, ...] = (500, 2000, 8000)
     """Of each search; the first is what the others are compared with."""
     depth: int = 2
     """Rounds of two images."""
