@@ -7,7 +7,8 @@ from schemas.records import RELATIONS, ObjectClause, PromptRecord, Tag
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
-_IRREGULAR = {"people": "person", "knives": "knife", "mice": "mouse", "sheep": "sheep", "skis": "skis"}
+_IRREGULAR = {"people": "person", "knives": "knife", "mice": "mouse", "buses": "bus"}
+_IRREGULAR |= {name: name for name in ("sheep", "skis", "scissors")}
 _OBJECT = re.compile(rf"({'|'.join(NUMBERS)}) (?:({'|'.join(COLORS)}) )?(.+)")
 _RELATION = re.compile(rf" ({'|'.join(RELATIONS)}) ")
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inference.judges.geneval_scoring import score_by_tag
-from inference.judges.intervals import Interval, mean_over_tags
+from inference.judges.intervals import Interval, intervals_by_tag, mean_over_tags
 from pipelines.jobs import resolve_chains
 from pipelines.run_folder import RunFolder
 from pipelines.search_cost import spent_by_round
@@ -70,6 +70,11 @@ class Evaluation:
     def by_tag(self, budget: int, by: str = "") -> dict[str, float]:
         """Shares by tag, and `overall`."""
         return score_by_tag([s.tag for s in self.searches], [s.is_right(budget, by) for s in self.searches])
+
+    def by_tag_intervals(self, budget: int, by: str = "") -> dict[str, Interval]:
+        """Shares by tag with their intervals over texts."""
+        hits = [float(s.is_right(budget, by)) for s in self.searches]
+        return intervals_by_tag(hits, [s.tag for s in self.searches], [s.text for s in self.searches])
 
 
 def score_of(searches: Sequence[Searched], values: Sequence[float]) -> Interval:
@@ -232,6 +237,7 @@ def summarise(found: Evaluation, config: SearchJobConfig, budgets: Sequence[int]
                 "score": [score.value, score.low, score.high],
                 "best_there_was": [bound.value, bound.low, bound.high],
                 "by_tag": found.by_tag(budget),
+                "by_tag_intervals": {t: [i.value, i.low, i.high] for t, i in found.by_tag_intervals(budget).items()},
             }
         )
     cost = {name: value for name, value in vars(found.cost).items() if value}
@@ -259,4 +265,5 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
         score, bound = (Interval(*row[name]) for name in ("score", "best_there_was"))
         yield f"  {row['budget']:>6}  {score!s:<22} {bound}"
     last = summary["budgets"][-1]
-    yield "  " + "  ".join(f"{tag} {value:.2f}" for tag, value in last["by_tag"].items())
+    for tag, found in last["by_tag_intervals"].items():
+        yield f"  {tag:<14} {Interval(*found)}"

@@ -154,8 +154,9 @@ def _soft_relation(a: DetectedObject, b: DetectedObject, relation: str) -> float
 
 
 def _group_by_class(objects: Sequence[DetectedObject]) -> dict[str, list[DetectedObject]]:
+    """By falling score; of equal ones the later first, as GenEval's reversed `argsort` has them."""
     groups: dict[str, list[DetectedObject]] = {}
-    for item in sorted(objects, key=lambda o: -o.score):
+    for item in sorted(objects, key=lambda o: o.score)[::-1]:
         group = groups.setdefault(item.class_name, [])
         if len(group) < MAX_OBJECTS:
             group.append(item)

@@ -46,3 +46,14 @@ def mean_over_tags(
         totals.append(sums[picks].sum(1) / sizes[picks].sum(1))
     low, high = np.percentile(np.mean(totals, axis=0), [2.5, 97.5])
     return Interval(float(np.mean(point)), float(low), float(high))
+
+
+def intervals_by_tag(
+    values: Sequence[float] | np.ndarray, tags: Sequence[str], clusters: Sequence[object], seed: int = 0
+) -> dict[str, Interval]:
+    """The mean of each tag alone, resampled as in `mean_over_tags`."""
+    found = {}
+    for tag in dict.fromkeys(tags):
+        mine = [i for i, its_tag in enumerate(tags) if its_tag == tag]
+        found[tag] = mean_over_tags([values[i] for i in mine], [tag] * len(mine), [clusters[i] for i in mine], seed)
+    return found

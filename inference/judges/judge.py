@@ -16,9 +16,11 @@ from schemas.records import Check, DetectedObject, PromptRecord
 
 
 class Judge(Protocol):
-    """Finds objects in images."""
+    """Finds objects in images. known_classes, known_colors: what it tells apart, and so all that it can ever find."""
 
     thresholds: ScoreThresholds
+    known_classes: frozenset[str]
+    known_colors: frozenset[str]
 
     def find_objects(
         self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord] | None = None

@@ -84,8 +84,10 @@ class Mask2FormerJudge:
         self._detector, self._clip = (m.to(config.device).eval().requires_grad_(False) for m in (detector, clip))
         self._detector_input: Any = AutoImageProcessor.from_pretrained(folders[0])
         self._clip_input: Any = CLIPProcessor.from_pretrained(folders[1])
-        labels = self._detector.config.id2label
+        labels: dict[int, str] = self._detector.config.id2label
         self.class_names = {int(i): OTHER_NAMES.get(name, name) for i, name in labels.items()}
+        self.known_classes = frozenset(self.class_names.values())
+        self.known_colors: frozenset[str] = frozenset(COLORS)
         self._color_weights = cache(self._weights_of)
 
     def find_objects(

@@ -82,6 +82,8 @@ class SegmentationJudge:
         self._color_input = AutoImageProcessor.from_pretrained(root / "color")
         self.class_names = tuple(self._detector.config.id2label[i] for i in range(self._detector.config.num_labels))
         self.color_names = tuple(self._color.config.id2label[i] for i in range(self._color.config.num_labels))
+        self.known_classes = frozenset(self.class_names) - {BACKGROUND, MALFORMED}
+        self.known_colors = frozenset(self.color_names) - {MIXED}
 
     def judge(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Check]:
         """Whether each image, uint8 (H, W, 3), shows what its prompt asks for."""

@@ -1,22 +1,21 @@
 """`python -m pipelines evaluate [geneval]`: the score of a search run, or of any folder in GenEval's layout."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from inference.judges.geneval_scoring import score_by_tag
-from inference.judges.intervals import mean_over_tags
-from inference.judges.judge import JudgeConfig, judge_images, open_judge
+from inference.judges.intervals import intervals_by_tag, mean_over_tags
+from inference.judges.judge import Judge, JudgeConfig, judge_images, open_judge
 from pipelines.commands.arguments import open_run, parse, write_report
 from pipelines.evaluation import result_line
-from pipelines.prompts.checked_json import BadValue, parse_json
-from pipelines.prompts.clauses import KnownWords, parse_exclude, parse_include
+from pipelines.geneval_folder import PromptFolder, read_layout, read_official
+from pipelines.prompts.clauses import KnownWords
 from pipelines.search_job import SearchJobConfig
 from schemas.errors import ForeignRunError, InputError
 from schemas.images import decode_image
-from schemas.records import PromptRecord
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
     if (arguments.run is None) == (arguments.images is None):
         raise InputError("--run and --images", expected="one of them")
     if arguments.run is not None:
+        _refuse_flags(argv, ("--out", "--official", "--judge", "--batch-size"), "--run")
         folder, config = open_run(arguments.run)
         if not isinstance(config, SearchJobConfig):
             raise ForeignRunError(f"{arguments.run}: a {folder.info.job} run, no search")
@@ -54,84 +54,80 @@ def main(argv: Sequence[str]) -> int:
             print(f"{export_search(folder, config, arguments.export)} searches: {arguments.export}")
         return 0
     assert arguments.images is not None
-    lines = list(_judge_folder(arguments.images, arguments))
-    out = arguments.out or arguments.images
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "results.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    summary = summary_of(lines, arguments.judge.label)
-    if arguments.official is not None:
-        summary["agreement_with_official"] = agreement(lines, arguments.official)
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    print(json.dumps(summary, indent=1))
+    _refuse_flags(argv, ("--export",), "--images")
+    evaluate_folder(arguments.images, arguments)
     return 0
 
 
+def evaluate_folder(folder: Path, arguments: EvaluateArgs) -> None:
+    """Judge a folder in GenEval's layout and write what came of it. InputError before anything is judged."""
+    if arguments.batch_size < 1:
+        raise InputError(f"{arguments.batch_size} images at once", field="--batch-size", expected="1 or more")
+    prompts, out = read_layout(folder), arguments.out or folder
+    official = None
+    if arguments.official is not None:
+        official = read_official(arguments.official, [_name(path, folder) for p in prompts for path in p.samples])
+        if arguments.official.resolve() == (out / "results.jsonl").resolve():
+            raise InputError(
+                "the results would be written over it", file=str(arguments.official), field="--out", expected="a folder"
+            )
+    judge = open_judge(arguments.judge.only_what_is_used())
+    prompts = read_layout(folder, KnownWords(judge.known_classes, judge.known_colors))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(error.strerror or str(error), file=str(out), field="--out", expected="a folder") from error
+    lines = list(_judge_folder(folder, prompts, judge, arguments.batch_size))
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (out / "results.jsonl").write_text(text, "utf-8")
+    summary = summary_of(lines, arguments.judge.label)
+    if official is not None:
+        summary["agreement_with_official"] = agreement(lines, official)
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    print(json.dumps(summary, indent=1))
+
+
 def summary_of(lines: Sequence[dict[str, Any]], judge: str) -> dict[str, Any]:
-    """Score with its interval, shares by tag, and by whom: scores of different judges cannot be compared."""
+    """Score and shares by tag with intervals, and by whom: scores of different judges cannot be compared."""
     hits, tags = [float(line["correct"]) for line in lines], [line["tag"] for line in lines]
-    score = mean_over_tags(hits, tags, [line["prompt"] for line in lines])
-    by_tag = score_by_tag(tags, [bool(hit) for hit in hits])
+    texts = [line["prompt"] for line in lines]
+    score = mean_over_tags(hits, tags, texts)
     return {
         "judge": judge,
         "num_images": len(lines),
         "score": [score.value, score.low, score.high],
-        "by_tag": by_tag,
+        "by_tag": score_by_tag(tags, [bool(hit) for hit in hits]),
+        "by_tag_intervals": {t: [i.value, i.low, i.high] for t, i in intervals_by_tag(hits, tags, texts).items()},
     }
 
 
-def agreement(lines: Sequence[dict[str, Any]], official: Path) -> dict[str, Any]:
-    """Share of images with the same verdict in both, matched by the last three parts of their names."""
-
-    def key(name: str) -> str:
-        return "/".join(Path(name).parts[-3:])
-
-    theirs = {}
-    for number, text in enumerate(official.read_text().splitlines(), 1):
-        try:
-            said = json.loads(text)
-            theirs[key(said["filename"])] = bool(said["correct"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{error!r}", file=str(official), line=number, expected="a line of GenEval's results.jsonl"
-            ) from error
-    both = [(line["correct"], theirs[key(line["filename"])]) for line in lines if key(line["filename"]) in theirs]
-    if not both:
-        raise InputError("names none of these images", file=str(official), expected="results of the same folder")
-    return {"images": len(both), "same_verdict": sum(a == b for a, b in both) / len(both)}
+def agreement(lines: Sequence[dict[str, Any]], official: Mapping[str, bool]) -> dict[str, Any]:
+    """Share of images with the same verdict in both. official: verdicts by file name, not necessarily on all."""
+    same = [line["correct"] == official[line["filename"]] for line in lines if line["filename"] in official]
+    return {"images": len(same), "same_verdict": sum(same) / len(same)}
 
 
-def _judge_folder(folder: Path, arguments: EvaluateArgs) -> Iterator[dict[str, Any]]:
+def _refuse_flags(argv: Sequence[str], flags: Sequence[str], beside: str) -> None:
+    """InputError for what a command line gives that has no effect there."""
+    given = {argument.partition("=")[0].replace("_", "-") for argument in argv}
+    for flag in flags:
+        if any(name == flag or name.startswith(f"{flag}.") for name in given):
+            raise InputError(f"{flag} says nothing beside {beside}", field=flag, expected=f"{beside} without it")
+
+
+def _judge_folder(
+    folder: Path, prompts: Sequence[PromptFolder], judge: Judge, batch_size: int
+) -> Iterator[dict[str, Any]]:
     """A line of results.jsonl for each image, in order."""
-    waiting = list(_images(folder))
-    if not waiting:
-        raise InputError("no images", file=str(folder), expected="00000/metadata.jsonl and 00000/samples/*.png, ...")
-    judge = open_judge(arguments.judge.only_what_is_used())
-    for start in range(0, len(waiting), arguments.batch_size):
-        batch = waiting[start : start + arguments.batch_size]
-        images = [decode_image(path.read_bytes(), str(path)) for path, _, _ in batch]
-        checks = judge_images(judge, images, [record for _, record, _ in batch])
-        for (path, record, metadata), check in zip(batch, checks, strict=True):
-            name = path.relative_to(folder).as_posix()
-            yield result_line(name, record.tag or "", record.text, check, metadata)
+    waiting = [(path, prompt) for prompt in prompts for path in prompt.samples]
+    for start in range(0, len(waiting), batch_size):
+        batch = waiting[start : start + batch_size]
+        images = [decode_image(path.read_bytes(), str(path)) for path, _ in batch]
+        checks = judge_images(judge, images, [prompt.record for _, prompt in batch])
+        for (path, prompt), check in zip(batch, checks, strict=True):
+            record = prompt.record
+            yield result_line(_name(path, folder), record.tag or "", record.text, check, prompt.metadata)
 
 
-def _images(folder: Path) -> Iterator[tuple[Path, PromptRecord, dict[str, Any]]]:
-    for prompt in sorted(path for path in folder.glob("*") if (path / "metadata.jsonl").is_file()):
-        record, metadata = _read_metadata(prompt / "metadata.jsonl")
-        for image in sorted((prompt / "samples").glob("*.png")):
-            yield image, record, metadata
-
-
-def _read_metadata(file: Path) -> tuple[PromptRecord, dict[str, Any]]:
-    try:
-        said = parse_json(file.read_text().splitlines()[0])
-        known = KnownWords()
-        include = parse_include(said["include"], known)
-        exclude = parse_exclude(said.get("exclude"), include, known) if said.get("exclude") else ()
-        return PromptRecord(file.parent.name, said["prompt"], "rule", said["tag"], include, exclude), said
-    except BadValue as error:
-        raise InputError(error.problem, file=str(file), line=1, field=error.field, expected=error.expected) from error
-    except (IndexError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{type(error).__name__}: {error}", file=str(file), line=1, expected="prompt, tag and include, as GenEval"
-        ) from error
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()

@@ -20,11 +20,11 @@ STRIP_PX = 96
 def render_page(folder: RunFolder, config: SearchJobConfig, summary: dict[str, Any], films: Sequence[str]) -> str:
     """HTML: the curve, the scores by tag, and filmstrips of searches."""
     name = html.escape(folder.storage.uri.rstrip("/").rpartition("/")[2])
-    tags = list(summary["budgets"][-1]["by_tag"]) if summary["num_searches"] else []
+    tags = list(summary["budgets"][-1]["by_tag_intervals"])
     head = "".join(f"<th>{html.escape(tag)}</th>" for tag in tags)
     rows = "".join(
         f"<tr><td>{row['budget']}</td>"
-        + "".join(f"<td>{row['by_tag'][tag]:.2f}</td>" for tag in tags)
+        + "".join(f"<td>{Interval(*row['by_tag_intervals'][tag])}</td>" for tag in tags)
         + f"<td>{Interval(*row['score'])}</td><td>{Interval(*row['best_there_was'])}</td></tr>"
         for row in summary["budgets"]
     )

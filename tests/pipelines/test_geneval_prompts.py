@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from inference.prompt_grammar import parse_prompt
 from pipelines.evaluation import geneval_metadata
 from pipelines.prompts.overlap import BenchmarkOverlap, geneval_prompts
 from pipelines.search_job import SearchJobConfig, search_prompts
@@ -41,6 +42,14 @@ def test_all_of_the_rebuilt_file_parse_and_ask_for_what_the_table_says(rebuilt):
     check(rows)
     asked = [(row.prompt.text, row.prompt.tag, row.prompt.include, row.prompt.exclude) for row in rows[::4]]
     assert asked == [(p.text, p.tag, p.include, p.exclude) for p in geneval_prompts()]
+
+
+def test_the_words_of_all_553_parse_to_what_their_records_ask_for():
+    for record in geneval_prompts():
+        parsed = parse_prompt(record.text)
+        names = [clause.class_name for clause in parsed.include]
+        assert names == [clause.class_name for clause in record.include], record.text
+        assert (parsed.tag, parsed.include, parsed.exclude) == (record.tag, record.include, record.exclude)
 
 
 def test_some_are_taken_evenly(rebuilt):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from inference.judges.intervals import Interval
 from inference.search import SearchConfig
 from pipelines.__main__ import main
 from pipelines.commands.arguments import open_run
@@ -149,6 +150,28 @@ def test_genevals_own_files(searched):
     summary = json.loads((folder / "summary.json").read_text())
     share = sum(line["correct"] for line in lines) / 12
     assert summary["budgets"][-1]["score"][0] == pytest.approx(share)  # tags are of one size here
+
+
+def test_every_tags_share_has_an_interval(searched, capsys):
+    assert main(["evaluate", "--run", str(searched)]) == 0
+    printed = capsys.readouterr().out
+    page = (searched / "evaluation" / "index.html").read_text()
+    budgets = json.loads((searched / "evaluation" / "summary.json").read_text())["budgets"]
+    for row in budgets:
+        shares = {tag: share for tag, share in row["by_tag"].items() if tag != "overall"}
+        assert {tag: value for tag, (value, _, _) in row["by_tag_intervals"].items()} == shares
+        assert all(low <= value <= high for value, low, high in row["by_tag_intervals"].values())
+        assert all(f"<td>{Interval(*found)}</td>" in page for found in row["by_tag_intervals"].values())
+    for tag, found in budgets[-1]["by_tag_intervals"].items():
+        assert f"  {tag:<14} {Interval(*found)}\n" in printed
+
+
+@pytest.mark.parametrize(
+    "flag", [["--out", "o"], ["--official=f"], ["--judge.kind", "segmentation"], ["--batch-size", "8"]]
+)
+def test_what_has_no_effect_on_a_run_is_refused(searched, flag, capsys):
+    assert main(["evaluate", "--run", str(searched), *flag]) == 2
+    assert "beside --run" in capsys.readouterr().err
 
 
 def test_all_images_are_exported_in_the_published_layout(searched, tmp_path, capsys):

@@ -60,7 +60,7 @@ def test_colors_of_the_most_confident_objects_count():
     assert check.reasons == ("expected red circle>=1, found 0 red; and 1 blue",)
     assert check.score == pytest.approx(0.5 * (0.9 + 0.0) / 2)
     assert check_objects(RED_CIRCLE, objects[::-1]).reasons == check.reasons  # by score, not by order
-    assert check_objects(RED_CIRCLE, [found("circle", 0.9, color="red"), objects[0]]).correct
+    assert check_objects(RED_CIRCLE, [objects[0], found("circle", 0.9, color="red")]).correct  # of equals the later
 
 
 def test_an_object_without_a_color_is_of_no_color():
@@ -209,7 +209,7 @@ def test_reflections_of_every_failure():
     assert reflect(RED_CIRCLE, []) == "Add a red circle."
     assert reflect(RED_CIRCLE, [found("circle", color="blue")]) == "Replace the blue circle by a red circle."
     two_orange = prompt(ObjectClause("ring", 2, "orange"))
-    rings = [found("ring", color="blue"), found("ring", color="red")]
+    rings = [found("ring", 1.0, color="blue"), found("ring", 0.9, color="red")]
     assert (
         reflect(two_orange, rings) == "Replace the blue ring by an orange ring. Replace the red ring by an orange ring."
     )

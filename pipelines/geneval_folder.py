@@ -1,0 +1,112 @@
+"""A folder in GenEval's layout, and what GenEval's own scorer said of it: read and checked before anything is judged.
+
+00000/metadata.jsonl       one JSON object, on one line or several: prompt, tag, include, exclude
+00000/samples/0000.png     its images
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.prompts.checked_json import BadValue, check_choice, check_text, parse_json, quote
+from pipelines.prompts.clauses import KnownWords, parse_exclude, parse_include
+from schemas.errors import InputError
+from schemas.records import PromptRecord, Tag
+
+MAX_PROMPT_CHARS = 2000
+_ANY_WORDS = KnownWords()
+_LAYOUT = "00000/metadata.jsonl and 00000/samples/*.png, ..."
+_METADATA = "prompt, tag and include, as GenEval"
+
+
+@dataclass(frozen=True)
+class PromptFolder:
+    """One prompt: what is asked for, its metadata as it stands, and its images in order."""
+
+    record: PromptRecord
+    metadata: dict[str, Any]
+    samples: tuple[Path, ...]
+
+
+def read_layout(folder: Path, known: KnownWords = _ANY_WORDS) -> list[PromptFolder]:
+    """Every prompt of the folder, in order. Folders that are named by a number are prompts (GenEval), and so are those
+    that hold metadata or samples. InputError for one that lacks either, or asks for what is not `known`."""
+    prompts = [_read_prompt(place, known) for place in sorted(folder.glob("*")) if _is_prompt(place)]
+    if not prompts:
+        raise InputError("no images", file=str(folder), expected=_LAYOUT)
+    return prompts
+
+
+def read_official(file: Path, names: Collection[str]) -> dict[str, bool]:
+    """The verdicts of a results.jsonl of GenEval's own scorer on the images of these names, which are matched by their
+    last three parts. InputError where there are none."""
+    by_key = {}
+    for number, text in enumerate(_read_text(file).splitlines(), 1):
+        try:
+            said = json.loads(text)
+            by_key[_key(said["filename"])] = bool(said["correct"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{error!r}", file=str(file), line=number, expected="a line of GenEval's results.jsonl"
+            ) from error
+    found = {name: by_key[_key(name)] for name in names if _key(name) in by_key}
+    if not found:
+        raise InputError("names none of these images", file=str(file), expected="results of the same folder")
+    return found
+
+
+def _key(name: str) -> str:
+    return "/".join(Path(name).parts[-3:])
+
+
+def _is_prompt(place: Path) -> bool:
+    named = place.name.isdigit() or (place / "metadata.jsonl").exists() or (place / "samples").exists()
+    return place.is_dir() and named
+
+
+def _read_prompt(place: Path, known: KnownWords) -> PromptFolder:
+    file = place / "metadata.jsonl"
+    if not file.is_file():
+        raise InputError("a prompt's folder without metadata.jsonl", file=str(place), expected=_LAYOUT)
+    record, metadata = _read_metadata(file, known)
+    samples = tuple(sorted(path for path in (place / "samples").glob("*.png") if path.is_file()))
+    if not samples:
+        raise InputError("a prompt's folder without samples", file=str(place), expected=_LAYOUT)
+    return PromptFolder(record, metadata, samples)
+
+
+def _read_metadata(file: Path, known: KnownWords) -> tuple[PromptRecord, dict[str, Any]]:
+    text = _read_text(file).strip()
+    try:
+        said = parse_json(text)
+        if not isinstance(said, dict):
+            raise BadValue(f"{quote(said)} is no JSON object", expected=_METADATA)
+        for key in ("prompt", "tag", "include"):
+            if key not in said:
+                raise BadValue(f"there is no {key}", key, _METADATA)
+        prompt = check_text(said["prompt"], "prompt", MAX_PROMPT_CHARS)
+        tag = check_choice(said["tag"], "tag", [tag.value for tag in Tag])
+        include = parse_include(said["include"], known)
+        if not include:
+            raise BadValue("nothing is asked for", "include", "one clause or more, as GenEval")
+        exclude = parse_exclude(said.get("exclude"), include, known)
+    except BadValue as error:
+        line = None if "\n" in text else 1  # of JSON over several lines the message says where, as far as it is known
+        raise InputError(
+            error.problem, file=str(file), line=line, field=error.field, expected=error.expected
+        ) from error
+    return PromptRecord(file.parent.name, prompt, "rule", tag, include, exclude), said
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        problem = f"not valid UTF-8: byte 0x{error.object[error.start]:02x} at byte {error.start + 1}"
+        raise InputError(problem, file=str(file), expected="a file in UTF-8") from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=str(file), expected="a file in UTF-8") from error
