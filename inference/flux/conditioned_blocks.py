@@ -88,20 +88,7 @@ def run_blocks(
         for block in blocks:
             block.compile(fullgraph=True, dynamic=False, backend=backend)
 
-    num_double = len(model.base.transformer_blocks)
-
     def run(number: int, streams: list[_Stream], prefix: KeysAndValues | None) -> KeysAndValues:
-        if number < num_double:
-            return run_one(number, streams, prefix)
-        # Single blocks treat text and image alike: where the LoRA does too, both are one stream of tokens.
-        joined = _join(streams)
-        own = run_one(number, joined, prefix)
-        if joined is not streams:
-            text, image = streams[:2]
-            text.x, image.x = joined[0].x.split([text.x.shape[1], image.x.shape[1]], dim=1)
-        return own
-
-    def run_one(number: int, streams: list[_Stream], prefix: KeysAndValues | None) -> KeysAndValues:
         tokens = tuple(s.x for s in streams)
         rest = (
             tuple(s.temb for s in streams),
@@ -117,15 +104,4 @@ def run_blocks(
             stream.x = x
         return done[1]
 
-    model._block = run  # in the instance: takes the place of the method
-
-
-def _join(streams: list[_Stream]) -> list[_Stream]:
-    """The first two, which must be text and image, as one; the list itself where they differ in more than that."""
-    if len(streams) < 2 or streams[0].temb is not streams[1].temb or streams[0].adapted != streams[1].adapted:
-        return streams
-    text, image, *others = streams
-    tables = zip(text.rotary, image.rotary, strict=True)
-    cos, sin = (torch.cat(both) for both in tables)
-    both = _Stream(torch.cat([text.x, image.x], 1), image.temb, (cos, sin), False, image.adapted)
-    return [both, *others]
+    model._run = run  # in the instance: takes the place of the method

@@ -227,6 +227,19 @@ class ConditionedFlux(nn.Module):
 
     def _block(self, number: int, streams: list[_Stream], prefix: KeysAndValues | None) -> KeysAndValues:
         """One block over all streams, in place. Returns their keys and values, for a prefix."""
+        if number < len(self.base.transformer_blocks):
+            return self._run(number, streams, prefix)
+        # Single blocks treat text and image alike: where the LoRA does too, both are one stream of tokens, as in
+        # diffusers' own. (Products over fewer rows may be rounded otherwise.)
+        joined = _join(streams)
+        own = self._run(number, joined, prefix)
+        if joined is not streams:
+            text, image = streams[:2]
+            text.x, image.x = joined[0].x.split([text.x.shape[1], image.x.shape[1]], dim=1)
+        return own
+
+    def _run(self, number: int, streams: list[_Stream], prefix: KeysAndValues | None) -> KeysAndValues:
+        """What `_block` does, of streams as they are."""
         num_double = len(self.base.transformer_blocks)
         if number < num_double:
             block, name = self.base.transformer_blocks[number], f"transformer_blocks.{number}"
@@ -251,7 +264,9 @@ class ConditionedFlux(nn.Module):
         attended, keys_and_values = _attend(attn, streams, projected, prefix)
         for s, y, (gate, shift, scale, mlp_gate) in zip(streams, attended, modulations, strict=True):
             out, out_name = (attn.to_add_out, "to_add_out") if s.is_text else (attn.to_out[0], "to_out.0")
-            s.x = s.x + gate[:, None] * lora(out, f"{name}.attn.{out_name}", y, adapted=s.adapted)
+            # Contiguous, as in diffusers: a linear layer rounds otherwise where rows of a batch lie apart.
+            y = lora(out, f"{name}.attn.{out_name}", y.contiguous(), adapted=s.adapted)
+            s.x = s.x + gate[:, None] * y
             norm, ff, ff_name = (
                 (block.norm2_context, block.ff_context, "ff_context") if s.is_text else (block.norm2, block.ff, "ff")
             )
@@ -283,6 +298,17 @@ class ConditionedFlux(nn.Module):
         """Query, key and value of x (B, n, d): (B, n, heads, head) each. parts: the layers' names."""
         found = [self.lora(getattr(attn, p), f"{name}.attn.{p}", x, adapted=stream.adapted) for p in parts]
         return [y.unflatten(-1, (-1, attn.head_dim)) for y in found]
+
+
+def _join(streams: list[_Stream]) -> list[_Stream]:
+    """The first two, which must be text and image, as one; the list itself where they differ in more than that."""
+    if len(streams) < 2 or streams[0].temb is not streams[1].temb or streams[0].adapted != streams[1].adapted:
+        return streams
+    text, image, *others = streams
+    tables = zip(text.rotary, image.rotary, strict=True)
+    cos, sin = (torch.cat(both) for both in tables)
+    both = _Stream(torch.cat([text.x, image.x], 1), image.temb, (cos, sin), False, image.adapted)
+    return [both, *others]
 
 
 def _attend(

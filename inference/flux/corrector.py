@@ -1,12 +1,14 @@
 """The corrector: FLUX draws again, from the flawed image and the reflection that says what is wrong with it.
 
 Its folder holds `pytorch_lora_weights.safetensors`, in the form `FluxPipeline.save_lora_weights` writes, and
-`corrector.json`: how the condition enters (`ConditionConfig`), how large it is, and of which base model it is.
+`corrector.json`: how the condition enters (`ConditionConfig`), how large it is, and of which base model it is. The
+published corrector has no such description: its folder is taken for what the paper's code trains.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     import torch
 
     from inference.flux.conditioning import ConditionedFlux
+
+log = logging.getLogger(__name__)
 
 SEPARATOR = " [Reflexion] "
 MIN_REFLECTION_CHARS = 5  # anything shorter is no reflection (interop)
@@ -57,24 +61,56 @@ def corrector_text(prompt: str, reflection: str) -> str:
 
 
 def read_description(folder: Path) -> CorrectorDescription:
-    """InputError for a folder that is no corrector."""
+    """Of a folder with weights alone, the published values. InputError for a folder that is no corrector."""
+    described, weights = folder / "corrector.json", folder / WEIGHTS
+    if weights.is_file() and not described.exists():
+        rank, alpha = _rank_and_alpha(weights)
+        log.warning("%s has no corrector.json: taken for a published corrector of rank %d", folder, rank)
+        return CorrectorDescription(ConditionConfig(rank=rank, alpha=alpha))
     try:
-        return record_from_dict(CorrectorDescription, json.loads((folder / "corrector.json").read_text()))
+        return record_from_dict(CorrectorDescription, json.loads(described.read_text()))
     except (FileNotFoundError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{folder} is no corrector: {error}", expected="a folder that `python -m trainers corrector` wrote"
+            f"{folder} is no corrector: {error}",
+            expected=f"a folder that `python -m trainers corrector` wrote, or one with a FLUX LoRA as {WEIGHTS}",
         ) from error
 
 
+def _rank_and_alpha(weights: Path) -> tuple[int, float]:
+    """Of a LoRA file, without reading its tensors. alpha: its header's; the rank without one, as in diffusers."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, "numpy") as file:
+            names = [name for name in file.keys() if name.endswith(".lora_A.weight")]  # noqa: SIM118
+            ranks = {file.get_slice(name).get_shape()[0] for name in names}
+            header = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"{weights} does not read: {error}", expected="a file of safetensors") from error
+    if len(ranks) != 1:
+        raise InputError(
+            f"{weights} is no corrector's LoRA (ranks {sorted(ranks)})", expected="lora_A and lora_B of one rank"
+        )
+    rank = ranks.pop()
+    return rank, float(header.get("transformer.lora_alpha", rank))
+
+
 def save_corrector(folder: Path, model: ConditionedFlux, description: CorrectorDescription) -> None:
-    """LoRA and description."""
+    """LoRA and description. An alpha that is not the rank is in the LoRA's header too, where diffusers reads it."""
     import torch
     from diffusers import FluxPipeline
 
     tensors: dict[str, Any] = {
         name: value.to(torch.bfloat16).contiguous() for name, value in model.lora.to_file_tensors().items()
     }
-    FluxPipeline.save_lora_weights(folder, transformer_lora_layers=tensors, weight_name=WEIGHTS)
+    rank, alpha = model.config.rank, model.config.alpha
+    header = {"r": rank, "lora_alpha": alpha, "target_modules": list(model.lora.names)}
+    FluxPipeline.save_lora_weights(
+        folder,
+        transformer_lora_layers=tensors,
+        weight_name=WEIGHTS,
+        transformer_lora_adapter_metadata=header if alpha != rank else None,
+    )
     (folder / "corrector.json").write_text(json.dumps(asdict(description), indent=2) + "\n")
 
 
