@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 NUM_RESAMPLES = 2000
+MAX_DRAWN = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,21 @@ def mean_over_tags(
         sums = np.bincount(member, array[of_tag], len(index))
         sizes = np.bincount(member, minlength=len(index))
         point.append(sums.sum() / sizes.sum())
-        picks = rng.integers(len(index), size=(NUM_RESAMPLES, len(index)))
-        totals.append(sums[picks].sum(1) / sizes[picks].sum(1))
+        totals.append(np.concatenate([_resampled(rng, sums, sizes, n) for n in _parts(len(index))]))
     low, high = np.percentile(np.mean(totals, axis=0), [2.5, 97.5])
     return Interval(float(np.mean(point)), float(low), float(high))
+
+
+def _resampled(rng: np.random.Generator, sums: np.ndarray, sizes: np.ndarray, number: int) -> np.ndarray:
+    """(number,): means over as many clusters as there are, drawn with replacement."""
+    picks = rng.integers(len(sums), size=(number, len(sums)))
+    return sums[picks].sum(1) / sizes[picks].sum(1)
+
+
+def _parts(num_clusters: int) -> list[int]:
+    """`NUM_RESAMPLES` in parts that draw about a million clusters each, so that memory does not grow with both."""
+    each = max(1, MAX_DRAWN // num_clusters)
+    return [min(each, NUM_RESAMPLES - start) for start in range(0, NUM_RESAMPLES, each)]
 
 
 def intervals_by_tag(

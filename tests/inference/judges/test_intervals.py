@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from inference.judges import intervals
 from inference.judges.intervals import mean_over_tags
 
 
@@ -36,3 +37,10 @@ def test_repeated_texts_widen_the_interval():
     apart = mean_over_tags(values, ["a"] * 100, list(range(100)))
     together = mean_over_tags(values, ["a"] * 100, [i // 25 for i in range(100)])
     assert together.high - together.low > 1.8 * (apart.high - apart.low)
+
+
+def test_resamples_drawn_in_parts_are_those_drawn_at_once(monkeypatch):
+    values, tags, texts = [1.0, 0.0, 0.0, 1.0, 1.0], ["a", "a", "b", "b", "b"], list("vwxyz")
+    at_once = mean_over_tags(values, tags, texts)
+    monkeypatch.setattr(intervals, "MAX_DRAWN", 7)
+    assert mean_over_tags(values, tags, texts) == at_once
