@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import InputError, WorkFailedError
+from schemas.errors import CorruptDataError, InputError, WorkFailedError
 from schemas.images import encode_jpeg
 from schemas.shards import ShardSample, encode_shard
 from trainers.shard_dataset import MixSchedule, PairDataset, TrainingOrder, hold_out, rank_numbers
@@ -83,19 +83,65 @@ def test_an_index_is_cached_until_a_shard_changes(tmp_path):
     assert len(open_index(str(folder), tmp_path / "cache")) == 12
 
 
-def test_published_shards_without_meta_are_indexed_too(tmp_path):
+def published(keys, subset=b"general"):
+    """A tar as others make them: no `meta.json`, and whatever folders are in the keys."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for key in ("000", "001"):
+        for key in keys:
+            if "/" in key:
+                folder = tarfile.TarInfo(key.rpartition("/")[0])
+                folder.type = tarfile.DIRTYPE
+                tar.addfile(folder)
             members = {"good_image.jpg": image(1), "bad_image.jpg": image(2), "reflection.txt": b"r"}
-            for name, data in (members | {"prompt.txt": b"p", "subset.txt": b"general"}).items():
+            for name, data in (members | {"prompt.txt": key.encode(), "subset.txt": subset}).items():
                 info = tarfile.TarInfo(f"{key}.{name}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-    (tmp_path / "genref_0.tar").write_bytes(buffer.getvalue())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("keys", [("000", "001"), ("./000", "./001"), ("a.b/000", "a.b/001"), ("a/000", "b/000")])
+def test_published_shards_are_indexed_too_whatever_folders_their_members_lie_in(tmp_path, keys):
+    (tmp_path / "genref_0.tar").write_bytes(published(keys))
     found = open_index(str(tmp_path / "genref_0.tar"))
     assert subset_counts(found)["general"] == 2
-    assert PairDataset(TrainingOrder(found, EVEN, 1, 0))[5].cot is None
+    dataset = PairDataset(TrainingOrder(found, EVEN, 1, 0))
+    assert {dataset[n].prompt for n in range(2)} == set(keys)
+    assert dataset.num_broken == 0
+    assert dataset[5].cot is None
+
+
+def test_of_a_shard_that_was_cut_the_whole_samples_are_used_and_it_is_named(tmp_path, caplog):
+    whole = open_index(str(write_shards(tmp_path / "whole", ["rule"] * 8, per_shard=8)))
+    data = (tmp_path / "whole" / "genref_000000.tar").read_bytes()
+    ends = whole.stop.tolist()
+    (tmp_path / "cut").mkdir()
+    # In a header, in a member, between two members, after a sample's last byte, and in the end mark.
+    middle = (ends[4] + ends[5]) // 2 // 512 * 512
+    for cut, left in ((middle + 100, 5), (ends[5] - 100, 5), (middle, 5), (ends[5], 6), (ends[7] + 512, 8)):
+        caplog.clear()
+        (tmp_path / "cut" / "genref_000000.tar").write_bytes(data[:cut])
+        found, again = (open_index(str(tmp_path / "cut"), tmp_path / "cache") for _ in range(2))  # named both times
+        assert found.stop.tolist() == again.stop.tolist() == ends[:left]
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == 2
+        assert "cut/genref_000000.tar: cut short or damaged" in said[0]
+        assert f"its first {left} samples are used" in said[0]
+        assert all(SampleReader().read(found, n).reflection == f"reflection {n}" for n in range(left))
+    (tmp_path / "cut" / "genref_000000.tar").write_bytes(data[:100])
+    with pytest.raises(CorruptDataError, match="no whole tar"):
+        open_index(str(tmp_path / "cut"))
+
+
+def test_samples_of_no_known_subset_are_counted_and_the_known_ones_named(tmp_path, caplog):
+    folder = write_shards(tmp_path / "shards", ["rule", "rules", "other"] * 2)
+    found, _ = (open_index(str(folder), tmp_path / "cache") for _ in range(2))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert said[0].startswith("4 of 6 samples are of no known subset")
+    assert "none of rule, general, length, editing" in said[0]
+    order = TrainingOrder(found, EVEN, 4, 0)
+    assert {order.number_of(n) for n in range(20)} == {0, 3}
 
 
 @settings(max_examples=25, deadline=None)
