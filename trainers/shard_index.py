@@ -53,6 +53,11 @@ class ShardIndex:
         """Numbers of its samples, int64."""
         return np.flatnonzero(self.subset == SUBSETS.index(subset))
 
+    def where(self, kept: np.ndarray) -> ShardIndex:
+        """Some of its samples. kept: bool (n,)."""
+        columns = (column[kept] for column in (self.shard, self.start, self.stop, self.subset))
+        return ShardIndex(self.uri, self.shards, *columns)
+
     def name(self, number: int) -> str:
         """Where a sample lies, for messages."""
         return f"{self.uri}/{self.shards[self.shard[number]]} at byte {self.start[number]}"
@@ -81,7 +86,7 @@ def open_index(uri: str, cache: Path | None = None) -> ShardIndex:
     if not len(index):
         raise InputError("its shards hold no sample", file=uri, expected="at least one triplet")
     if cached is not None and all(scan.is_whole for scan in scans):  # a cut one is scanned, and named, again
-        _write(cached, index)
+        write_arrays(cached, shard=index.shard, start=index.start, stop=index.stop, subset=index.subset)
     return _named(index)
 
 
@@ -167,11 +172,12 @@ def _reads(file: BinaryIO, sample: tuple[int, int, int], where: str) -> bool:
         return False
 
 
-def _write(path: Path, index: ShardIndex) -> None:
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """An `.npz` file that appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with open(temporary, "wb") as file:
-        np.savez(file, shard=index.shard, start=index.start, stop=index.stop, subset=index.subset)
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - its stub takes names for `allow_pickle`
     os.replace(temporary, path)
 
 
