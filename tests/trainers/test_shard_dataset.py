@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import uuid
 from collections import Counter
 
 import numpy as np
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from schemas.errors import CorruptDataError, InputError, WorkFailedError
 from schemas.images import encode_jpeg
 from schemas.shards import ShardSample, encode_shard
-from trainers.shard_dataset import MixSchedule, PairDataset, TrainingOrder, hold_out, rank_numbers
+from schemas.storage import open_storage
+from tests.s3_server import ENVIRONMENT, shared_server
+from trainers.shard_dataset import MixSchedule, PairDataset, PairLoader, TrainingOrder, hold_out, rank_numbers
 from trainers.shard_index import SUBSETS, SampleReader, open_index, subset_counts
 
 
@@ -225,6 +228,26 @@ def test_loader_workers_give_the_same_samples_in_the_same_order(index):
         return [triplet.prompt for batch in loader for triplet in batch]
 
     assert prompts(0) == prompts(2)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_shards_of_an_object_store_give_the_same_samples(tmp_path, monkeypatch, num_workers):
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{shared_server().port}"}.items():
+        monkeypatch.setenv(name, value)
+    folder = write_shards(tmp_path / "shards", ["rule", "general", "length"] * 5, broken=(3,))
+    uri = f"s3://bucket/{uuid.uuid4().hex}"
+    for tar in sorted(folder.iterdir()):
+        open_storage(uri).commit(f"shards/{tar.name}", tar.read_bytes())
+
+    def triplets(data):
+        loader = PairLoader(TrainingOrder(open_index(data, tmp_path / "cache"), EVEN, 4, 5), num_workers)
+        found = [t for batch in loader.batches(8, 48, 4, 1, 2) for t in batch]
+        return [(t.number, t.prompt, t.good.tobytes(), t.bad.tobytes()) for t in found], loader.num_broken
+
+    local, remote = triplets(str(folder)), triplets(uri)
+    assert remote == local
+    assert len(local[0]) == 20
+    assert local[1] > 0
 
 
 def test_held_out_samples_are_no_training_samples(index):
