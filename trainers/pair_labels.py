@@ -19,7 +19,7 @@ import numpy as np
 
 from schemas.shards import MAX_MEMBER_BYTES, split_member_name
 from schemas.storage import open_storage
-from trainers.shard_index import ShardIndex, write_arrays
+from trainers.shard_index import ShardIndex, is_comparison, write_arrays
 
 DENIED, CONFIRMED, NO_VERDICT = 0, 1, 2
 
@@ -89,7 +89,6 @@ def margin_of(meta: Any) -> float | None:
 
 def verdict_of(cot: Any) -> int:
     """Whether the verdict of a comparison, the `cot.json` of a triplet, is for the good image."""
-    sides = [cot.get(name) if isinstance(cot, dict) else None for name in ("verdict", "good_side")]
-    if not all(side in ("left", "right") for side in sides):
+    if not is_comparison(cot):
         return NO_VERDICT
-    return CONFIRMED if sides[0] == sides[1] else DENIED
+    return CONFIRMED if cot["verdict"] == cot["good_side"] else DENIED

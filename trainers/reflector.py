@@ -78,6 +78,11 @@ class Lesson:
     answer: str
 
 
+def teaches(triplet: Triplet) -> bool:
+    """True where there is a reflection to learn."""
+    return len(triplet.reflection.strip()) >= MIN_REFLECTION_CHARS
+
+
 def lesson_of(triplet: Triplet, config: ReflectorConfig, seed: int) -> Lesson:
     """What triplet n teaches: always the same of the same n."""
     cot = triplet.cot
@@ -144,7 +149,7 @@ class ReflectorTrainable:
         import torch
 
         config = self.config
-        triplets = [t for t in samples if len(t.reflection.strip()) >= MIN_REFLECTION_CHARS]
+        triplets = [t for t in samples if teaches(t)]
         if not triplets:
             return
         lessons = [lesson_of(t, config.model, config.loop.seed) for t in triplets]
@@ -159,10 +164,12 @@ class ReflectorTrainable:
         yield [t.subset for t in triplets], each.sum(1) / (wanted != IGNORED).sum(1)
 
     def _held_out_triplets(self) -> list[Triplet]:
+        """Those with a reflection, of the first `num_evaluated`."""
         if not len(self._held_out):
             return []
         dataset = PairDataset(TrainingOrder(self._held_out, EVEN_MIX, 1, EVALUATION_SEED))
-        return [dataset[n] for n in range(min(self.config.num_evaluated, 4 * len(self._held_out)))]
+        triplets = (dataset[n] for n in range(min(self.config.num_evaluated, 4 * len(self._held_out))))
+        return [t for t in triplets if teaches(t)]
 
     def evaluate(self) -> dict[str, float]:
         """Loss on held-out triplets, and the share of reflections that are written word for word."""
@@ -192,6 +199,8 @@ class ReflectorTrainable:
     def draw_samples(self, step: int) -> None:
         """`out/samples/reflections_STEP.jsonl`: what it writes of held-out images, beside what the dataset says."""
         triplets = self._held_out_triplets()[: self.config.num_written]
+        if not triplets:
+            return
         self.model.eval()
         lines = [
             json.dumps({"prompt": t.prompt, "written": said, "dataset": t.reflection}, ensure_ascii=False)

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -217,7 +217,21 @@ def _read(file: BinaryIO, index: ShardIndex, number: int) -> ShardSample:
     samples = _samples_between(file, int(index.start[number]), int(index.stop[number]), index.name(number))
     if len(samples) != 1:
         raise CorruptDataError(f"{index.name(number)}: {len(samples)} samples where one was")
+    if samples[0].cot is not None and not is_comparison(samples[0].cot):
+        raise CorruptDataError(
+            f"{index.name(number)}: sample {samples[0].key!r}: its cot.json is no comparison: analysis and instruction "
+            "as texts, good_side and verdict as left or right"
+        )
     return samples[0]
+
+
+def is_comparison(cot: Any) -> bool:
+    """True for a `cot.json` as runs write it, which is what trainers take it for."""
+    return (
+        isinstance(cot, dict)
+        and all(isinstance(cot.get(name), str) for name in ("analysis", "instruction"))
+        and all(cot.get(name) in ("left", "right") for name in ("good_side", "verdict"))
+    )
 
 
 def _samples_between(file: BinaryIO, start: int, stop: int, where: str) -> list[ShardSample]:

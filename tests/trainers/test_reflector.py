@@ -15,6 +15,7 @@ from inference.vlm.qwen import QwenVlm, QwenVlmConfig
 from schemas.errors import InputError
 from tests.tiny_vlm import save_tiny_vlm
 from tests.trainers.micro_shards import write_micro_shards
+from tests.trainers.test_shard_dataset import write_shards
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.reflector import (
     IGNORED,
@@ -133,6 +134,13 @@ def test_triplets_without_a_reflection_teach_nothing(folders, tmp_path):
     ((_, alone),) = trainable.losses([triplet()])
     assert subsets == ["rule"]
     assert losses.tolist() == pytest.approx(alone.tolist())
+
+
+def test_held_out_triplets_without_a_reflection_are_not_evaluated(folders, tmp_path):
+    mute = write_shards(tmp_path / "mute", ["rule"] * 16, reflection=" ")
+    trainable = open_training(config((mute, folders[1]), tmp_path / "out")).trainable
+    assert trainable.evaluate() == {}
+    trainable.draw_samples(1)
 
 
 def test_a_restart_changes_no_number(folders, tmp_path):

@@ -5,6 +5,7 @@ import os
 import tarfile
 import uuid
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,8 +25,8 @@ def image(value):
     return encode_jpeg(np.full((8, 8, 3), value, np.uint8))
 
 
-def sample(number, subset, good=None):
-    return ShardSample(
+def sample(number, subset, good=None, **changes):
+    whole = ShardSample(
         key=f"u{number:06d}-r000-p00",
         good_image=image(number % 200) if good is None else good,
         bad_image=image(255),
@@ -34,12 +35,13 @@ def sample(number, subset, good=None):
         subset=subset,
         meta={"number": number},
     )
+    return replace(whole, **changes)
 
 
-def write_shards(folder, subsets, per_shard=7, broken=()):
-    """One sample for each subset name, in shards."""
+def write_shards(folder, subsets, per_shard=7, broken=(), **changes):
+    """One sample for each subset name, in shards; changes: fields of every sample."""
     folder.mkdir(parents=True, exist_ok=True)
-    samples = [sample(i, name, b"no image" if i in broken else None) for i, name in enumerate(subsets)]
+    samples = [sample(i, name, b"no image" if i in broken else None, **changes) for i, name in enumerate(subsets)]
     for start in range(0, len(samples), per_shard):
         (folder / f"genref_{start // per_shard:06d}.tar").write_bytes(encode_shard(samples[start : start + per_shard]))
     return folder
@@ -215,6 +217,20 @@ def test_a_broken_sample_is_named_counted_and_replaced(tmp_path, caplog):
     hopeless = open_index(str(write_shards(tmp_path / "b", ["rule"] * 3, broken=(0, 1, 2))))
     with pytest.raises(WorkFailedError, match="do not read"):
         PairDataset(TrainingOrder(hopeless, EVEN, 4, 0))[0]
+
+
+@pytest.mark.parametrize(
+    "cot", [["a list"], {"thoughts": "x"}, {"analysis": "a", "good_side": "top", "instruction": "i"}]
+)
+def test_a_sample_with_a_foreign_chain_of_thought_is_a_broken_one(tmp_path, caplog, cot):
+    foreign, ours = sample(0, "rule", cot=cot), sample(1, "rule")
+    (tmp_path / "genref_0.tar").write_bytes(encode_shard([foreign, ours]))
+    dataset = PairDataset(TrainingOrder(open_index(str(tmp_path)), EVEN, 4, 0))
+    assert {dataset[n].prompt for n in range(10)} == {"prompt 1"}
+    assert dataset.num_broken >= 5
+    (said,) = [r.getMessage() for r in caplog.records]
+    assert "u000000-r000-p00" in said
+    assert "its cot.json is no comparison" in said
 
 
 def test_loader_workers_give_the_same_samples_in_the_same_order(index):
