@@ -50,7 +50,9 @@ class ReflectorConfig:
 
 @dataclass(frozen=True)
 class ReflectorTrainingConfig:
-    """One training. The papers give no hyperparameters for it: these are common ones for LoRA on a 7B model."""
+    """One training. Not the paper's: it fine-tunes all of the 7B model (learning rate 1e-6, 45,000 steps; ReflectionFlow
+    §4.1), of which weights, gradients and moments take 124 GiB in float32, and the loop keeps them whole on each
+    GPU. This is a LoRA on the language model, with hyperparameters common for one."""
 
     data: str = ""
     """Run folder or folder of shards, local or s3://."""
