@@ -20,7 +20,7 @@ from schemas.configuration import stable_seed
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
 from trainers.shard_index import ShardIndex
-from trainers.verifier import LORA_TARGETS, save_adapter
+from trainers.verifier import LORA_TARGETS, recompute_layers, save_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -50,9 +50,9 @@ class ReflectorConfig:
 
 @dataclass(frozen=True)
 class ReflectorTrainingConfig:
-    """One training. Not the paper's: it fine-tunes all of the 7B model (learning rate 1e-6, 45,000 steps; ReflectionFlow
-    §4.1), of which weights, gradients and moments take 124 GiB in float32, and the loop keeps them whole on each
-    GPU. This is a LoRA on the language model, with hyperparameters common for one."""
+    """One training. Not the paper's: it fine-tunes all of the 7B model (learning rate 1e-6, 45,000 steps;
+    ReflectionFlow §4.1), of which weights, gradients and moments take 124 GiB in float32, and the loop keeps them whole
+    on each GPU. This is a LoRA on the language model, with hyperparameters common for one."""
 
     data: str = ""
     """Run folder or folder of shards, local or s3://."""
@@ -70,6 +70,8 @@ class ReflectorTrainingConfig:
     num_written: int = 32
     """Held-out reflections that are written out at each evaluation, to be read (`out/samples`)."""
     bf16: bool = True
+    recompute: bool = False
+    """Gradient checkpointing: layers are computed again in the backward pass; half more time, far less memory."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ class ReflectorTrainable:
         rank = config.model.rank
         lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_TARGETS, task_type="CAUSAL_LM")
         self.model: Any = get_peft_model(base, lora).to(config.model.device)
+        if config.recompute:
+            recompute_layers(self.model)
 
     @property
     def module(self) -> torch.nn.Module:

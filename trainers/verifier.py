@@ -119,6 +119,13 @@ class RewardModelInTraining:
         write_description(folder, replace(self.description, mean=mean, std=std))
 
 
+def recompute_layers(model: Any) -> None:
+    """Gradient checkpointing of language model and vision tower. They do it in training mode alone, which changes
+    nothing else: there is no dropout."""
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+
+
 def restore_adapter(model: Any, folder: Path) -> None:
     """What `save_adapter` wrote of a model of the same shape. MissingWeightsError where there is none."""
     from peft import set_peft_model_state_dict
@@ -163,6 +170,8 @@ class VerifierTrainingConfig:
     held_out_share: float = 0.05
     num_evaluated: int = 256
     bf16: bool = True
+    recompute: bool = False
+    """Gradient checkpointing: layers are computed again in the backward pass; half more time, far less memory."""
 
 
 class VerifierTrainable:
@@ -177,6 +186,8 @@ class VerifierTrainable:
         torch.manual_seed(config.loop.seed)
         self.config, self._held_out, self._training = config, held_out, training
         self.reward_model = RewardModelInTraining(config.model)
+        if config.recompute:
+            recompute_layers(self.reward_model.model)
 
     @property
     def module(self) -> torch.nn.Module:
