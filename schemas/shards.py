@@ -100,8 +100,17 @@ def member_digests(samples: Sequence[ShardSample]) -> dict[str, str]:
     return {name: hashlib.sha256(data).hexdigest() for sample in samples for name, data in sample.members()}
 
 
-def read_members(data: bytes | BinaryIO, where: str) -> Iterator[tuple[str, bytes]]:
+def split_member_name(name: str) -> tuple[str, str]:
+    """Key and suffix of a member as WebDataset has them: the key ends at the first dot of the base name, folders are
+    part of it."""
+    folder, slash, base = name.rpartition("/")
+    key, _, suffix = base.partition(".")
+    return f"{folder}{slash}{key}", suffix
+
+
+def read_members(data: bytes | BinaryIO, where: str, in_folders: bool = False) -> Iterator[tuple[str, bytes]]:
     """(name, bytes) of every member, in order; nothing is ever written to disk. data: a file is read member by member.
+    in_folders: names may have folders before them, as others' shards do.
 
     CorruptDataError for a truncated tar, a member that is no plain file, is too large, or whose name points elsewhere.
     """
@@ -111,7 +120,8 @@ def read_members(data: bytes | BinaryIO, where: str) -> Iterator[tuple[str, byte
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
                 plain = info.isreg() and not info.issparse()
-                if not plain or "/" in info.name or "\\" in info.name or info.name.startswith("."):
+                base = info.name.rpartition("/")[2] if in_folders else info.name
+                if not plain or "/" in base or "\\" in info.name or base.startswith("."):
                     raise CorruptDataError(f"{where}: member {info.name!r} is not a plain file in the shard's root")
                 if not 0 <= info.size <= MAX_MEMBER_BYTES:
                     raise CorruptDataError(f"{where}: member {info.name!r} says {info.size:,} bytes")
@@ -128,13 +138,13 @@ def read_members(data: bytes | BinaryIO, where: str) -> Iterator[tuple[str, byte
         raise CorruptDataError(f"{where}: the tar has no end mark: it was cut short")
 
 
-def read_samples(data: bytes | BinaryIO, where: str) -> Iterator[ShardSample]:
+def read_samples(data: bytes | BinaryIO, where: str, in_folders: bool = False) -> Iterator[ShardSample]:
     """Samples of a shard of ours or a published one (without `meta.json`), one in memory at a time when data is a file.
-    CorruptDataError names what is missing."""
+    in_folders: see `read_members`. CorruptDataError names what is missing."""
     seen: set[str] = set()
     current, members = "", {}
-    for name, body in read_members(data, where):
-        key, _, suffix = name.partition(".")
+    for name, body in read_members(data, where, in_folders):
+        key, suffix = split_member_name(name)
         if key != current:
             if members:
                 yield _sample(current, members, where)

@@ -90,6 +90,8 @@ class Plan:
     memory_gib: dict[str, float]
     sample_tflop: float
     note: str
+    savers: tuple[str, ...] = ()
+    """Flags of this trainer, not set, that would save memory."""
 
     @property
     def total_gib(self) -> float:
@@ -134,7 +136,16 @@ def plan_corrector(config: CorrectorTrainingConfig) -> Plan:
     passes = 3 if config.recompute else 2
     forward = 2 * base * tokens + 4 * layers * tokens**2 * width
     note = "the encoders are needed once, before the first step" if config.encode.ahead else ""
-    return Plan(f"corrector on {flux}", base + sum(others.values()), trained, memory, passes * forward / 1e12, note)
+    savers = (("--recompute", config.recompute), ("--encode.ahead", config.encode.ahead))
+    return Plan(
+        f"corrector on {flux}",
+        base + sum(others.values()),
+        trained,
+        memory,
+        passes * forward / 1e12,
+        note,
+        tuple(flag for flag, is_set in savers if not is_set),
+    )
 
 
 def plan_verifier(config: VerifierTrainingConfig) -> Plan:
@@ -175,9 +186,10 @@ def _vlm_plan(
     tokens = patches // merge**2 + VLM_TEXT_TOKENS
     micro = min(config.loop.micro_batch, config.loop.batch_size) * images
     token_bytes = 2 if config.bf16 else 4
-    language = text.num_hidden_layers * tokens * text.hidden_size
-    sight = vision.depth * patches * vision.hidden_size
-    kept = ACTIVATION_BYTES * token_bytes / 2 * micro * (language + sight)
+    language, sight = tokens * text.hidden_size, patches * vision.hidden_size  # of each layer
+    in_layers = text.num_hidden_layers * language + vision.depth * sight
+    layer = ACTIVATION_BYTES * token_bytes / 2 * micro
+    kept = token_bytes * micro * in_layers + layer * max(language, sight) if config.recompute else layer * in_layers
     logits = 3 * 4 * tokens * text.vocab_size * micro if "reflector" in what else 0
     memory = {
         "model": (total - (in_vision if trains_vision else 0)) * 4 / GIB,  # loaded in float32
@@ -185,7 +197,9 @@ def _vlm_plan(
         "activations": (kept + logits) / GIB,
     }
     forward = 2 * (total - in_vision) * tokens + 2 * in_vision * patches
-    return Plan(what, total, trained, memory, 2 * images * forward / 1e12, f"images of {image_px} px")
+    passes = 3 if config.recompute else 2
+    savers = () if config.recompute else ("--recompute",)
+    return Plan(what, total, trained, memory, passes * images * forward / 1e12, f"images of {image_px} px", savers)
 
 
 def _trained_memory(trained: int, optimizer: OptimizerConfig, loop: LoopConfig) -> dict[str, float]:
@@ -258,10 +272,8 @@ def print_plan(plan: Plan, loop: LoopConfig, out: Path, device: str, gpu: str, w
     lines += [f"  {name:<24}{gib:9.3f} GiB" for name, gib in plan.memory_gib.items()]
     lines.append(f"  {'in all':<24}{plan.total_gib:9.3f} GiB")
     if on_gpu:
-        fits = (
-            "fits" if plan.total_gib < 0.95 * memory_gib else "does NOT fit: smaller micro-batches, recompute, or fp8"
-        )
-        lines[-1] += f" of {memory_gib} ({gpu}): {fits}"
+        fits = plan.total_gib < 0.95 * memory_gib
+        lines[-1] += f" of {memory_gib} ({gpu}): {'fits' if fits else f'does NOT fit: {_advice(plan, loop)}'}"
     measured = measured_rate(out)
     if measured is None:
         sample_s = plan.sample_tflop / tflops
@@ -273,6 +285,12 @@ def print_plan(plan: Plan, loop: LoopConfig, out: Path, device: str, gpu: str, w
     lines.append(f"      {loop.steps} steps take {step_s * loop.steps / 3600:.2f} h")
     lines += [f"({plan.note})"] if plan.note else []
     print("\n".join(lines))
+
+
+def _advice(plan: Plan, loop: LoopConfig) -> str:
+    """Flags that this trainer has, and that would help."""
+    smaller = [f"--loop.micro-batch {loop.micro_batch // 2}"] if loop.micro_batch > 1 else []
+    return " or ".join([*plan.savers, *smaller]) or "a GPU with more memory is needed"
 
 
 def measured_rate(out: Path) -> float | None:

@@ -20,7 +20,7 @@ from schemas.configuration import stable_seed
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
 from trainers.shard_index import ShardIndex
-from trainers.verifier import LORA_TARGETS, save_adapter
+from trainers.verifier import LORA_TARGETS, recompute_layers, save_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,9 @@ class ReflectorConfig:
 
 @dataclass(frozen=True)
 class ReflectorTrainingConfig:
-    """One training. The papers give no hyperparameters for it: these are common ones for LoRA on a 7B model."""
+    """One training. Not the paper's: it fine-tunes all of the 7B model (learning rate 1e-6, 45,000 steps;
+    ReflectionFlow §4.1), of which weights, gradients and moments take 124 GiB in float32, and the loop keeps them whole
+    on each GPU. This is a LoRA on the language model, with hyperparameters common for one."""
 
     data: str = ""
     """Run folder or folder of shards, local or s3://."""
@@ -68,6 +70,8 @@ class ReflectorTrainingConfig:
     num_written: int = 32
     """Held-out reflections that are written out at each evaluation, to be read (`out/samples`)."""
     bf16: bool = True
+    recompute: bool = False
+    """Gradient checkpointing: layers are computed again in the backward pass; half more time, far less memory."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,11 @@ class Lesson:
 
     request: ChatRequest
     answer: str
+
+
+def teaches(triplet: Triplet) -> bool:
+    """True where there is a reflection to learn."""
+    return len(triplet.reflection.strip()) >= MIN_REFLECTION_CHARS
 
 
 def lesson_of(triplet: Triplet, config: ReflectorConfig, seed: int) -> Lesson:
@@ -134,6 +143,8 @@ class ReflectorTrainable:
         rank = config.model.rank
         lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_TARGETS, task_type="CAUSAL_LM")
         self.model: Any = get_peft_model(base, lora).to(config.model.device)
+        if config.recompute:
+            recompute_layers(self.model)
 
     @property
     def module(self) -> torch.nn.Module:
@@ -144,7 +155,7 @@ class ReflectorTrainable:
         import torch
 
         config = self.config
-        triplets = [t for t in samples if len(t.reflection.strip()) >= MIN_REFLECTION_CHARS]
+        triplets = [t for t in samples if teaches(t)]
         if not triplets:
             return
         lessons = [lesson_of(t, config.model, config.loop.seed) for t in triplets]
@@ -159,10 +170,12 @@ class ReflectorTrainable:
         yield [t.subset for t in triplets], each.sum(1) / (wanted != IGNORED).sum(1)
 
     def _held_out_triplets(self) -> list[Triplet]:
+        """Those with a reflection, of the first `num_evaluated`."""
         if not len(self._held_out):
             return []
         dataset = PairDataset(TrainingOrder(self._held_out, EVEN_MIX, 1, EVALUATION_SEED))
-        return [dataset[n] for n in range(min(self.config.num_evaluated, 4 * len(self._held_out)))]
+        triplets = (dataset[n] for n in range(min(self.config.num_evaluated, 4 * len(self._held_out))))
+        return [t for t in triplets if teaches(t)]
 
     def evaluate(self) -> dict[str, float]:
         """Loss on held-out triplets, and the share of reflections that are written word for word."""
@@ -192,6 +205,8 @@ class ReflectorTrainable:
     def draw_samples(self, step: int) -> None:
         """`out/samples/reflections_STEP.jsonl`: what it writes of held-out images, beside what the dataset says."""
         triplets = self._held_out_triplets()[: self.config.num_written]
+        if not triplets:
+            return
         self.model.eval()
         lines = [
             json.dumps({"prompt": t.prompt, "written": said, "dataset": t.reflection}, ensure_ascii=False)

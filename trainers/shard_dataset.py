@@ -17,6 +17,7 @@ import numpy as np
 from schemas.errors import CorruptDataError, InputError, WorkFailedError
 from schemas.images import decode_image
 from schemas.shards import ShardSample
+from trainers.pair_labels import margin_of
 from trainers.shard_index import SUBSETS, SampleReader, ShardIndex, open_index, subset_counts
 
 log = logging.getLogger(__name__)
@@ -154,6 +155,8 @@ class Triplet:
     cot: dict | None = None
     num_replaced: int = 0
     """Broken triplets that were passed over for this one."""
+    margin: float | None = None
+    """By how much the run's verifier scored the good image higher, where one did."""
 
 
 class PairDataset:
@@ -192,6 +195,7 @@ def _decoded(n: int, sample: ShardSample, num_replaced: int) -> Triplet:
         subset=sample.subset,
         cot=sample.cot,
         num_replaced=num_replaced,
+        margin=margin_of(sample.meta),
     )
 
 

@@ -1,26 +1,30 @@
 """Where every sample of a set of shards lies, so that a trainer can read any of them in any order.
 
 A shard is scanned once, header by header; what was found is kept in a cache folder under a name that depends on the
-shards' names and sizes. Published GenRef tars (no `meta.json`, no index) and ours are read alike.
+shards' names and sizes. Published GenRef tars (no `meta.json`, no index) and ours are read alike. Of a shard that was
+cut short the whole samples are used, and it is named; samples of no known subset are counted.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tarfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from schemas.errors import CorruptDataError, InputError
 from schemas.records import Subset
-from schemas.shards import ShardSample, read_samples
+from schemas.shards import ShardSample, read_samples, split_member_name
 from schemas.storage import Storage, open_storage
+
+log = logging.getLogger(__name__)
 
 SUBSETS = tuple(subset.value for subset in Subset)
 _UNKNOWN = len(SUBSETS)
@@ -49,6 +53,11 @@ class ShardIndex:
         """Numbers of its samples, int64."""
         return np.flatnonzero(self.subset == SUBSETS.index(subset))
 
+    def where(self, kept: np.ndarray) -> ShardIndex:
+        """Some of its samples. kept: bool (n,)."""
+        columns = (column[kept] for column in (self.shard, self.start, self.stop, self.subset))
+        return ShardIndex(self.uri, self.shards, *columns)
+
     def name(self, number: int) -> str:
         """Where a sample lies, for messages."""
         return f"{self.uri}/{self.shards[self.shard[number]]} at byte {self.start[number]}"
@@ -62,10 +71,10 @@ def open_index(uri: str, cache: Path | None = None) -> ShardIndex:
     cached = None if cache is None else cache / f"shard_index_{key}.npz"
     if cached is not None and cached.exists():
         with np.load(cached) as arrays:
-            return ShardIndex(storage.uri, tuple(names), **arrays)
-    found = [_scan(storage, name) for name in names]
-    numbers = [np.full(len(part), i, np.int32) for i, part in enumerate(found)]
-    columns = np.array([row for part in found for row in part], np.int64).reshape(-1, 3)
+            return _named(ShardIndex(storage.uri, tuple(names), **arrays))
+    scans = [_scan(storage, name) for name in names]
+    numbers = [np.full(len(scan.samples), i, np.int32) for i, scan in enumerate(scans)]
+    columns = np.array([row for scan in scans for row in scan.samples], np.int64).reshape(-1, 3)
     index = ShardIndex(
         storage.uri,
         tuple(names),
@@ -76,8 +85,22 @@ def open_index(uri: str, cache: Path | None = None) -> ShardIndex:
     )
     if not len(index):
         raise InputError("its shards hold no sample", file=uri, expected="at least one triplet")
-    if cached is not None:
-        _write(cached, index)
+    if cached is not None and all(scan.is_whole for scan in scans):  # a cut one is scanned, and named, again
+        write_arrays(cached, shard=index.shard, start=index.start, stop=index.stop, subset=index.subset)
+    return _named(index)
+
+
+def _named(index: ShardIndex) -> ShardIndex:
+    """The index, after a warning that counts its samples of no known subset, which are never drawn."""
+    unknown = np.flatnonzero(index.subset == _UNKNOWN)
+    if len(unknown):
+        log.warning(
+            "%d of %d samples are of no known subset (subset.txt says none of %s) and are never drawn; the first: %s",
+            len(unknown),
+            len(index),
+            ", ".join(SUBSETS),
+            index.name(int(unknown[0])),
+        )
     return index
 
 
@@ -96,35 +119,65 @@ def _tars(uri: str) -> tuple[Storage, list[str]]:
     raise InputError("no .tar file there", file=uri, expected="a run folder, or a folder of WebDataset shards")
 
 
-def _scan(storage: Storage, name: str) -> list[tuple[int, int, int]]:
-    """(first byte, byte after the last, subset) of every sample. CorruptDataError for no tar."""
+@dataclass(frozen=True)
+class _Scan:
+    """samples: (first byte, byte after the last, subset) of each. is_whole: the tar has its end mark."""
+
+    samples: list[tuple[int, int, int]]
+    is_whole: bool
+
+
+def _scan(storage: Storage, name: str) -> _Scan:
+    """What a shard holds; a warning names one that was cut short. CorruptDataError for no tar."""
     samples: list[tuple[int, int, int]] = []
-    key, start, stop, subset = "", 0, 0, _UNKNOWN
+    key, start, stop, end, subset = "", 0, 0, 0, _UNKNOWN
+    where, problem = f"{storage.uri}/{name}", ""
+    with storage.open(name) as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for info in tar:
+                    end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                    if info.isdir():
+                        continue
+                    its_key, suffix = split_member_name(info.name)
+                    if its_key != key:
+                        if key:
+                            samples.append((start, stop, subset))
+                        key, start, subset = its_key, info.offset, _UNKNOWN
+                    stop = end
+                    if suffix == "subset.txt":
+                        file.seek(info.offset_data)
+                        said = file.read(min(info.size, 64)).decode(errors="replace").strip()
+                        subset = SUBSETS.index(said) if said in SUBSETS else _UNKNOWN
+        except tarfile.TarError as error:
+            if not key:
+                raise CorruptDataError(f"{where}: no whole tar file ({error})") from error
+            problem = f" ({error})"
+        if key:
+            samples.append((start, stop, subset))
+        file.seek(end)  # tarfile ends without a word where a header is cut or no header
+        is_whole = not problem and file.read(2 * tarfile.BLOCKSIZE) == bytes(2 * tarfile.BLOCKSIZE)
+        if not is_whole:
+            samples = samples if samples and _reads(file, samples[-1], where) else samples[:-1]
+            said = "%s: cut short or damaged%s; its first %d samples are used, what follows is lost"
+            log.warning(said, where, problem, len(samples))
+    return _Scan(samples, is_whole)
+
+
+def _reads(file: BinaryIO, sample: tuple[int, int, int], where: str) -> bool:
+    """False for the last sample of a cut shard, where the cut went through it."""
     try:
-        with storage.open(name) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for info in tar:
-                its_key, _, suffix = info.name.partition(".")
-                if its_key != key:
-                    if key:
-                        samples.append((start, stop, subset))
-                    key, start, subset = its_key, info.offset, _UNKNOWN
-                if suffix == "subset.txt":
-                    file.seek(info.offset_data)
-                    said = file.read(min(info.size, 64)).decode(errors="replace").strip()
-                    subset = SUBSETS.index(said) if said in SUBSETS else _UNKNOWN
-                stop = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    except tarfile.TarError as error:
-        raise CorruptDataError(f"{storage.uri}/{name}: no whole tar file ({error})") from error
-    if key:
-        samples.append((start, stop, subset))
-    return samples
+        return len(_samples_between(file, sample[0], sample[1], where)) == 1
+    except CorruptDataError:
+        return False
 
 
-def _write(path: Path, index: ShardIndex) -> None:
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """An `.npz` file that appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with open(temporary, "wb") as file:
-        np.savez(file, shard=index.shard, start=index.start, stop=index.stop, subset=index.subset)
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - its stub takes names for `allow_pickle`
     os.replace(temporary, path)
 
 
@@ -161,12 +214,30 @@ class SampleReader:
 
 
 def _read(file: BinaryIO, index: ShardIndex, number: int) -> ShardSample:
-    file.seek(int(index.start[number]))
-    data = file.read(int(index.stop[number] - index.start[number]))
-    samples = list(read_samples(data + bytes(2 * tarfile.BLOCKSIZE), index.name(number)))
+    samples = _samples_between(file, int(index.start[number]), int(index.stop[number]), index.name(number))
     if len(samples) != 1:
         raise CorruptDataError(f"{index.name(number)}: {len(samples)} samples where one was")
+    if samples[0].cot is not None and not is_comparison(samples[0].cot):
+        raise CorruptDataError(
+            f"{index.name(number)}: sample {samples[0].key!r}: its cot.json is no comparison: analysis and instruction "
+            "as texts, good_side and verdict as left or right"
+        )
     return samples[0]
+
+
+def is_comparison(cot: Any) -> bool:
+    """True for a `cot.json` as runs write it, which is what trainers take it for."""
+    return (
+        isinstance(cot, dict)
+        and all(isinstance(cot.get(name), str) for name in ("analysis", "instruction"))
+        and all(cot.get(name) in ("left", "right") for name in ("good_side", "verdict"))
+    )
+
+
+def _samples_between(file: BinaryIO, start: int, stop: int, where: str) -> list[ShardSample]:
+    """Samples whose members lie in a range of bytes. CorruptDataError."""
+    file.seek(start)
+    return list(read_samples(file.read(stop - start) + bytes(2 * tarfile.BLOCKSIZE), where, in_folders=True))
 
 
 def subset_counts(index: ShardIndex, subsets: Sequence[str] = SUBSETS) -> dict[str, int]:

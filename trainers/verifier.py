@@ -1,7 +1,8 @@
 """The verifier's training: a Qwen2.5-VL with a reward token, a bias-free head and a Bradley-Terry loss.
 
-ReflectionFlow §3.2, verifier post-processing: LoRA on the language model, the whole vision tower, on pairs whose label
-the annotator's verdict confirmed (a run ships no others).
+ReflectionFlow §3.2, verifier post-processing: LoRA on the language model, the whole vision tower. The paper trains on
+pairs whose label the annotator's verdict confirms (`--pairs confirmed`). A run ships others too, which nobody compared:
+editing pairs, and those that `cot_share` left out.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from inference.vlm.prompts import load_prompt
 from inference.vlm.reward_model import (
@@ -25,6 +28,7 @@ from inference.vlm.reward_model import (
 from schemas.errors import InputError, MissingWeightsError
 from trainers.bradley_terry import Variant, bradley_terry_loss
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
+from trainers.pair_labels import CONFIRMED, DENIED, NO_VERDICT, PairLabels, read_labels
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
 from trainers.shard_index import ShardIndex
 
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 
 LORA_TARGETS = r".*language_model\.layers\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 EVALUATION_SEED = 7_000_009
+MARGIN_VARIANTS = ("margin", "scaled")
+Pairs = Literal["undisputed", "confirmed", "all"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,13 @@ class RewardModelInTraining:
         write_description(folder, replace(self.description, mean=mean, std=std))
 
 
+def recompute_layers(model: Any) -> None:
+    """Gradient checkpointing of language model and vision tower. They do it in training mode alone, which changes
+    nothing else: there is no dropout."""
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+
+
 def restore_adapter(model: Any, folder: Path) -> None:
     """What `save_adapter` wrote of a model of the same shape. MissingWeightsError where there is none."""
     from peft import set_peft_model_state_dict
@@ -145,6 +158,10 @@ class VerifierTrainingConfig:
     out: Path = Path("runs/verifier")
     model: RewardModelConfig = field(default_factory=RewardModelConfig)
     variant: Variant = "bt"
+    """Of the loss. margin, scaled: pairs have margins where the run's verifier scored them (`--filter.verifier`)."""
+    pairs: Pairs = "undisputed"
+    """By the verdict of the annotator who compared both images (`cot.json`). confirmed: pairs whose verdict is for the
+    good image (the paper's); undisputed: those, and pairs that nobody compared; all: whatever the verdict."""
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=10_080, batch_size=32, micro_batch=4))
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig("adamw", 2e-6, warmup_steps=500, max_gradient_norm=1.0)
@@ -153,6 +170,8 @@ class VerifierTrainingConfig:
     held_out_share: float = 0.05
     num_evaluated: int = 256
     bf16: bool = True
+    recompute: bool = False
+    """Gradient checkpointing: layers are computed again in the backward pass; half more time, far less memory."""
 
 
 class VerifierTrainable:
@@ -164,15 +183,11 @@ class VerifierTrainable:
         """Loads the base model."""
         import torch
 
-        if config.variant in ("margin", "scaled"):
-            raise InputError(
-                f"the loss {config.variant!r} needs margins, which shards do not have",
-                field="variant",
-                expected="bt, constant_margin or regularised",
-            )
         torch.manual_seed(config.loop.seed)
         self.config, self._held_out, self._training = config, held_out, training
         self.reward_model = RewardModelInTraining(config.model)
+        if config.recompute:
+            recompute_layers(self.reward_model.model)
 
     @property
     def module(self) -> torch.nn.Module:
@@ -183,7 +198,12 @@ class VerifierTrainable:
         import torch
 
         good, bad = self._rewards(samples)
-        each = [bradley_terry_loss(g[None], b[None], self.config.variant) for g, b in zip(good, bad, strict=True)]
+        variant = self.config.variant
+        margins = [None if t.margin is None else good.new_tensor([t.margin]) for t in samples]
+        each = [
+            bradley_terry_loss(g[None], b[None], variant, margin)
+            for g, b, margin in zip(good, bad, margins, strict=True)
+        ]
         yield [t.subset for t in samples], torch.stack(each)
 
     def _rewards(self, triplets: Sequence[Triplet]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -232,13 +252,53 @@ class VerifierTrainable:
         self.reward_model.save(self.config.out / "verifier", float(scores.mean()), float(scores.std().clamp(min=1e-6)))
 
 
+def left_out_of(labels: PairLabels, pairs: Pairs, variant: Variant) -> dict[str, np.ndarray]:
+    """Which samples are not trained on, bool (n,), by why; each has one reason at most."""
+    nobody = np.zeros(len(labels.verdict), bool)
+    reasons = {
+        "whose verdict is for the bad image": labels.verdict == DENIED if pairs != "all" else nobody,
+        "without a verdict": labels.verdict == NO_VERDICT if pairs == "confirmed" else nobody,
+        "without a margin above 0": ~(labels.margin > 0) if variant in MARGIN_VARIANTS else nobody,
+    }
+    gone = nobody
+    for why, mask in reasons.items():
+        reasons[why], gone = mask & ~gone, gone | mask
+    return {why: mask for why, mask in reasons.items() if mask.any()}
+
+
+def choose_pairs(index: ShardIndex, config: VerifierTrainingConfig) -> tuple[ShardIndex, str]:
+    """The pairs to train on, and for people: how many they are, how many others are not, and why."""
+    labels = read_labels(index, config.out / "cache")
+    left_out = left_out_of(labels, config.pairs, config.variant)
+    kept = ~np.any([np.zeros(len(index), bool), *left_out.values()], axis=0)
+    confirmed, none = ((labels.verdict[kept] == verdict).sum() for verdict in (CONFIRMED, NO_VERDICT))
+    why = ", ".join(f"{mask.sum()} {reason}" for reason, mask in left_out.items()) or "none"
+    return index.where(kept), (
+        f"{kept.sum()} of {len(index)} pairs ({confirmed} confirmed by the annotator's verdict, {none} without a "
+        f"verdict); left out: {why}"
+    )
+
+
 def open_training(config: VerifierTrainingConfig, rank: Rank = ALONE) -> TrainingLoop:
     """Opens the shards, loads the base model and the newest checkpoint. InputError for what cannot be."""
     config.loop.check(rank.world_size)
     order, held_out = open_data(
         config.data, config.out, config.held_out_share, config.mix, config.loop.batch_size, config.loop.seed
     )
-    trainable = VerifierTrainable(config, held_out, order.index)
+    training, said = choose_pairs(order.index, config)
+    if not len(training):
+        raise InputError(
+            f"the verifier has nothing to learn from: {said}",
+            file=config.data,
+            field="--pairs, --variant",
+            expected="verdicts (--reflect.cot-share of the run) for --pairs confirmed, scores of the run's verifier "
+            "for the variants margin and scaled; published shards have neither: --pairs all --variant bt",
+        )
+    if rank.is_first:
+        print(f"verifier: {said}", flush=True)
+    held_out, _ = choose_pairs(held_out, config)
+    order = TrainingOrder(training, config.mix, config.loop.batch_size, config.loop.seed)
+    trainable = VerifierTrainable(config, held_out, training)
     return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, config.model.device)
 
 

@@ -5,8 +5,9 @@ from inference.micro.long_captions import describe
 from schemas.shards import ShardSample, encode_shard
 
 
-def write_micro_shards(folder, count=24, per_shard=8, subsets=("editing", "rule")):
-    """`count` triplets, subsets by turns, images PNG; captions are truths of the edited scene."""
+def write_micro_shards(folder, count=24, per_shard=8, subsets=("editing", "rule"), metas=(None,), cots=(None,)):
+    """`count` triplets, subsets (and `meta.json`, `cot.json`) by turns, images PNG; captions are truths of the edited
+    scene."""
     import numpy as np
 
     from inference.micro.edit_file import sample_edit_scenes
@@ -24,7 +25,9 @@ def write_micro_shards(folder, count=24, per_shard=8, subsets=("editing", "rule"
                 reflection=values["edited_prompt_list"][0],
                 prompt=describe(after, np.random.default_rng(number)) if after.objects else "an empty image",
                 subset=subsets[number % len(subsets)],
+                meta=metas[number % len(metas)],
                 image_format="png",
+                cot=cots[number % len(cots)],
             )
         )
     for start in range(0, count, per_shard):

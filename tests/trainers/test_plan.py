@@ -13,7 +13,12 @@ from trainers.corrector import CorrectorTrainingConfig, micro_corrector_training
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.plan import measured_rate, plan_corrector, plan_reflector, plan_verifier, print_plan
 from trainers.reflector import ReflectorTrainingConfig
-from trainers.verifier import RewardModelConfig, RewardModelInTraining, micro_verifier_training
+from trainers.verifier import (
+    RewardModelConfig,
+    RewardModelInTraining,
+    VerifierTrainingConfig,
+    micro_verifier_training,
+)
 
 
 def test_parameters_of_the_production_models_are_the_published_ones():
@@ -44,6 +49,24 @@ def test_more_samples_take_more_memory_and_recomputing_takes_time_instead():
     assert adamw.memory_gib["optimizer"] == pytest.approx(one.memory_gib["optimizer"] / 2)
     ahead = plan_corrector(replace(base, encode=replace(base.encode, ahead=True)))
     assert one.total_gib - ahead.total_gib == pytest.approx(one.memory_gib["VAE and text encoders"])
+
+
+def test_the_vlms_recompute_too_and_a_plan_names_only_flags_that_its_trainer_has(capsys):
+    for trainer, plan, config in (
+        ("verifier", plan_verifier, VerifierTrainingConfig()),
+        ("reflector", plan_reflector, ReflectorTrainingConfig()),
+    ):
+        whole, saved = plan(config), plan(replace(config, recompute=True))
+        assert saved.memory_gib["activations"] < 0.5 * whole.memory_gib["activations"]
+        assert saved.sample_tflop == pytest.approx(1.5 * whole.sample_tflop)
+        assert trainers.main([trainer, "--preset", "qwen", "--plan"]) == 0
+        assert "of 79.6 (h100): fits" in capsys.readouterr().out
+        assert trainers.main([trainer, "--preset", "qwen", "--plan", "--no-recompute", "--plan-gpu", "rtx4090"]) == 0
+        micro = config.loop.micro_batch
+        assert f"does NOT fit: --recompute or --loop.micro-batch {micro // 2}\n" in capsys.readouterr().out
+        given = ["--recompute", "--loop.micro-batch", "1", "--plan-gpu", "rtx4090", "--model.rank", "2048"]
+        assert trainers.main([trainer, "--preset", "qwen", "--plan", *given]) == 0
+        assert "does NOT fit: a GPU with more memory is needed" in capsys.readouterr().out
 
 
 def test_the_command_says_it_and_touches_nothing(tmp_path, capsys):

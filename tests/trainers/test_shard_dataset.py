@@ -3,17 +3,21 @@
 import io
 import os
 import tarfile
+import uuid
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import InputError, WorkFailedError
+from schemas.errors import CorruptDataError, InputError, WorkFailedError
 from schemas.images import encode_jpeg
 from schemas.shards import ShardSample, encode_shard
-from trainers.shard_dataset import MixSchedule, PairDataset, TrainingOrder, hold_out, rank_numbers
+from schemas.storage import open_storage
+from tests.s3_server import ENVIRONMENT, shared_server
+from trainers.shard_dataset import MixSchedule, PairDataset, PairLoader, TrainingOrder, hold_out, rank_numbers
 from trainers.shard_index import SUBSETS, SampleReader, open_index, subset_counts
 
 
@@ -21,8 +25,8 @@ def image(value):
     return encode_jpeg(np.full((8, 8, 3), value, np.uint8))
 
 
-def sample(number, subset, good=None):
-    return ShardSample(
+def sample(number, subset, good=None, **changes):
+    whole = ShardSample(
         key=f"u{number:06d}-r000-p00",
         good_image=image(number % 200) if good is None else good,
         bad_image=image(255),
@@ -31,12 +35,13 @@ def sample(number, subset, good=None):
         subset=subset,
         meta={"number": number},
     )
+    return replace(whole, **changes)
 
 
-def write_shards(folder, subsets, per_shard=7, broken=()):
-    """One sample for each subset name, in shards."""
+def write_shards(folder, subsets, per_shard=7, broken=(), **changes):
+    """One sample for each subset name, in shards; changes: fields of every sample."""
     folder.mkdir(parents=True, exist_ok=True)
-    samples = [sample(i, name, b"no image" if i in broken else None) for i, name in enumerate(subsets)]
+    samples = [sample(i, name, b"no image" if i in broken else None, **changes) for i, name in enumerate(subsets)]
     for start in range(0, len(samples), per_shard):
         (folder / f"genref_{start // per_shard:06d}.tar").write_bytes(encode_shard(samples[start : start + per_shard]))
     return folder
@@ -83,19 +88,65 @@ def test_an_index_is_cached_until_a_shard_changes(tmp_path):
     assert len(open_index(str(folder), tmp_path / "cache")) == 12
 
 
-def test_published_shards_without_meta_are_indexed_too(tmp_path):
+def published(keys, subset=b"general"):
+    """A tar as others make them: no `meta.json`, and whatever folders are in the keys."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for key in ("000", "001"):
+        for key in keys:
+            if "/" in key:
+                folder = tarfile.TarInfo(key.rpartition("/")[0])
+                folder.type = tarfile.DIRTYPE
+                tar.addfile(folder)
             members = {"good_image.jpg": image(1), "bad_image.jpg": image(2), "reflection.txt": b"r"}
-            for name, data in (members | {"prompt.txt": b"p", "subset.txt": b"general"}).items():
+            for name, data in (members | {"prompt.txt": key.encode(), "subset.txt": subset}).items():
                 info = tarfile.TarInfo(f"{key}.{name}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-    (tmp_path / "genref_0.tar").write_bytes(buffer.getvalue())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("keys", [("000", "001"), ("./000", "./001"), ("a.b/000", "a.b/001"), ("a/000", "b/000")])
+def test_published_shards_are_indexed_too_whatever_folders_their_members_lie_in(tmp_path, keys):
+    (tmp_path / "genref_0.tar").write_bytes(published(keys))
     found = open_index(str(tmp_path / "genref_0.tar"))
     assert subset_counts(found)["general"] == 2
-    assert PairDataset(TrainingOrder(found, EVEN, 1, 0))[5].cot is None
+    dataset = PairDataset(TrainingOrder(found, EVEN, 1, 0))
+    assert {dataset[n].prompt for n in range(2)} == set(keys)
+    assert dataset.num_broken == 0
+    assert dataset[5].cot is None
+
+
+def test_of_a_shard_that_was_cut_the_whole_samples_are_used_and_it_is_named(tmp_path, caplog):
+    whole = open_index(str(write_shards(tmp_path / "whole", ["rule"] * 8, per_shard=8)))
+    data = (tmp_path / "whole" / "genref_000000.tar").read_bytes()
+    ends = whole.stop.tolist()
+    (tmp_path / "cut").mkdir()
+    # In a header, in a member, between two members, after a sample's last byte, and in the end mark.
+    middle = (ends[4] + ends[5]) // 2 // 512 * 512
+    for cut, left in ((middle + 100, 5), (ends[5] - 100, 5), (middle, 5), (ends[5], 6), (ends[7] + 512, 8)):
+        caplog.clear()
+        (tmp_path / "cut" / "genref_000000.tar").write_bytes(data[:cut])
+        found, again = (open_index(str(tmp_path / "cut"), tmp_path / "cache") for _ in range(2))  # named both times
+        assert found.stop.tolist() == again.stop.tolist() == ends[:left]
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == 2
+        assert "cut/genref_000000.tar: cut short or damaged" in said[0]
+        assert f"its first {left} samples are used" in said[0]
+        assert all(SampleReader().read(found, n).reflection == f"reflection {n}" for n in range(left))
+    (tmp_path / "cut" / "genref_000000.tar").write_bytes(data[:100])
+    with pytest.raises(CorruptDataError, match="no whole tar"):
+        open_index(str(tmp_path / "cut"))
+
+
+def test_samples_of_no_known_subset_are_counted_and_the_known_ones_named(tmp_path, caplog):
+    folder = write_shards(tmp_path / "shards", ["rule", "rules", "other"] * 2)
+    found, _ = (open_index(str(folder), tmp_path / "cache") for _ in range(2))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert said[0].startswith("4 of 6 samples are of no known subset")
+    assert "none of rule, general, length, editing" in said[0]
+    order = TrainingOrder(found, EVEN, 4, 0)
+    assert {order.number_of(n) for n in range(20)} == {0, 3}
 
 
 @settings(max_examples=25, deadline=None)
@@ -168,6 +219,20 @@ def test_a_broken_sample_is_named_counted_and_replaced(tmp_path, caplog):
         PairDataset(TrainingOrder(hopeless, EVEN, 4, 0))[0]
 
 
+@pytest.mark.parametrize(
+    "cot", [["a list"], {"thoughts": "x"}, {"analysis": "a", "good_side": "top", "instruction": "i"}]
+)
+def test_a_sample_with_a_foreign_chain_of_thought_is_a_broken_one(tmp_path, caplog, cot):
+    foreign, ours = sample(0, "rule", cot=cot), sample(1, "rule")
+    (tmp_path / "genref_0.tar").write_bytes(encode_shard([foreign, ours]))
+    dataset = PairDataset(TrainingOrder(open_index(str(tmp_path)), EVEN, 4, 0))
+    assert {dataset[n].prompt for n in range(10)} == {"prompt 1"}
+    assert dataset.num_broken >= 5
+    (said,) = [r.getMessage() for r in caplog.records]
+    assert "u000000-r000-p00" in said
+    assert "its cot.json is no comparison" in said
+
+
 def test_loader_workers_give_the_same_samples_in_the_same_order(index):
     import torch
 
@@ -179,6 +244,26 @@ def test_loader_workers_give_the_same_samples_in_the_same_order(index):
         return [triplet.prompt for batch in loader for triplet in batch]
 
     assert prompts(0) == prompts(2)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_shards_of_an_object_store_give_the_same_samples(tmp_path, monkeypatch, num_workers):
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{shared_server().port}"}.items():
+        monkeypatch.setenv(name, value)
+    folder = write_shards(tmp_path / "shards", ["rule", "general", "length"] * 5, broken=(3,))
+    uri = f"s3://bucket/{uuid.uuid4().hex}"
+    for tar in sorted(folder.iterdir()):
+        open_storage(uri).commit(f"shards/{tar.name}", tar.read_bytes())
+
+    def triplets(data):
+        loader = PairLoader(TrainingOrder(open_index(data, tmp_path / "cache"), EVEN, 4, 5), num_workers)
+        found = [t for batch in loader.batches(8, 48, 4, 1, 2) for t in batch]
+        return [(t.number, t.prompt, t.good.tobytes(), t.bad.tobytes()) for t in found], loader.num_broken
+
+    local, remote = triplets(str(folder)), triplets(uri)
+    assert remote == local
+    assert len(local[0]) == 20
+    assert local[1] > 0
 
 
 def test_held_out_samples_are_no_training_samples(index):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +31,7 @@ class Arguments:
 
 PRESETS = {
     "micro": lambda: Arguments("micro", micro_verifier_training("", Path("runs/verifier"))),
-    "qwen": lambda: Arguments("qwen", replace(VerifierTrainingConfig(), model=RewardModelConfig(device="cuda"))),
+    "qwen": lambda: Arguments("qwen", VerifierTrainingConfig(model=RewardModelConfig(device="cuda"), recompute=True)),
 }
 
 
