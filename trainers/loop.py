@@ -165,6 +165,7 @@ class TrainingLoop:
         self.source = source or PairLoader(order, config.loader_workers)
         self._optimizer_config, self._device = optimizer, device
         self._unread: list[_Unread] = []
+        self._sums: dict[str, list[float]] = defaultdict(list)  # figures of the steps since the last report
         self.parameters = [p for p in trainable.module.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(self.parameters, optimizer)
         self.ema = Ema(trainable.module, config.ema_decay) if config.ema_decay else None
@@ -182,26 +183,25 @@ class TrainingLoop:
     def run(self, on_step: Callable[[int, dict[str, float]], None] = lambda step, row: None) -> None:
         """Train to the last step; writes checkpoints, curves, and what the trainer exports."""
         config, name = self.config, self.trainable.name
-        log = Curve(self.out, name) if self.rank.is_first else None
+        log = Curve(self.out, name, self.step) if self.rank.is_first else None
         started, first, waited_s = time.monotonic(), self.step, 0.0
-        sums: dict[str, list[float]] = defaultdict(list)
         for samples, wait_s in self._batches():
             rows = self._train_step(samples)
             self.step += 1
             waited_s += wait_s
             for step, row in rows:
                 for key, value in row.items():
-                    sums[key].append(value)
+                    self._sums[key].append(value)
                 on_step(step, row)
-            if log and (self.step % config.report_every == 0 or self.step == config.steps):
-                means = {key: sum(values) / len(values) for key, values in sums.items()}
-                sums.clear()
+            if self.step % config.report_every == 0 or self.step == config.steps:
+                means = {key: sum(values) / len(values) for key, values in self._sums.items()}
+                self._sums.clear()
                 spent_s = time.monotonic() - started
                 rate = (self.step - first) / spent_s
-                log.write(
-                    self.step, means | {"data_wait": waited_s / spent_s, "samples_per_s": rate * config.batch_size}
-                )
-                print(report_line(name, self.step, config.steps, means, rate), flush=True)
+                if log:
+                    waiting = {"data_wait": waited_s / spent_s, "samples_per_s": rate * config.batch_size}
+                    log.write(self.step, means | waiting)
+                    print(report_line(name, self.step, config.steps, means, rate), flush=True)
             if log and (self.step % config.checkpoint_every == 0 or self.step == config.steps):
                 self._checkpoint(log)
         if log:
@@ -326,6 +326,7 @@ class TrainingLoop:
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state() if self.ema else None,
             "num_broken": self.num_broken,
+            "sums": dict(self._sums),
         }
         self.checkpoints.save(self.step, state, score)
 
@@ -366,6 +367,7 @@ class TrainingLoop:
         self._copy(state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self._num_broken_before = int(state["step"]), int(state.get("num_broken", 0))
+        self._sums.update(state.get("sums", {}))
 
 
 def _out_of_memory(error: Exception, config: LoopConfig, step: int) -> WorkFailedError | None:

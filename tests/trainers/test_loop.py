@@ -1,5 +1,6 @@
 """The loop around every training: what is read when, what a moving average is, what is exported, what stops it."""
 
+import contextlib
 import json
 import sys
 import types
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from schemas.errors import InputError, WorkFailedError
+from tests.trainers.curves import loss_curve
 from tests.trainers.test_shard_dataset import EVEN, write_shards
 from trainers.curve import Curve
 from trainers.loop import LoopConfig, OptimizerConfig, TrainingLoop
@@ -130,6 +132,35 @@ def test_broken_samples_are_counted_over_restarts_and_named_at_the_end(tmp_path,
     rest = loop(order, tmp_path / "parts")
     rest.run()
     assert rest.num_broken == whole.num_broken > 0
+
+
+class Killed(Exception):
+    pass
+
+
+def run_until(training, kill_at):
+    """Train, and break off in the middle of a step. (A slope knows its step by its evaluations.)"""
+    training.trainable.evaluated += [None] * (training.step // 3)
+
+    def on_step(step, row):
+        if step == kill_at:
+            raise Killed
+
+    with contextlib.suppress(Killed):
+        training.run(on_step)
+
+
+@pytest.mark.parametrize("kills", [(5,), (2, 8, 11), (6, 7)])
+def test_kills_leave_the_curve_as_it_is_without_them(order, tmp_path, kills):
+    changes = {"report_every": 4, "checkpoint_every": 3}
+    loop(order, tmp_path / "whole", **changes).run()
+    for step in kills:
+        run_until(loop(order, tmp_path / "killed", **changes), step)
+    with open(tmp_path / "killed" / "curve.jsonl", "a") as file:
+        file.write('{"step": 7, "lo')  # a row that was being written
+    run_until(loop(order, tmp_path / "killed", **changes), None)
+    assert [row["step"] for row in loss_curve(tmp_path / "whole")] == [3, 4, 6, 8, 9, 12, 12]
+    assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
 
 
 def test_the_curve_has_the_rate_and_the_time_spent_waiting(order, tmp_path):
