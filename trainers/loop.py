@@ -19,6 +19,7 @@ from schemas.errors import InputError, WorkFailedError
 from trainers.checkpoint import Checkpoints
 from trainers.curve import Curve
 from trainers.micro.training_loop import Ema
+from trainers.same_training import check_same, settings_of
 from trainers.shard_dataset import PairLoader, TrainingOrder
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Trainable(Protocol):
     """What a trainer is to the loop."""
 
     name: str
+    config: Any
+    """The training's configuration. One that differs in more than time and memory is another training."""
 
     @property
     def module(self) -> torch.nn.Module:
@@ -159,7 +162,8 @@ class TrainingLoop:
         device: str = "cpu",
         source: SampleSource | None = None,
     ) -> None:
-        """Loads the newest checkpoint in `out/checkpoints` that reads. source: by default the order's triplets."""
+        """Loads the newest checkpoint in `out/checkpoints` that reads; InputError where it is of another training.
+        source: by default the order's triplets."""
         config.check(rank.world_size)
         self.trainable, self.order, self.config, self.rank, self.out = trainable, order, config, rank, out
         self.source = source or PairLoader(order, config.loader_workers)
@@ -280,7 +284,8 @@ class TrainingLoop:
                 what = f"the gradient's norm is {norm}" if math.isfinite(total) else f"the loss is {total}"
                 raise WorkFailedError(
                     f"step {unread.step - 1}: {what}; samples {unread.samples[0]} to {unread.samples[1]}\n"
-                    f"  the last checkpoint is sound; lower the learning rate, or turn bf16 off, and start again"
+                    f"  the last checkpoint is sound; go on from it with bf16 turned off, or train anew, in another\n"
+                    f"  --out, with a lower learning rate"
                 )
             means = {f"loss/{subset}": sum(values) / len(values) for subset, values in per_subset.items()}
             rows.append((unread.step, {"loss": total, "gradient_norm": norm} | unread.figures | means))
@@ -327,6 +332,7 @@ class TrainingLoop:
             "ema": self.ema.state() if self.ema else None,
             "num_broken": self.num_broken,
             "sums": dict(self._sums),
+            "settings": settings_of(self.trainable.config),
         }
         self.checkpoints.save(self.step, state, score)
 
@@ -357,12 +363,20 @@ class TrainingLoop:
             self.ema = Ema(self.trainable.module, self.config.ema_decay)
 
     def _restore(self, state: dict[str, Any]) -> None:
+        if "settings" in state:  # checkpoints that were written before settings were kept have none
+            check_same(settings_of(self.trainable.config), state["settings"], self.out)
         shapes = {n: p.shape for n, p in self._trained().items()}
         if {n: p.shape for n, p in state["weights"].items()} != shapes:
             raise InputError(
                 f"{self.out}: its checkpoints are of another model or LoRA",
                 field="--out",
                 expected="the settings that it was started with, or another folder",
+            )
+        if state["step"] > self.config.steps:
+            raise InputError(
+                f"{self.out} was trained for {state['step']} steps already",
+                field="--loop.steps",
+                expected="as many, or more; or another --out, or remove the folder",
             )
         self._copy(state)
         self.optimizer.load_state_dict(state["optimizer"])

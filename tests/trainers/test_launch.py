@@ -4,7 +4,6 @@ import contextlib
 import random
 import signal
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 

@@ -4,7 +4,8 @@ import contextlib
 import json
 import sys
 import types
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,13 @@ LOOP = LoopConfig(
 SGD = OptimizerConfig("adamw", 0.1, weight_decay=0.0, max_gradient_norm=100.0)
 
 
+@dataclass(frozen=True)
+class SlopeTraining:
+    data: str = "shards"
+    loop: LoopConfig = LOOP
+    optimizer: OptimizerConfig = SGD
+
+
 class Slope:
     """A line through (brightness, prompt length), whose best evaluation is at step `best`."""
 
@@ -30,6 +38,7 @@ class Slope:
 
     def __init__(self, best=6):
         torch.manual_seed(0)
+        self.config = SlopeTraining()
         self.module = torch.nn.Linear(1, 1)
         self.best, self.evaluated, self.exported, self.breaks_at = best, [], None, None
         self.seen = 0
@@ -60,8 +69,10 @@ def order(tmp_path_factory):
     return TrainingOrder(open_index(str(write_shards(tmp_path_factory.mktemp("data"), ["rule"] * 20))), EVEN, 4, 0)
 
 
-def loop(order, out, trainable=None, **changes):
-    return TrainingLoop(trainable or Slope(), order, replace(LOOP, **changes), SGD, out)
+def loop(order, out, trainable=None, data="shards", optimizer=SGD, **changes):
+    trainable = trainable or Slope()
+    trainable.config = SlopeTraining(data, replace(LOOP, **changes), optimizer)
+    return TrainingLoop(trainable, order, trainable.config.loop, optimizer, out)
 
 
 def test_figures_read_now_and_then_are_the_same_figures(order, tmp_path):
@@ -110,6 +121,22 @@ def test_the_best_weights_are_exported_where_that_is_asked_for(order, tmp_path):
     assert training.checkpoints.best()[0] == 6
     assert best.exported == best.evaluated[1]
     assert last.exported == last.evaluated[3] != best.exported
+
+
+def test_a_folder_goes_on_with_its_own_training_alone(order, tmp_path):
+    loop(order, tmp_path, steps=6).run()
+    faster = replace(SGD, learning_rate=9.0)
+    with pytest.raises(InputError, match=r"data was .*shards, is .*other; optimizer.learning_rate was 0.1, is 9.0\n"):
+        loop(order, tmp_path, data="other", optimizer=faster, steps=6)
+    with pytest.raises(InputError, match=r"ema_decay was 0.0, is 0.5; loop.seed was 0, is 1\n"):
+        loop(order, tmp_path, seed=1, ema_decay=0.5)
+    with pytest.raises(InputError, match="trained for 6 steps already"):
+        loop(order, tmp_path, steps=5)
+    often = {"micro_batch": 1, "report_every": 1, "evaluate_every": 6, "keep_last": 1, "export": "best"}
+    longer = loop(order, tmp_path, data=str(Path("shards").resolve()), steps=12, loader_workers=1, **often)
+    assert longer.step == 6
+    longer.run()
+    assert longer.step == 12
 
 
 def test_running_out_of_memory_says_what_to_do(order, tmp_path):
