@@ -49,6 +49,7 @@ class LoopConfig:
     micro_batch: int = 1
     """Samples a forward pass of one rank."""
     evaluate_every: int = 500
+    """Each evaluation writes a checkpoint, which may become the best one."""
     checkpoint_every: int = 250
     keep_last: int = 2
     report_every: int = 10
@@ -69,6 +70,10 @@ class LoopConfig:
                 f"{self.steps} steps, batches of {self.batch_size}, micro-batches of {self.micro_batch}",
                 expected="all at least 1",
             )
+        for name in ("report_every", "evaluate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                flag = f"--loop.{name.replace('_', '-')}"
+                raise InputError(f"every {getattr(self, name)} steps", field=flag, expected="at least 1")
         if self.read_every < 1 or not 0 <= self.ema_decay < 1:
             raise InputError(
                 f"read_every {self.read_every}, ema_decay {self.ema_decay}", expected="at least 1, and in [0, 1)"
@@ -206,8 +211,9 @@ class TrainingLoop:
                     waiting = {"data_wait": waited_s / spent_s, "samples_per_s": rate * config.batch_size}
                     log.write(self.step, means | waiting)
                     print(report_line(name, self.step, config.steps, means, rate), flush=True)
-            if log and (self.step % config.checkpoint_every == 0 or self.step == config.steps):
-                self._checkpoint(log)
+            is_evaluated = self.step % config.evaluate_every == 0 or self.step == config.steps
+            if log and (is_evaluated or self.step % config.checkpoint_every == 0):
+                self._checkpoint(self._evaluate(log) if is_evaluated else None)
         if log:
             log.close()
             self._export()
@@ -266,7 +272,7 @@ class TrainingLoop:
 
     def _is_read_after(self, step: int) -> bool:
         config = self.config
-        every = (config.read_every, config.report_every, config.checkpoint_every)
+        every = (config.read_every, config.report_every, config.evaluate_every, config.checkpoint_every)
         return step == config.steps or any(step % number == 0 for number in every)
 
     def _read(self) -> list[tuple[int, dict[str, float]]]:
@@ -315,16 +321,19 @@ class TrainingLoop:
         """Inside, the weights are their moving average, where there is one."""
         return self.ema.applied() if self.ema else nullcontext()
 
-    def _checkpoint(self, log: Curve) -> None:
-        config, score = self.config, None
-        if self.step % config.evaluate_every == 0 or self.step == config.steps:
-            with self.averaged():
-                found = self.trainable.evaluate()
-                score = found.pop("score", None)
-                if found:
-                    log.write(self.step, found)
-                    print(report_line(self.trainable.name, self.step, config.steps, found, None), flush=True)
-                self.trainable.draw_samples(self.step)
+    def _evaluate(self, log: Curve) -> float | None:
+        """Figures into the curve, and pictures; the score, where there is one."""
+        name, config = self.trainable.name, self.config
+        with self.averaged():
+            found = self.trainable.evaluate()
+            score = found.pop("score", None)
+            if found:
+                log.write(self.step, found)
+                print(report_line(name, self.step, config.steps, found, None), flush=True)
+            self.trainable.draw_samples(self.step)
+        return score
+
+    def _checkpoint(self, score: float | None) -> None:
         state = {
             "step": self.step,
             "weights": self._trained(),

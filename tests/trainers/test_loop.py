@@ -139,6 +139,19 @@ def test_a_folder_goes_on_with_its_own_training_alone(order, tmp_path):
     assert longer.step == 12
 
 
+def test_evaluations_come_at_the_steps_that_were_asked_for_each_with_a_checkpoint(order, tmp_path):
+    training = loop(order, tmp_path, checkpoint_every=5, evaluate_every=2, keep_last=20)
+    training.run()
+    assert [row["step"] for row in loss_curve(tmp_path) if "distance" in row] == [2, 4, 6, 8, 10, 12]
+    assert training.checkpoints.steps() == [2, 4, 5, 6, 8, 10, 12]
+
+
+@pytest.mark.parametrize("name", ["report_every", "evaluate_every", "checkpoint_every"])
+def test_every_zero_steps_is_refused(order, tmp_path, name):
+    with pytest.raises(InputError, match=f"field: --loop.{name.replace('_', '-')}"):
+        loop(order, tmp_path, **{name: 0})
+
+
 def test_running_out_of_memory_says_what_to_do(order, tmp_path):
     class Large(Slope):
         def losses(self, samples):
