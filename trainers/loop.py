@@ -179,15 +179,12 @@ class TrainingLoop:
         self.optimizer = make_optimizer(self.parameters, optimizer)
         self.ema = Ema(trainable.module, config.ema_decay) if config.ema_decay else None
         self.checkpoints = Checkpoints(out / "checkpoints", config.keep_last)
+        self.num_broken = 0
+        """Samples that did not read, since the training's first step; of all ranks, when figures were last read."""
         self.step = self._num_broken_before = 0
         state = self.checkpoints.latest(device)
         if state is not None:
             self._restore(state)
-
-    @property
-    def num_broken(self) -> int:
-        """Samples that did not read, since the training's first step."""
-        return self._num_broken_before + self.source.num_broken
 
     def run(self, on_step: Callable[[int, dict[str, float]], None] = lambda step, row: None) -> None:
         """Train to the last step; writes checkpoints, curves, and what the trainer exports."""
@@ -278,13 +275,10 @@ class TrainingLoop:
     def _read(self) -> list[tuple[int, dict[str, float]]]:
         """Step and figures of the steps since the last look. WorkFailedError where one is no number."""
         rows = []
-        for unread in self._unread:
-            per_subset: dict[str, list[float]] = defaultdict(list)
-            for subsets, losses in unread.parts:
-                for subset, loss in zip(subsets, losses.tolist(), strict=True):
-                    per_subset[subset].append(loss)
-            count = sum(len(values) for values in per_subset.values())
-            total = sum(sum(values) for values in per_subset.values()) / max(1, count)
+        for unread, table in zip(self._unread, self._shared_losses(), strict=True):
+            sums = {subset: (total, count) for subset, (total, count) in zip(self.order.subsets, table, strict=True)}
+            count = sum(count for _, count in sums.values())
+            total = sum(total for total, _ in sums.values()) / max(1, count)
             norm = float(unread.norm)
             if not (math.isfinite(total) and math.isfinite(norm)):
                 what = f"the gradient's norm is {norm}" if math.isfinite(total) else f"the loss is {total}"
@@ -293,10 +287,34 @@ class TrainingLoop:
                     f"  the last checkpoint is sound; go on from it with bf16 turned off, or train anew, in another\n"
                     f"  --out, with a lower learning rate"
                 )
-            means = {f"loss/{subset}": sum(values) / len(values) for subset, values in per_subset.items()}
+            means = {f"loss/{subset}": total / count for subset, (total, count) in sums.items() if count}
             rows.append((unread.step, {"loss": total, "gradient_norm": norm} | unread.figures | means))
         self._unread.clear()
         return rows
+
+    def _shared_losses(self) -> list[list[list[float]]]:
+        """Sum and number of the losses of each subset, for each step not yet looked at, over all ranks; counts broken
+        samples of all ranks, too."""
+        import torch
+
+        row_of = {subset: row for row, subset in enumerate(self.order.subsets)}
+        tables = [[[0.0, 0.0] for _ in row_of] for _ in self._unread]
+        for table, unread in zip(tables, self._unread, strict=True):
+            for subsets, losses in unread.parts:
+                for subset, loss in zip(subsets, losses.tolist(), strict=True):
+                    table[row_of[subset]][0] += loss
+                    table[row_of[subset]][1] += 1
+        num_broken = self.source.num_broken
+        if self.rank.world_size > 1:
+            import torch.distributed as dist
+
+            shared = torch.tensor(tables, dtype=torch.float64, device=self._device)
+            broken = torch.tensor(num_broken, device=self._device)
+            dist.all_reduce(shared)
+            dist.all_reduce(broken)
+            tables, num_broken = shared.tolist(), int(broken)
+        self.num_broken = self._num_broken_before + num_broken
+        return tables
 
     def _learning_rate(self) -> float:
         config, left = self._optimizer_config, self.config.steps - self.step
@@ -389,7 +407,8 @@ class TrainingLoop:
             )
         self._copy(state)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self._num_broken_before = int(state["step"]), int(state.get("num_broken", 0))
+        self.step = int(state["step"])
+        self.num_broken = self._num_broken_before = int(state.get("num_broken", 0))
         self._sums.update(state.get("sums", {}))
 
 

@@ -1,6 +1,7 @@
 """A training on two workers of a real Ray cluster: it ends with the same bytes, whoever is killed on the way."""
 
 import contextlib
+import math
 import random
 import signal
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from schemas.errors import InputError
+from schemas.errors import InputError, WorkFailedError
 from tests.tiny_vlm import save_tiny_vlm
 from tests.trainers.curves import loss_curve
 from tests.trainers.micro_shards import write_micro_shards
@@ -74,12 +75,18 @@ class KillsWorkers(threading.Thread):
         return False
 
 
-@pytest.mark.ray
-@pytest.mark.timeout(600)
-def test_killed_workers_change_no_byte_of_the_adapter_and_no_row_of_the_curve(folders, tmp_path):
+@pytest.fixture(scope="module")
+def cluster():
     import ray
 
     ray.init(num_cpus=2, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_killed_workers_change_no_byte_of_the_adapter_and_no_row_of_the_curve(cluster, folders, tmp_path):
     killer = KillsWorkers(tmp_path / "killed" / "checkpoints", random.Random(3).sample(range(2, 11), 2))
     try:
         launch(open_training, config(folders, tmp_path / "whole"), tmp_path / "whole", TWO)
@@ -87,8 +94,35 @@ def test_killed_workers_change_no_byte_of_the_adapter_and_no_row_of_the_curve(fo
         launch(open_training, config(folders, tmp_path / "killed"), tmp_path / "killed", TWO)
     finally:
         killer.ended.set()
-        ray.shutdown()
     assert not killer.left
     name = Path("reflector") / "adapter_model.safetensors"
     assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
+
+
+def counted_start(config, rank):
+    """A worker says that it was started, and finds what it finds."""
+    with open(config.out / "starts", "a") as file:
+        file.write(f"{rank.rank}\n")
+    return open_training(config, rank)
+
+
+def fails_on_the_second(config, rank):
+    training = counted_start(config, rank)
+    if not rank.is_first:
+        training.trainable.losses = lambda samples: [
+            (["rule"], sum(p.sum() for p in training.parameters)[None] * math.nan)
+        ]
+    return training
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_what_would_come_again_ends_a_training_at_once_with_its_own_error(cluster, folders, tmp_path):
+    with pytest.raises(InputError, match=r"no \.tar file") as refused:
+        launch(counted_start, replace(config(folders, tmp_path), data=str(tmp_path / "none")), tmp_path, TWO)
+    assert refused.value.exit_code == 2
+    assert len((tmp_path / "starts").read_text().split()) == 2
+    with pytest.raises(WorkFailedError, match=r"step 0: the loss is nan; samples 0 to 3"):
+        launch(fails_on_the_second, config(folders, tmp_path), tmp_path, TWO)
+    assert len((tmp_path / "starts").read_text().split()) == 4

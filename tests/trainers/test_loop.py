@@ -14,7 +14,7 @@ from schemas.errors import InputError, WorkFailedError
 from tests.trainers.curves import loss_curve
 from tests.trainers.test_shard_dataset import EVEN, write_shards
 from trainers.curve import Curve
-from trainers.loop import LoopConfig, OptimizerConfig, TrainingLoop
+from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import TrainingOrder
 from trainers.shard_index import open_index
 
@@ -69,10 +69,10 @@ def order(tmp_path_factory):
     return TrainingOrder(open_index(str(write_shards(tmp_path_factory.mktemp("data"), ["rule"] * 20))), EVEN, 4, 0)
 
 
-def loop(order, out, trainable=None, data="shards", optimizer=SGD, **changes):
+def loop(order, out, trainable=None, data="shards", optimizer=SGD, rank=ALONE, **changes):
     trainable = trainable or Slope()
     trainable.config = SlopeTraining(data, replace(LOOP, **changes), optimizer)
-    return TrainingLoop(trainable, order, trainable.config.loop, optimizer, out)
+    return TrainingLoop(trainable, order, trainable.config.loop, optimizer, out, rank)
 
 
 def test_figures_read_now_and_then_are_the_same_figures(order, tmp_path):
@@ -201,6 +201,29 @@ def test_kills_leave_the_curve_as_it_is_without_them(order, tmp_path, kills):
     run_until(loop(order, tmp_path / "killed", **changes), None)
     assert [row["step"] for row in loss_curve(tmp_path / "whole")] == [3, 4, 6, 8, 9, 12, 12]
     assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
+
+
+def one_of_two(number, folder, out):
+    """One rank of two, as Ray would start it."""
+    torch.distributed.init_process_group("gloo", f"file://{out}/meeting", world_size=2, rank=number)
+    order = TrainingOrder(open_index(str(folder)), EVEN, 4, 0)
+    training = loop(order, out, rank=Rank(number, 2), micro_batch=1)
+    training.run()
+    (out / f"broken_{number}").write_text(str(training.num_broken))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_report_what_both_of_them_saw(tmp_path):
+    folder = write_shards(tmp_path / "data", ["rule", "editing"] * 5, broken=(3,))
+    alone = loop(TrainingOrder(open_index(str(folder)), EVEN, 4, 0), tmp_path / "alone")
+    alone.run()
+    (tmp_path / "two").mkdir()
+    torch.multiprocessing.spawn(one_of_two, (folder, tmp_path / "two"), nprocs=2)
+    for one, two in zip(loss_curve(tmp_path / "alone"), loss_curve(tmp_path / "two"), strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
+    counted = {int((tmp_path / "two" / f"broken_{number}").read_text()) for number in (0, 1)}
+    assert counted == {alone.num_broken}
+    assert alone.num_broken > 1
 
 
 def test_the_curve_has_the_rate_and_the_time_spent_waiting(order, tmp_path):
