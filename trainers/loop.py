@@ -10,7 +10,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -192,7 +192,8 @@ class TrainingLoop:
         log = Curve(self.out, name, self.step) if self.rank.is_first else None
         started, first, waited_s = time.monotonic(), self.step, 0.0
         for samples, wait_s in self._batches():
-            rows = self._train_step(samples)
+            with self._memory("the step"):
+                rows = self._train_step(samples)
             self.step += 1
             waited_s += wait_s
             for step, row in rows:
@@ -240,16 +241,10 @@ class TrainingLoop:
         import torch
 
         size, parts = self.config.micro_batch, []
-        try:
-            for start in range(0, len(samples), size):
-                for subsets, losses in self.trainable.losses(samples[start : start + size]):
-                    (losses.sum() / len(samples)).backward()
-                    parts.append((subsets, losses.detach()))
-        except RuntimeError as error:
-            named = _out_of_memory(error, self.config, self.step)
-            if named is None:
-                raise
-            raise named from error
+        for start in range(0, len(samples), size):
+            for subsets, losses in self.trainable.losses(samples[start : start + size]):
+                (losses.sum() / len(samples)).backward()
+                parts.append((subsets, losses.detach()))
         self._share_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._optimizer_config.max_gradient_norm)
         rate = self._learning_rate()
@@ -335,6 +330,24 @@ class TrainingLoop:
             dist.all_reduce(parameter.grad)
             parameter.grad /= self.rank.world_size
 
+    @contextmanager
+    def _memory(self, doing: str) -> Iterator[None]:
+        """Inside, WorkFailedError says what to do when memory runs out."""
+        import torch
+
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            size, said = self.config.micro_batch, str(error).splitlines()[0]
+            raise WorkFailedError(
+                f"step {self.step}: out of memory in {doing} with micro-batches of {size}: {said}\n"
+                f"  the last checkpoint is sound; go on from it with --loop.micro-batch {max(1, size // 2)} (the same"
+                f" numbers, up\n  to rounding), or train anew with a smaller image, condition or rank; --plan says what"
+                f" each takes"
+            ) from error
+
     def averaged(self) -> AbstractContextManager[None]:
         """Inside, the weights are their moving average, where there is one."""
         return self.ema.applied() if self.ema else nullcontext()
@@ -343,12 +356,14 @@ class TrainingLoop:
         """Figures into the curve, and pictures; the score, where there is one."""
         name, config = self.trainable.name, self.config
         with self.averaged():
-            found = self.trainable.evaluate()
+            with self._memory("the evaluation"):
+                found = self.trainable.evaluate()
             score = found.pop("score", None)
             if found:
                 log.write(self.step, found)
                 print(report_line(name, self.step, config.steps, found, None), flush=True)
-            self.trainable.draw_samples(self.step)
+            with self._memory("drawing samples"):
+                self.trainable.draw_samples(self.step)
         return score
 
     def _checkpoint(self, score: float | None) -> None:
@@ -371,7 +386,7 @@ class TrainingLoop:
             if state is not None:
                 print(f"{self.trainable.name}: exported as it was at step {best[0]} (score {best[1]:.4g})")
                 self._copy(state)
-        with self.averaged():
+        with self.averaged(), self._memory("the export"):
             self.trainable.export()
 
     def _trained(self) -> dict[str, torch.Tensor]:
@@ -410,20 +425,6 @@ class TrainingLoop:
         self.step = int(state["step"])
         self.num_broken = self._num_broken_before = int(state.get("num_broken", 0))
         self._sums.update(state.get("sums", {}))
-
-
-def _out_of_memory(error: Exception, config: LoopConfig, step: int) -> WorkFailedError | None:
-    """What to do when memory ran out; None for any other error."""
-    import torch
-
-    if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-        return None
-    smaller = max(1, config.micro_batch // 2)
-    return WorkFailedError(
-        f"step {step}: out of memory with micro-batches of {config.micro_batch}: {str(error).splitlines()[0]}\n"
-        f"  the last checkpoint is sound; go on from it with --loop.micro-batch {smaller} (the same numbers, up"
-        f" to rounding),\n  or with a smaller image, condition or rank; --plan says what each takes"
-    )
 
 
 def make_optimizer(parameters: Sequence[torch.Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:

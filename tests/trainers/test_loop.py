@@ -152,14 +152,28 @@ def test_every_zero_steps_is_refused(order, tmp_path, name):
         loop(order, tmp_path, **{name: 0})
 
 
-def test_running_out_of_memory_says_what_to_do(order, tmp_path):
-    class Large(Slope):
-        def losses(self, samples):
-            torch.empty(2**50, dtype=torch.uint8)
-            yield from super().losses(samples)
+@pytest.mark.parametrize(
+    ("part", "doing"),
+    [
+        ("losses", "the step"),
+        ("evaluate", "the evaluation"),
+        ("draw_samples", "drawing samples"),
+        ("export", "the export"),
+    ],
+)
+def test_running_out_of_memory_says_where_and_what_to_do(order, tmp_path, part, doing):
+    trainable = Slope()
+    setattr(trainable, part, lambda *_: torch.empty(2**50, dtype=torch.uint8))
+    expected = rf"out of memory in {doing} with micro-batches of 2[\s\S]*--loop.micro-batch 1"
+    with pytest.raises(WorkFailedError, match=expected):
+        loop(order, tmp_path, trainable).run()
 
-    with pytest.raises(WorkFailedError, match=r"out of memory with micro-batches of 2[\s\S]*--loop.micro-batch 1"):
-        loop(order, tmp_path, Large()).run()
+
+def test_an_optimizer_that_finds_no_memory_is_named_as_well(order, tmp_path):
+    training = loop(order, tmp_path)
+    training.optimizer.step = lambda: torch.empty(2**50, dtype=torch.uint8)
+    with pytest.raises(WorkFailedError, match="step 0: out of memory in the step"):
+        training.run()
 
 
 def test_broken_samples_are_counted_over_restarts_and_named_at_the_end(tmp_path, capsys):
