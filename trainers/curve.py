@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Curve:
-    """`curve.jsonl`, and the same for TensorBoard and (with WANDB_API_KEY) Weights & Biases."""
+    """`curve.jsonl`, and the same for TensorBoard and (with WANDB_API_KEY) Weights & Biases; pictures for these two."""
 
     def __init__(self, folder: Path, name: str = "training", step: int = 0) -> None:
         """name: of the trainer; with the folder it names the W&B run, which a restart goes on with. step: the last one
@@ -35,6 +35,18 @@ class Curve:
             self._writer.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(values, step=step)
+
+    def write_picture(self, step: int, name: str, path: Path) -> None:
+        """A picture that lies in a file already, for TensorBoard and Weights & Biases."""
+        import numpy as np
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            self._writer.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        if self._wandb is not None:
+            import wandb  # pyright: ignore[reportMissingImports]
+
+            self._wandb.log({name: wandb.Image(str(path))}, step=step)
 
     def close(self) -> None:
         """Write what is left."""

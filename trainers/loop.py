@@ -122,8 +122,8 @@ class Trainable(Protocol):
         """Figures on held-out samples; the one named `score` decides which checkpoint is the best (more is better)."""
         ...
 
-    def draw_samples(self, step: int) -> None:
-        """Pictures for people, where there is something to see."""
+    def draw_samples(self, step: int) -> Path | None:
+        """Pictures for people, where there is something to see: their file. None for files of text, or for nothing."""
         ...
 
     def export(self) -> None:
@@ -363,7 +363,9 @@ class TrainingLoop:
                 log.write(self.step, found)
                 print(report_line(name, self.step, config.steps, found, None), flush=True)
             with self._memory("drawing samples"):
-                self.trainable.draw_samples(self.step)
+                picture = self.trainable.draw_samples(self.step)
+            if picture is not None:
+                log.write_picture(self.step, "samples", picture)
         return score
 
     def _checkpoint(self, score: float | None) -> None:

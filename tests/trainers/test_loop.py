@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
 
 from schemas.errors import InputError, WorkFailedError
 from tests.trainers.curves import loss_curve
@@ -248,6 +250,28 @@ def test_the_curve_has_the_rate_and_the_time_spent_waiting(order, tmp_path):
     assert all(0 <= row["data_wait"] <= 1 and row["samples_per_s"] > 0 for row in reported)
 
 
+def test_what_is_drawn_is_a_picture_in_tensorboard(order, tmp_path):
+    class Draws(Slope):
+        def draw_samples(self, step):
+            Image.new("RGB", (12, 8), (step, 0, 0)).save(tmp_path / f"{step}.png")
+            return tmp_path / f"{step}.png"
+
+    loop(order, tmp_path / "out", Draws()).run()
+    (file,) = (tmp_path / "out" / "tensorboard").iterdir()
+    events = [Event.FromString(data) for data in records_of(file)]
+    shown = [(e.step, v.tag, v.image.width, v.image.height) for e in events for v in e.summary.value if v.image.height]
+    assert shown == [(step, "samples", 12, 8) for step in (3, 6, 9, 12)]
+
+
+def records_of(file):
+    """The records of an events file: length, checksum, data, checksum."""
+    data = file.read_bytes()
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        yield data[12 : 12 + length]
+        data = data[16 + length :]
+
+
 def test_weights_and_biases_gets_the_curve_when_its_key_is_set(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("WANDB_API_KEY", "no real key")
     monkeypatch.setitem(sys.modules, "wandb", None)
@@ -257,12 +281,15 @@ def test_weights_and_biases_gets_the_curve_when_its_key_is_set(tmp_path, monkeyp
     module = types.ModuleType("wandb")
     module.__spec__ = types.SimpleNamespace(name="wandb")
     run = types.SimpleNamespace(log=lambda values, step: said.append((step, values)), finish=lambda: said.append("end"))
+    module.Image = lambda path: ("image", path)
     module.init = lambda **settings: said.append(settings) or run
     monkeypatch.setitem(sys.modules, "wandb", module)
     curve = Curve(tmp_path / "with", "slope")
     curve.write(3, {"loss": 0.5})
+    Image.new("RGB", (4, 2)).save(tmp_path / "drawn.png")
+    curve.write_picture(3, "samples", tmp_path / "drawn.png")
     curve.close()
     assert said[0]["resume"] == "allow"
-    assert said[1:] == [(3, {"loss": 0.5}), "end"]
+    assert said[1:] == [(3, {"loss": 0.5}), (3, {"samples": ("image", str(tmp_path / "drawn.png"))}), "end"]
     Curve(tmp_path / "with", "slope").close()
-    assert said[3]["id"] == said[0]["id"]
+    assert said[4]["id"] == said[0]["id"]
