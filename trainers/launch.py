@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from schemas.errors import InputError, ReflectionFlowError, WorkFailedError
+from trainers.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
     from trainers.loop import LoopConfig, Rank, TrainingLoop
@@ -26,7 +27,7 @@ class HasLoop(Protocol):
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """How a training is spread. The same training on another number of workers sums gradients in another order."""
+    """How a training is started and spread. On another number of workers it sums gradients in another order."""
 
     workers: int = 1
     """Processes; more than one run under Ray Train (RAY_ADDRESS, or a cluster started for the training). The batch is
@@ -35,6 +36,8 @@ class LaunchConfig:
     gpus_per_worker: float = 0.0
     max_failures: int = 3
     """Times that lost workers are started again; each time the training goes on from its last checkpoint."""
+    resume: bool = False
+    """Go on from a checkpoint or not at all. Without the flag a training goes on where there is one and else begins."""
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.max_failures < 0:
@@ -42,11 +45,19 @@ class LaunchConfig:
 
 
 def launch(open_training: Callable[[T, Rank], TrainingLoop], config: T, out: Path, spread: LaunchConfig) -> None:
-    """Train to the end. out: where the training's checkpoints lie; with workers on several nodes, a place they share.
+    """Train to the end, from the last checkpoint if there is one. out: where the training's checkpoints lie; with
+    workers on several nodes, a place they share.
+
     WorkFailedError when workers are lost more often than `max_failures`. An error of ours in a worker (bad input, a
-    loss that is no number) would come again: it ends the training, as on one worker."""
+    loss that is no number) would come again: it ends the training at once, as on one worker. InputError where there is
+    nothing to resume."""
     from trainers.loop import ALONE
 
+    checkpoints = out / "checkpoints"
+    if spread.resume and not Checkpoints(checkpoints).steps():
+        raise InputError(
+            f"no checkpoint in {checkpoints}", field="--resume", expected="the --out of a training, or no --resume"
+        )
     if spread.workers == 1:
         open_training(config, ALONE).run()
         return

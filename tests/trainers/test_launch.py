@@ -7,6 +7,7 @@ import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -15,7 +16,8 @@ from schemas.errors import InputError, WorkFailedError
 from tests.tiny_vlm import save_tiny_vlm
 from tests.trainers.curves import loss_curve
 from tests.trainers.micro_shards import write_micro_shards
-from trainers.checkpoint import Checkpoints
+from trainers.__main__ import main
+from trainers.checkpoint import Checkpoints, save_checkpoint
 from trainers.launch import LaunchConfig, launch
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.reflector import ReflectorConfig, micro_reflector_training, open_training
@@ -49,6 +51,21 @@ def test_a_batch_that_workers_cannot_share_is_refused(folders, tmp_path):
         launch(open_training, config(folders, tmp_path, batch_size=5), tmp_path, TWO)
     with pytest.raises(InputError, match="0 workers"):
         LaunchConfig(workers=0)
+
+
+def test_resume_needs_a_checkpoint(folders, tmp_path, capsys):
+    command = ["corrector", "--data", str(folders[0]), "--out", str(tmp_path), "--resume"]
+    assert main(command) == 2
+    assert f"no checkpoint in {tmp_path / 'checkpoints'}" in capsys.readouterr().err
+    started = []
+    save_checkpoint(tmp_path / "checkpoints" / "step_00000003.pt", {"step": 3})
+
+    def note_start(config, rank):
+        started.append(rank)
+        return SimpleNamespace(run=lambda: None)
+
+    launch(note_start, config(folders, tmp_path), tmp_path, LaunchConfig(resume=True))
+    assert len(started) == 1
 
 
 class KillsWorkers(threading.Thread):
