@@ -19,24 +19,12 @@ from schemas.errors import InputError, WorkFailedError
 from trainers.checkpoint import Checkpoints
 from trainers.curve import Curve
 from trainers.micro.training_loop import Ema
+from trainers.optimizer import OptimizerConfig, make_optimizer
 from trainers.same_training import check_same, settings_of
 from trainers.shard_dataset import PairLoader, TrainingOrder
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """What moves the weights."""
-
-    name: Literal["prodigy", "adamw"] = "prodigy"
-    learning_rate: float = 1.0
-    weight_decay: float = 0.01
-    warmup_steps: int = 0
-    decay_steps: int = 0
-    """Over the last so many steps the learning rate falls linearly to a fiftieth."""
-    max_gradient_norm: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -427,25 +415,6 @@ class TrainingLoop:
         self.step = int(state["step"])
         self.num_broken = self._num_broken_before = int(state.get("num_broken", 0))
         self._sums.update(state.get("sums", {}))
-
-
-def make_optimizer(parameters: Sequence[torch.Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Prodigy as the corrector is trained with, or AdamW."""
-    import torch
-
-    if config.name == "adamw":
-        return torch.optim.AdamW(
-            parameters, config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
-        )
-    from prodigyopt import Prodigy
-
-    return Prodigy(
-        parameters,
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,  # pyright: ignore[reportArgumentType] - typed by its default, 0
-        use_bias_correction=True,
-        safeguard_warmup=True,
-    )
 
 
 def report_line(name: str, step: int, steps: int, values: dict[str, float], rate: float | None) -> str:
