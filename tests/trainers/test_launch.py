@@ -117,29 +117,25 @@ def test_killed_workers_change_no_byte_of_the_adapter_and_no_row_of_the_curve(cl
     assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
 
 
-def counted_start(config, rank):
-    """A worker says that it was started, and finds what it finds."""
-    with open(config.out / "starts", "a") as file:
-        file.write(f"{rank.rank}\n")
-    return open_training(config, rank)
-
-
-def fails_on_the_second(config, rank):
-    training = counted_start(config, rank)
-    if not rank.is_first:
-        training.trainable.losses = lambda samples: [
-            (["rule"], sum(p.sum() for p in training.parameters)[None] * math.nan)
-        ]
-    return training
-
-
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_what_would_come_again_ends_a_training_at_once_with_its_own_error(cluster, folders, tmp_path):
+    def counted_start(config, rank):
+        with open(config.out / "starts", "a") as file:
+            file.write(f"{rank.rank}\n")
+        return open_training(config, rank)
+
+    def no_number_on_the_second(config, rank):
+        training = counted_start(config, rank)
+        if not rank.is_first:
+            broken = sum(p.sum() for p in training.parameters)[None] * math.nan
+            training.trainable.losses = lambda samples: [(["rule"], broken)]
+        return training
+
     with pytest.raises(InputError, match=r"no \.tar file") as refused:
         launch(counted_start, replace(config(folders, tmp_path), data=str(tmp_path / "none")), tmp_path, TWO)
     assert refused.value.exit_code == 2
     assert len((tmp_path / "starts").read_text().split()) == 2
     with pytest.raises(WorkFailedError, match=r"step 0: the loss is nan; samples 0 to 3"):
-        launch(fails_on_the_second, config(folders, tmp_path), tmp_path, TWO)
+        launch(no_number_on_the_second, config(folders, tmp_path), tmp_path, TWO)
     assert len((tmp_path / "starts").read_text().split()) == 4
