@@ -192,14 +192,14 @@ class CorrectorTrainable:
         found = {f"held_out/{name}": sum(losses) / len(losses) for name, losses in by_subset.items()}
         return found | {"held_out": mean, "score": -mean}
 
-    def draw_samples(self, step: int, count: int = 8) -> None:
+    def draw_samples(self, step: int, count: int = 8) -> Path | None:
         """`samples/step_N.png`: flawed images, what the corrector makes of them, and the better images, a row each."""
         import numpy as np
         from PIL import Image
 
         triplets = self._held_out_triplets(count)
         if not triplets:
-            return
+            return None
         corrector = FluxCorrector.of(self.model, self.description(), self.generator)
         drawn = corrector.correct(
             [t.bad for t in triplets],
@@ -217,6 +217,7 @@ class CorrectorTrainable:
         sheet = Image.fromarray(np.concatenate(rows))
         scale = max(1, 128 // size)
         sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST).save(path)
+        return path
 
     def description(self) -> CorrectorDescription:
         """What the exported corrector says of itself."""

@@ -14,15 +14,17 @@ log = logging.getLogger(__name__)
 
 
 class Curve:
-    """`curve.jsonl`, and the same for TensorBoard and (with WANDB_API_KEY) Weights & Biases."""
+    """`curve.jsonl`, and the same for TensorBoard and (with WANDB_API_KEY) Weights & Biases; pictures for these two."""
 
-    def __init__(self, folder: Path, name: str = "training") -> None:
-        """name: of the trainer; with the folder it names the W&B run, which a restart goes on with."""
+    def __init__(self, folder: Path, name: str = "training", step: int = 0) -> None:
+        """name: of the trainer; with the folder it names the W&B run, which a restart goes on with. step: the last one
+        that is kept of an earlier start; those after it come again."""
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "curve.jsonl"
+        _drop_rows_after(step, self._path)
         from tensorboardX import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
         self._wandb = _open_wandb(folder, name)
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -34,11 +36,39 @@ class Curve:
         if self._wandb is not None:
             self._wandb.log(values, step=step)
 
+    def write_picture(self, step: int, name: str, path: Path) -> None:
+        """A picture that lies in a file already, for TensorBoard and Weights & Biases."""
+        import numpy as np
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            self._writer.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        if self._wandb is not None:
+            import wandb  # pyright: ignore[reportMissingImports]
+
+            self._wandb.log({name: wandb.Image(str(path))}, step=step)
+
     def close(self) -> None:
         """Write what is left."""
         self._writer.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def _drop_rows_after(step: int, path: Path) -> None:
+    """Of a curve's file, where there is one; a last line that a kill cut off goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(f"{line}\n")
+        except ValueError:
+            break
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, path)
 
 
 def _open_wandb(folder: Path, name: str) -> Any:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from schemas.errors import InputError, ReflectionFlowError, WorkFailedError
+from trainers.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
     from trainers.loop import LoopConfig, Rank, TrainingLoop
 
+log = logging.getLogger(__name__)
 T = TypeVar("T", bound="HasLoop")
 
 
@@ -24,7 +27,7 @@ class HasLoop(Protocol):
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """How a training is spread. The same training on another number of workers sums gradients in another order."""
+    """How a training is started and spread. On another number of workers it sums gradients in another order."""
 
     workers: int = 1
     """Processes; more than one run under Ray Train (RAY_ADDRESS, or a cluster started for the training). The batch is
@@ -33,6 +36,8 @@ class LaunchConfig:
     gpus_per_worker: float = 0.0
     max_failures: int = 3
     """Times that lost workers are started again; each time the training goes on from its last checkpoint."""
+    resume: bool = False
+    """Go on from a checkpoint or not at all. Without the flag a training goes on where there is one and else begins."""
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.max_failures < 0:
@@ -40,10 +45,19 @@ class LaunchConfig:
 
 
 def launch(open_training: Callable[[T, Rank], TrainingLoop], config: T, out: Path, spread: LaunchConfig) -> None:
-    """Train to the end. out: where the training's checkpoints lie; with workers on several nodes, a place they share.
-    WorkFailedError when workers are lost more often than `max_failures`."""
+    """Train to the end, from the last checkpoint if there is one. out: where the training's checkpoints lie; with
+    workers on several nodes, a place they share.
+
+    WorkFailedError when workers are lost more often than `max_failures`. An error of ours in a worker (bad input, a
+    loss that is no number) would come again: it ends the training at once, as on one worker. InputError where there is
+    nothing to resume."""
     from trainers.loop import ALONE
 
+    checkpoints = out / "checkpoints"
+    if spread.resume and not Checkpoints(checkpoints).steps():
+        raise InputError(
+            f"no checkpoint in {checkpoints}", field="--resume", expected="the --out of a training, or no --resume"
+        )
     if spread.workers == 1:
         open_training(config, ALONE).run()
         return
@@ -51,33 +65,46 @@ def launch(open_training: Callable[[T, Rank], TrainingLoop], config: T, out: Pat
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import WorkerGroupError
 
     if not ray.is_initialized():
         ray.init(address=None, log_to_driver=True)
     resources = {"CPU": spread.cpus_per_worker}
     if spread.gpus_per_worker:
         resources["GPU"] = spread.gpus_per_worker
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={"open_training": open_training, "config": config},
-        scaling_config=ScalingConfig(
-            num_workers=spread.workers, use_gpu=spread.gpus_per_worker > 0, resources_per_worker=resources
-        ),
-        run_config=RunConfig(
-            name="ray",
-            storage_path=str(out.absolute()),
-            failure_config=FailureConfig(max_failures=spread.max_failures),
-        ),
+    for num_lost in range(spread.max_failures + 1):
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"open_training": open_training, "config": config},
+            scaling_config=ScalingConfig(
+                num_workers=spread.workers, use_gpu=spread.gpus_per_worker > 0, resources_per_worker=resources
+            ),
+            run_config=RunConfig(
+                name="ray",
+                storage_path=str(out.absolute()),
+                failure_config=FailureConfig(max_failures=0),  # Ray starts workers again whatever their error was
+            ),
+        )
+        try:
+            trainer.fit()
+            return
+        except WorkerGroupError as error:
+            for _, failure in sorted(error.worker_failures.items()):
+                ours = getattr(failure, "_base_exc", failure)  # Ray wraps what a worker raises
+                if isinstance(ours, ReflectionFlowError):
+                    raise ours from None
+            if num_lost == spread.max_failures:
+                raise _ended(error) from error
+            log.warning("workers were lost and are started again: %s", str(error)[-500:])
+        except Exception as error:
+            raise _ended(error) from error
+
+
+def _ended(error: Exception) -> WorkFailedError:
+    return WorkFailedError(
+        f"the workers ended: {type(error).__name__}: {str(error)[-1500:]}\n"
+        f"  mend that; the same command goes on from the last checkpoint"
     )
-    try:
-        trainer.fit()
-    except ReflectionFlowError:
-        raise
-    except Exception as error:
-        raise WorkFailedError(
-            f"the workers ended: {type(error).__name__}: {str(error)[-1500:]}\n"
-            f"  mend that; the same command goes on from the last checkpoint"
-        ) from error
 
 
 def _work(settings: dict[str, Any]) -> None:

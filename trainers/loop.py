@@ -10,7 +10,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -19,23 +19,12 @@ from schemas.errors import InputError, WorkFailedError
 from trainers.checkpoint import Checkpoints
 from trainers.curve import Curve
 from trainers.micro.training_loop import Ema
+from trainers.optimizer import OptimizerConfig, make_optimizer
+from trainers.same_training import check_same, settings_of
 from trainers.shard_dataset import PairLoader, TrainingOrder
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """What moves the weights."""
-
-    name: Literal["prodigy", "adamw"] = "prodigy"
-    learning_rate: float = 1.0
-    weight_decay: float = 0.01
-    warmup_steps: int = 0
-    decay_steps: int = 0
-    """Over the last so many steps the learning rate falls linearly to a fiftieth."""
-    max_gradient_norm: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -48,6 +37,7 @@ class LoopConfig:
     micro_batch: int = 1
     """Samples a forward pass of one rank."""
     evaluate_every: int = 500
+    """Each evaluation writes a checkpoint, which may become the best one."""
     checkpoint_every: int = 250
     keep_last: int = 2
     report_every: int = 10
@@ -68,6 +58,10 @@ class LoopConfig:
                 f"{self.steps} steps, batches of {self.batch_size}, micro-batches of {self.micro_batch}",
                 expected="all at least 1",
             )
+        for name in ("report_every", "evaluate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                flag = f"--loop.{name.replace('_', '-')}"
+                raise InputError(f"every {getattr(self, name)} steps", field=flag, expected="at least 1")
         if self.read_every < 1 or not 0 <= self.ema_decay < 1:
             raise InputError(
                 f"read_every {self.read_every}, ema_decay {self.ema_decay}", expected="at least 1, and in [0, 1)"
@@ -99,6 +93,8 @@ class Trainable(Protocol):
     """What a trainer is to the loop."""
 
     name: str
+    config: Any
+    """The training's configuration. One that differs in more than time and memory is another training."""
 
     @property
     def module(self) -> torch.nn.Module:
@@ -114,8 +110,8 @@ class Trainable(Protocol):
         """Figures on held-out samples; the one named `score` decides which checkpoint is the best (more is better)."""
         ...
 
-    def draw_samples(self, step: int) -> None:
-        """Pictures for people, where there is something to see."""
+    def draw_samples(self, step: int) -> Path | None:
+        """Pictures for people, where there is something to see: their file. None for files of text, or for nothing."""
         ...
 
     def export(self) -> None:
@@ -159,51 +155,51 @@ class TrainingLoop:
         device: str = "cpu",
         source: SampleSource | None = None,
     ) -> None:
-        """Loads the newest checkpoint in `out/checkpoints` that reads. source: by default the order's triplets."""
+        """Loads the newest checkpoint in `out/checkpoints` that reads; InputError where it is of another training.
+        source: by default the order's triplets."""
         config.check(rank.world_size)
         self.trainable, self.order, self.config, self.rank, self.out = trainable, order, config, rank, out
         self.source = source or PairLoader(order, config.loader_workers)
         self._optimizer_config, self._device = optimizer, device
         self._unread: list[_Unread] = []
+        self._sums: dict[str, list[float]] = defaultdict(list)  # figures of the steps since the last report
         self.parameters = [p for p in trainable.module.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(self.parameters, optimizer)
         self.ema = Ema(trainable.module, config.ema_decay) if config.ema_decay else None
         self.checkpoints = Checkpoints(out / "checkpoints", config.keep_last)
+        self.num_broken = 0
+        """Samples that did not read, since the training's first step; of all ranks, when figures were last read."""
         self.step = self._num_broken_before = 0
         state = self.checkpoints.latest(device)
         if state is not None:
             self._restore(state)
 
-    @property
-    def num_broken(self) -> int:
-        """Samples that did not read, since the training's first step."""
-        return self._num_broken_before + self.source.num_broken
-
     def run(self, on_step: Callable[[int, dict[str, float]], None] = lambda step, row: None) -> None:
         """Train to the last step; writes checkpoints, curves, and what the trainer exports."""
         config, name = self.config, self.trainable.name
-        log = Curve(self.out, name) if self.rank.is_first else None
+        log = Curve(self.out, name, self.step) if self.rank.is_first else None
         started, first, waited_s = time.monotonic(), self.step, 0.0
-        sums: dict[str, list[float]] = defaultdict(list)
         for samples, wait_s in self._batches():
-            rows = self._train_step(samples)
+            with self._memory("the step"):
+                rows = self._train_step(samples)
             self.step += 1
             waited_s += wait_s
             for step, row in rows:
                 for key, value in row.items():
-                    sums[key].append(value)
+                    self._sums[key].append(value)
                 on_step(step, row)
-            if log and (self.step % config.report_every == 0 or self.step == config.steps):
-                means = {key: sum(values) / len(values) for key, values in sums.items()}
-                sums.clear()
+            if self.step % config.report_every == 0 or self.step == config.steps:
+                means = {key: sum(values) / len(values) for key, values in self._sums.items()}
+                self._sums.clear()
                 spent_s = time.monotonic() - started
                 rate = (self.step - first) / spent_s
-                log.write(
-                    self.step, means | {"data_wait": waited_s / spent_s, "samples_per_s": rate * config.batch_size}
-                )
-                print(report_line(name, self.step, config.steps, means, rate), flush=True)
-            if log and (self.step % config.checkpoint_every == 0 or self.step == config.steps):
-                self._checkpoint(log)
+                if log:
+                    waiting = {"data_wait": waited_s / spent_s, "samples_per_s": rate * config.batch_size}
+                    log.write(self.step, means | waiting)
+                    print(report_line(name, self.step, config.steps, means, rate), flush=True)
+            is_evaluated = self.step % config.evaluate_every == 0 or self.step == config.steps
+            if log and (is_evaluated or self.step % config.checkpoint_every == 0):
+                self._checkpoint(self._evaluate(log) if is_evaluated else None)
         if log:
             log.close()
             self._export()
@@ -233,16 +229,10 @@ class TrainingLoop:
         import torch
 
         size, parts = self.config.micro_batch, []
-        try:
-            for start in range(0, len(samples), size):
-                for subsets, losses in self.trainable.losses(samples[start : start + size]):
-                    (losses.sum() / len(samples)).backward()
-                    parts.append((subsets, losses.detach()))
-        except RuntimeError as error:
-            named = _out_of_memory(error, self.config, self.step)
-            if named is None:
-                raise
-            raise named from error
+        for start in range(0, len(samples), size):
+            for subsets, losses in self.trainable.losses(samples[start : start + size]):
+                (losses.sum() / len(samples)).backward()
+                parts.append((subsets, losses.detach()))
         self._share_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._optimizer_config.max_gradient_norm)
         rate = self._learning_rate()
@@ -262,30 +252,52 @@ class TrainingLoop:
 
     def _is_read_after(self, step: int) -> bool:
         config = self.config
-        every = (config.read_every, config.report_every, config.checkpoint_every)
+        every = (config.read_every, config.report_every, config.evaluate_every, config.checkpoint_every)
         return step == config.steps or any(step % number == 0 for number in every)
 
     def _read(self) -> list[tuple[int, dict[str, float]]]:
         """Step and figures of the steps since the last look. WorkFailedError where one is no number."""
         rows = []
-        for unread in self._unread:
-            per_subset: dict[str, list[float]] = defaultdict(list)
-            for subsets, losses in unread.parts:
-                for subset, loss in zip(subsets, losses.tolist(), strict=True):
-                    per_subset[subset].append(loss)
-            count = sum(len(values) for values in per_subset.values())
-            total = sum(sum(values) for values in per_subset.values()) / max(1, count)
+        for unread, table in zip(self._unread, self._shared_losses(), strict=True):
+            sums = {subset: (total, count) for subset, (total, count) in zip(self.order.subsets, table, strict=True)}
+            count = sum(count for _, count in sums.values())
+            total = sum(total for total, _ in sums.values()) / max(1, count)
             norm = float(unread.norm)
             if not (math.isfinite(total) and math.isfinite(norm)):
                 what = f"the gradient's norm is {norm}" if math.isfinite(total) else f"the loss is {total}"
                 raise WorkFailedError(
                     f"step {unread.step - 1}: {what}; samples {unread.samples[0]} to {unread.samples[1]}\n"
-                    f"  the last checkpoint is sound; lower the learning rate, or turn bf16 off, and start again"
+                    f"  the last checkpoint is sound; go on from it with bf16 turned off, or train anew, in another\n"
+                    f"  --out, with a lower learning rate"
                 )
-            means = {f"loss/{subset}": sum(values) / len(values) for subset, values in per_subset.items()}
+            means = {f"loss/{subset}": total / count for subset, (total, count) in sums.items() if count}
             rows.append((unread.step, {"loss": total, "gradient_norm": norm} | unread.figures | means))
         self._unread.clear()
         return rows
+
+    def _shared_losses(self) -> list[list[list[float]]]:
+        """Sum and number of the losses of each subset, for each step not yet looked at, over all ranks; counts broken
+        samples of all ranks, too."""
+        import torch
+
+        row_of = {subset: row for row, subset in enumerate(self.order.subsets)}
+        tables = [[[0.0, 0.0] for _ in row_of] for _ in self._unread]
+        for table, unread in zip(tables, self._unread, strict=True):
+            for subsets, losses in unread.parts:
+                for subset, loss in zip(subsets, losses.tolist(), strict=True):
+                    table[row_of[subset]][0] += loss
+                    table[row_of[subset]][1] += 1
+        num_broken = self.source.num_broken
+        if self.rank.world_size > 1:
+            import torch.distributed as dist
+
+            shared = torch.tensor(tables, dtype=torch.float64, device=self._device)
+            broken = torch.tensor(num_broken, device=self._device)
+            dist.all_reduce(shared)
+            dist.all_reduce(broken)
+            tables, num_broken = shared.tolist(), int(broken)
+        self.num_broken = self._num_broken_before + num_broken
+        return tables
 
     def _learning_rate(self) -> float:
         config, left = self._optimizer_config, self.config.steps - self.step
@@ -306,26 +318,53 @@ class TrainingLoop:
             dist.all_reduce(parameter.grad)
             parameter.grad /= self.rank.world_size
 
+    @contextmanager
+    def _memory(self, doing: str) -> Iterator[None]:
+        """Inside, WorkFailedError says what to do when memory runs out."""
+        import torch
+
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            size, said = self.config.micro_batch, str(error).splitlines()[0]
+            raise WorkFailedError(
+                f"step {self.step}: out of memory in {doing} with micro-batches of {size}: {said}\n"
+                f"  the last checkpoint is sound; go on from it with --loop.micro-batch {max(1, size // 2)} (the same"
+                f" numbers, up\n  to rounding), or train anew with a smaller image, condition or rank; --plan says what"
+                f" each takes"
+            ) from error
+
     def averaged(self) -> AbstractContextManager[None]:
         """Inside, the weights are their moving average, where there is one."""
         return self.ema.applied() if self.ema else nullcontext()
 
-    def _checkpoint(self, log: Curve) -> None:
-        config, score = self.config, None
-        if self.step % config.evaluate_every == 0 or self.step == config.steps:
-            with self.averaged():
+    def _evaluate(self, log: Curve) -> float | None:
+        """Figures into the curve, and pictures; the score, where there is one."""
+        name, config = self.trainable.name, self.config
+        with self.averaged():
+            with self._memory("the evaluation"):
                 found = self.trainable.evaluate()
-                score = found.pop("score", None)
-                if found:
-                    log.write(self.step, found)
-                    print(report_line(self.trainable.name, self.step, config.steps, found, None), flush=True)
-                self.trainable.draw_samples(self.step)
+            score = found.pop("score", None)
+            if found:
+                log.write(self.step, found)
+                print(report_line(name, self.step, config.steps, found, None), flush=True)
+            with self._memory("drawing samples"):
+                picture = self.trainable.draw_samples(self.step)
+            if picture is not None:
+                log.write_picture(self.step, "samples", picture)
+        return score
+
+    def _checkpoint(self, score: float | None) -> None:
         state = {
             "step": self.step,
             "weights": self._trained(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state() if self.ema else None,
             "num_broken": self.num_broken,
+            "sums": dict(self._sums),
+            "settings": settings_of(self.trainable.config),
         }
         self.checkpoints.save(self.step, state, score)
 
@@ -337,7 +376,7 @@ class TrainingLoop:
             if state is not None:
                 print(f"{self.trainable.name}: exported as it was at step {best[0]} (score {best[1]:.4g})")
                 self._copy(state)
-        with self.averaged():
+        with self.averaged(), self._memory("the export"):
             self.trainable.export()
 
     def _trained(self) -> dict[str, torch.Tensor]:
@@ -356,6 +395,8 @@ class TrainingLoop:
             self.ema = Ema(self.trainable.module, self.config.ema_decay)
 
     def _restore(self, state: dict[str, Any]) -> None:
+        if "settings" in state:  # checkpoints that were written before settings were kept have none
+            check_same(settings_of(self.trainable.config), state["settings"], self.out)
         shapes = {n: p.shape for n, p in self._trained().items()}
         if {n: p.shape for n, p in state["weights"].items()} != shapes:
             raise InputError(
@@ -363,42 +404,17 @@ class TrainingLoop:
                 field="--out",
                 expected="the settings that it was started with, or another folder",
             )
+        if state["step"] > self.config.steps:
+            raise InputError(
+                f"{self.out} was trained for {state['step']} steps already",
+                field="--loop.steps",
+                expected="as many, or more; or another --out, or remove the folder",
+            )
         self._copy(state)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self._num_broken_before = int(state["step"]), int(state.get("num_broken", 0))
-
-
-def _out_of_memory(error: Exception, config: LoopConfig, step: int) -> WorkFailedError | None:
-    """What to do when memory ran out; None for any other error."""
-    import torch
-
-    if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-        return None
-    smaller = max(1, config.micro_batch // 2)
-    return WorkFailedError(
-        f"step {step}: out of memory with micro-batches of {config.micro_batch}: {str(error).splitlines()[0]}\n"
-        f"  the last checkpoint is sound; go on from it with --loop.micro-batch {smaller} (the same numbers, up"
-        f" to rounding),\n  or with a smaller image, condition or rank; --plan says what each takes"
-    )
-
-
-def make_optimizer(parameters: Sequence[torch.Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Prodigy as the corrector is trained with, or AdamW."""
-    import torch
-
-    if config.name == "adamw":
-        return torch.optim.AdamW(
-            parameters, config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
-        )
-    from prodigyopt import Prodigy
-
-    return Prodigy(
-        parameters,
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,  # pyright: ignore[reportArgumentType] - typed by its default, 0
-        use_bias_correction=True,
-        safeguard_warmup=True,
-    )
+        self.step = int(state["step"])
+        self.num_broken = self._num_broken_before = int(state.get("num_broken", 0))
+        self._sums.update(state.get("sums", {}))
 
 
 def report_line(name: str, step: int, steps: int, values: dict[str, float], rate: float | None) -> str:

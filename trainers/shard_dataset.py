@@ -239,8 +239,11 @@ def open_data(
 
 def hold_out(index: ShardIndex, share: float, seed: int) -> tuple[ShardIndex, ShardIndex]:
     """(training, evaluation), `share` of the samples in the latter. Runs of eight neighbours stay on one side: pairs of
-    one prompt lie beside each other."""
-    runs = np.random.default_rng([seed, 62]).random(-(-len(index) // 8)) < share
+    one prompt lie beside each other. With a share above 0 one run at least is held out, where there is another."""
+    draws = np.random.default_rng([seed, 62]).random(-(-len(index) // 8))
+    runs = draws < share
+    if share > 0 and len(draws) > 1:
+        runs[draws.argmin()] = True
     chosen = np.repeat(runs, 8)[: len(index)]
     parts = []
     for kept in (~chosen, chosen):

@@ -202,7 +202,7 @@ def test_bad_settings_are_refused(shards, tmp_path):
         open_training(config(shards, tmp_path, steps=0))
     trained(config(shards, tmp_path, steps=1))
     other = replace(config(shards, tmp_path), condition=ConditionConfig(rank=2, alpha=2.0))
-    with pytest.raises(InputError, match="another model or LoRA"):
+    with pytest.raises(InputError, match=r"condition.rank was 4, is 2; condition.alpha was 4.0, is 2.0"):
         open_training(other)
 
 

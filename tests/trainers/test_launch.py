@@ -1,19 +1,23 @@
-"""A training on two workers of a real Ray cluster: it ends with the same weights, whoever is killed on the way."""
+"""A training on two workers of a real Ray cluster: it ends with the same bytes, whoever is killed on the way."""
 
 import contextlib
+import math
+import random
 import signal
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
-from safetensors.torch import load_file
 
-from schemas.errors import InputError
+from schemas.errors import InputError, WorkFailedError
 from tests.tiny_vlm import save_tiny_vlm
+from tests.trainers.curves import loss_curve
 from tests.trainers.micro_shards import write_micro_shards
+from trainers.__main__ import main
+from trainers.checkpoint import Checkpoints, save_checkpoint
 from trainers.launch import LaunchConfig, launch
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.reflector import ReflectorConfig, micro_reflector_training, open_training
@@ -29,7 +33,7 @@ def folders(tmp_path_factory):
 
 def config(folders, out, **changes):
     loop = LoopConfig(
-        steps=12, batch_size=4, micro_batch=2, evaluate_every=12, checkpoint_every=1, report_every=4, loader_workers=0
+        steps=12, batch_size=4, micro_batch=2, evaluate_every=12, checkpoint_every=1, report_every=5, loader_workers=0
     )
     return replace(
         micro_reflector_training(str(folders[0]), Path(out)),
@@ -49,40 +53,89 @@ def test_a_batch_that_workers_cannot_share_is_refused(folders, tmp_path):
         LaunchConfig(workers=0)
 
 
-class KillsOne(threading.Thread):
-    """SIGKILL to one training worker once `checkpoints` has three steps."""
+def test_resume_needs_a_checkpoint(folders, tmp_path, capsys):
+    command = ["corrector", "--data", str(folders[0]), "--out", str(tmp_path), "--resume"]
+    assert main(command) == 2
+    assert f"no checkpoint in {tmp_path / 'checkpoints'}" in capsys.readouterr().err
+    started = []
+    save_checkpoint(tmp_path / "checkpoints" / "step_00000003.pt", {"step": 3})
 
-    def __init__(self, checkpoints: Path) -> None:
+    def note_start(config, rank):
+        started.append(rank)
+        return SimpleNamespace(run=lambda: None)
+
+    launch(note_start, config(folders, tmp_path), tmp_path, LaunchConfig(resume=True))
+    assert len(started) == 1
+
+
+class KillsWorkers(threading.Thread):
+    """SIGKILL to one training worker as soon as there is a checkpoint of each of `steps`."""
+
+    def __init__(self, checkpoints: Path, steps: list[int]) -> None:
         super().__init__(daemon=True)
-        self.checkpoints, self.killed = checkpoints, False
+        self.checkpoints, self.left = checkpoints, sorted(steps)
+        self.ended = threading.Event()
 
     def run(self) -> None:
-        for _ in range(3000):
-            if self.checkpoints.exists() and len(list(self.checkpoints.iterdir())) >= 2:
-                for process in psutil.Process().children(recursive=True):
-                    with contextlib.suppress(psutil.Error):
-                        if any("TrainWorker" in part for part in process.cmdline()):
-                            process.send_signal(signal.SIGKILL)
-                            self.killed = True
-                            return
-            time.sleep(0.1)
+        while self.left and not self.ended.wait(0.02):
+            if Checkpoints(self.checkpoints).steps()[-1:] >= self.left[:1] and self._kill():
+                self.left.pop(0)
+
+    def _kill(self) -> bool:
+        """Whether there was a worker that lived."""
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if any("TrainWorker" in part for part in process.cmdline()):
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+                    return True
+        return False
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False)
+    yield
+    ray.shutdown()
 
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_a_killed_worker_changes_no_weight(folders, tmp_path):
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False)
+def test_killed_workers_change_no_byte_of_the_adapter_and_no_row_of_the_curve(cluster, folders, tmp_path):
+    killer = KillsWorkers(tmp_path / "killed" / "checkpoints", random.Random(3).sample(range(2, 11), 2))
     try:
         launch(open_training, config(folders, tmp_path / "whole"), tmp_path / "whole", TWO)
-        killer = KillsOne(tmp_path / "killed" / "checkpoints")
         killer.start()
         launch(open_training, config(folders, tmp_path / "killed"), tmp_path / "killed", TWO)
     finally:
-        ray.shutdown()
-    assert killer.killed
+        killer.ended.set()
+    assert not killer.left
     name = Path("reflector") / "adapter_model.safetensors"
-    whole, killed = (load_file(tmp_path / folder / name) for folder in ("whole", "killed"))
-    assert whole.keys() == killed.keys()
-    assert all((whole[key] == killed[key]).all() for key in whole)
+    assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_what_would_come_again_ends_a_training_at_once_with_its_own_error(cluster, folders, tmp_path):
+    def counted_start(config, rank):
+        with open(config.out / "starts", "a") as file:
+            file.write(f"{rank.rank}\n")
+        return open_training(config, rank)
+
+    def no_number_on_the_second(config, rank):
+        training = counted_start(config, rank)
+        if not rank.is_first:
+            broken = sum(p.sum() for p in training.parameters)[None] * math.nan
+            training.trainable.losses = lambda samples: [(["rule"], broken)]
+        return training
+
+    with pytest.raises(InputError, match=r"no \.tar file") as refused:
+        launch(counted_start, replace(config(folders, tmp_path), data=str(tmp_path / "none")), tmp_path, TWO)
+    assert refused.value.exit_code == 2
+    assert len((tmp_path / "starts").read_text().split()) == 2
+    with pytest.raises(WorkFailedError, match=r"step 0: the loss is nan; samples 0 to 3"):
+        launch(no_number_on_the_second, config(folders, tmp_path), tmp_path, TWO)
+    assert len((tmp_path / "starts").read_text().split()) == 4

@@ -1,17 +1,22 @@
 """The loop around every training: what is read when, what a moving average is, what is exported, what stops it."""
 
+import contextlib
 import json
 import sys
 import types
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
 
 from schemas.errors import InputError, WorkFailedError
+from tests.trainers.curves import loss_curve
 from tests.trainers.test_shard_dataset import EVEN, write_shards
 from trainers.curve import Curve
-from trainers.loop import LoopConfig, OptimizerConfig, TrainingLoop
+from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import TrainingOrder
 from trainers.shard_index import open_index
 
@@ -21,6 +26,13 @@ LOOP = LoopConfig(
 SGD = OptimizerConfig("adamw", 0.1, weight_decay=0.0, max_gradient_norm=100.0)
 
 
+@dataclass(frozen=True)
+class SlopeTraining:
+    data: str = "shards"
+    loop: LoopConfig = LOOP
+    optimizer: OptimizerConfig = SGD
+
+
 class Slope:
     """A line through (brightness, prompt length), whose best evaluation is at step `best`."""
 
@@ -28,6 +40,7 @@ class Slope:
 
     def __init__(self, best=6):
         torch.manual_seed(0)
+        self.config = SlopeTraining()
         self.module = torch.nn.Linear(1, 1)
         self.best, self.evaluated, self.exported, self.breaks_at = best, [], None, None
         self.seen = 0
@@ -58,8 +71,10 @@ def order(tmp_path_factory):
     return TrainingOrder(open_index(str(write_shards(tmp_path_factory.mktemp("data"), ["rule"] * 20))), EVEN, 4, 0)
 
 
-def loop(order, out, trainable=None, **changes):
-    return TrainingLoop(trainable or Slope(), order, replace(LOOP, **changes), SGD, out)
+def loop(order, out, trainable=None, data="shards", optimizer=SGD, rank=ALONE, **changes):
+    trainable = trainable or Slope()
+    trainable.config = SlopeTraining(data, replace(LOOP, **changes), optimizer)
+    return TrainingLoop(trainable, order, trainable.config.loop, optimizer, out, rank)
 
 
 def test_figures_read_now_and_then_are_the_same_figures(order, tmp_path):
@@ -110,14 +125,57 @@ def test_the_best_weights_are_exported_where_that_is_asked_for(order, tmp_path):
     assert last.exported == last.evaluated[3] != best.exported
 
 
-def test_running_out_of_memory_says_what_to_do(order, tmp_path):
-    class Large(Slope):
-        def losses(self, samples):
-            torch.empty(2**50, dtype=torch.uint8)
-            yield from super().losses(samples)
+def test_a_folder_goes_on_with_its_own_training_alone(order, tmp_path):
+    loop(order, tmp_path, steps=6).run()
+    faster = replace(SGD, learning_rate=9.0)
+    with pytest.raises(InputError, match=r"data was .*shards, is .*other; optimizer.learning_rate was 0.1, is 9.0\n"):
+        loop(order, tmp_path, data="other", optimizer=faster, steps=6)
+    with pytest.raises(InputError, match=r"ema_decay was 0.0, is 0.5; loop.seed was 0, is 1\n"):
+        loop(order, tmp_path, seed=1, ema_decay=0.5)
+    with pytest.raises(InputError, match="trained for 6 steps already"):
+        loop(order, tmp_path, steps=5)
+    often = {"micro_batch": 1, "report_every": 1, "evaluate_every": 6, "keep_last": 1, "export": "best"}
+    longer = loop(order, tmp_path, data=str(Path("shards").resolve()), steps=12, loader_workers=1, **often)
+    assert longer.step == 6
+    longer.run()
+    assert longer.step == 12
 
-    with pytest.raises(WorkFailedError, match=r"out of memory with micro-batches of 2[\s\S]*--loop.micro-batch 1"):
-        loop(order, tmp_path, Large()).run()
+
+def test_evaluations_come_at_the_steps_that_were_asked_for_each_with_a_checkpoint(order, tmp_path):
+    training = loop(order, tmp_path, checkpoint_every=5, evaluate_every=2, keep_last=20)
+    training.run()
+    assert [row["step"] for row in loss_curve(tmp_path) if "distance" in row] == [2, 4, 6, 8, 10, 12]
+    assert training.checkpoints.steps() == [2, 4, 5, 6, 8, 10, 12]
+
+
+@pytest.mark.parametrize("name", ["report_every", "evaluate_every", "checkpoint_every"])
+def test_every_zero_steps_is_refused(order, tmp_path, name):
+    with pytest.raises(InputError, match=f"field: --loop.{name.replace('_', '-')}"):
+        loop(order, tmp_path, **{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("part", "doing"),
+    [
+        ("losses", "the step"),
+        ("evaluate", "the evaluation"),
+        ("draw_samples", "drawing samples"),
+        ("export", "the export"),
+    ],
+)
+def test_running_out_of_memory_says_where_and_what_to_do(order, tmp_path, part, doing):
+    trainable = Slope()
+    setattr(trainable, part, lambda *_: torch.empty(2**50, dtype=torch.uint8))
+    expected = rf"out of memory in {doing} with micro-batches of 2[\s\S]*--loop.micro-batch 1"
+    with pytest.raises(WorkFailedError, match=expected):
+        loop(order, tmp_path, trainable).run()
+
+
+def test_an_optimizer_that_finds_no_memory_is_named_as_well(order, tmp_path):
+    training = loop(order, tmp_path)
+    training.optimizer.step = lambda: torch.empty(2**50, dtype=torch.uint8)
+    with pytest.raises(WorkFailedError, match="step 0: out of memory in the step"):
+        training.run()
 
 
 def test_broken_samples_are_counted_over_restarts_and_named_at_the_end(tmp_path, capsys):
@@ -132,12 +190,86 @@ def test_broken_samples_are_counted_over_restarts_and_named_at_the_end(tmp_path,
     assert rest.num_broken == whole.num_broken > 0
 
 
+class Killed(Exception):
+    pass
+
+
+def run_until(training, kill_at):
+    """Train, and break off in the middle of a step. (A slope knows its step by its evaluations.)"""
+    training.trainable.evaluated += [None] * (training.step // 3)
+
+    def on_step(step, row):
+        if step == kill_at:
+            raise Killed
+
+    with contextlib.suppress(Killed):
+        training.run(on_step)
+
+
+@pytest.mark.parametrize("kills", [(5,), (2, 8, 11), (6, 7)])
+def test_kills_leave_the_curve_as_it_is_without_them(order, tmp_path, kills):
+    changes = {"report_every": 4, "checkpoint_every": 3}
+    loop(order, tmp_path / "whole", **changes).run()
+    for step in kills:
+        run_until(loop(order, tmp_path / "killed", **changes), step)
+    with open(tmp_path / "killed" / "curve.jsonl", "a") as file:
+        file.write('{"step": 7, "lo')  # a row that was being written
+    run_until(loop(order, tmp_path / "killed", **changes), None)
+    assert [row["step"] for row in loss_curve(tmp_path / "whole")] == [3, 4, 6, 8, 9, 12, 12]
+    assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
+
+
+def one_of_two(number, folder, out):
+    """One rank of two, as Ray would start it."""
+    torch.distributed.init_process_group("gloo", f"file://{out}/meeting", world_size=2, rank=number)
+    order = TrainingOrder(open_index(str(folder)), EVEN, 4, 0)
+    training = loop(order, out, rank=Rank(number, 2), micro_batch=1)
+    training.run()
+    (out / f"broken_{number}").write_text(str(training.num_broken))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_report_what_both_of_them_saw(tmp_path):
+    folder = write_shards(tmp_path / "data", ["rule", "editing"] * 5, broken=(3,))
+    alone = loop(TrainingOrder(open_index(str(folder)), EVEN, 4, 0), tmp_path / "alone")
+    alone.run()
+    (tmp_path / "two").mkdir()
+    torch.multiprocessing.spawn(one_of_two, (folder, tmp_path / "two"), nprocs=2)
+    for one, two in zip(loss_curve(tmp_path / "alone"), loss_curve(tmp_path / "two"), strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
+    counted = {int((tmp_path / "two" / f"broken_{number}").read_text()) for number in (0, 1)}
+    assert counted == {alone.num_broken}
+    assert alone.num_broken > 1
+
+
 def test_the_curve_has_the_rate_and_the_time_spent_waiting(order, tmp_path):
     loop(order, tmp_path).run()
     rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
     reported = [row for row in rows if "loss" in row]
     assert [row["step"] for row in reported] == [6, 12]
     assert all(0 <= row["data_wait"] <= 1 and row["samples_per_s"] > 0 for row in reported)
+
+
+def test_what_is_drawn_is_a_picture_in_tensorboard(order, tmp_path):
+    class Draws(Slope):
+        def draw_samples(self, step):
+            Image.new("RGB", (12, 8), (step, 0, 0)).save(tmp_path / f"{step}.png")
+            return tmp_path / f"{step}.png"
+
+    loop(order, tmp_path / "out", Draws()).run()
+    (file,) = (tmp_path / "out" / "tensorboard").iterdir()
+    events = [Event.FromString(data) for data in records_of(file)]
+    shown = [(e.step, v.tag, v.image.width, v.image.height) for e in events for v in e.summary.value if v.image.height]
+    assert shown == [(step, "samples", 12, 8) for step in (3, 6, 9, 12)]
+
+
+def records_of(file):
+    """The records of an events file: length, checksum, data, checksum."""
+    data = file.read_bytes()
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        yield data[12 : 12 + length]
+        data = data[16 + length :]
 
 
 def test_weights_and_biases_gets_the_curve_when_its_key_is_set(tmp_path, monkeypatch, caplog):
@@ -149,12 +281,15 @@ def test_weights_and_biases_gets_the_curve_when_its_key_is_set(tmp_path, monkeyp
     module = types.ModuleType("wandb")
     module.__spec__ = types.SimpleNamespace(name="wandb")
     run = types.SimpleNamespace(log=lambda values, step: said.append((step, values)), finish=lambda: said.append("end"))
+    module.Image = lambda path: ("image", path)
     module.init = lambda **settings: said.append(settings) or run
     monkeypatch.setitem(sys.modules, "wandb", module)
     curve = Curve(tmp_path / "with", "slope")
     curve.write(3, {"loss": 0.5})
+    Image.new("RGB", (4, 2)).save(tmp_path / "drawn.png")
+    curve.write_picture(3, "samples", tmp_path / "drawn.png")
     curve.close()
     assert said[0]["resume"] == "allow"
-    assert said[1:] == [(3, {"loss": 0.5}), "end"]
+    assert said[1:] == [(3, {"loss": 0.5}), (3, {"samples": ("image", str(tmp_path / "drawn.png"))}), "end"]
     Curve(tmp_path / "with", "slope").close()
-    assert said[3]["id"] == said[0]["id"]
+    assert said[4]["id"] == said[0]["id"]

@@ -18,7 +18,7 @@ from schemas.shards import ShardSample, encode_shard
 from schemas.storage import open_storage
 from tests.s3_server import ENVIRONMENT, shared_server
 from trainers.shard_dataset import MixSchedule, PairDataset, PairLoader, TrainingOrder, hold_out, rank_numbers
-from trainers.shard_index import SUBSETS, SampleReader, open_index, subset_counts
+from trainers.shard_index import SUBSETS, SampleReader, ShardIndex, open_index, subset_counts
 
 
 def image(value):
@@ -271,6 +271,19 @@ def test_held_out_samples_are_no_training_samples(index):
     assert len(training) + len(held) == len(index)
     assert not set(zip(training.shard, training.start, strict=True)) & set(zip(held.shard, held.start, strict=True))
     assert len(held) > 0
+
+
+def test_a_share_above_zero_holds_something_out_however_small_the_dataset_is():
+    def sizes(count, share, seed=0):
+        rows = np.arange(count)
+        return tuple(len(part) for part in hold_out(ShardIndex("", ("a",), rows * 0, rows, rows, rows), share, seed))
+
+    assert sizes(400, 0.05) == (392, 8)  # of its 50 runs of eight none was drawn
+    assert all(min(sizes(9, 0.01, seed)) > 0 for seed in range(20))
+    assert sizes(8, 0.05) == (8, 0)
+    assert sizes(400, 0.0) == (400, 0)
+    drawn = np.random.default_rng([3, 62]).random(50) < 0.3
+    assert sizes(400, 0.3, 3) == (8 * (~drawn).sum(), 8 * drawn.sum())
 
 
 def test_a_place_without_shards_is_refused(tmp_path):

@@ -1,0 +1,42 @@
+"""What moves the weights of the trainers on shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Which optimizer, and how fast."""
+
+    name: Literal["prodigy", "adamw"] = "prodigy"
+    learning_rate: float = 1.0
+    weight_decay: float = 0.01
+    warmup_steps: int = 0
+    decay_steps: int = 0
+    """Over the last so many steps the learning rate falls linearly to a fiftieth."""
+    max_gradient_norm: float = 0.5
+
+
+def make_optimizer(parameters: Sequence[torch.Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Prodigy as the corrector is trained with, or AdamW."""
+    import torch
+
+    if config.name == "adamw":
+        return torch.optim.AdamW(
+            parameters, config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
+        )
+    from prodigyopt import Prodigy
+
+    return Prodigy(
+        parameters,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,  # pyright: ignore[reportArgumentType] - typed by its default, 0
+        use_bias_correction=True,
+        safeguard_warmup=True,
+    )
