@@ -57,13 +57,16 @@ class SearchJobConfig:
     pack: PackShardsConfig = field(default_factory=PackShardsConfig)
 
     def links(self) -> dict[str, list[Link]]:
-        """A round's key knows nothing of how many come after it: a deeper search goes on."""
-        search = self.search
+        """A round's key knows nothing of how many come after it: a deeper search goes on. InputError."""
+        search, budget = self.search, self.allocation.budget
+        if 0 < budget < search.width:
+            said = f"{budget:g} images a prompt, where the first round takes {search.width}"
+            raise InputError(said, field="allocation.budget", expected=f"0, or at least {search.width}")
         once = replace(search, depth=1, seed=0)  # the seed is the run's
         draft = DraftRoundConfig(once, self.tools.for_search(search, self.vlm), self.workers)
         links = [Link(DraftRound, draft)]
         for _ in range(1, search.depth):
-            if self.allocation.budget:
+            if budget:
                 config = AllocateRoundConfig(self.allocation, search.width)
                 links.append(Link(AllocateRound, config, barrier=RoundBudget(config)))
             links.append(Link(DraftRound, draft))

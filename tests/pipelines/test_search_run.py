@@ -244,6 +244,7 @@ def test_the_page_has_filmstrips(searched):
         (["--prompts", "nowhere.jsonl"], "no such file"),
         (["--search.width", "0"], "at least 1"),
         (["--images-per-prompt", "0"], "at least 1"),
+        (["--search.width", "4", "--search.depth", "2", "--allocation.budget", "3"], "first round takes 4"),
         (["--tools.verifier.kinds", "rewards", "rewards"], "different verifiers"),
     ],
 )
