@@ -183,8 +183,9 @@ class RunFolder:
                 self._prompts = pq.ParquetFile(data, page_checksum_verification=True)
             return from_table(PromptRow, self._prompts.read_row_group(group, use_threads=False))
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+            said = " ".join(str(error).split())  # Arrow's messages may have several lines
             raise WorkFailedError(
-                f"{self.storage.uri}/prompts.parquet does not read: {error}\n"
+                f"{self.storage.uri}/prompts.parquet does not read: {said}\n"
                 f"  bring it back from a copy, or start the run again in a new folder"
             ) from error
 
