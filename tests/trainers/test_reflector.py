@@ -15,8 +15,8 @@ from inference.vlm.qwen import QwenVlm, QwenVlmConfig
 from schemas.errors import InputError
 from tests.tiny_vlm import save_tiny_vlm
 from tests.trainers.micro_shards import write_micro_shards
+from tests.trainers.recomputing import assert_recomputing_changes_no_gradient
 from tests.trainers.test_shard_dataset import write_shards
-from trainers.gradient_memory import kept_for_gradient
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.reflector import (
     IGNORED,
@@ -27,7 +27,7 @@ from trainers.reflector import (
     micro_reflector_training,
     open_training,
 )
-from trainers.shard_dataset import PairDataset, Triplet
+from trainers.shard_dataset import Triplet
 
 LOOP = LoopConfig(
     steps=4, batch_size=4, micro_batch=2, evaluate_every=2, checkpoint_every=1, report_every=1, loader_workers=0
@@ -145,18 +145,7 @@ def test_held_out_triplets_without_a_reflection_are_not_evaluated(folders, tmp_p
 
 
 def test_recomputed_layers_change_no_gradient(folders, tmp_path):
-    gradients, kept = [], []
-    for recompute in (False, True):
-        training = open_training(replace(config(folders, tmp_path), recompute=recompute))
-        triplets = [PairDataset(training.order)[n] for n in range(2)]
-        with kept_for_gradient((training.trainable.module,)) as bytes_kept:
-            ((_, losses),) = training.trainable.losses(triplets)
-        losses.sum().backward()
-        gradients.append([p.grad for p in training.parameters])
-        kept.append(bytes_kept.num_bytes)
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
-    assert any(bool(g.any()) for g in gradients[1])
-    assert kept[1] < 0.8 * kept[0]
+    assert_recomputing_changes_no_gradient(open_training, config(folders, tmp_path))
 
 
 def test_a_restart_changes_no_number(folders, tmp_path):
