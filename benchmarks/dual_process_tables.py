@@ -200,7 +200,7 @@ def table_2(setting: str, tables: Tables, pairs: list[CommonsensePair], argument
 
 
 def _plain(interval: Interval) -> list[float]:
-    return [interval.value, interval.low, interval.high]
+    return interval.as_list()
 
 
 def plot(figures: dict[str, Any], path: Path) -> None:

@@ -11,7 +11,6 @@ benchmarks/results/search_memory.json.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from unittest import mock
 import numpy as np
 import tyro
 
+from benchmarks.decide_what_is_left import peak_gib
 from benchmarks.results_file import Circumstances, print_table, run_command, save
 from inference.judges.geneval_scoring import ScoreThresholds
 from inference.search import SearchConfig, SearchTools
@@ -88,7 +88,7 @@ def measure(folder: Path, num_prompts: int, depth: int) -> dict[str, float]:
 
 def peak_mib() -> float:
     """Of this process so far."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
+    return round(2**10 * peak_gib(), 1)
 
 
 def main() -> None:

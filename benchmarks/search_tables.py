@@ -38,7 +38,7 @@ def paired(better: Found, worse: Found, budget: int, other: int | None = None) -
 
 def plain(interval: Interval) -> list[float]:
     """For JSON."""
-    return [round(value, 4) for value in (interval.value, interval.low, interval.high)]
+    return [round(value, 4) for value in interval.as_list()]
 
 
 def budgets_upto(largest: int) -> list[int]:

@@ -85,7 +85,7 @@ def equal_time_rows(
                 "budget": budget,
                 "seconds": time,
                 "noise_budget": allowed[-1],
-                "gain": [round(v, 4) for v in (gain.value, gain.low, gain.high)],
+                "gain": [round(v, 4) for v in gain.as_list()],
             }
         )
     return rows

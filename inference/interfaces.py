@@ -9,6 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from schemas.records import Cost
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -88,6 +90,11 @@ class ChatAnswer:
     finished: bool
     num_prompt_tokens: int
     num_tokens: int
+
+    @property
+    def tokens(self) -> Cost:
+        """What it read and wrote; whoever asked counts the call."""
+        return Cost(vlm_prompt_tokens=self.num_prompt_tokens, vlm_completion_tokens=self.num_tokens)
 
 
 class Vlm(Protocol):

@@ -234,10 +234,10 @@ def summarise(found: Evaluation, config: SearchJobConfig, budgets: Sequence[int]
         rows.append(
             {
                 "budget": budget,
-                "score": [score.value, score.low, score.high],
-                "best_there_was": [bound.value, bound.low, bound.high],
+                "score": score.as_list(),
+                "best_there_was": bound.as_list(),
                 "by_tag": found.by_tag(budget),
-                "by_tag_intervals": {t: [i.value, i.low, i.high] for t, i in found.by_tag_intervals(budget).items()},
+                "by_tag_intervals": {t: i.as_list() for t, i in found.by_tag_intervals(budget).items()},
             }
         )
     cost = {name: value for name, value in vars(found.cost).items() if value}

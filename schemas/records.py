@@ -144,6 +144,10 @@ class Cost:
         names = self.__dataclass_fields__
         return Cost(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
+    def in_words(self) -> str:
+        """What is not zero, for people."""
+        return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in vars(self).items() if value)
+
 
 @dataclass(frozen=True)
 class SearchStep:

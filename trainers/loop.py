@@ -259,7 +259,7 @@ class TrainingLoop:
         """Step and figures of the steps since the last look. WorkFailedError where one is no number."""
         rows = []
         for unread, table in zip(self._unread, self._shared_losses(), strict=True):
-            sums = {subset: (total, count) for subset, (total, count) in zip(self.order.subsets, table, strict=True)}
+            sums = dict(zip(self.order.subsets, table, strict=True))
             count = sum(count for _, count in sums.values())
             total = sum(total for total, _ in sums.values()) / max(1, count)
             norm = float(unread.norm)

@@ -245,11 +245,4 @@ def hold_out(index: ShardIndex, share: float, seed: int) -> tuple[ShardIndex, Sh
     if share > 0 and len(draws) > 1:
         runs[draws.argmin()] = True
     chosen = np.repeat(runs, 8)[: len(index)]
-    parts = []
-    for kept in (~chosen, chosen):
-        parts.append(
-            ShardIndex(
-                index.uri, index.shards, index.shard[kept], index.start[kept], index.stop[kept], index.subset[kept]
-            )
-        )
-    return parts[0], parts[1]
+    return index.where(~chosen), index.where(chosen)

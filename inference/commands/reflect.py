@@ -14,7 +14,6 @@ from inference.search_tools import SearchToolsConfig, open_search_tools
 from inference.vlm.vlm import VlmConfig
 from schemas.errors import InputError
 from schemas.images import encode_png
-from schemas.records import Cost
 
 STRIP_PX = 160
 GAP_PX = 6
@@ -61,13 +60,8 @@ def main(argv: Sequence[str]) -> int:
         best = one.best()
         print(f"round {number}: {time.monotonic() - started:.1f} s; best so far: image {best.number}, {best.score:.2f}")
     write_pictures(one, arguments.out)
-    print(f"{arguments.out / 'index.html'}  ({spent(one.cost)})")
+    print(f"{arguments.out / 'index.html'}  ({one.cost.in_words()})")
     return 0
-
-
-def spent(cost: Cost) -> str:
-    """Everything that is counted, but for what is 0."""
-    return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in vars(cost).items() if value)
 
 
 def describe(draft: Draft) -> str:
@@ -98,7 +92,7 @@ def write_pictures(one: Searched, folder: Path) -> None:
     rows = "".join(
         f"<tr{' class=best' if d is best else ''}><td>{d.number}</td><td>{d.round}</td><td>{d.chain}</td>"
         f"<td>{d.score:.2f}</td><td>{html.escape(d.prompt)}</td><td>{html.escape(d.reflection or '')}</td>"
-        f"<td>{'' if d.parent is None else d.parent}</td><td>{d.seed}</td><td>{spent(d.cost)}</td></tr>"
+        f"<td>{'' if d.parent is None else d.parent}</td><td>{d.seed}</td><td>{d.cost.in_words()}</td></tr>"
         for d in one.drafts
     )
     (folder / "index.html").write_text(

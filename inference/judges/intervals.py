@@ -22,6 +22,10 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    def as_list(self) -> list[float]:
+        """For JSON: value, low, high."""
+        return [self.value, self.low, self.high]
+
 
 def mean_over_tags(
     values: Sequence[float] | np.ndarray, tags: Sequence[str], clusters: Sequence[object], seed: int = 0

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from inference.interfaces import ChatAnswer, ChatRequest, Vlm
+from inference.interfaces import ChatRequest, Vlm
 from inference.search import Remark
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
@@ -92,12 +92,8 @@ def _ask(
     """The answers' texts ("" for one that was cut off), and what was spent so far and on them."""
     answers = vlm.answer([ChatRequest(_filled(template, k), (image,)) for k, image in zip(known, images, strict=True)])
     texts = [answer.text if answer.finished else "" for answer in answers]
-    return texts, [spent + _cost(answer) for spent, answer in zip(costs, answers, strict=True)]
+    return texts, [spent + Cost(vlm_calls=1) + answer.tokens for spent, answer in zip(costs, answers, strict=True)]
 
 
 def _filled(template: str, known: dict[str, str]) -> str:
     return fill_prompt(template, **{name: value for name, value in known.items() if "{" + name + "}" in template})
-
-
-def _cost(answer: ChatAnswer) -> Cost:
-    return Cost(vlm_calls=1, vlm_prompt_tokens=answer.num_prompt_tokens, vlm_completion_tokens=answer.num_tokens)

@@ -61,12 +61,7 @@ class PromptedVerifier:
         answers = self._vlm.answer(requests)
         points = [read_points(answer, names) for answer, names in zip(answers, criteria, strict=True)]
         scores = np.array([math.log((p + 0.5) / (MAX_SCORE - p + 0.5)) for p in points], np.float32)
-        return scores, [spent_on(a) for a in answers]
-
-
-def spent_on(answer: ChatAnswer) -> Cost:
-    """One call and its tokens."""
-    return Cost(verifier_calls=1, vlm_prompt_tokens=answer.num_prompt_tokens, vlm_completion_tokens=answer.num_tokens)
+        return scores, [Cost(verifier_calls=1) + a.tokens for a in answers]
 
 
 def criteria_of(prompt: str) -> tuple[str, ...]:

@@ -95,9 +95,9 @@ def summary_of(lines: Sequence[dict[str, Any]], judge: str) -> dict[str, Any]:
     return {
         "judge": judge,
         "num_images": len(lines),
-        "score": [score.value, score.low, score.high],
+        "score": score.as_list(),
         "by_tag": score_by_tag(tags, [bool(hit) for hit in hits]),
-        "by_tag_intervals": {t: [i.value, i.low, i.high] for t, i in intervals_by_tag(hits, tags, texts).items()},
+        "by_tag_intervals": {t: i.as_list() for t, i in intervals_by_tag(hits, tags, texts).items()},
     }
 
 

@@ -2,10 +2,9 @@
 must not reach the terminal."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 
 from pipelines.conservation import row_outcome
-from schemas.records import Candidate, Cost, ObjectClause, Outcome, Pair, PromptRow
+from schemas.records import Candidate, ObjectClause, Outcome, Pair, PromptRow
 from schemas.shards import ShardSample
 
 
@@ -24,11 +23,6 @@ def verdict(candidate: Candidate) -> str:
 def outcome_of(row: PromptRow, *, finished: bool) -> str:
     """finished: the unit's last stage is done."""
     return str(row_outcome(row)) if finished or not row.active else str(Outcome.PENDING)
-
-
-def spent(cost: Cost) -> str:
-    """What is not zero of a cost."""
-    return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in asdict(cost).items() if value)
 
 
 def row_lines(row: PromptRow, *, finished: bool, entry: str) -> Iterator[str]:

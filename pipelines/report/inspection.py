@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import shard_ranges
-from pipelines.report.describe import outcome_of, printable, row_lines, sample_lines, spent, verdict
+from pipelines.report.describe import outcome_of, printable, row_lines, sample_lines, verdict
 from pipelines.run_folder import RunFolder, quarantine_path
 from pipelines.stage import Step
 from schemas.blocks import BlockFooter
@@ -240,7 +240,7 @@ def _block_line(block: _Block) -> str:
     footer = block.footer
     if footer is None:
         return f"{name} {block.state}: {printable(block.problem)}"
-    cost = spent(footer.cost)
+    cost = footer.cost.in_words()
     return (
         f"{name} key {footer.key}  input {footer.input_hash[:12]}  rows {footer.rows_hash[:12]}  "
         f"{footer.num_rows} rows, {footer.num_rejected} rejected, {footer.num_quarantined} in quarantine, "

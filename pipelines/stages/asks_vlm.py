@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
-from inference.interfaces import ChatAnswer, ChatRequest, Vlm
+from inference.interfaces import ChatRequest, Vlm
 from inference.vlm.endpoint import Journal
 from schemas.records import Cost
 
@@ -47,15 +47,10 @@ def ask_until_read(
     for attempt in range(max_attempts):
         answers = vlm.answer([replace(requests[i], attempt=attempt) for i in left])
         for i, answer in zip(left, answers, strict=True):
-            asked[i].cost += cost_of(answer)
+            asked[i].cost += Cost(vlm_calls=1) + answer.tokens
             asked[i].last_text = answer.text
             asked[i].value = read(i, answer.text) if answer.finished else None
         left = [i for i in left if asked[i].value is None]
         if not left:
             break
     return asked
-
-
-def cost_of(answer: ChatAnswer) -> Cost:
-    """One call with its tokens."""
-    return Cost(vlm_calls=1, vlm_prompt_tokens=answer.num_prompt_tokens, vlm_completion_tokens=answer.num_tokens)

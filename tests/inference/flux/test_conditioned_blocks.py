@@ -13,6 +13,7 @@ from inference.flux.conditioned_blocks import run_blocks
 from inference.flux.conditioning import ConditionedFlux, condition_ids
 from inference.flux.fused_blocks import fuse_blocks
 from tests.inference.flux.test_acceleration import transformer
+from trainers.micro.flux_guidance import velocity
 
 JOINT = ConditionConfig(rank=4, alpha=4.0)
 CONFIGS = {
@@ -103,14 +104,5 @@ def test_without_a_condition_it_is_still_the_transformer_itself():
     with torch.no_grad():
         run_blocks(model)
         ours = model(noisy, t, guidance, embeds, pooled, ids, None, None)
-        theirs = model.base(
-            hidden_states=noisy,
-            timestep=t,
-            guidance=guidance,
-            encoder_hidden_states=embeds,
-            pooled_projections=pooled,
-            img_ids=ids,
-            txt_ids=torch.zeros(7, 3),
-            return_dict=False,
-        )[0]
+        theirs = velocity(model.base, noisy, t, guidance, embeds, pooled, ids, torch.zeros(7, 3))
     assert torch.equal(ours, theirs)

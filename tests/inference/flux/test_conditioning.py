@@ -9,6 +9,7 @@ import torch
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux, Lora, condition_ids, lora_targets
 from schemas.errors import InputError
+from trainers.micro.flux_guidance import velocity
 from trainers.micro.flux_model import build_transformer, image_ids
 
 CONFIG = ConditionConfig(rank=4, alpha=4.0)
@@ -70,16 +71,9 @@ def test_without_a_condition_the_result_is_the_transformers_own(inputs, config, 
     plain = transformer(guidance)
     model = stir(ConditionedFlux(plain, config))
     with torch.no_grad():
-        expected = plain(
-            hidden_states=inputs["noisy"],
-            timestep=inputs["timestep"],
-            guidance=inputs["guidance"] if guidance else None,
-            encoder_hidden_states=inputs["prompt_embeds"],
-            pooled_projections=inputs["pooled"],
-            img_ids=inputs["image_ids"],
-            txt_ids=torch.zeros(7, 3),
-            return_dict=False,
-        )[0]
+        given = (inputs["noisy"], inputs["timestep"], inputs["guidance"] if guidance else None)
+        text = (inputs["prompt_embeds"], inputs["pooled"])
+        expected = velocity(plain, *given, *text, inputs["image_ids"], torch.zeros(7, 3))
         assert torch.equal(model(**without(inputs)), expected)
 
 

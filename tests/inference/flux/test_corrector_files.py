@@ -24,6 +24,7 @@ from inference.flux.corrector import (
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.model_store import resolve_model
 from schemas.errors import InputError
+from trainers.micro.flux_guidance import velocity
 
 EVERYWHERE = ConditionConfig(lora_on="all", adapt_text=True, rank=4, alpha=4.0)
 # The published layers (interop), as a pattern for peft, which puts the LoRA of the published training on FLUX.
@@ -96,22 +97,11 @@ def test_on_all_tokens_diffusers_adds_it_as_strongly(generator, tmp_path, alpha)
     noisy, embeds, pooled = (torch.randn(*shape, generator=noise) for shape in ((2, 16, 16), (2, 7, 128), (2, 128)))
     t, guidance, ids = torch.tensor([0.3, 0.9]), torch.tensor([3.0, 1.0]), condition_ids(4, 4, 0)
 
-    def velocity_of_the_pipeline():
-        return pipeline.transformer(
-            hidden_states=noisy,
-            timestep=t,
-            guidance=guidance,
-            encoder_hidden_states=embeds,
-            pooled_projections=pooled,
-            img_ids=ids,
-            txt_ids=torch.zeros(7, 3),
-            return_dict=False,
-        )[0]
-
+    given = (noisy, t, guidance, embeds, pooled, ids, torch.zeros(7, 3))
     with torch.no_grad():
-        plain = velocity_of_the_pipeline()
+        plain = velocity(pipeline.transformer, *given)
         pipeline.load_lora_weights(str(folder))
-        theirs = velocity_of_the_pipeline()
+        theirs = velocity(pipeline.transformer, *given)
         ours = model(noisy, t, guidance, embeds, pooled, ids, None, None)
     assert (theirs - plain).abs().max() > 0.1
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
