@@ -83,10 +83,10 @@ requirements:
 
 # The shipped weights are those that were committed; DIGESTS is written anew after a training.
 weights:
-	cd inference/micro/weights && sha256sum --quiet --check DIGESTS && echo "all weights are as shipped"
+	cd microworld/weights && sha256sum --quiet --check DIGESTS && echo "all weights are as shipped"
 
 digests:
-	cd inference/micro/weights && find * -type f ! -name DIGESTS | LC_ALL=C sort | xargs sha256sum > DIGESTS
+	cd microworld/weights && find * -type f ! -name DIGESTS | LC_ALL=C sort | xargs sha256sum > DIGESTS
 
 soak: env
 	$(BIN)/python -m tests.soak.kill_everything --kills 24 --out benchmarks/results/soak.json

@@ -30,9 +30,9 @@ from benchmarks.taught_images import Drawn, taught_images
 from inference.dual.concept import Concept, concept_of
 from inference.judges.commonsense_t2i import CommonsensePair
 from inference.judges.intervals import Interval, mean_over_tags
-from inference.micro.captions import sample_training_caption
-from inference.micro.commonsense import MicroDescriptionJudge, concept_phrase, concept_prompt
-from inference.micro.concepts import CONCEPTS
+from microworld.scenes.captions import sample_training_caption
+from microworld.scenes.commonsense import MicroDescriptionJudge, concept_phrase, concept_prompt
+from microworld.scenes.concepts import CONCEPTS
 from trainers.dual_process import DualProcess
 
 SEED = 13

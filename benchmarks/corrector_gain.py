@@ -37,8 +37,8 @@ from inference.flux.corrector import CorrectorConfig, FluxCorrector, corrector_t
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.judges.segmentation_judge import SegmentationJudge, SegmentationJudgeConfig
-from inference.micro.evaluation_split import SPLITS
-from inference.micro.instructions import Edit
+from microworld.scenes.evaluation_split import SPLITS
+from microworld.scenes.instructions import Edit
 from schemas.errors import InputError
 
 if TYPE_CHECKING:

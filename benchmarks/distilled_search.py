@@ -28,11 +28,11 @@ from benchmarks.search_tables import budgets_upto, plain, signed
 from inference.flux.generator import FluxGenerator
 from inference.interfaces import Verifier
 from inference.judges.intervals import Interval, mean_over_tags
-from inference.micro.commonsense import WEAK_TAGS
 from inference.model_store import model_digest
 from inference.vlm.prompts import load_prompt
 from inference.vlm.verifier import VerifierConfig, open_verifier
 from inference.vlm.vlm import VlmConfig
+from microworld.scenes.commonsense import WEAK_TAGS
 from schemas.configuration import content_key, model_names
 
 FIRST_SEED = 5000  # neither trained on (100 to 199) nor evaluated while it was learnt

@@ -11,9 +11,9 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw
 
-from inference.micro.overlay_questions import OverlayCase, sample_overlay
-from inference.micro.world import render
 from inference.vlm.overlays import overlay_image
+from microworld.scenes.overlay_questions import OverlayCase, sample_overlay
+from microworld.scenes.world import render
 
 SEED = 3
 SHOWN_PX = 160  # rendered at this size, so that overlays are as sharp as at a real VLM's input

@@ -17,10 +17,10 @@ from inference.flux.generator import FluxGeneratorConfig
 from inference.interfaces import ChatRequest
 from inference.judges.commonsense_t2i import CommonsensePair
 from inference.judges.geneval_scoring import judge_objects
-from inference.micro.commonsense import MicroDescriptionJudge, commonsense_pairs
-from inference.micro.evaluation_split import dev_prompts, evaluation_seed
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.qwen import QwenVlm
+from microworld.scenes.commonsense import MicroDescriptionJudge, commonsense_pairs
+from microworld.scenes.evaluation_split import dev_prompts, evaluation_seed
 from schemas.configuration import content_key
 from schemas.records import PromptRecord
 from trainers.denoiser import add_lora, clean_estimate, draw, remove_lora

@@ -22,8 +22,8 @@ import tyro
 
 from benchmarks.results_file import Circumstances, print_table, run_command, save
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
-from inference.micro.captions import TAGS, sample_caption
 from inference.prompt_grammar import parse_prompt
+from microworld.scenes.captions import TAGS, sample_caption
 from schemas.configuration import stable_seed
 from schemas.errors import InputError
 

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.micro_card [--only generator judge]` measures on held-out scenes and on the evaluation split's dev
 prompts (the sealed test part is for the final tables), merges the figures into `benchmarks/results/micro_card.json`,
-and writes the table of `inference/micro/README.md` anew. A model without weights is left out and named.
+and writes the table of `microworld/README.md` anew. A model without weights is left out and named.
 """
 
 import json
@@ -23,14 +23,14 @@ from inference.grounding.grounded_sam import GroundedSam
 from inference.grounding.presets import micro_grounded_sam
 from inference.judges.geneval_scoring import score_by_tag
 from inference.judges.segmentation_judge import SegmentationJudge
-from inference.micro.captions import caption_of_record, sample_scene, sample_training_caption
-from inference.micro.evaluation_split import dev_prompts, evaluation_seed
-from inference.micro.world import random_scene, render
-from inference.model_store import MICRO_WEIGHTS
+from microworld.scenes.captions import caption_of_record, sample_scene, sample_training_caption
+from microworld.scenes.evaluation_split import dev_prompts, evaluation_seed
+from microworld.scenes.world import random_scene, render
+from microworld.weights_folder import MICRO_WEIGHTS
 from schemas.errors import MissingWeightsError
 from schemas.records import Check, PromptRecord
 
-CARD = Path("inference/micro/README.md")
+CARD = Path("microworld/README.md")
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 SCENE_SEED = 4_000_037
 ORACLE_IMAGES = 16
@@ -90,7 +90,7 @@ def renderer() -> list[Figure]:
 
 
 def vae() -> list[Figure]:
-    from trainers.micro.grounding_evaluation import to_prompt, vae_round_trip
+    from microworld.training.grounding_evaluation import to_prompt, vae_round_trip
 
     round_trip = vae_round_trip(MICRO_WEIGHTS)
     rng = np.random.default_rng(SCENE_SEED + 1)
@@ -143,7 +143,7 @@ def generator() -> list[Figure]:
 
 
 def grounding() -> list[Figure]:
-    from trainers.micro.grounding_evaluation import evaluate
+    from microworld.training.grounding_evaluation import evaluate
 
     report: Any = evaluate(MICRO_WEIGHTS)
     figures = [
@@ -180,7 +180,7 @@ def rewards() -> list[Figure]:
 
 def vlm() -> list[Figure]:
     from inference.vlm.qwen import QwenVlm, QwenVlmConfig
-    from trainers.micro.vlm_evaluation import EvaluationConfig, evaluate_vlm
+    from microworld.training.vlm_evaluation import EvaluationConfig, evaluate_vlm
 
     many = EvaluationConfig(
         num_images=240, num_pairs=240, num_judged=100, num_reflected=200, num_concepts=42, num_overlays=300
@@ -197,7 +197,7 @@ def vlm() -> list[Figure]:
 def read_by_the_judge() -> list[Any]:
     """Generated dev images whose objects are all clear shapes to the judge, with what it sees as their truth."""
     from benchmarks.referee import scene_of
-    from trainers.micro.vlm_images import PooledImage, can_be_told
+    from microworld.training.vlm_images import PooledImage, can_be_told
 
     prompts, images = dev_images(1)
     clear = judge().config.thresholds.counting
@@ -248,8 +248,8 @@ def reflector() -> list[Figure]:
 
 
 def judge_itself() -> list[Figure]:
-    from trainers.micro.judge_evaluation import accuracy, evaluate
-    from trainers.micro.vae_noise import VaeNoise
+    from microworld.training.judge_evaluation import accuracy, evaluate
+    from microworld.training.vae_noise import VaeNoise
 
     report: Any = evaluate(MICRO_WEIGHTS, VaeNoise(MICRO_WEIGHTS / "flux" / "vae", 0.6))
     (agreed, total), (agreed_vae, total_vae) = (accuracy(report[n]) for n in ("verdicts", "verdicts_through_vae"))

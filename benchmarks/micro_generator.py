@@ -2,7 +2,8 @@
 
 `python -m benchmarks.micro_generator [--per-tag 20]` draws prompts composed with a seed of their own, checks them
 with the shipped GroundingDINO and SAM, prints a row for each setting, and draws a sheet with the default setting.
-The checker is the one the pipeline uses: no independent judge (its own errors: `trainers.micro.grounding_evaluation`).
+The checker is the one the pipeline uses: no independent judge (its own errors:
+`microworld.training.grounding_evaluation`).
 """
 
 import time

@@ -14,11 +14,11 @@ import tyro
 from benchmarks.results_file import Circumstances, print_table, save
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.judges.segmentation_judge import SegmentationJudge
-from inference.micro.captions import TAGS, sample_caption
 from inference.prompt_grammar import parse_prompt
 from inference.rewards.clip_reward import ClipReward
 from inference.rewards.ensemble import EnsembleConfig, combine_rewards
 from inference.rewards.presets import RewardsConfig
+from microworld.scenes.captions import TAGS, sample_caption
 from schemas.configuration import stable_seed
 
 PROMPT_SEED = 626_262

@@ -29,8 +29,8 @@ from benchmarks.synthetic_images import noise, photo_like
 from inference.flux.generator import production_flux
 from pipelines import pack_shards as packing
 from pipelines import run_folder
-from pipelines.commands.run import create as create_run
 from pipelines.driver import RunOptions, drive
+from pipelines.new_run import new_dataset_run as create_run
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.presets import micro
 from pipelines.runtime import local

@@ -15,17 +15,17 @@ import tyro
 
 from benchmarks.label_images import wilson
 from benchmarks.results_file import Circumstances, print_table, run_command, save
+from commands.arguments import open_run
 from inference.judges.geneval_scoring import judge_objects
-from inference.judges.oracles import scene_of
 from inference.judges.segmentation_judge import SegmentationJudge
-from inference.micro.captions import caption_of_record
-from inference.micro.corrections import corrections
-from inference.micro.edit_file import sample_edit_scenes
-from inference.micro.edits import name_edit
-from inference.micro.instructions import Edit, agrees, parse_instruction, split_sentences
-from inference.micro.long_captions import caption_of_text
-from inference.micro.world import Scene
-from pipelines.commands.arguments import open_run
+from microworld.oracles import scene_of
+from microworld.scenes.captions import caption_of_record
+from microworld.scenes.corrections import corrections
+from microworld.scenes.edit_file import sample_edit_scenes
+from microworld.scenes.edits import name_edit
+from microworld.scenes.instructions import Edit, agrees, parse_instruction, split_sentences
+from microworld.scenes.long_captions import caption_of_text
+from microworld.scenes.world import Scene
 from pipelines.jobs import resolve_chains
 from pipelines.run_folder import RunFolder
 from schemas.errors import InputError

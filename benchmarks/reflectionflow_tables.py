@@ -52,10 +52,10 @@ from benchmarks.search_tables import (
     times_table,
     verifier_table,
 )
-from inference.micro.evaluation_split import SEALED
 from inference.model_store import model_digest, resolve_model
 from inference.search import Carry, Strategy
 from inference.search_tools import VerifierKind
+from microworld.scenes.evaluation_split import SEALED
 from pipelines.presets import load_search_preset
 from pipelines.search_job import SearchJobConfig
 from schemas.configuration import model_names

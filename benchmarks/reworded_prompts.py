@@ -23,11 +23,11 @@ from benchmarks.search_tables import plain, signed
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.judges.segmentation_judge import SegmentationJudge
-from inference.micro.captions import PLACES, Caption, caption_of_record, place_of, sample_scene
-from inference.micro.corrections import refine_prompt
-from inference.micro.edits import wrong_scene
-from inference.micro.evaluation_split import dev_prompts, evaluation_seed
-from inference.micro.long_captions import describe
+from microworld.scenes.captions import PLACES, Caption, caption_of_record, place_of, sample_scene
+from microworld.scenes.corrections import refine_prompt
+from microworld.scenes.edits import wrong_scene
+from microworld.scenes.evaluation_split import dev_prompts, evaluation_seed
+from microworld.scenes.long_captions import describe
 from schemas.records import PromptRecord
 
 AS_IT_STANDS = "as it stands"

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from commands.arguments import Finish, open_run, work
+from commands.search import start_search
 from inference.search import Strategy
 from inference.search_tools import OracleKind, VerifierKind
-from pipelines.commands.arguments import Finish, open_run, work
-from pipelines.commands.search import start_search
 from pipelines.driver import RunOptions
 from pipelines.evaluation import Evaluation, evaluate
 from pipelines.run_folder import RunFolder

@@ -24,9 +24,9 @@ import tyro
 
 from benchmarks.decide_what_is_left import peak_gib
 from benchmarks.results_file import Circumstances, print_table, run_command, save
+from commands.search import start_search
 from inference.judges.geneval_scoring import ScoreThresholds
 from inference.search import SearchConfig, SearchTools
-from pipelines.commands.search import start_search
 from pipelines.driver import drive
 from pipelines.evaluation import write_evaluation
 from pipelines.presets import load_search_preset

@@ -23,8 +23,8 @@ import webdataset
 
 from benchmarks.results_file import Circumstances, print_table, save
 from benchmarks.synthetic_images import photo_like
-from inference.micro.captions import sample_captioned_scene
-from inference.micro.world import render
+from microworld.scenes.captions import sample_captioned_scene
+from microworld.scenes.world import render
 from schemas.images import encode_jpeg, encode_png
 from schemas.shards import ShardSample, encode_shard
 from trainers.corrector import CorrectorTrainingConfig, micro_corrector_training, micro_gpu_corrector_training

@@ -14,11 +14,11 @@ import numpy as np
 
 from benchmarks.wrong_images import REDRAW_SEED, Draw
 from inference.judges.geneval_scoring import judge_objects
-from inference.micro.captions import RELATIONS
-from inference.micro.evaluation_split import evaluation_seed
-from inference.micro.instructions import Edit, Operation, instruction
-from inference.micro.world import COLORS, SHAPES
 from inference.prompt_grammar import parse_prompt
+from microworld.scenes.captions import RELATIONS
+from microworld.scenes.evaluation_split import evaluation_seed
+from microworld.scenes.instructions import Edit, Operation, instruction
+from microworld.scenes.world import COLORS, SHAPES
 from schemas.records import PromptRecord
 
 if TYPE_CHECKING:

@@ -29,9 +29,6 @@ from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.interfaces import Reward
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.judges.segmentation_judge import SegmentationJudge, SegmentationJudgeConfig
-from inference.micro import evaluation_split
-from inference.micro.evaluation_split import evaluation_seed
-from inference.micro.instructions import parse_instruction, split_sentences
 from inference.rewards.clip_reward import ClipReward
 from inference.rewards.ensemble import combine_rewards
 from inference.rewards.presets import RewardsConfig
@@ -40,6 +37,9 @@ from inference.vlm.prompts import load_prompt
 from inference.vlm.reward_model import RewardModel
 from inference.vlm.verifier import YesNoVerifier
 from inference.vlm.vlm import VlmConfig, open_vlm
+from microworld.scenes import evaluation_split
+from microworld.scenes.evaluation_split import evaluation_seed
+from microworld.scenes.instructions import parse_instruction, split_sentences
 from schemas.errors import CorruptDataError, InputError
 from schemas.images import decode_image
 from schemas.records import PromptRecord

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from inference.grounding.color import erode
-from inference.micro.commonsense import background_of
-from inference.micro.world import COLORS, FRAME_PX, Rgb
+from microworld.scenes.commonsense import background_of
+from microworld.scenes.world import COLORS, FRAME_PX, Rgb
 from schemas.images import decode_mask
 from schemas.records import DetectedObject
 
@@ -103,7 +103,7 @@ def lies_before(objects: Sequence[DetectedObject], a: tuple[float, float], b: tu
     """Whether an object is at point a and none is at b; (x, y) as shares of the sides.
 
     An object is nearer than the background. What the generator draws does not overlap, and two objects apart from each
-    other have no order (`inference.micro.overlay_questions`).
+    other have no order (`microworld.scenes.overlay_questions`).
     """
 
     def is_object(point: tuple[float, float]) -> bool:

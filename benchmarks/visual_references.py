@@ -16,11 +16,11 @@ from benchmarks.visual_agreement import (
     stroke_px,
 )
 from inference.dual.concept import Concept, QuestionAnswer, ReferenceImage, concept_of
-from inference.micro.captions import PLACES, sample_scene, sample_training_caption
-from inference.micro.long_captions import composes_reserved, describe_background, name_object
-from inference.micro.overlay_questions import STROKES_PX, sketch_of
-from inference.micro.world import COLORS, FRAME_PX, SHAPES, Background, SceneObject
 from inference.vlm.overlays import ColorPalette, HorizonPosition, LineWeight, RelativeDepth, VisualPrompt
+from microworld.scenes.captions import PLACES, sample_scene, sample_training_caption
+from microworld.scenes.long_captions import composes_reserved, describe_background, name_object
+from microworld.scenes.overlay_questions import STROKES_PX, sketch_of
+from microworld.scenes.world import COLORS, FRAME_PX, SHAPES, Background, SceneObject
 from schemas.configuration import content_key
 from schemas.images import sha256
 from schemas.records import DetectedObject

@@ -12,15 +12,15 @@ import tyro
 
 from benchmarks.results_file import Circumstances, print_table, save
 from inference.interfaces import ChatRequest
-from inference.micro.captions import sample_scene, sample_training_caption
-from inference.micro.edits import wrong_scene
-from inference.micro.world import render
 from inference.model_store import resolve_model
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.qwen import QwenVlm, QwenVlmConfig
 from inference.vlm.vllm_server import VllmServer, VllmServerConfig
+from microworld.scenes.captions import sample_scene, sample_training_caption
+from microworld.scenes.edits import wrong_scene
+from microworld.scenes.world import render
 
 
 @dataclass(frozen=True)

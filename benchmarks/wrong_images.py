@@ -15,12 +15,12 @@ import numpy as np
 from benchmarks.referee import names_one_of
 from inference.interfaces import ChatRequest, Vlm
 from inference.judges.geneval_scoring import judge_objects
-from inference.micro.captions import caption_of_record
-from inference.micro.corrections import corrections
-from inference.micro.evaluation_split import evaluation_seed
-from inference.micro.instructions import Edit, instruction
-from inference.micro.world import COLORS, SHAPES, Background, Scene, SceneObject
 from inference.vlm.prompts import fill_prompt, load_prompt
+from microworld.scenes.captions import caption_of_record
+from microworld.scenes.corrections import corrections
+from microworld.scenes.evaluation_split import evaluation_seed
+from microworld.scenes.instructions import Edit, instruction
+from microworld.scenes.world import COLORS, SHAPES, Background, Scene, SceneObject
 from schemas.records import DetectedObject, PromptRecord
 
 if TYPE_CHECKING:

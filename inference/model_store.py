@@ -1,20 +1,23 @@
 """From a model's name to its folder, and from a folder to a digest.
 
-A name is a folder of this project's model zoo ("micro/flux"), a local path, or a hub id
+A name is a model that ships with this project ("micro/flux"), a local path, or a hub id
 ("black-forest-labs/FLUX.1-dev") that is already in the local hub cache. Nothing is downloaded behind anybody's back.
 """
 
 import functools
 import hashlib
+import importlib.util
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.vlm.adapters import base_model_of
-from schemas.errors import MissingWeightsError
+from schemas.errors import InputError, MissingWeightsError
 
-MICRO_WEIGHTS = Path(__file__).parent / "micro" / "weights"
+SHIPPED = {"micro": "microworld"}
+"""First part of a shipped name -> the package whose folder holds what is named. It need not be installed."""
+ADAPTER = "adapter_config.json"
 _SAMPLE_BYTES = 2**20
 
 
@@ -60,14 +63,43 @@ KNOWN_MODELS: dict[str, HubModel] = {
 }
 
 
+def shipped_path(name: str, kind: str) -> Path | None:
+    """Where something with a shipped name lies ("micro/flux" of the kind "weights"), whether it is there or not; None
+    for any other name. MissingWeightsError where the package that holds it is not installed."""
+    first, slash, rest = name.partition("/")
+    if not slash or first not in SHIPPED:
+        return None
+    return shipped_package(first) / kind / rest
+
+
+def shipped_package(name: str) -> Path:
+    """The folder of the package behind the first part of a shipped name. MissingWeightsError."""
+    found = importlib.util.find_spec(SHIPPED[name])  # looks it up and imports nothing
+    if found is None or not found.submodule_search_locations:
+        raise MissingWeightsError(f"{name!r} is the package {SHIPPED[name]!r}'s", expected="a full clone")
+    return Path(found.submodule_search_locations[0])
+
+
+def base_model_of(folder: Path) -> str | None:
+    """The base model's name, for an adapter's folder; None for any other. InputError for an adapter without one."""
+    try:
+        said = json.loads((folder / ADAPTER).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    name = said.get("base_model_name_or_path") if isinstance(said, dict) else None
+    if not isinstance(name, str) or not name:
+        raise InputError("names no base model", file=str(folder / ADAPTER), field="base_model_name_or_path")
+    return name
+
+
 def resolve_model(name: str) -> Path:
     """The local folder (or file) of a model. MissingWeightsError says how to get one that is not here."""
-    if name.startswith("micro/"):
-        folder = MICRO_WEIGHTS / name.removeprefix("micro/")
-        if folder.is_dir():
-            return folder
+    shipped = shipped_path(name, "weights")
+    if shipped is not None:
+        if shipped.is_dir():
+            return shipped
         raise MissingWeightsError(
-            f"the micro model {name!r} is not in {MICRO_WEIGHTS}",
+            f"the shipped model {name!r} is not in {shipped.parent}",
             expected="a full clone of the repository, or `python -m trainers micro --model all` to train it",
         )
     path = Path(name).expanduser()

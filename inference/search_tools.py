@@ -160,7 +160,7 @@ class SearchToolsConfig:
     """Reflector and prompt refiner; none for noise alone."""
     verifier: SearchVerifierConfig = field(default_factory=SearchVerifierConfig)
     oracles: tuple[OracleKind, ...] = ()
-    """For diagnosis, micro world only: parts that see what the judge sees (`inference/judges/oracles.py`)."""
+    """For diagnosis, micro world only: parts that see what the judge sees (`microworld/oracles.py`)."""
 
     def for_search(self, search: SearchConfig, vlm: VlmConfig) -> SearchToolsConfig:
         """What a strategy needs of it and nothing else, with `vlm` as who is asked. InputError for what is missing."""
@@ -194,8 +194,8 @@ def open_search_tools(config: SearchToolsConfig, journal: Journal | None = None)
     corrector: Corrector | None = None
     critic: Critic | None = None
     if config.oracles:
-        from inference.judges.oracles import OracleCorrector, OracleCritic
         from inference.judges.segmentation_judge import SegmentationJudge
+        from microworld.oracles import OracleCorrector, OracleCritic
 
         judge = SegmentationJudge()
         corrector = OracleCorrector(judge) if "corrector" in config.oracles else None

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from inference.micro.evaluation_split import SPLITS
+from microworld.scenes.evaluation_split import SPLITS
 from pipelines.intake import reserved_by_the_micro_world
 from pipelines.jobs import resolve_chains
 from pipelines.pack_shards import PackShardsConfig

@@ -104,7 +104,7 @@ def _describe_micro_scenes(config: DatasetConfig, subset: str, said: dict[str, A
     """Long captions of random scenes, no text twice."""
     import numpy as np
 
-    from inference.micro.long_captions import sample_long_caption
+    from microworld.scenes.long_captions import sample_long_caption
 
     rng = np.random.default_rng([config.seed, 92, list(Subset).index(Subset(subset))])
     said["source"] = "long captions of the micro world"
@@ -173,7 +173,7 @@ def _read(config: DatasetConfig, subset: str, file: str, said: dict[str, Any]) -
 
 def reserved_by_the_micro_world(record: PromptRecord) -> bool:
     """True for compositions of its shapes that the micro world keeps for its own benchmarks (and out of training)."""
-    from inference.micro.captions import caption_of_record, is_reserved
-    from inference.micro.world import SHAPES
+    from microworld.scenes.captions import caption_of_record, is_reserved
+    from microworld.scenes.world import SHAPES
 
     return all(c.class_name in SHAPES for c in record.include) and is_reserved(caption_of_record(record))

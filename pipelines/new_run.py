@@ -8,9 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.intake import lay_out
-from pipelines.jobs import JobConfig
+from inference.model_store import model_digest, require_models
+from inference.vlm.prompts import load_prompt
+from pipelines.intake import lay_out, take_in
+from pipelines.jobs import DatasetConfig, JobConfig, models_of, templates_of
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
+from schemas.configuration import content_key
 from schemas.errors import ForeignRunError
 from schemas.records import PromptRow
 from schemas.storage import open_storage
@@ -21,14 +24,12 @@ def new_run(
     preset: str,
     job: str,
     config: JobConfig,
-    digests_of: Callable[[JobConfig], dict[str, str]],
     rows: Iterable[PromptRow],
     counted: Callable[[], tuple[dict[str, int], dict[str, Any]]],
 ) -> RunFolder:
     """Models found, prompts gathered and checked, then the folder: nothing is written before all is known to be sound.
 
-    digests_of: of every model and template, after it made sure that all are here. counted: once the rows have streamed
-    by, how many of each subset there were, and what is to be said of them.
+    counted: once the rows have streamed by, how many of each subset there were, and what is to be said of them.
     """
     storage = open_storage(uri)
     strangers = [name for name in storage.names("") if name not in ("prompts.parquet", "lease.json", "logs")]
@@ -52,6 +53,19 @@ def new_run(
         job=job,
     )
     return RunFolder.create(uri, info, prompts)
+
+
+def new_dataset_run(uri: str, preset: str, config: DatasetConfig) -> RunFolder:
+    """A new run that builds a dataset."""
+    intake = take_in(config)
+    return new_run(uri, preset, "dataset", config, intake.rows(), lambda: (intake.num_prompts, intake.statistics))
+
+
+def digests_of(config: JobConfig) -> dict[str, str]:
+    """Digest of every model and template that a run uses. MissingWeightsError, InputError for one that is not here."""
+    require_models(models_of(config))
+    templates = {name: content_key(load_prompt(name)) for name in templates_of(config)}
+    return {name: model_digest(name) for name in models_of(config)} | templates
 
 
 def _code_commit() -> str:

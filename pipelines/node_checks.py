@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from pipelines.driver import RunOptions
 from pipelines.jobs import DatasetConfig
+from pipelines.new_run import new_dataset_run
 from pipelines.preflight import NodeCheck, check_stages, one_unit_of
 from pipelines.runtime.runtime import Schedule
 from schemas.errors import ReflectionFlowError
@@ -14,12 +15,10 @@ from schemas.errors import ReflectionFlowError
 
 def check_here(config: DatasetConfig, schedule: Schedule, gpus_here: float | None = None) -> NodeCheck:
     """On this machine, in a folder that is thrown away. gpus_here: that the node has; None where all must work here."""
-    from pipelines.commands.run import create
-
     with tempfile.TemporaryDirectory(prefix="preflight-") as scratch:
         try:
             small = one_unit_of(config)
-            folder = create(f"{scratch}/run", "preflight", small)
+            folder = new_dataset_run(f"{scratch}/run", "preflight", small)
         except ReflectionFlowError as error:
             return NodeCheck(os.uname().nodename, (), problem=str(error))
         return NodeCheck(os.uname().nodename, tuple(check_stages(folder, small, schedule, gpus_here)))

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inference.allocation import AllocationConfig
-from inference.micro.evaluation_split import SPLITS
 from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig, VerifierKind
 from inference.vlm.vlm import VlmConfig
+from microworld.scenes.evaluation_split import SPLITS
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.prompts.compose_rules import TagWeights, compose_prompts
 from pipelines.stage import Link, Workers
@@ -28,7 +28,7 @@ class SearchJobConfig:
     """What a search run makes."""
 
     prompts: str = "micro-dev"
-    """micro-dev, micro-test, micro-hard-dev, micro-hard-test, micro-hard-test-2 (`inference.micro.evaluation_split`); a
+    """micro-dev, micro-test, micro-hard-dev, micro-hard-test, micro-hard-test-2; a
     file of prompts in GenEval's form (its evaluation_metadata.jsonl, or text); or composed: prompts that no benchmark
     has, composed as for datasets, to harvest from."""
     num_prompts: int = 0

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.__main__ import COMMANDS
-from pipelines.commands.run import parse_run
+from commands.main import GROUPS
+from commands.run import parse_run
 
 ROOT = Path(__file__).parents[1]
 KUBERAY = yaml.safe_load((ROOT / "deploy" / "kuberay.yaml").read_text())
@@ -38,7 +38,7 @@ def test_the_commands_are_ones_that_the_command_line_takes(text, number):
 
 def test_the_docs_name_commands_that_there_are():
     named = set(re.findall(r"python -m pipelines (\w+)", DOCS))
-    assert {"run", "status", "retry", "plan"} <= named <= set(COMMANDS)
+    assert {"run", "status", "retry", "plan"} <= named <= set(GROUPS["pipelines"].commands)
 
 
 def test_the_launchers_file_is_what_ray_expects():

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from commands.main import GROUPS
+
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("schemas", "inference", "trainers", "pipelines")
+PACKAGES = ("schemas", "inference", "trainers", "pipelines", "microworld", "recipes", "commands")
 HEAVY = {
     "datasets",
     "diffusers",
@@ -109,11 +111,10 @@ def test_schemas_are_light():
     assert {name: names for name, names in wrong.items() if names} == {}
 
 
-# pipelines.commands.* are imported by name, one a call.
 ENTRIES = sorted(
     module_name(path)
     for path in FILES
-    if path.name == "__main__.py" or (path.parent.name == "commands" and path.name != "__init__.py")
+    if path.name == "__main__.py" or (path.parts[-2] == "commands" and path.name != "__init__.py")
 )
 
 
@@ -129,15 +130,9 @@ def test_no_command_imports_a_heavy_library_before_it_works(entry):
     assert wrong == {}
 
 
-def pipelines_commands() -> list[str]:
-    folder = ROOT / "pipelines" / "commands"
-    return sorted(path.stem for path in folder.glob("*.py") if path.stem not in ("__init__", "arguments"))
-
-
 HELPS = [
-    ["pipelines"],
-    *(["pipelines", command] for command in pipelines_commands()),
-    *([package] for package in ("inference", "trainers") if (ROOT / package / "__main__.py").exists()),
+    *([package] for package in GROUPS),
+    *(["pipelines", command] for command in GROUPS["pipelines"].commands),
 ]
 
 

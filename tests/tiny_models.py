@@ -69,7 +69,7 @@ def save_tiny_flux(folder: Path, seed: int = 0) -> Path:
     import torch
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
-    from trainers.micro.flux_model import WIDTH, build_clip_text, build_t5, build_tokenizer
+    from microworld.training.flux_model import WIDTH, build_clip_text, build_t5, build_tokenizer
 
     torch.manual_seed(seed)
     transformer = FluxTransformer2DModel(

@@ -3,8 +3,8 @@
 from functools import cache
 from pathlib import Path
 
-from trainers.micro.vlm_data import sample_texts
-from trainers.micro.vlm_model import VlmShape, build_processor, build_tokenizer, build_vlm, save_vlm
+from microworld.training.vlm_data import sample_texts
+from microworld.training.vlm_model import VlmShape, build_processor, build_tokenizer, build_vlm, save_vlm
 
 TINY_SHAPE = VlmShape(
     vision_layers=2,

@@ -90,7 +90,7 @@ class CorrectorTrainable:
 
         from inference.flux.conditioning import ConditionedFlux
         from inference.model_store import resolve_model
-        from trainers.micro.flux_model import use_plain_attention
+        from microworld.training.flux_model import use_plain_attention
 
         self.config, self._held_out = config, held_out
         self.generator = FluxGenerator(config.generator)

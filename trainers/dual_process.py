@@ -392,7 +392,7 @@ def micro_dual_process() -> DualProcessConfig:
 
 
 def _training_captions(number: int) -> tuple[str, ...]:
-    from inference.micro.captions import sample_training_caption
+    from microworld.scenes.captions import sample_training_caption
 
     rng, found = np.random.default_rng([0, 92]), {}
     while len(found) < number:

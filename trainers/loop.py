@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from microworld.training.training_loop import Ema
 from schemas.errors import InputError, WorkFailedError
 from trainers.checkpoint import Checkpoints
 from trainers.curve import Curve
-from trainers.micro.training_loop import Ema
 from trainers.optimizer import OptimizerConfig, make_optimizer
 from trainers.same_training import check_same, settings_of
 from trainers.shard_dataset import PairLoader, TrainingOrder

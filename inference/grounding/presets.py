@@ -6,12 +6,12 @@ from inference.grounding.color import PixelColorConfig
 from inference.grounding.detector import GroundingDinoConfig
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.grounding.segmenter import SamConfig
-from inference.micro.world import COLORS
+from microworld.scenes.world import COLORS
 
 
 def micro_grounded_sam(device: str = "cpu") -> GroundedSamConfig:
     """The models that `python -m trainers micro` trains. Thresholds: a sweep on held-out scenes
-    through the VAE (`trainers.micro.grounding_evaluation`) is flat from .25 to .4; on generated images, looked at
+    through the VAE (`microworld.training.grounding_evaluation`) is flat from .25 to .4; on generated images, looked at
     one by one, .25 misses the fewest real objects, which counting needs most, and accepts some more malformed
     shapes."""
     return GroundedSamConfig(

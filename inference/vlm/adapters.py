@@ -5,36 +5,19 @@ An adapter is merged while it is loaded; for vLLM, which serves folders, the mer
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import InputError
-
-ADAPTER = "adapter_config.json"
-
-
-def base_model_of(folder: Path) -> str | None:
-    """The base model's name, for an adapter's folder; None for any other. InputError for an adapter without one."""
-    try:
-        said = json.loads((folder / ADAPTER).read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    name = said.get("base_model_name_or_path") if isinstance(said, dict) else None
-    if not isinstance(name, str) or not name:
-        raise InputError("names no base model", file=str(folder / ADAPTER), field="base_model_name_or_path")
-    return name
+from inference.model_store import base_model_of, resolve_model
 
 
 def load_qwen(folder: Path, dtype: str) -> tuple[Any, Any]:
     """Model, adapter merged, in a floating-point type by name; and its processor. MissingWeightsError for its base."""
     import torch
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
-
-    from inference.model_store import resolve_model
 
     base_name = base_model_of(folder)
     base = folder if base_name is None else resolve_model(base_name)

@@ -1,4 +1,4 @@
-"""Prompt templates for VLMs: text files with {fields}, a short set for the micro VLM in `inference/prompts/micro`.
+"""Prompt templates for VLMs: text files with {fields}.
 
 Only the named fields are replaced, so that a template may hold other braces (JSON examples).
 """
@@ -9,31 +9,20 @@ import re
 from functools import cache
 from pathlib import Path
 
+from inference.model_store import shipped_path
 from schemas.errors import InputError
 
 PROMPT_FOLDER = Path(__file__).parent.parent / "prompts"
-MICRO_TASKS = (
-    "describe",
-    "caption",
-    "yes_no",
-    "question",
-    "verify",
-    "judge",
-    "compare",
-    "reflect",
-    "refine",
-    "condense",
-)
 
 
 @cache
 def load_prompt(name: str) -> str:
-    """The template `name` ("micro/compare") of this project, or the file of that path; without the last newline."""
-    path = PROMPT_FOLDER / f"{name}.txt"
-    path = path if path.is_file() else Path(name).expanduser()
+    """The template `name` ("compare") of this project, or the file of that path; without the last newline."""
+    shipped = shipped_path(f"{name}.txt", "prompts") or PROMPT_FOLDER / f"{name}.txt"
+    path = shipped if shipped.is_file() else Path(name).expanduser()
     if not path.is_file():
         raise InputError(
-            f"no prompt template {name!r}", expected=f"a text file, or a name like micro/compare in {PROMPT_FOLDER}"
+            f"no prompt template {name!r}", expected=f"a text file, or a name like compare in {PROMPT_FOLDER}"
         )
     return path.read_text(encoding="utf-8").strip()
 

@@ -107,7 +107,7 @@ def iterate_edits(
 
 def iterate_micro_edits(seed: int, quality: EditQuality, counts: EditIntake) -> Iterator[PromptRow]:
     """The micro world's triplets, without end; `EditReader` makes the images of one again when they are needed."""
-    from inference.micro.edit_file import sample_edit_row
+    from microworld.scenes.edit_file import sample_edit_row
 
     for number in count():
         counts.num_rows += 1
@@ -209,7 +209,7 @@ class EditReader:
 
     def _values(self, edit: EditSource) -> dict[str, Any]:
         if edit.file.startswith(_MICRO):
-            from inference.micro.edit_file import sample_edit_row
+            from microworld.scenes.edit_file import sample_edit_row
 
             return sample_edit_row(int(edit.file.removeprefix(_MICRO)), edit.position)
         return self._tar_sample(edit) if edit.file.endswith(".tar") else self._parquet_row(edit)

@@ -1,10 +1,11 @@
-"""What prompts are composed of: object classes with their plurals, colours, relations. Two vocabularies ship here."""
+"""What prompts are composed of: object classes with their plurals, colours, relations."""
 
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference.model_store import SHIPPED, shipped_package
 from pipelines.prompts.atomic_file import write_atomically
 from pipelines.prompts.checked_json import (
     BadValue,
@@ -18,11 +19,12 @@ from pipelines.prompts.checked_json import (
 from schemas.errors import InputError
 from schemas.records import RELATIONS
 
-SHIPPED = ("micro", "everyday")
+EVERYDAY = "everyday"
+SHIPPED_NAMES = (EVERYDAY, *SHIPPED)
 PAIR_ARTICLE = "a pair of"
 MAX_OBJECTS_OF_A_CLASS = 16  # GenEval looks at no more than 16 detections of a class
 
-_FOLDER = Path(__file__).parent / "vocabularies"
+_EVERYDAY_FILE = Path(__file__).parent / "everyday_vocabulary.json"
 # Lower case, so that templates need no grammar; no "." or ",", which detectors take as separators of classes.
 _NAME = re.compile(r"[a-z0-9][a-z0-9' \-]{0,39}")
 
@@ -120,19 +122,21 @@ def _parse_vocabulary(value: object) -> Vocabulary:
 
 
 def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
-    """A shipped vocabulary by name ("micro": the micro world's shapes; "everyday": what open-vocabulary detectors
-    find), or a JSON file of the same form. Raises InputError with file and field."""
-    if name_or_path in SHIPPED:
-        path = _FOLDER / f"{name_or_path}.json"
+    """A shipped vocabulary by name ("everyday": what open-vocabulary detectors find; a shipped world's own, by the
+    world's name), or a JSON file of the same form. Raises InputError with file and field."""
+    if name_or_path == EVERYDAY:
+        path = _EVERYDAY_FILE
+    elif name_or_path in SHIPPED:
+        path = shipped_package(str(name_or_path)) / "vocabulary.json"
     else:
         path = Path(name_or_path)
         if not path.is_file():
-            hint = near_matches(str(name_or_path), SHIPPED)
+            hint = near_matches(str(name_or_path), SHIPPED_NAMES)
             raise InputError(
                 f"no such vocabulary{hint}",
                 file=str(path),
                 field="vocabulary",
-                expected=f"{' or '.join(SHIPPED)}, or the path of a JSON file",
+                expected=f"{' or '.join(SHIPPED_NAMES)}, or the path of a JSON file",
             )
     try:
         return _parse_vocabulary(parse_json(path.read_text("utf-8-sig")))

@@ -13,8 +13,8 @@ from benchmarks.ablate_corrector import CHOICES, Arguments, Measured, config_of,
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import WEIGHTS, CorrectorConfig, FluxCorrector
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
-from inference.micro import evaluation_split
 from inference.model_store import resolve_model
+from microworld.scenes import evaluation_split
 from schemas.errors import InputError
 from tests.trainers.micro_shards import write_micro_shards
 from trainers.shard_index import SUBSETS

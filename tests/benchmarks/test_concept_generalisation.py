@@ -5,12 +5,12 @@ import pytest
 
 from benchmarks.concept_generalisation import NUM_OTHERS, TAGS, WORDS, changes, judged, plot, tag_family, word_family
 from benchmarks.taught_images import Drawn
-from inference.micro.captions import caption_of_record, is_reserved
-from inference.micro.commonsense import CONCEPT_PAIRS, MicroDescriptionJudge
-from inference.micro.concepts import CONCEPTS
-from inference.micro.evaluation_split import test_prompts
-from inference.micro.world import render
 from inference.prompt_grammar import parse_prompt
+from microworld.scenes.captions import caption_of_record, is_reserved
+from microworld.scenes.commonsense import CONCEPT_PAIRS, MicroDescriptionJudge
+from microworld.scenes.concepts import CONCEPTS
+from microworld.scenes.evaluation_split import test_prompts
+from microworld.scenes.world import render
 
 
 def test_ten_concepts_of_five_prompts_each():

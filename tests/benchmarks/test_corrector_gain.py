@@ -13,10 +13,10 @@ from inference.flux.conditioning import ConditionedFlux
 from inference.flux.corrector import CorrectorDescription, save_corrector
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.judges.segmentation_judge import SegmentationJudge
-from inference.micro import evaluation_split
-from inference.micro.evaluation_split import evaluation_seed
-from inference.micro.instructions import Edit, Operation
 from inference.prompt_grammar import parse_prompt
+from microworld.scenes import evaluation_split
+from microworld.scenes.evaluation_split import evaluation_seed
+from microworld.scenes.instructions import Edit, Operation
 from schemas.records import DetectedObject
 
 GENERATOR = FluxGeneratorConfig(num_steps=1, batch_size=16)

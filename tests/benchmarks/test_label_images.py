@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.label_images import choose_prompts, digest, read_rows, wilson, write_rows, write_sheets
-from inference.micro.captions import TAGS
 from inference.prompt_grammar import parse_prompt
+from microworld.scenes.captions import TAGS
 from schemas.errors import InputError
 
 

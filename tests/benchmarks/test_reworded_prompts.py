@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from benchmarks.reworded_prompts import AS_IT_STANDS, WORDINGS, summary, texts_of
-from inference.micro.captions import caption_of_record, class_plural
-from inference.micro.evaluation_split import dev_prompts
+from microworld.scenes.captions import caption_of_record, class_plural
+from microworld.scenes.evaluation_split import dev_prompts
 
 PROMPTS = list(dev_prompts())[::10]
 

@@ -19,8 +19,8 @@ from benchmarks.visual_agreement import (
 from benchmarks.visual_prompt_gains import SHOWN_SEEDS, draw_grid, summary
 from benchmarks.visual_references import KINDS, OUTLINED, Reference, references
 from inference.dual.concept import ReferenceImage
-from inference.micro.overlay_questions import STROKES_PX, palette_of, sketch_of
-from inference.micro.world import COLORS, FRAME_PX, Background, Scene, SceneObject, render
+from microworld.scenes.overlay_questions import STROKES_PX, palette_of, sketch_of
+from microworld.scenes.world import COLORS, FRAME_PX, Background, Scene, SceneObject, render
 from schemas.images import encode_png
 from schemas.records import DetectedObject
 

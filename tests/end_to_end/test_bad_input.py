@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pipelines.__main__ import main
+from commands.main import main
 
 GOOD = {"prompt": "a red square", "tag": "colors", "include": [{"class": "square", "count": 1, "color": "red"}]}
 

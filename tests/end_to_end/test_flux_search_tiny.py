@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
+from commands.main import main
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux
 from inference.flux.corrector import CorrectorDescription, save_corrector
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
-from pipelines.__main__ import main
 from tests.tiny_judge import save_tiny_clip, save_tiny_mask2former
 from tests.tiny_models import save_tiny_flux
 from tests.tiny_vlm import save_tiny_vlm

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.model_store import MICRO_WEIGHTS
+from microworld.weights_folder import MICRO_WEIGHTS
 from tests.inference.vlm.test_vllm_server import processes_with
 
 ROOT = Path(__file__).parents[2]

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inference.micro.captions import caption_of_record, sample_scene
-from inference.micro.edits import wrong_scene
-from inference.micro.world import SHAPES, Scene, between, render
 from inference.prompt_grammar import parse_prompt
 from inference.search_tools import RULES_SCALE, SearchVerifierConfig, open_search_verifier
 from inference.vlm.vlm import VlmConfig
+from microworld.scenes.captions import caption_of_record, sample_scene
+from microworld.scenes.edits import wrong_scene
+from microworld.scenes.world import SHAPES, Scene, between, render
 from schemas.errors import InputError
 
 PROMPTS = (

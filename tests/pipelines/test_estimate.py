@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from commands.plan import main as plan
 from pipelines import stated_figures as stated
-from pipelines.commands.plan import main as plan
 from pipelines.estimate import Cluster, StageEstimate, estimate, generator_memory, grounding_memory, place
 from pipelines.presets import load_preset
 from schemas.errors import InputError

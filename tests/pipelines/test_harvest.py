@@ -6,9 +6,9 @@ import shutil
 import pytest
 import tyro
 
+from commands.arguments import open_run
+from commands.main import main
 from inference.flux.condition_config import ConditionConfig
-from pipelines.__main__ import main
-from pipelines.commands.arguments import open_run
 from pipelines.evaluation import read_rows
 from pipelines.jobs import resolve_chains
 from schemas.images import decode_image
@@ -153,15 +153,14 @@ def test_limits_and_partners_are_kept_to(searched, tmp_path):
 )
 def test_searches_that_must_not_train_anything_are_refused(corrector, tmp_path, arguments, says, capsys):
 
-    from pipelines.commands.arguments import digests_of
-    from pipelines.commands.search import SearchArgs
+    from commands.search import SearchArgs
     from pipelines.new_run import new_run
     from pipelines.search_job import search_prompts
 
     said = [*SEARCH, "--tools.corrector", str(corrector), *arguments, "--run", str(tmp_path / "search")]
     job = tyro.cli(SearchArgs, args=said, config=(tyro.conf.AvoidSubcommands,)).job
     rows = list(search_prompts(job))
-    new_run(str(tmp_path / "search"), "micro", "search", job, digests_of, rows, lambda: ({"rule": len(rows)}, {}))
+    new_run(str(tmp_path / "search"), "micro", "search", job, rows, lambda: ({"rule": len(rows)}, {}))
     assert main(["harvest", "--run", str(tmp_path / "search"), "--out", str(tmp_path / "out")]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -171,7 +170,7 @@ def test_prompts_of_a_file_that_a_benchmark_has_are_turned_down(searched, tmp_pa
     """A search of a prompt file is harvested, but for what repeats GenEval or a reserved composition."""
     from collections import Counter
 
-    from inference.micro.evaluation_split import SPLITS, dev_prompts
+    from microworld.scenes.evaluation_split import SPLITS, dev_prompts
     from pipelines.harvest_job import harvest_prompts
     from schemas.records import ObjectClause, PromptRecord, PromptRow
 

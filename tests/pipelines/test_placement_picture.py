@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from pipelines.commands.plan import main as plan
+from commands.plan import main as plan
 from pipelines.estimate import Cluster, StageEstimate, place
 from pipelines.placement_picture import BAR_CHARS, as_svg, as_text, gpu_times
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.commands.plan import main as plan
+from commands.plan import main as plan
 from pipelines.node_checks import check_here, homeless, passed
 from pipelines.preflight import PACKING, NodeCheck, StageCheck, check_stages
 from pipelines.presets import load_preset

@@ -57,7 +57,7 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
 
 
 def test_missing_weights_end_a_run_before_there_is_a_folder(tmp_path, monkeypatch, capsys):
-    from pipelines.__main__ import main
+    from commands.main import main
 
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
     monkeypatch.chdir(tmp_path)
@@ -79,10 +79,7 @@ def test_missing_weights_end_a_run_before_there_is_a_folder(tmp_path, monkeypatc
 
 
 def test_looking_at_a_preset_imports_no_torch():
-    code = (
-        "import sys, pipelines.commands.plan, pipelines.presets as p;"
-        "p.load_preset('flux'); sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys, commands.plan, pipelines.presets as p;p.load_preset('flux'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from pipelines.__main__ import main
-from pipelines.commands.arguments import open_run
+from commands.arguments import open_run
+from commands.main import main
 from pipelines.conservation import verify
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "diffusers", "transformers", "pyarrow.parquet", "pipelines.commands.search"])
+CONTEXT.set_forkserver_preload(["torch", "diffusers", "transformers", "pyarrow.parquet", "commands.search"])
 KILLS = 10
 
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from commands.arguments import open_run
+from commands.main import main
 from inference.judges.intervals import Interval
 from inference.search import SearchConfig
-from pipelines.__main__ import main
-from pipelines.commands.arguments import open_run
 from pipelines.evaluation import JUDGE, budgets_of, evaluate, read_rows
 from pipelines.intake import take_in
 from pipelines.jobs import DatasetConfig, resolve_chains

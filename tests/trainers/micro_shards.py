@@ -1,7 +1,7 @@
 """Shards of micro-world edits, as a run would pack them."""
 
-from inference.micro.edit_file import sample_edit_row
-from inference.micro.long_captions import describe
+from microworld.scenes.edit_file import sample_edit_row
+from microworld.scenes.long_captions import describe
 from schemas.shards import ShardSample, encode_shard
 
 
@@ -10,7 +10,7 @@ def write_micro_shards(folder, count=24, per_shard=8, subsets=("editing", "rule"
     scene."""
     import numpy as np
 
-    from inference.micro.edit_file import sample_edit_scenes
+    from microworld.scenes.edit_file import sample_edit_scenes
 
     folder.mkdir(parents=True, exist_ok=True)
     samples = []

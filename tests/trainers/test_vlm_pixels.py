@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainers.micro.vlm_model import build_processor
+from microworld.training.vlm_model import build_processor
 from trainers.vlm_pixels import Idefics2Pixels, QwenPixels, resized
 
 SIZES = [(32, 32), (32, 64), (24, 40), (16, 16), (75, 50)]

@@ -12,8 +12,8 @@ from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioned_blocks import run_blocks
 from inference.flux.conditioning import ConditionedFlux, condition_ids
 from inference.flux.fused_blocks import fuse_blocks
+from microworld.training.flux_guidance import velocity
 from tests.inference.flux.test_acceleration import transformer
-from trainers.micro.flux_guidance import velocity
 
 JOINT = ConditionConfig(rank=4, alpha=4.0)
 CONFIGS = {

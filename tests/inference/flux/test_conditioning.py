@@ -8,9 +8,9 @@ import torch
 
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux, Lora, condition_ids, lora_targets
+from microworld.training.flux_guidance import velocity
+from microworld.training.flux_model import build_transformer, image_ids
 from schemas.errors import InputError
-from trainers.micro.flux_guidance import velocity
-from trainers.micro.flux_model import build_transformer, image_ids
 
 CONFIG = ConditionConfig(rank=4, alpha=4.0)
 CACHED = replace(CONFIG, attention="cached")

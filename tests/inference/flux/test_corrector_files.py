@@ -23,8 +23,8 @@ from inference.flux.corrector import (
 )
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.model_store import resolve_model
+from microworld.training.flux_guidance import velocity
 from schemas.errors import InputError
-from trainers.micro.flux_guidance import velocity
 
 EVERYWHERE = ConditionConfig(lora_on="all", adapt_text=True, rank=4, alpha=4.0)
 # The published layers (interop), as a pattern for peft, which puts the LoRA of the published training on FLUX.

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from inference.grounding.check import check_objects, relative_position
 from inference.grounding.reasons import Failure, FailureKind, parse_reason
 from inference.grounding.rule_reflection import plural, write_reflection
-from inference.micro.captions import VOCABULARY
-from inference.micro.world import COLORS, SHAPES
+from microworld.scenes.captions import VOCABULARY
+from microworld.scenes.world import COLORS, SHAPES
 from schemas.errors import InputError
 from schemas.records import RELATIONS, Check, DetectedObject, ObjectClause, PromptRecord
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from inference.grounding.color import GENEVAL_COLORS, PixelColorConfig, PixelColorNamer, erode, srgb_to_lab
 from inference.grounding.presets import micro_grounded_sam
-from inference.micro.world import COLORS, SHAPES, Background, Scene, SceneObject, render
+from microworld.scenes.world import COLORS, SHAPES, Background, Scene, SceneObject, render
 
 
 def test_known_values_of_cielab():

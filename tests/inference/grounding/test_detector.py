@@ -7,7 +7,7 @@ import pytest
 
 from inference.grounding.detector import GroundingDinoDetector
 from inference.grounding.presets import micro_grounded_sam
-from inference.micro.world import Background, Scene, SceneObject, render
+from microworld.scenes.world import Background, Scene, SceneObject, render
 from schemas.errors import InputError, MissingWeightsError
 
 GREY = Background(top=(140, 140, 140), bottom=(140, 140, 140))

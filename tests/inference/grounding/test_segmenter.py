@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from inference.grounding.presets import micro_grounded_sam
 from inference.grounding.segmenter import OFFICIAL, SamArchitecture, SamSegmenter, build_sam, decode_boxes, load_sam
-from inference.micro.world import random_scene, render
+from microworld.scenes.world import random_scene, render
 from schemas.errors import InputError, MissingWeightsError
 
 CONFIG = micro_grounded_sam().segmenter

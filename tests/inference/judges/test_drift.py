@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference.__main__ import main
+from commands.main import main
 from inference.judges.drift import chance_level, cmmd
 
 

@@ -71,7 +71,7 @@ def test_an_object_is_pasted_on_grey_and_cropped_to_its_box():
 def folder(tmp_path_factory):
     import torch
 
-    from trainers.micro.judge import JudgeRecipe, build_color_classifier, build_detector, save
+    from microworld.training.judge import JudgeRecipe, build_color_classifier, build_detector, save
 
     root = tmp_path_factory.mktemp("judge")
     recipe = JudgeRecipe(detector_dims=(8, 16), detector_depths=(1, 1), head_dim=8, color_dims=(8, 16))

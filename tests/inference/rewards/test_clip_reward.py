@@ -16,7 +16,7 @@ PROMPTS = ["a photo of a star", "a photo of two rings", "a photo of a star", "a 
 def config(tmp_path_factory):
     import torch
 
-    from trainers.micro.clip_rewards import RewardRecipe, build_clip, save
+    from microworld.training.clip_rewards import RewardRecipe, build_clip, save
 
     folder = tmp_path_factory.mktemp("clip")
     torch.manual_seed(0)

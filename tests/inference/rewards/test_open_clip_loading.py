@@ -15,7 +15,7 @@ PROMPTS = ["a photo of a star", "two rings", "a red star"]
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Two tiny CLIPs of one architecture and other weights."""
-    from trainers.micro.clip_rewards import RewardRecipe, build_clip, save
+    from microworld.training.clip_rewards import RewardRecipe, build_clip, save
 
     made = []
     for seed in (0, 1):

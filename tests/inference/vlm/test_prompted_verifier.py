@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from inference.interfaces import ChatAnswer
-from inference.micro.captions import caption_from_clauses, caption_of_record, sample_scene
-from inference.micro.edits import wrong_scene
-from inference.micro.world import render
 from inference.prompt_grammar import parse_prompt
 from inference.search_tools import SearchVerifierConfig, open_search_verifier
 from inference.vlm.criteria import ANY_PROMPT, CRITERIA
 from inference.vlm.prompted_verifier import PromptedVerifier, answer_schema, criteria_of, read_points
 from inference.vlm.prompts import load_prompt
 from inference.vlm.vlm import VlmConfig
+from microworld.scenes.captions import caption_from_clauses, caption_of_record, sample_scene
+from microworld.scenes.edits import wrong_scene
+from microworld.scenes.world import render
 
 NAMES = CRITERIA["colors"]
 

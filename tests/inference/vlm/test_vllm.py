@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 
 from inference.interfaces import ChatRequest
-from inference.micro.world import random_scene, render
-from inference.model_store import MICRO_WEIGHTS
 from inference.vlm.adapters import merged_folder
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.qwen import QwenVlm, QwenVlmConfig
 from inference.vlm.vllm_server import VllmServer, VllmServerConfig
+from microworld.scenes.world import random_scene, render
+from microworld.training.vlm_model import VlmShape
+from microworld.weights_folder import MICRO_WEIGHTS
 from tests.tiny_vlm import save_tiny_vlm
-from trainers.micro.vlm_model import VlmShape
 
 NUM_REQUESTS = 50
 MAX_NEW_TOKENS = 120

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from inference.micro.world import COLORS, SHAPES
+from microworld.scenes.world import COLORS, SHAPES
 from pipelines.prompts.vocabulary import ObjectClass, Vocabulary, load_vocabulary, save_vocabulary
 from pipelines.prompts.wording import noun_phrase
 from schemas.errors import InputError

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from inference.grounding.check import check_objects
-from inference.micro.captions import Caption, Clause, caption_from_clauses, sample_caption, sample_scene
-from inference.micro.world import Scene, random_scene, render
+from microworld.scenes.captions import Caption, Clause, caption_from_clauses, sample_caption, sample_scene
+from microworld.scenes.world import Scene, random_scene, render
 from pipelines.intake import lay_out
 from pipelines.jobs import DatasetConfig, resolve_chains
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, root_key

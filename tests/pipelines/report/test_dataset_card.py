@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipelines.commands.push import push
+from commands.push import push
 from pipelines.conservation import tally
 from pipelines.report.dataset_card import write_card
 from pipelines.report.statistics import dataset_figures, difference_hash, num_similar

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from inference.micro.edit_file import sample_edit_row, write_edit_file
+from microworld.scenes.edit_file import sample_edit_row, write_edit_file
 from pipelines.prompts.edit_files import EditIntake, EditQuality, iterate_edits, iterate_micro_edits
 from pipelines.stages.caption_images import CaptionImages, CaptionImagesConfig
 from pipelines.stages.read_edits import EDITED, SOURCE, ReadEdits, ReadEditsConfig

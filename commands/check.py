@@ -1,0 +1,62 @@
+"""`python -m inference check "a photo of two red circles" image.png`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from commands.image_files import read_images
+from inference.grounding.grounded_sam import GroundedSamConfig
+from inference.grounding.presets import micro_grounded_sam
+from inference.prompt_grammar import parse_prompt
+from schemas.records import Check
+
+
+@dataclass(frozen=True)
+class CheckArgs:
+    """Check images against a prompt in one of GenEval's forms."""
+
+    prompt: Annotated[str, tyro.conf.Positional]
+    """What the images should show."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """PNG or JPEG files."""
+    json: bool = False
+    """Print one JSON object."""
+    grounded_sam: GroundedSamConfig = field(default_factory=micro_grounded_sam)
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when the images were looked at, whatever was found."""
+    arguments = tyro.cli(CheckArgs, args=list(argv), prog="python -m inference check")
+    record = parse_prompt(arguments.prompt)
+    images = read_images(arguments.images)
+    from inference.grounding.grounded_sam import GroundedSam
+
+    grounded_sam = GroundedSam.from_config(arguments.grounded_sam)
+    checks = grounded_sam.check(images, [record] * len(images))
+    if arguments.json:
+        print(json.dumps([_plain(path, check) for path, check in zip(arguments.images, checks, strict=True)]))
+        return 0
+    for path, check in zip(arguments.images, checks, strict=True):
+        print(f"{path}: {'right' if check.correct else 'wrong'}, score {check.score:.2f}")
+        for found_object in check.objects:
+            box = ", ".join(f"{v:.1f}" for v in found_object.box)
+            print(f"  {found_object.color or ''} {found_object.class_name} {found_object.score:.2f} at ({box})")
+        for reason in check.reasons:
+            print(f"  {reason}")
+    return 0
+
+
+def _plain(path: Path, check: Check) -> dict[str, object]:
+    return {
+        "file": str(path),
+        "correct": check.correct,
+        "score": check.score,
+        "reasons": list(check.reasons),
+        "objects": [
+            {"class": o.class_name, "color": o.color, "score": o.score, "box": list(o.box)} for o in check.objects
+        ],
+    }

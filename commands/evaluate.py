@@ -1,0 +1,133 @@
+"""`python -m pipelines evaluate [geneval]`: the score of a search run, or of any folder in GenEval's layout."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from commands.arguments import open_run, parse, write_report
+from inference.judges.geneval_scoring import score_by_tag
+from inference.judges.intervals import intervals_by_tag, mean_over_tags
+from inference.judges.judge import Judge, JudgeConfig, judge_images, open_judge
+from pipelines.evaluation import result_line
+from pipelines.geneval_folder import PromptFolder, read_layout, read_official
+from pipelines.prompts.clauses import KnownWords
+from pipelines.search_job import SearchJobConfig
+from schemas.errors import ForeignRunError, InputError
+from schemas.images import decode_image
+
+
+@dataclass(frozen=True)
+class EvaluateArgs:
+    """Score images as GenEval does: the mean of the six tags' shares of right images, with its 95 % interval."""
+
+    run: str | None = None
+    """A search run: its evaluation is written again."""
+    export: str | None = None
+    """Of a search run: a folder for all its images, in the layout of ReflectionFlow's published code."""
+    images: Path | None = None
+    """A folder with 00000/metadata.jsonl and 00000/samples/*.png, 00001/..., whoever drew them."""
+    out: Path | None = None
+    """Where results.jsonl and summary.json go; default: into the folder of images."""
+    official: Path | None = None
+    """A results.jsonl of GenEval's own scorer on the same images: how often it agrees."""
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    batch_size: int = 64
+    """Images in memory at once."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when the results are written."""
+    arguments = parse(EvaluateArgs, argv[1:] if argv[:1] == ["geneval"] else argv, "evaluate")
+    if (arguments.run is None) == (arguments.images is None):
+        raise InputError("--run and --images", expected="one of them")
+    if arguments.run is not None:
+        _refuse_flags(argv, ("--out", "--official", "--judge", "--batch-size"), "--run")
+        folder, config = open_run(arguments.run)
+        if not isinstance(config, SearchJobConfig):
+            raise ForeignRunError(f"{arguments.run}: a {folder.info.job} run, no search")
+        write_report(folder, config)
+        if arguments.export is not None:
+            from pipelines.export_search import export_search
+
+            print(f"{export_search(folder, config, arguments.export)} searches: {arguments.export}")
+        return 0
+    assert arguments.images is not None
+    _refuse_flags(argv, ("--export",), "--images")
+    evaluate_folder(arguments.images, arguments)
+    return 0
+
+
+def evaluate_folder(folder: Path, arguments: EvaluateArgs) -> None:
+    """Judge a folder in GenEval's layout and write what came of it. InputError before anything is judged."""
+    if arguments.batch_size < 1:
+        raise InputError(f"{arguments.batch_size} images at once", field="--batch-size", expected="1 or more")
+    prompts, out = read_layout(folder), arguments.out or folder
+    official = None
+    if arguments.official is not None:
+        official = read_official(arguments.official, [_name(path, folder) for p in prompts for path in p.samples])
+        if arguments.official.resolve() == (out / "results.jsonl").resolve():
+            raise InputError(
+                "the results would be written over it", file=str(arguments.official), field="--out", expected="a folder"
+            )
+    judge = open_judge(arguments.judge.only_what_is_used())
+    prompts = read_layout(folder, KnownWords(judge.known_classes, judge.known_colors))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(error.strerror or str(error), file=str(out), field="--out", expected="a folder") from error
+    lines = list(_judge_folder(folder, prompts, judge, arguments.batch_size))
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (out / "results.jsonl").write_text(text, "utf-8")
+    summary = summary_of(lines, arguments.judge.label)
+    if official is not None:
+        summary["agreement_with_official"] = agreement(lines, official)
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    print(json.dumps(summary, indent=1))
+
+
+def summary_of(lines: Sequence[dict[str, Any]], judge: str) -> dict[str, Any]:
+    """Score and shares by tag with intervals, and by whom: scores of different judges cannot be compared."""
+    hits, tags = [float(line["correct"]) for line in lines], [line["tag"] for line in lines]
+    texts = [line["prompt"] for line in lines]
+    score = mean_over_tags(hits, tags, texts)
+    return {
+        "judge": judge,
+        "num_images": len(lines),
+        "score": score.as_list(),
+        "by_tag": score_by_tag(tags, [bool(hit) for hit in hits]),
+        "by_tag_intervals": {t: i.as_list() for t, i in intervals_by_tag(hits, tags, texts).items()},
+    }
+
+
+def agreement(lines: Sequence[dict[str, Any]], official: Mapping[str, bool]) -> dict[str, Any]:
+    """Share of images with the same verdict in both. official: verdicts by file name, not necessarily on all."""
+    same = [line["correct"] == official[line["filename"]] for line in lines if line["filename"] in official]
+    return {"images": len(same), "same_verdict": sum(same) / len(same)}
+
+
+def _refuse_flags(argv: Sequence[str], flags: Sequence[str], beside: str) -> None:
+    """InputError for what a command line gives that has no effect there."""
+    given = {argument.partition("=")[0].replace("_", "-") for argument in argv}
+    for flag in flags:
+        if any(name == flag or name.startswith(f"{flag}.") for name in given):
+            raise InputError(f"{flag} says nothing beside {beside}", field=flag, expected=f"{beside} without it")
+
+
+def _judge_folder(
+    folder: Path, prompts: Sequence[PromptFolder], judge: Judge, batch_size: int
+) -> Iterator[dict[str, Any]]:
+    """A line of results.jsonl for each image, in order."""
+    waiting = [(path, prompt) for prompt in prompts for path in prompt.samples]
+    for start in range(0, len(waiting), batch_size):
+        batch = waiting[start : start + batch_size]
+        images = [decode_image(path.read_bytes(), str(path)) for path, _ in batch]
+        checks = judge_images(judge, images, [prompt.record for _, prompt in batch])
+        for (path, prompt), check in zip(batch, checks, strict=True):
+            record = prompt.record
+            yield result_line(_name(path, folder), record.tag or "", record.text, check, prompt.metadata)
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()

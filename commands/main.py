@@ -1,0 +1,110 @@
+"""One entry for every command: `reflectionflow COMMAND`, `python -m pipelines COMMAND`, and the same of trainers and
+inference. A command's module is imported when it is called, and has `main(argv) -> exit code`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from schemas.errors import ReflectionFlowError
+
+
+@dataclass(frozen=True)
+class Group:
+    """Commands of one package. what: of the package; by name, module and what the command does."""
+
+    what: str
+    commands: Mapping[str, tuple[str, str]]
+    interrupted: str
+
+
+GROUPS: dict[str, Group] = {
+    "pipelines": Group(
+        "build datasets, search, evaluate, and look after run folders",
+        {
+            "run": ("commands.run", "build a dataset in a run folder (or go on with it)"),
+            "search": ("commands.search", "search for the best image of every prompt, and judge what was found"),
+            "distill": ("commands.distill", "teach a generator many concepts by a VLM's answers, each into a LoRA"),
+            "evaluate": ("commands.evaluate", "score a search, or any folder of images in GenEval's layout"),
+            "harvest": ("commands.harvest", "make pairs for the next corrector out of a search's traces"),
+            "plan": ("commands.plan", "say what a run will make and cost, before it is started"),
+            "status": ("commands.status", "what is done, what is left, what was rejected or put in quarantine"),
+            "resume": ("commands.resume", "go on with a run that was stopped or killed"),
+            "retry": ("commands.retry", "do the rows in quarantine again"),
+            "verify": ("commands.verify", "recount everything from blocks and shards"),
+            "inspect": ("commands.inspect", "show one unit, prompt or shard"),
+            "report": ("commands.report", "write the page of pictures, and the dataset card"),
+            "push": ("commands.push", "upload shards and card to the hub"),
+            "gc": ("commands.gc", "remove blocks that nothing refers to"),
+        },
+        "stopped at once; `python -m pipelines resume --run DIR` goes on",
+    ),
+    "trainers": Group(
+        "train one model",
+        {
+            "corrector": (
+                "commands.train_corrector",
+                "train a FLUX LoRA that draws again from a flawed image and a reflection",
+            ),
+            "verifier": ("commands.train_verifier", "train a Qwen2.5-VL that scores how well an image fits its prompt"),
+            "reflector": ("commands.train_reflector", "train a Qwen2.5-VL that says what is wrong with an image"),
+            "dual-process": ("commands.train_dual_process", "train a FLUX LoRA by a VLM's answers about its images"),
+            "micro": ("commands.train_micro", "train the micro family, from the renderer alone"),
+        },
+        "interrupted; the same command goes on from the last checkpoint",
+    ),
+    "inference": Group(
+        "try one model on one prompt or image",
+        {
+            "generate": ("commands.generate", "draw images of one prompt"),
+            "check": ("commands.check", "check images against a prompt: boxes, masks, colours, reasons"),
+            "score": ("commands.score", "score images of a prompt with each reward, and with all together"),
+            "questions": ("commands.questions", "write a concept file for dual-process distillation from a prompt"),
+            "reflect": ("commands.reflect", "search for the best image of one prompt, and tell how it came about"),
+            "drift": ("commands.drift", "say how far one folder of images lies from another (CMMD)"),
+            "judge": ("commands.judge", "judge images with the judge that no search uses"),
+        },
+        "interrupted",
+    ),
+}
+"""Names are unique over all groups."""
+
+
+def main(argv: Sequence[str] | None = None, package: str | None = None) -> int:
+    """package: whose commands alone are known; None: of all. Exit codes: 0 done; 1 the work failed; 2 bad usage or
+    input; 3 another configuration's or driver's folder; 4 done, but rows are in quarantine; 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    groups = GROUPS if package is None else {package: GROUPS[package]}
+    program = "reflectionflow" if package is None else f"python -m {package}"
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _print_usage(program, groups)
+        return 0 if arguments else 2
+    name = arguments[0]
+    group = next((group for group in groups.values() if name in group.commands), None)
+    if group is None:
+        known = ", ".join(name for group in groups.values() for name in group.commands)
+        print(f"error: unknown command {name!r}\n  expected: {known}", file=sys.stderr)
+        return 2
+    try:
+        return importlib.import_module(group.commands[name][0]).main(arguments[1:])
+    except ReflectionFlowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(group.interrupted, file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def _print_usage(program: str, groups: Mapping[str, Group]) -> None:
+    print(f"usage: {program} COMMAND [--help]\n")
+    for package, group in groups.items():
+        if len(groups) > 1:
+            print(f"{group.what} (also: python -m {package})")
+        for name, (_, what) in group.commands.items():
+            print(f"  {name:<13} {what}")
+        if len(groups) > 1:
+            print()

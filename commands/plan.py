@@ -1,0 +1,154 @@
+"""`python -m pipelines plan`: what a run will make and cost, before it is started. Takes the flags of `run`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from commands.arguments import parse, preset_of, print_json
+from inference.model_store import require_models
+from pipelines.driver import RunOptions
+from pipelines.estimate import Cluster, Estimate, estimate
+from pipelines.jobs import DatasetConfig, models_of
+from pipelines.node_checks import check, checks_json, passed, print_checks
+from pipelines.placement_picture import as_svg, as_text, gpu_times
+from pipelines.presets import load_preset
+from pipelines.runtime.progress import format_seconds
+from pipelines.stated_figures import GPUS
+from schemas.errors import InputError, MissingWeightsError
+
+
+@dataclass(frozen=True)
+class PlanArgs:
+    """Say what a run will make: images, time, memory, storage, cost. Nothing is written."""
+
+    run: str | None = None
+    """A run that has begun: its measured rates replace the stated ones."""
+    preset: str = "micro"
+    """Which models and sizes: micro, flux, flux-24gb."""
+    cluster: Annotated[Cluster, tyro.conf.arg(name="")] = field(default_factory=Cluster)
+    dataset: Annotated[DatasetConfig, tyro.conf.arg(name="")] = field(default_factory=DatasetConfig)
+    options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
+    json: bool = False
+    """Print one JSON object."""
+    check: bool = False
+    """Try it: load every model once, take one unit of each subset through all stages, here or (--runtime ray) on one
+    node of each kind, and say what would fail. Exit code 2 when something would."""
+    picture: Path | None = None
+    """Draw which GPU does what into this SVG file."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """0; 2 when the run could not start (missing weights, a GPU too small, a stage that fails its check)."""
+    name = preset_of(argv)
+    preset = load_preset(name)
+    cluster = Cluster(gpus=1, gpu_type="rtx4090") if name == "flux-24gb" else Cluster()
+    default = PlanArgs(preset=name, cluster=cluster, dataset=preset.dataset, options=preset.options)
+    arguments = parse(PlanArgs, argv, "plan", default)
+    plan = estimate(arguments.dataset, arguments.cluster, arguments.run)
+    missing = _missing(arguments.dataset)
+    checks = check(arguments.dataset, arguments.options) if arguments.check and not missing else []
+    if arguments.json:
+        tried = {"check": checks_json(checks)} if checks else {}
+        print_json({**plan_json(plan), **tried, "preset": name, "missing_weights": missing})
+    else:
+        print_plan(plan)
+        if missing:
+            print(f"before it can start: {missing}")
+        if checks:
+            print_checks(checks)
+    if arguments.picture is not None:
+        write_picture(plan, arguments.picture)
+    return 2 if missing or not passed(checks) else 0
+
+
+def _missing(config: DatasetConfig) -> str | None:
+    try:
+        require_models(models_of(config))
+    except MissingWeightsError as error:
+        return str(error)
+    return None
+
+
+def plan_json(plan: Estimate) -> dict[str, object]:
+    """A plan as one JSON object."""
+    return {**asdict(plan), "gpu_hours": plan.gpu_hours, "cost": plan.cost}
+
+
+def print_plan(plan: Estimate) -> None:
+    """A plan for people. Every figure that was not measured says where it comes from."""
+    print(f"{plan.num_prompts:,} prompts in {plan.num_units:,} units, subsets {', '.join(plan.subsets)}")
+    print(f"  {'stage':<20} {'items':>16} {'each':>10} {'one worker':>12}  figure")
+    for stage in plan.stages:
+        items = f"{stage.num_items:,} {stage.item}"
+        each = (
+            f"{stage.seconds_per_item:.2f} s"
+            if stage.seconds_per_item >= 1
+            else f"{stage.seconds_per_item * 1e3:.1f} ms"
+        )
+        print(f"  {stage.name:<20} {items:>16} {each:>10} {format_seconds(stage.seconds):>12}  {stage.source}")
+    storage = f"{_bytes(plan.block_bytes)} of blocks, {_bytes(plan.shard_bytes)} of shards"
+    if plan.cluster is None or plan.placement is None:
+        print(f"  about {format_seconds(plan.seconds)} on one worker, {storage}")
+        return
+    cluster, placement = plan.cluster, plan.placement
+    print(f"  {'memory of a worker':<20} {'GiB':>16}")
+    for stage in plan.stages:
+        if stage.memory_gib:
+            print(f"  {stage.name:<20} {stage.memory_gib:>16.1f}  {stage.memory_source}")
+    nodes = -(-cluster.gpus // cluster.gpus_per_node)
+    used = sum(
+        s.memory_gib for s in plan.stages if placement.schedule == "streaming" or s.name == "generate_candidates"
+    )
+    per_node = min(cluster.gpus, cluster.gpus_per_node)
+    print(
+        f"{cluster.gpus} x {cluster.gpu_type} ({cluster.gpu.memory_gib:.1f} GiB each) on {nodes} node"
+        f"{'s' if nodes > 1 else ''}: {placement.schedule}\n"
+        f"  {placement.why}\n"
+        f"  GPUs: "
+        + ", ".join(f"{count} x {placement.gpus[name]:g} {name}" for name, count in placement.workers.items())
+        + f"; a node of {per_node} uses up to {min(used, cluster.gpu.memory_gib) * per_node:.0f} GiB of GPU memory\n"
+        f"  flags: {placement.flags}"
+    )
+    print(as_text(gpu_times(plan.stages, placement, cluster)))
+    price = "given" if cluster.gpu_hour_cost is not None else "assumed"
+    print(
+        f"  {format_seconds(placement.hours * 3600)} (derived; loading models not counted), "
+        f"{plan.gpu_hours:,.1f} GPU hours, ${plan.cost:,.0f} at ${cluster.hour_cost:.2f} an hour ({price})\n"
+        f"  {storage}, about {plan.num_pairs:,} pairs (assumed: two prompts in five are of middling difficulty)"
+    )
+
+
+def write_picture(plan: Estimate, path: Path) -> None:
+    """Which GPU does what. InputError where everything is on the CPU."""
+    if plan.cluster is None or plan.placement is None:
+        raise InputError("models on the CPU leave no GPU to draw", field="--picture", expected="a preset for GPUs")
+    times = gpu_times(plan.stages, plan.placement, plan.cluster)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(as_svg(times, plan.placement, plan.cluster))
+
+
+def announce(config: DatasetConfig, options: RunOptions) -> None:
+    """Before a run on GPUs starts: its plan, for the GPUs that this machine can see. Never stops the run."""
+    if config.generate.generator.device == "cpu":
+        return
+    import torch
+
+    count = torch.cuda.device_count()
+    name = torch.cuda.get_device_name(0).lower().replace(" ", "") if count else ""
+    kind = next((kind for kind in GPUS if kind.split("-")[0] in name), None)
+    gpus = max(count, 1) if options.runtime == "ray" else 1
+    if kind is None:
+        print(
+            "the plan is for H100s, since this machine's GPUs are not known; `plan --gpus N --gpu-type ...` for others"
+        )
+    try:
+        print_plan(estimate(config, Cluster(gpus=gpus, gpu_type=kind or "h100")))  # type: ignore[arg-type]
+    except InputError as error:
+        print(f"the plan: {error}")
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

@@ -1,0 +1,80 @@
+"""`python -m pipelines search`: ReflectionFlow's search over many prompts, as a run."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated
+
+import tyro
+
+from commands.arguments import (
+    Finish,
+    RunDir,
+    open_run,
+    parse,
+    preset_of,
+    shared_uri,
+    work,
+)
+from pipelines.driver import RunOptions
+from pipelines.lease import Lease
+from pipelines.new_run import new_run
+from pipelines.presets import load_search_preset
+from pipelines.run_folder import RunFolder
+from pipelines.search_job import SearchJobConfig, search_prompts
+from pipelines.upkeep import differing_configs
+from schemas.errors import ForeignRunError
+from schemas.records import PromptRow, Subset
+
+
+@dataclass(frozen=True)
+class SearchArgs:
+    """Search for the best image of every prompt. On a folder that holds this search already, it goes on; with more
+    --search.depth, it goes deeper."""
+
+    run: RunDir
+    preset: str = "micro"
+    """Which models and sizes: micro, flux."""
+    job: Annotated[SearchJobConfig, tyro.conf.arg(name="")] = field(default_factory=SearchJobConfig)
+    options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
+    finish: Annotated[Finish, tyro.conf.arg(name="")] = field(default_factory=Finish)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit codes as in `python -m pipelines`."""
+    name = preset_of(argv)
+    job, options = load_search_preset(name)
+    arguments = parse(SearchArgs, argv, "search", SearchArgs(run=tyro.MISSING, preset=name, job=job, options=options))
+    folder = start_search(arguments.run, arguments.preset, arguments.job, arguments.options)
+    return work(folder, arguments.job, arguments.options, arguments.finish)
+
+
+def start_search(run: str, preset: str, job: SearchJobConfig, options: RunOptions) -> RunFolder:
+    """The run, new or gone on with. ForeignRunError where it is another's, MissingWeightsError, InputError."""
+    uri = shared_uri(run, options.runtime)
+    job.links()  # what cannot be is said before anything is read
+    if not RunFolder.exists(uri):
+        counts: Counter[str] = Counter()
+
+        def rows() -> Iterator[PromptRow]:
+            for row in search_prompts(job):
+                counts[Subset.RULE] += 1
+                yield row
+
+        said = {"rule": {"source": job.prompts}}
+        return new_run(uri, preset, "search", job, rows(), lambda: (dict(counts), said))
+    folder, started_with = open_run(uri)
+    if not isinstance(started_with, SearchJobConfig):
+        raise ForeignRunError(f"{uri}: a {folder.info.job} run, no search")
+    differences = differing_configs(started_with, job)
+    if not differences:
+        return folder
+    deeper = replace(started_with, search=replace(started_with.search, depth=job.search.depth))
+    if job.search.depth > started_with.search.depth and not differing_configs(deeper, job):
+        with Lease(folder.storage, take_over=options.take_over):
+            return folder.with_info(replace(folder.info, config=asdict(job)))
+    raise ForeignRunError(
+        f"{uri}: this search was started with another configuration:\n"
+        + "\n".join(f"  {line}" for line in differences)
+        + f"\n  go on with its own: `resume --run {uri}`, or search in a new folder"
+    )

@@ -1,0 +1,58 @@
+"""`python -m trainers corrector --data runs/demo --out runs/corrector`: train a corrector on a run's shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from commands.train_arguments import parse_with_preset
+from inference.flux.generator import production_flux
+from trainers.corrector import (
+    CorrectorTrainingConfig,
+    micro_corrector_training,
+    micro_gpu_corrector_training,
+    open_training,
+)
+from trainers.launch import LaunchConfig, launch
+from trainers.plan import plan_corrector, print_plan
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train a corrector (ReflectionFlow §3.3). Killed or interrupted, the same command goes on where it stopped."""
+
+    preset: str = "micro"
+    """Sizes and hyperparameters: micro, micro-gpu (large batches, encoded ahead), or flux (the paper's)."""
+    training: Annotated[CorrectorTrainingConfig, tyro.conf.arg(name="")] = field(
+        default_factory=CorrectorTrainingConfig
+    )
+    plan: bool = False
+    """Say what memory and time it takes, and do nothing."""
+    plan_gpu: str = "h100"
+    """Which GPU the plan is for, where the device is one: h100, h200, a100-80gb, l40s, rtx4090."""
+    launch: Annotated[LaunchConfig, tyro.conf.arg(name="")] = field(default_factory=LaunchConfig)
+
+
+PRESETS = {
+    "micro": lambda: Arguments("micro", micro_corrector_training("", Path("runs/corrector"))),
+    "micro-gpu": lambda: Arguments("micro-gpu", micro_gpu_corrector_training("", Path("runs/corrector"))),
+    "flux": lambda: Arguments("flux", CorrectorTrainingConfig(generator=production_flux(), recompute=True)),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when the corrector is written to `out/corrector`."""
+    arguments = parse_with_preset(Arguments, argv, "corrector", PRESETS)
+    training = arguments.training
+    if arguments.plan:
+        plan = plan_corrector(training)
+        device = training.generator.device
+        print_plan(plan, training.loop, training.out, device, arguments.plan_gpu, arguments.launch.workers)
+        return 0
+    launch(open_training, training, training.out, arguments.launch)
+    print(f"the corrector: {training.out / 'corrector'}")
+    return 0

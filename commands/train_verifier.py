@@ -1,0 +1,49 @@
+"""`python -m trainers verifier --data runs/demo --out runs/verifier`: train a verifier on a run's shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from commands.train_arguments import parse_with_preset
+from trainers.launch import LaunchConfig, launch
+from trainers.plan import plan_verifier, print_plan
+from trainers.verifier import RewardModelConfig, VerifierTrainingConfig, micro_verifier_training, open_training
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train a verifier (ReflectionFlow §3.2). Killed or interrupted, the same command goes on where it stopped."""
+
+    preset: str = "micro"
+    """Sizes and hyperparameters: micro, or qwen (the paper's, Qwen2.5-VL-3B)."""
+    training: Annotated[VerifierTrainingConfig, tyro.conf.arg(name="")] = field(default_factory=VerifierTrainingConfig)
+    plan: bool = False
+    """Say what memory and time it takes, and do nothing."""
+    plan_gpu: str = "h100"
+    """Which GPU the plan is for, where the device is one: h100, h200, a100-80gb, l40s, rtx4090."""
+    launch: Annotated[LaunchConfig, tyro.conf.arg(name="")] = field(default_factory=LaunchConfig)
+
+
+PRESETS = {
+    "micro": lambda: Arguments("micro", micro_verifier_training("", Path("runs/verifier"))),
+    "qwen": lambda: Arguments("qwen", VerifierTrainingConfig(model=RewardModelConfig(device="cuda"), recompute=True)),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when the verifier is written to `out/verifier`."""
+    arguments = parse_with_preset(Arguments, argv, "verifier", PRESETS)
+    training = arguments.training
+    if arguments.plan:
+        plan = plan_verifier(training)
+        device = training.model.device
+        print_plan(plan, training.loop, training.out, device, arguments.plan_gpu, arguments.launch.workers)
+        return 0
+    launch(open_training, training, training.out, arguments.launch)
+    print(f"the verifier: {training.out / 'verifier'}")
+    return 0

@@ -1,0 +1,97 @@
+"""Parts of a search that see what the judge sees: bounds, to find out which part holds a result back. Micro world only.
+
+The oracle reflector names the true correction of what the judge detected; the oracle corrector renders the detected
+scene with the correction made, as a corrector that always does as it is told. (The oracle verifier is the judge.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from inference.judges.geneval_scoring import judge_objects
+from inference.judges.segmentation_judge import SegmentationJudge
+from inference.prompt_grammar import parse_prompt
+from inference.search import NOTHING_WRONG, Remark
+from microworld.scenes.apply_edit import apply_edit
+from microworld.scenes.captions import caption_of_record
+from microworld.scenes.corrections import corrections, refine_prompt
+from microworld.scenes.instructions import instruction, parse_instruction, split_sentences
+from microworld.scenes.world import COLORS, SHAPES, Background, Scene, SceneObject, render
+from schemas.configuration import stable_seed
+from schemas.records import DetectedObject
+
+
+def scene_of(objects: Sequence[DetectedObject], min_score: float, background: Background | None = None) -> Scene:
+    """What the judge saw, as a scene. Objects of no shape, of no one colour, or not clear enough are left out."""
+    seen = []
+    for found in objects:
+        if found.class_name in SHAPES and found.color in COLORS and found.score > min_score:
+            x0, y0, x1, y1 = found.box
+            seen.append(SceneObject(found.class_name, found.color, (x0 + x1) / 2, (y0 + y1) / 2, max(x1 - x0, y1 - y0)))
+    return Scene(background or Background(), tuple(seen))
+
+
+class OracleCritic:
+    """See `inference.search.Critic`."""
+
+    def __init__(self, judge: SegmentationJudge) -> None:
+        self._judge = judge
+
+    def remark(
+        self,
+        images: Sequence[np.ndarray],
+        prompts: Sequence[str],
+        current: Sequence[str],
+        scores: Sequence[float],
+        *,
+        reflect: bool,
+        refine: bool,
+    ) -> list[Remark]:
+        """True corrections, and prompts refined by them. InputError for prompts in none of GenEval's forms."""
+        remarks = []
+        for prompt, objects in zip(prompts, self._judge.find_objects(images), strict=True):
+            record = parse_prompt(prompt)
+            caption = caption_of_record(record)
+            limits = self._judge.config.thresholds
+            scene = scene_of(objects, limits.of(record.tag))
+            is_right = judge_objects(record, objects, limits).correct
+            edits = () if is_right else corrections(caption, scene)
+            told = " ".join(instruction(edit) for edit in edits) or NOTHING_WRONG
+            refined = refine_prompt(np.random.default_rng(stable_seed(prompt, told)), caption, scene)
+            remarks.append(Remark(told if reflect else "", refined if refine else prompt))
+        return remarks
+
+
+class OracleCorrector:
+    """See `inference.interfaces.Corrector`: does what parses of a reflection, and leaves the rest as it is."""
+
+    def __init__(self, judge: SegmentationJudge) -> None:
+        self._judge = judge
+
+    def correct(
+        self,
+        images: Sequence[np.ndarray],
+        prompts: Sequence[str],
+        reflections: Sequence[str],
+        seeds: Sequence[int],
+    ) -> list[np.ndarray]:
+        """Rendered scenes, uint8 (32, 32, 3), on the image's own mean background."""
+        scenes = []
+        found = self._judge.find_objects(images)
+        for image, objects, reflection, seed in zip(images, found, reflections, seeds, strict=True):
+            scene = scene_of(objects, self._judge.config.thresholds.default, _background_of(image))
+            rng = np.random.default_rng(seed)
+            for sentence in split_sentences(reflection):
+                edit = parse_instruction(sentence)
+                scene = scene if edit is None else apply_edit(rng, scene, edit)
+            scenes.append(scene)
+        return list(render(scenes).images)
+
+
+def _background_of(image: np.ndarray) -> Background:
+    """Plain, of the colour that the image's edges have at the median."""
+    edges = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    red, green, blue = (int(v) for v in np.median(edges, axis=0))
+    return Background("plain", (red, green, blue), (red, green, blue))

@@ -1,0 +1,47 @@
+"""`python -m inference judge` and `score`, on random weights and bad input."""
+
+import json
+
+import numpy as np
+import pytest
+
+from commands.main import main
+from schemas.images import encode_png
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = []
+    for i in range(2):
+        paths.append(tmp_path / f"image_{i}.png")
+        paths[-1].write_bytes(encode_png(np.random.default_rng(i).integers(0, 255, (32, 32, 3), np.uint8)))
+    return [str(path) for path in paths]
+
+
+def test_a_verdict_for_each_image_with_what_was_found(files, tmp_path, capsys):
+    from microworld.training.judge import JudgeRecipe, build_color_classifier, build_detector, save
+
+    recipe = JudgeRecipe(detector_dims=(8, 16), detector_depths=(1, 1), head_dim=8, color_dims=(8, 16))
+    for name, model, side in (
+        ("detector", build_detector(recipe), recipe.input_px),
+        ("color", build_color_classifier(recipe), 16),
+    ):
+        (tmp_path / name).mkdir()
+        save(model, side, tmp_path / name)
+    argv = ["judge", "a photo of two stars", *files, "--judge.model", str(tmp_path)]
+    assert main(argv) == 0
+    assert f"{files[1]}: wrong" in capsys.readouterr().out
+    assert main([*argv, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in rows] == files
+    assert all(row["reasons"] for row in rows)
+
+
+def test_bad_input_ends_with_two_and_says_what_is_wrong(files, capsys):
+    assert main(["judge", "a photo of two stars", "nowhere.png"]) == 2
+    assert "nowhere.png: no such file" in capsys.readouterr().err
+    assert main(["judge", "something else entirely", files[0]]) == 2
+    assert main(["score", " ", files[0]]) == 2
+    assert main(["score", "a star"]) == 2
+    assert main(["judge", "a photo of a star", files[0], "--judge.model", "nowhere/judge"]) == 2
+    assert "no weights for 'nowhere/judge'" in capsys.readouterr().err
