@@ -29,9 +29,9 @@ from benchmarks.results_file import Circumstances, print_table, run_command, sav
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux
 from inference.flux.corrector import WEIGHTS, CorrectorConfig, FluxCorrector, read_description, save_corrector
-from inference.flux.generator import FluxGeneratorConfig
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.model_store import resolve_model
+from microworld.family import micro_flux
 from pipelines.prompts.atomic_file import write_atomically
 from schemas.errors import InputError
 from trainers.corrector import (
@@ -73,7 +73,7 @@ class Arguments:
     out: Path = Path("runs/ablate_corrector")
     num_held_out: int = 256
     gain: GainArguments = field(
-        default_factory=lambda: GainArguments((), reflector="", generator=FluxGeneratorConfig(batch_size=64))
+        default_factory=lambda: GainArguments((), reflector="", generator=micro_flux(batch_size=64))
     )
     """What is measured after each training."""
 

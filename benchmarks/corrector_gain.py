@@ -36,7 +36,8 @@ from benchmarks.wrong_images import (
 from inference.flux.corrector import CorrectorConfig, FluxCorrector, corrector_text
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.judges.intervals import Interval, mean_over_tags
-from inference.judges.segmentation_judge import SegmentationJudge, SegmentationJudgeConfig
+from inference.judges.segmentation_judge import SegmentationJudge
+from microworld.family import micro_flux, micro_segmentation_judge, micro_vlm
 from microworld.scenes.evaluation_split import SPLITS
 from microworld.scenes.instructions import Edit
 from schemas.errors import InputError
@@ -63,7 +64,7 @@ class Arguments:
     """Underspecified prompts of each kind."""
     reflector: str = "micro/vlm"
     """Who writes the `vlm` reflections: a VLM or a trained reflector; empty for nobody."""
-    generator: FluxGeneratorConfig = field(default_factory=lambda: FluxGeneratorConfig(batch_size=64))
+    generator: FluxGeneratorConfig = field(default_factory=lambda: micro_flux(batch_size=64))
     name: str = ""
     """Of the results file; default: corrector_gain, and the split where it is not dev."""
     sheet: Path | None = None
@@ -89,7 +90,7 @@ class Gain:
         """Loads the models, draws the flawed images and open prompts, and asks for the reflections."""
         self.arguments = arguments
         self.generator = FluxGenerator(arguments.generator)
-        self.judge = SegmentationJudge(replace(SegmentationJudgeConfig(), device=arguments.generator.device))
+        self.judge = SegmentationJudge(replace(micro_segmentation_judge(), device=arguments.generator.device))
         prompts = SPLITS[f"micro-{arguments.split}"]()
         self.found: Found = find_wrong_images(self.generator, self.judge, prompts, arguments.per_prompt)
         self.wrong: tuple[WrongImage, ...] = self.found.images
@@ -109,9 +110,9 @@ class Gain:
         """(corrector or "", way) -> what `underspecified.obeyed` gives."""
 
     def _reflector(self) -> Vlm:
-        from inference.vlm.vlm import VlmConfig, open_vlm
+        from inference.vlm.vlm import open_vlm
 
-        return open_vlm(VlmConfig(model=self.arguments.reflector, device=self.arguments.generator.device))
+        return open_vlm(micro_vlm(model=self.arguments.reflector, device=self.arguments.generator.device))
 
     def without_corrector(self) -> None:
         """The two ways that need none."""

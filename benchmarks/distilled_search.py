@@ -31,13 +31,13 @@ from inference.judges.intervals import Interval, mean_over_tags
 from inference.model_store import model_digest
 from inference.vlm.prompts import load_prompt
 from inference.vlm.verifier import VerifierConfig, open_verifier
-from inference.vlm.vlm import VlmConfig
+from microworld.family import micro_vlm
 from microworld.scenes.commonsense import WEAK_TAGS
 from schemas.configuration import content_key, model_names
 
 FIRST_SEED = 5000  # neither trained on (100 to 199) nor evaluated while it was learnt
 GENERATORS = ("base", "taught")
-VERIFIER = VerifierConfig(vlm=VlmConfig())  # asked yes or no: the same VLM that taught
+VERIFIER = VerifierConfig(vlm=micro_vlm())  # asked yes or no: the same VLM that taught
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import numpy as np
 
 from inference.dual.concept import Concept, QuestionAnswer, concept_of
 from inference.dual.questions import expand_prompts, questions_about, show_question
-from inference.flux.generator import FluxGeneratorConfig
 from inference.interfaces import ChatRequest
 from inference.judges.commonsense_t2i import CommonsensePair
 from inference.judges.geneval_scoring import judge_objects
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.qwen import QwenVlm
+from microworld.family import micro_flux, micro_qwen
 from microworld.scenes.commonsense import MicroDescriptionJudge, commonsense_pairs
 from microworld.scenes.evaluation_split import dev_prompts, evaluation_seed
 from schemas.configuration import content_key
@@ -51,7 +51,7 @@ def setting_config(setting: str, tries: int, steps: int = 0) -> DualProcessConfi
     config = replace(micro_dual_process(), num_evaluated=tries, min_probability=0.0, num_threads=1)
     config = replace(config, steps=steps or config.steps)
     if setting == "one step":
-        generator = FluxGeneratorConfig(num_steps=1, few_steps_lora=FEW_STEPS)
+        generator = micro_flux(num_steps=1, few_steps_lora=FEW_STEPS)
         return replace(config, generator=generator, gradient_steps=1)
     return config
 
@@ -219,9 +219,8 @@ LATENTS = LatentConfig(steps=40, learning_rate=0.05)
 
 
 def _vlm_config() -> Any:
-    from inference.vlm.qwen import QwenVlmConfig
 
-    return QwenVlmConfig(max_new_tokens=64, batch_size=8)
+    return micro_qwen(max_new_tokens=64, batch_size=8)
 
 
 def unrelated_prompts(related: set[str]) -> list[PromptRecord]:

@@ -21,8 +21,9 @@ import numpy as np
 import tyro
 
 from benchmarks.results_file import Circumstances, print_table, run_command, save
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from inference.flux.generator import FluxGenerator
 from inference.prompt_grammar import parse_prompt
+from microworld.family import micro_flux, micro_segmentation_judge
 from microworld.scenes.captions import TAGS, sample_caption
 from schemas.configuration import stable_seed
 from schemas.errors import InputError
@@ -74,7 +75,7 @@ def choose_prompts(count: int) -> list[Row]:
 
 def draw(rows: list[Row]) -> list[np.ndarray]:
     """The images, with the settings whose images were labelled."""
-    return FluxGenerator(FluxGeneratorConfig(num_steps=8, guidance=3.0)).generate(
+    return FluxGenerator(micro_flux(num_steps=8, guidance=3.0)).generate(
         [r.prompt for r in rows], [r.seed for r in rows]
     )
 
@@ -168,7 +169,7 @@ def compare(path: Path) -> None:
             file=str(path),
             expected="the generator that was labelled; for another one, new sheets and new labels",
         )
-    checks = SegmentationJudge().judge(images, [parse_prompt(row.prompt) for row in labelled])
+    checks = SegmentationJudge(micro_segmentation_judge()).judge(images, [parse_prompt(row.prompt) for row in labelled])
     sure = [(row, check) for row, check in zip(labelled, checks, strict=True) if row.label != "unsure"]
     table, figures = [], {}
     for name in ("overall", *TAGS, "right", "wrong", "malformed"):

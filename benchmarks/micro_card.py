@@ -18,11 +18,11 @@ import tyro
 
 from benchmarks.micro_rewards import preferred_share
 from benchmarks.results_file import RESULTS, Circumstances, print_table, save
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from inference.flux.generator import FluxGenerator
 from inference.grounding.grounded_sam import GroundedSam
-from inference.grounding.presets import micro_grounded_sam
 from inference.judges.geneval_scoring import score_by_tag
 from inference.judges.segmentation_judge import SegmentationJudge
+from microworld.family import micro_flux, micro_grounded_sam, micro_qwen, micro_segmentation_judge, micro_vlm
 from microworld.scenes.captions import caption_of_record, sample_scene, sample_training_caption
 from microworld.scenes.evaluation_split import dev_prompts, evaluation_seed
 from microworld.scenes.world import random_scene, render
@@ -63,7 +63,7 @@ def at_least(name: str, value: float, count: int, target: float) -> Figure:
 
 @cache
 def judge() -> SegmentationJudge:
-    return SegmentationJudge()
+    return SegmentationJudge(micro_segmentation_judge())
 
 
 @cache
@@ -71,7 +71,7 @@ def dev_images(images_per_prompt: int) -> tuple[list[PromptRecord], list[np.ndar
     """The default generator on every dev prompt; image i of a prompt has seed `evaluation_seed` + i."""
     prompts = [prompt for prompt in dev_prompts() for _ in range(images_per_prompt)]
     seeds = [evaluation_seed(p.prompt_id) + i % images_per_prompt for i, p in enumerate(prompts)]
-    return prompts, FluxGenerator(FluxGeneratorConfig()).generate([p.text for p in prompts], seeds)
+    return prompts, FluxGenerator(micro_flux()).generate([p.text for p in prompts], seeds)
 
 
 @cache
@@ -108,7 +108,7 @@ def vae() -> list[Figure]:
 def generator() -> list[Figure]:
     import torch
 
-    drawing = FluxGenerator(replace(FluxGeneratorConfig(), batch_size=10))
+    drawing = FluxGenerator(replace(micro_flux(), batch_size=10))
     texts = [p.text for p in dev_prompts()[::6]]
     drawing.generate(texts[:10], list(range(10)))
     start = time.perf_counter()
@@ -132,7 +132,7 @@ def generator() -> list[Figure]:
     figures += [Figure(f"right, {tag}", share, per_tag) for tag, share in scores.items() if tag != "single_object"]
     right = np.array([v.correct for v in dev_verdicts(ORACLE_IMAGES)]).reshape(-1, ORACLE_IMAGES)
     figures.append(at_least(f"a right one among {ORACLE_IMAGES}", float(right.any(1).mean()), len(right), 0.85))
-    cfg = replace(FluxGeneratorConfig(), guidance=1.0, true_cfg_scale=2.5)
+    cfg = replace(micro_flux(), guidance=1.0, true_cfg_scale=2.5)
     texts_all, seeds = [p.text for p in prompts], [evaluation_seed(p.prompt_id) for p in prompts]
     guided = judge().judge(FluxGenerator(cfg).generate(texts_all, seeds), prompts)
     share = score_by_tag([p.tag or "" for p in prompts], [v.correct for v in guided])["overall"]
@@ -179,13 +179,13 @@ def rewards() -> list[Figure]:
 
 
 def vlm() -> list[Figure]:
-    from inference.vlm.qwen import QwenVlm, QwenVlmConfig
+    from inference.vlm.qwen import QwenVlm
     from microworld.training.vlm_evaluation import EvaluationConfig, evaluate_vlm
 
     many = EvaluationConfig(
         num_images=240, num_pairs=240, num_judged=100, num_reflected=200, num_concepts=42, num_overlays=300
     )
-    shares = evaluate_vlm(QwenVlm(QwenVlmConfig()), read_by_the_judge(), many, seed=1)
+    shares = evaluate_vlm(QwenVlm(micro_qwen()), read_by_the_judge(), many, seed=1)
     figures = []
     for name, share in shares.items():
         target = VLM_TARGETS.get(name)
@@ -211,19 +211,18 @@ def read_by_the_judge() -> list[Any]:
 
 def verifier() -> list[Figure]:
     from inference.vlm.prompts import load_prompt
-    from inference.vlm.qwen import QwenVlm, QwenVlmConfig
-    from inference.vlm.reward_model import RewardModel
+    from inference.vlm.qwen import QwenVlm
+    from inference.vlm.trained_verifier import TrainedVerifier
     from inference.vlm.verifier import YesNoVerifier
-    from inference.vlm.vlm import VlmConfig
 
     prompts, images = dev_images(ORACLE_IMAGES)
     right = np.array([v.correct for v in dev_verdicts(ORACLE_IMAGES)]).reshape(-1, ORACLE_IMAGES)
     mixed = np.flatnonzero(right.any(1) & ~right.all(1))
     chosen = [int(i) * ORACLE_IMAGES + j for i in mixed for j in range(ORACLE_IMAGES)]
     some, texts = [images[i] for i in chosen], [prompts[i].text for i in chosen]
-    scorers: dict[str, Any] = {"yes or no": YesNoVerifier(QwenVlm(QwenVlmConfig()), load_prompt("micro/verify"))}
+    scorers: dict[str, Any] = {"yes or no": YesNoVerifier(QwenVlm(micro_qwen()), load_prompt("micro/verify"))}
     if (MICRO_WEIGHTS / "verifier").is_dir():
-        scorers["Bradley-Terry"] = RewardModel("micro/verifier", VlmConfig())
+        scorers["Bradley-Terry"] = TrainedVerifier("micro/verifier", micro_vlm())
     figures = []
     for name, scorer in scorers.items():
         scores = scorer.score(some, texts).reshape(-1, ORACLE_IMAGES)
@@ -235,13 +234,13 @@ def verifier() -> list[Figure]:
 def reflector() -> list[Figure]:
     from benchmarks.referee import names_one_of
     from benchmarks.wrong_images import find_wrong_images, reflections_by
-    from inference.vlm.vlm import VlmConfig, open_vlm
+    from inference.vlm.vlm import open_vlm
 
-    found = find_wrong_images(FluxGenerator(FluxGeneratorConfig()), judge(), dev_prompts(), 2)
+    found = find_wrong_images(FluxGenerator(micro_flux()), judge(), dev_prompts(), 2)
     figures = []
     for name, model in (("the VLM's", "micro/vlm"), ("the reflector's", "micro/reflector")):
         if (MICRO_WEIGHTS / model.removeprefix("micro/")).is_dir():
-            told = reflections_by(open_vlm(VlmConfig(model=model)), found.images)
+            told = reflections_by(open_vlm(micro_vlm(model=model)), found.images)
             true = [names_one_of(text, image.needed) for text, image in zip(told, found.images, strict=True)]
             figures.append(Figure(f"{name} reflections name a real flaw", float(np.mean(true)), len(true)))
     return figures

@@ -17,7 +17,7 @@ from PIL import Image
 from benchmarks.results_file import Circumstances, save
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.grounding.grounded_sam import GroundedSam
-from inference.grounding.presets import micro_grounded_sam
+from microworld.family import micro_flux, micro_grounded_sam
 from pipelines.prompts.compose_rules import TagWeights, compose_prompts
 from pipelines.prompts.vocabulary import load_vocabulary
 from schemas.records import PromptRecord, Tag
@@ -67,7 +67,7 @@ def main() -> None:
     circumstances = Circumstances.now("python -m benchmarks.micro_generator" + " --sweep" * arguments.sweep)
     prompts = prompts_by_tag(arguments.per_tag)
     checker = GroundedSam.from_config(micro_grounded_sam())
-    default = FluxGeneratorConfig()
+    default = micro_flux()
     settings = [default]
     if arguments.sweep:
         settings += [replace(default, true_cfg_scale=scale) for scale in (1.0, 1.5, 2.0, 3.0, 4.0)]

@@ -12,12 +12,13 @@ import numpy as np
 import tyro
 
 from benchmarks.results_file import Circumstances, print_table, save
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from inference.flux.generator import FluxGenerator
 from inference.judges.segmentation_judge import SegmentationJudge
 from inference.prompt_grammar import parse_prompt
 from inference.rewards.clip_reward import ClipReward
 from inference.rewards.ensemble import EnsembleConfig, combine_rewards
 from inference.rewards.presets import RewardsConfig
+from microworld.family import micro_flux, micro_segmentation_judge
 from microworld.scenes.captions import TAGS, sample_caption
 from schemas.configuration import stable_seed
 
@@ -46,10 +47,8 @@ def main() -> None:
     rng = np.random.default_rng(PROMPT_SEED)
     prompts = [sample_caption(rng, {tag: 1.0}).text for tag in TAGS for _ in range(arguments.per_tag)]
     texts = [text for text in prompts for _ in range(arguments.images)]
-    images = FluxGenerator(FluxGeneratorConfig()).generate(
-        texts, [stable_seed(PROMPT_SEED, i) for i in range(len(texts))]
-    )
-    checks = SegmentationJudge().judge(images, [parse_prompt(text) for text in texts])
+    images = FluxGenerator(micro_flux()).generate(texts, [stable_seed(PROMPT_SEED, i) for i in range(len(texts))])
+    checks = SegmentationJudge(micro_segmentation_judge()).judge(images, [parse_prompt(text) for text in texts])
     shape = (len(prompts), arguments.images)
     right = np.array([check.correct for check in checks]).reshape(shape)
     scores = {

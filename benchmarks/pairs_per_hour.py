@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import tyro
 
 from benchmarks.results_file import Circumstances, print_table, run_command, save
-from commands.arguments import open_run
+from commands.runs import open_run
 from pipelines.conservation import tally
 from pipelines.jobs import resolve_chains
 from pipelines.report.figures import read_timings

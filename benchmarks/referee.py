@@ -15,9 +15,10 @@ import tyro
 
 from benchmarks.label_images import wilson
 from benchmarks.results_file import Circumstances, print_table, run_command, save
-from commands.arguments import open_run
+from commands.runs import open_run
 from inference.judges.geneval_scoring import judge_objects
 from inference.judges.segmentation_judge import SegmentationJudge
+from microworld.family import micro_segmentation_judge
 from microworld.oracles import scene_of
 from microworld.scenes.captions import caption_of_record
 from microworld.scenes.corrections import corrections
@@ -75,7 +76,7 @@ class Referee:
     """Judges pairs of one run."""
 
     def __init__(self) -> None:
-        self._judge = SegmentationJudge()
+        self._judge = SegmentationJudge(micro_segmentation_judge())
         self._objects: dict[int, tuple[DetectedObject, ...]] = {}
 
     def verdicts(self, subset: str, rows: list[PromptRow]) -> Iterator[Verdict]:

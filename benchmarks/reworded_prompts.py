@@ -23,6 +23,7 @@ from benchmarks.search_tables import plain, signed
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.judges.segmentation_judge import SegmentationJudge
+from microworld.family import micro_flux, micro_segmentation_judge
 from microworld.scenes.captions import PLACES, Caption, caption_of_record, place_of, sample_scene
 from microworld.scenes.corrections import refine_prompt
 from microworld.scenes.edits import wrong_scene
@@ -40,7 +41,7 @@ class Arguments:
 
     images: int = 8
     """Of each prompt in each wording."""
-    generator: FluxGeneratorConfig = field(default_factory=lambda: FluxGeneratorConfig(batch_size=64))
+    generator: FluxGeneratorConfig = field(default_factory=lambda: micro_flux(batch_size=64))
     name: str = "reworded_prompts"
     """Of the results file."""
 
@@ -82,7 +83,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     circumstances = Circumstances.now(" ".join(["python -m benchmarks.reworded_prompts", *sys.argv[1:]]))
     prompts = dev_prompts()
-    generator, judge = FluxGenerator(arguments.generator), SegmentationJudge()
+    generator, judge = FluxGenerator(arguments.generator), SegmentationJudge(micro_segmentation_judge())
     seeds = [evaluation_seed(p.prompt_id) + SEED + k for p in prompts for k in range(arguments.images)]
     records = [p for p in prompts for _ in range(arguments.images)]
     figures: dict[str, Any] = {"arguments": asdict(arguments), "prompts": len(prompts), "wordings": {}}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from commands.arguments import Finish, open_run, work
+from commands.runs import Finish, open_run, work
 from commands.search import start_search
 from inference.search import Strategy
 from inference.search_tools import OracleKind, VerifierKind

@@ -25,18 +25,19 @@ from benchmarks.corrector_gain import as_data
 from benchmarks.referee import names_one_of
 from benchmarks.results_file import Circumstances, name_on_split, print_table, run_command, save
 from benchmarks.wrong_images import WrongImage, find_wrong_images, reflections_by
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from inference.flux.generator import FluxGenerator
 from inference.interfaces import Reward
 from inference.judges.intervals import Interval, mean_over_tags
-from inference.judges.segmentation_judge import SegmentationJudge, SegmentationJudgeConfig
+from inference.judges.segmentation_judge import SegmentationJudge
 from inference.rewards.clip_reward import ClipReward
 from inference.rewards.ensemble import combine_rewards
 from inference.rewards.presets import RewardsConfig
 from inference.vlm.prompted_verifier import PromptedVerifier
 from inference.vlm.prompts import load_prompt
-from inference.vlm.reward_model import RewardModel
+from inference.vlm.trained_verifier import TrainedVerifier
 from inference.vlm.verifier import YesNoVerifier
 from inference.vlm.vlm import VlmConfig, open_vlm
+from microworld.family import micro_flux, micro_segmentation_judge, micro_vlm
 from microworld.scenes import evaluation_split
 from microworld.scenes.evaluation_split import evaluation_seed
 from microworld.scenes.instructions import parse_instruction, split_sentences
@@ -60,7 +61,7 @@ class Arguments:
     """Folder of a trained verifier; empty: the others alone."""
     reflector: str = ""
     """Folder of a trained reflector; empty: no reflections."""
-    vlm: VlmConfig = field(default_factory=VlmConfig)
+    vlm: VlmConfig = field(default_factory=micro_vlm)
     """Who is asked."""
     criteria: bool = False
     """Ask the VLM for scores by the papers' criteria too, which takes some minutes."""
@@ -130,7 +131,7 @@ class Scorers:
 
     def _load(self, name: str) -> Reward:
         if name == TRAINED:
-            return RewardModel(self._arguments.verifier, self._vlm_config)
+            return TrainedVerifier(self._arguments.verifier, self._vlm_config)
         if name == ASKED:
             return YesNoVerifier(open_vlm(self._vlm_config), load_prompt("micro/verify"))
         if name == "VLM, by criteria":
@@ -223,8 +224,8 @@ def measure(arguments: Arguments) -> dict[str, Any]:
         figures["pairs"] = measure_pairs(held_out_pairs(arguments), scorers)
     if not (arguments.candidates or arguments.reflector):
         return figures
-    judge = SegmentationJudge(replace(SegmentationJudgeConfig(), device=arguments.device))
-    generator = FluxGenerator(FluxGeneratorConfig(batch_size=64, device=arguments.device))
+    judge = SegmentationJudge(replace(micro_segmentation_judge(), device=arguments.device))
+    generator = FluxGenerator(micro_flux(batch_size=64, device=arguments.device))
     prompts = evaluation_split.SPLITS[f"micro-{arguments.split}"]()
     if arguments.candidates:
         drawn = [(p, i) for p in prompts for i in range(arguments.candidates)]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inference.grounding.color import erode
+from inference.grounding.pixel_color import erode
 from microworld.scenes.commonsense import background_of
 from microworld.scenes.world import COLORS, FRAME_PX, Rgb
 from schemas.images import decode_mask

@@ -29,6 +29,7 @@ from benchmarks.taught_images import Drawn, taught_images
 from benchmarks.visual_references import KINDS, Reference, references
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.judges.segmentation_judge import SegmentationJudge
+from microworld.family import micro_segmentation_judge
 from trainers.dual_process import DualProcess
 
 SHOWN_PX, SHOWN_SEEDS, GAP_PX, LABEL_PX = 64, 2, 6, 110
@@ -59,7 +60,10 @@ def main() -> None:
         raise SystemExit(f"error: unknown kinds {', '.join(unknown)}; expected: {', '.join(KINDS)}")
     torch.set_num_threads(1)
     circumstances = Circumstances.now(" ".join(["python -m benchmarks.visual_prompt_gains", *sys.argv[1:]]))
-    models, judge = DualProcess(setting_config("multi-step", arguments.tries, arguments.steps)), SegmentationJudge()
+    models, judge = (
+        DualProcess(setting_config("multi-step", arguments.tries, arguments.steps)),
+        SegmentationJudge(micro_segmentation_judge()),
+    )
     figures: dict[str, Any] = {"arguments": {**asdict(arguments), "out": str(arguments.out)}}
     shown: dict[str, list[tuple[Reference, Drawn]]] = {}
     for kind in arguments.kinds:

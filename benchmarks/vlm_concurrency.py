@@ -16,8 +16,9 @@ from inference.model_store import resolve_model
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
-from inference.vlm.qwen import QwenVlm, QwenVlmConfig
+from inference.vlm.qwen import QwenVlm
 from inference.vlm.vllm_server import VllmServer, VllmServerConfig
+from microworld.family import micro_qwen
 from microworld.scenes.captions import sample_scene, sample_training_caption
 from microworld.scenes.edits import wrong_scene
 from microworld.scenes.world import render
@@ -68,7 +69,7 @@ def main() -> None:
             EndpointVlm(replace(base, concurrency=concurrency)), requests
         )
     server.close()
-    vlm = QwenVlm(QwenVlmConfig(arguments.model, device=arguments.device))
+    vlm = QwenVlm(micro_qwen(arguments.model, device=arguments.device))
     vlm.answer(requests[:8])
     figures["in process, batches of 64"] = _timed(vlm, requests)
     rows = [

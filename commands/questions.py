@@ -9,7 +9,9 @@ from typing import Annotated
 
 import tyro
 
+from commands.arguments import Preset, parse_with_preset
 from inference.vlm.vlm import VlmConfig
+from recipes import catalogue
 from schemas.errors import InputError
 
 
@@ -28,12 +30,18 @@ class QuestionsArgs:
     """Where a model's answers are kept: the same words get the same questions."""
     out: Path | None = None
     """File to write; without one, the terminal."""
+    preset: Preset = field(default_factory=catalogue.default)
     vlm: VlmConfig = field(default_factory=VlmConfig)
+
+
+def default_arguments(preset: str) -> QuestionsArgs:
+    """What a preset says."""
+    return QuestionsArgs(prompt=tyro.MISSING, preset=preset, vlm=catalogue.load(preset, "vlm"))
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the file is written."""
-    arguments = tyro.cli(QuestionsArgs, args=list(argv), prog="python -m inference questions")
+    arguments = parse_with_preset(QuestionsArgs, argv, "questions", default_arguments, "inference")
     from inference.dual.questions import questions_about, written_questions
 
     prompt = " ".join(arguments.prompt.split())
@@ -41,9 +49,8 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
     if arguments.written:
         from inference.vlm.file_journal import FileJournal
-        from inference.vlm.vlm import open_vlm
 
-        vlm = open_vlm(arguments.vlm, FileJournal(arguments.answers))
+        vlm = arguments.vlm.open(FileJournal(arguments.answers))
         (questions,) = written_questions(vlm, [prompt], [arguments.description or prompt])
     else:
         questions = questions_about(prompt)

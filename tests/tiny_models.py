@@ -114,7 +114,7 @@ def save_tiny_sam(folder: Path, seed: int = 0) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from inference.grounding.segmenter import SamArchitecture, build_sam
+    from inference.grounding.sam import SamArchitecture, build_sam
 
     torch.manual_seed(seed)
     architecture = SamArchitecture(

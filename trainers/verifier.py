@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from inference.vlm.prompts import load_prompt
-from inference.vlm.reward_model import (
+from inference.vlm.trained_verifier import (
     HEAD,
     VISION_PREFIX,
     VerifierDescription,
@@ -103,7 +103,7 @@ class RewardModelInTraining:
             self.head.weight.copy_(head)
 
     def save(self, folder: Path, mean: float, std: float) -> None:
-        """As `inference.vlm.reward_model.RewardModel` loads it: adapter and vision tower in bfloat16."""
+        """As `inference.vlm.trained_verifier.TrainedVerifier` loads it: adapter and vision tower in bfloat16."""
         import torch
         from safetensors.torch import save_file
 

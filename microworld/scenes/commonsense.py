@@ -16,7 +16,7 @@ import numpy as np
 
 from inference.judges.commonsense_t2i import CommonsensePair
 from inference.judges.geneval_scoring import judge_objects
-from inference.judges.segmentation_judge import SegmentationJudge
+from inference.judges.segmentation_judge import SegmentationJudge, SegmentationJudgeConfig
 from inference.prompt_grammar import parse_prompt
 from microworld.scenes.concepts import CONCEPTS, Concept
 from microworld.scenes.evaluation_split import dev_prompts, test_prompts
@@ -94,7 +94,7 @@ class MicroDescriptionJudge:
     """See `inference.judges.commonsense_t2i.DescriptionJudge`: descriptions of concepts, or prompts of the six tags."""
 
     def __init__(self, judge: SegmentationJudge | None = None) -> None:
-        self.judge = judge or SegmentationJudge()
+        self.judge = judge or SegmentationJudge(SegmentationJudgeConfig(model="micro/judge"))
         self._concepts = {concept.description: concept for concept in CONCEPTS.values()}
 
     def fits(self, images: Sequence[np.ndarray], own: Sequence[str], other: Sequence[str]) -> np.ndarray:

@@ -173,9 +173,9 @@ def vae_round_trip(weights: Path) -> Transform:
 
 def evaluate(weights: Path, num_scenes: int = 400, num_per_tag: int = 80) -> dict[str, object]:
     """Every figure of the model card, on clean scenes, degraded ones, and through the VAE where there is one."""
-    from inference.grounding.detector import GroundingDinoDetector
-    from inference.grounding.presets import micro_grounded_sam
-    from inference.grounding.segmenter import SamSegmenter
+    from inference.grounding.grounding_dino import GroundingDinoDetector
+    from inference.grounding.sam import SamSegmenter
+    from microworld.family import micro_grounded_sam
     from microworld.training.grounding_data import degrade
 
     config = micro_grounded_sam()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from microworld.family import micro_flux
 from microworld.scenes.captions import (
     COLORED_RELATION,
     TRAINING_WEIGHTS,
@@ -224,9 +225,9 @@ def clear_objects(item: PooledImage) -> PooledImage | None:
 
 
 def _open_generator(flux_folder: Path, device: str, batch_size: int) -> FluxGenerator:
-    from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+    from inference.flux.generator import FluxGenerator
 
-    return FluxGenerator(FluxGeneratorConfig(model=str(flux_folder), batch_size=batch_size, device=device))
+    return FluxGenerator(micro_flux(model=str(flux_folder), batch_size=batch_size, device=device))
 
 
 def draw_captions(

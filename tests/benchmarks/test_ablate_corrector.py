@@ -12,8 +12,9 @@ from benchmarks import ablate_corrector, corrector_gain
 from benchmarks.ablate_corrector import CHOICES, Arguments, Measured, config_of, has_meaning, in_form, tabulate
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import WEIGHTS, CorrectorConfig, FluxCorrector
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from inference.flux.generator import FluxGenerator
 from inference.model_store import resolve_model
+from microworld.family import micro_flux
 from microworld.scenes import evaluation_split
 from schemas.errors import InputError
 from tests.trainers.micro_shards import write_micro_shards
@@ -73,7 +74,7 @@ def test_choices_of_form_go_on_from_the_corrector_brought_into_it(tmp_path):
 def test_a_corrector_is_brought_into_another_form(condition, layers, error, tmp_path):
     """What the LoRA adds to each layer stays, or is the nearest of its rank."""
     source = resolve_model("micro/corrector")
-    transformer = FluxGenerator(FluxGeneratorConfig()).pipeline.transformer
+    transformer = FluxGenerator(micro_flux()).pipeline.transformer
     in_form(source, condition, transformer, tmp_path)
     old, new = (load_file(folder / WEIGHTS) for folder in (source, tmp_path))
     layer = "transformer.transformer_blocks.0.attn.{}.lora_{}.weight"
@@ -86,7 +87,7 @@ def test_a_corrector_is_brought_into_another_form(condition, layers, error, tmp_
         assert (before - after).norm() == pytest.approx(values[condition.rank :].norm().item(), rel=2e-2)
     else:
         assert (before - after).abs().max() <= error + 1e-2 * before.abs().max()
-    loaded = FluxCorrector(CorrectorConfig(str(tmp_path)), FluxGenerator(FluxGeneratorConfig()))
+    loaded = FluxCorrector(CorrectorConfig(str(tmp_path)), FluxGenerator(micro_flux()))
     assert loaded.description.condition == condition
 
 
@@ -134,7 +135,7 @@ def test_what_is_done_is_kept_and_not_done_again(tmp_path, monkeypatch, capsys):
     shards = write_micro_shards(tmp_path / "data", 24)
     prompts = evaluation_split.dev_prompts()[90:240:30]
     monkeypatch.setitem(evaluation_split.SPLITS, "micro-dev", lambda: prompts)
-    generator = FluxGeneratorConfig(num_steps=1, batch_size=8)
+    generator = micro_flux(num_steps=1, batch_size=8)
     gain = corrector_gain.Arguments((), per_prompt=1, tries=1, open_prompts=1, reflector="", generator=generator)
     small = Arguments(str(shards), steps=1, seeds=(0,), start_from="micro/corrector", only=("cached",), gain=gain)
     small = replace(small, out=tmp_path / "out", num_held_out=4)

@@ -11,15 +11,16 @@ from benchmarks.wrong_images import WrongImage, edits_needed, reflections_of_oth
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux
 from inference.flux.corrector import CorrectorDescription, save_corrector
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from inference.flux.generator import FluxGenerator
 from inference.judges.segmentation_judge import SegmentationJudge
 from inference.prompt_grammar import parse_prompt
+from microworld.family import micro_flux, micro_segmentation_judge
 from microworld.scenes import evaluation_split
 from microworld.scenes.evaluation_split import evaluation_seed
 from microworld.scenes.instructions import Edit, Operation
 from schemas.records import DetectedObject
 
-GENERATOR = FluxGeneratorConfig(num_steps=1, batch_size=16)
+GENERATOR = micro_flux(num_steps=1, batch_size=16)
 
 
 def seen(*objects):
@@ -109,8 +110,8 @@ def test_text_alone_is_the_generator_with_t5_reading_the_reflection_and_clip_the
 
 
 def test_open_prompts_are_met_by_their_image_and_both_wishes_are_not():
-    judge = SegmentationJudge()
-    prompts = open_prompts(FluxGenerator(FluxGeneratorConfig(batch_size=16)), judge, "dev", 2)
+    judge = SegmentationJudge(micro_segmentation_judge())
+    prompts = open_prompts(FluxGenerator(micro_flux(batch_size=16)), judge, "dev", 2)
     assert {p.kind for p in prompts} == {"color", "color of one of two", "place"}
     for prompt in prompts:
         (meets,) = judge.judge([prompt.image], [parse_prompt(prompt.text)])

@@ -38,7 +38,7 @@ from benchmarks.search_tables import (
     verifier_table,
 )
 from benchmarks.search_times import equal_time_rows, flux_seconds, time_rows
-from pipelines.evaluation import Evaluation, Searched
+from pipelines.evaluation import Evaluation, SearchResult
 from pipelines.presets import load_search_preset
 from pipelines.search_cost import Spent
 from pipelines.search_job import SearchJobConfig
@@ -53,7 +53,7 @@ TAGS = ("colors", "position")
 
 def one(number, scores, right, opinions=None):
     rounds = tuple(i // 2 for i in range(len(scores)))
-    return Searched(
+    return SearchResult(
         f"p{number}", TAGS[number % 2], f"text {number}", tuple(scores), tuple(right), rounds, opinions or {}
     )
 

@@ -165,10 +165,10 @@ def test_each_image_has_its_own_cost_and_every_verifier_that_was_asked_counts():
 
 
 def test_searches_that_have_stopped_cost_nothing_more():
-    from inference.search import Searched
+    from inference.search import SearchTrace
 
     used, config = tools(), SearchConfig(2, 2)
-    searches = [Searched(prompt) for prompt in PROMPTS]
+    searches = [SearchTrace(prompt) for prompt in PROMPTS]
     next_round(searches, 0, config, used, PROMPTS)
     next_round(searches, 1, config, used, PROMPTS, [True, False, True])
     assert [len(one.drafts) for one in searches] == [2, 4, 2]
@@ -191,9 +191,9 @@ def test_rounds_may_be_made_one_by_one_and_other_prompts_change_nothing():
     whole = search(PROMPTS, config, tools())
     alone = search(PROMPTS[1:2], config, tools())
     assert [d.score for d in whole[1].drafts] == [d.score for d in alone[0].drafts]
-    from inference.search import Searched
+    from inference.search import SearchTrace
 
-    step_by_step = [Searched(prompt) for prompt in PROMPTS]
+    step_by_step = [SearchTrace(prompt) for prompt in PROMPTS]
     for number in range(3):
         next_round(step_by_step, number, config, used, PROMPTS)
     assert [[d.score for d in one.drafts] for one in step_by_step] == [[d.score for d in one.drafts] for one in whole]

@@ -12,7 +12,8 @@ import torch
 
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import CorrectorConfig, FluxCorrector
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from inference.flux.generator import FluxGenerator
+from microworld.family import micro_flux
 from schemas.errors import InputError, WorkFailedError
 from tests.trainers.micro_shards import write_micro_shards
 from trainers.corrector import micro_corrector_training, open_training
@@ -62,7 +63,7 @@ def test_both_images_get_the_same_crop_whatever_their_sizes():
 
 def test_where_the_text_is_dropped_t5_reads_nothing_and_clip_the_prompt():
     maker = BatchMaker(
-        FluxGenerator(FluxGeneratorConfig()), replace(SMALL, drop=DropConfig(1.0, 0.0, 0.0)), ConditionConfig(), 0
+        FluxGenerator(micro_flux()), replace(SMALL, drop=DropConfig(1.0, 0.0, 0.0)), ConditionConfig(), 0
     )
     (dropped,) = maker([triplet(1)])
     (other,) = maker([replace(triplet(1), prompt="a photo of a ring", reflection="")])
@@ -73,9 +74,7 @@ def test_where_the_text_is_dropped_t5_reads_nothing_and_clip_the_prompt():
 
 
 def test_parts_of_a_batch_have_so_many_rows_and_count_the_real_ones():
-    (batch,) = BatchMaker(FluxGenerator(FluxGeneratorConfig()), SMALL, ConditionConfig(), 0)(
-        [triplet(n) for n in range(5)]
-    )[:1]
+    (batch,) = BatchMaker(FluxGenerator(micro_flux()), SMALL, ConditionConfig(), 0)([triplet(n) for n in range(5)])[:1]
     parts = batch.in_parts_of(3)
     assert {len(part.x0) for part in parts} == {len(part.weight) for part in parts} == {3}
     assert [n for part in parts for n in part.numbers] == batch.numbers
@@ -101,7 +100,7 @@ def test_the_frozen_transformer_is_in_bfloat16_where_the_machine_multiplies_in_i
     assert config.frozen_in_bf16 is any(hardware)
     assert replace(config, bf16=True).frozen_in_bf16
     assert not replace(config, bf16=False).frozen_in_bf16
-    assert replace(config, generator=FluxGeneratorConfig(device="cuda")).frozen_in_bf16
+    assert replace(config, generator=micro_flux(device="cuda")).frozen_in_bf16
 
 
 def test_a_reflection_too_short_is_none():
@@ -124,7 +123,7 @@ ADAMW = OptimizerConfig("adamw", 1e-3)
 def config(shards, out, optimizer=ADAMW, **changes):
     return replace(
         micro_corrector_training(str(shards), Path(out)),
-        generator=FluxGeneratorConfig(num_steps=2, batch_size=4),
+        generator=micro_flux(num_steps=2, batch_size=4),
         condition=ConditionConfig(rank=4, alpha=4.0),
         mix=MixSchedule(steps=10),
         loop=replace(LOOP, **changes),

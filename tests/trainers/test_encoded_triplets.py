@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from inference.flux.condition_config import ConditionConfig
-from inference.flux.generator import FluxGeneratorConfig
+from microworld.family import micro_flux
 from schemas.errors import WorkFailedError
 from tests.tiny_models import save_tiny_flux
 from tests.trainers.micro_shards import write_micro_shards
@@ -39,7 +39,7 @@ def shards(tmp_path_factory):
 def config(shards, out, encode=EXACT, **changes):
     return replace(
         micro_corrector_training(str(shards), Path(out)),
-        generator=FluxGeneratorConfig(num_steps=1, batch_size=4),
+        generator=micro_flux(num_steps=1, batch_size=4),
         condition=ConditionConfig(rank=4, alpha=4.0),
         batch=OFTEN_DROPPED,
         mix=EVEN_MIX,
@@ -179,7 +179,7 @@ def test_data_takes_little_of_a_step(shards, tmp_path):
 @pytest.mark.gpu  # it runs on a CPU too, where Inductor takes minutes for it
 @pytest.mark.timeout(1200)
 def test_the_compiled_transformer_trains_to_the_same_weights(shards, tmp_path):
-    flux = FluxGeneratorConfig(str(save_tiny_flux(tmp_path / "flux")), num_steps=1, size_px=8, batch_size=4)
+    flux = micro_flux(str(save_tiny_flux(tmp_path / "flux")), num_steps=1, size_px=8, batch_size=4)
     batch = replace(OFTEN_DROPPED, size_px=8, condition_px=8)
     trained = {}
     for compiled in ("none", "whole"):

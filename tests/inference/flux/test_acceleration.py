@@ -22,6 +22,7 @@ from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux, condition_ids
 from inference.flux.fused_blocks import fuse_blocks
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from microworld.family import micro_flux
 from schemas.errors import InputError
 from tests.tiny_models import save_tiny_flux
 
@@ -200,7 +201,7 @@ def test_a_corrector_on_fused_blocks_sees_the_same_layers():
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> FluxGeneratorConfig:
     folder = save_tiny_flux(tmp_path_factory.mktemp("flux") / "flux")
-    return FluxGeneratorConfig(model=str(folder), num_steps=2, batch_size=2)
+    return micro_flux(model=str(folder), num_steps=2, batch_size=2)
 
 
 def test_a_generator_with_8_bit_products_draws_nearly_the_same(config):

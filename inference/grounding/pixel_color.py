@@ -24,10 +24,16 @@ GENEVAL_COLORS: tuple[tuple[str, tuple[int, int, int]], ...] = (
 
 @dataclass(frozen=True)
 class PixelColorConfig:
-    """palette: colour words and their sRGB references. min_core_px: erode a mask only if this many pixels stay."""
+    """Which colours there are."""
 
     palette: tuple[tuple[str, tuple[int, int, int]], ...] = GENEVAL_COLORS
+    """Colour words and their sRGB references."""
     min_core_px: int = 12
+    """A mask is eroded only where so many pixels stay."""
+
+    def open(self) -> PixelColorNamer:
+        """Nothing to load."""
+        return PixelColorNamer(self)
 
 
 class PixelColorNamer:

@@ -11,14 +11,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+import tyro
 
-from inference.interfaces import ChatRequest
+from inference.interfaces import ChatRequest, OneCallAnImage, Verifier
+from inference.vlm.endpoint import Journal
 from inference.vlm.prompts import fill_prompt
 from inference.vlm.qwen import chat_messages
 from inference.vlm.vlm import VlmConfig
+from schemas.configuration import model_field
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,7 +58,30 @@ def write_description(folder: Path, description: VerifierDescription) -> None:
     (folder / "verifier.json").write_text(json.dumps(asdict(description), indent=2) + "\n")
 
 
-class RewardModel:
+@dataclass(frozen=True)
+class TrainedVerifierConfig:
+    """Which Bradley-Terry model verifies."""
+
+    model: str = model_field("")
+    """Folder that `python -m trainers verifier` wrote."""
+    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    """Whose device, dtype and batch size it takes: the run's VLM."""
+    scores: Literal["log-odds", "deviations"] = "log-odds"
+    """log-odds: differences are those of the Bradley-Terry model, as other verifiers' are; deviations: its rewards, in
+    standard deviations of its training images' rewards."""
+
+    def open(self, journal: Journal | None = None) -> Verifier:
+        """Load it. MissingWeightsError, InputError."""
+        del journal  # it works in this process: asked again, it says the same
+        if not self.model:
+            raise InputError(
+                "a trained verifier without a model", field="trained.model", expected="a verifier's folder"
+            )
+        model = TrainedVerifier(self.model, self.vlm or VlmConfig())
+        return model if self.scores == "deviations" else LogOdds(model)
+
+
+class TrainedVerifier(OneCallAnImage):
     """See `inference.interfaces.Verifier`; differences of rewards times `std` are Bradley-Terry log-odds."""
 
     def __init__(self, folder_name: str, config: VlmConfig) -> None:
@@ -92,6 +118,17 @@ class RewardModel:
             with torch.inference_mode():
                 parts.append(rewards_of(self._model, self._head, dict(inputs)).float().cpu().numpy())
         return (np.concatenate(parts) - self.description.mean) / self.description.std
+
+
+class LogOdds(OneCallAnImage):
+    """A Bradley-Terry model in its own unit again: differences are log-odds, as those of other verifiers are."""
+
+    def __init__(self, model: TrainedVerifier) -> None:
+        self._model = model
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
+        """float32 (n,), about 0 for an average image."""
+        return self._model.score(images, prompts) * np.float32(self._model.description.std)
 
 
 def read_weights(folder: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -1,4 +1,4 @@
-"""Verifiers made of a VLM: one that is asked whether the image matches, and one with a Bradley-Terry head."""
+"""A verifier made of a VLM that is asked whether the image matches. (Verifiers of all kinds: `inference.verifier`.)"""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from inference.interfaces import ChatRequest, Verifier, Vlm
+from inference.interfaces import ChatRequest, OneCallAnImage, Vlm
 from inference.vlm.endpoint import Journal
 from inference.vlm.prompts import fill_prompt, load_prompt
-from inference.vlm.vlm import VlmConfig, open_vlm
-from schemas.configuration import model_field, template_field
+from inference.vlm.vlm import VlmConfig
+from schemas.configuration import template_field
 
 FLOOR = 1e-6  # of a probability, so that log-odds stay finite
 
 
 @dataclass(frozen=True)
-class VerifierConfig:
-    """Who verifies."""
+class YesNoVerifierConfig:
+    """Who is asked whether the image matches, and how."""
 
-    model: str = model_field("")
-    """Folder of a trained verifier (`python -m trainers verifier`); empty: `vlm` is asked yes or no."""
     vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
     """The run's VLM, unless the verifier has one of its own."""
-    prompt: str = template_field("micro/verify")
+    prompt: str = template_field("verify")
     """Template with {prompt} for yes or no: a name in inference/prompts, or a file."""
 
+    def open(self, journal: Journal | None = None) -> YesNoVerifier:
+        """Load the VLM. MissingWeightsError, InputError."""
+        return YesNoVerifier((self.vlm or VlmConfig()).open(journal), load_prompt(self.prompt))
 
-class YesNoVerifier:
+
+class YesNoVerifier(OneCallAnImage):
     """Log-odds of Yes against No, the answer to whether the image matches the prompt (as NVILA is used, §4.1)."""
 
     def __init__(self, vlm: Vlm, template: str) -> None:
@@ -46,13 +48,3 @@ class YesNoVerifier:
             return np.zeros(0, np.float32)
         probabilities = self._vlm.first_word_probabilities(requests, ("Yes", "No")).clip(FLOOR, 1)
         return np.log(probabilities[:, 0]) - np.log(probabilities[:, 1])
-
-
-def open_verifier(config: VerifierConfig, journal: Journal | None = None) -> Verifier:
-    """Loads what the configuration names."""
-    vlm = config.vlm or VlmConfig()
-    if config.model:
-        from inference.vlm.reward_model import RewardModel
-
-        return RewardModel(config.model, vlm)
-    return YesNoVerifier(open_vlm(vlm, journal), load_prompt(config.prompt))
