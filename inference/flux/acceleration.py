@@ -1,7 +1,7 @@
 """FLUX's transformer made faster: one compiled kernel graph a kind of block, 8-bit products, an attention kernel.
 
 None of it changes a weight that is saved. Compiling and choosing the attention kernel change images by rounding alone;
-`fp8_dynamic` by the 8-bit rounding of weights and activations (benchmarks/gpu_flux.py prints by how much).
+`fp8_dynamic` by the 8-bit rounding of weights and activations (benchmarks/gpu/gpu_flux.py prints by how much).
 """
 
 from __future__ import annotations
