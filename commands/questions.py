@@ -40,10 +40,11 @@ def main(argv: Sequence[str]) -> int:
     if not prompt:
         raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
     if arguments.written:
-        from inference.vlm.file_journal import FileJournal
+        from inference.vlm.journal import StorageJournal
         from inference.vlm.vlm import open_vlm
+        from schemas.storage import LocalStorage
 
-        vlm = open_vlm(arguments.vlm, FileJournal(arguments.answers))
+        vlm = open_vlm(arguments.vlm, StorageJournal(LocalStorage(arguments.answers)))
         (questions,) = written_questions(vlm, [prompt], [arguments.description or prompt])
     else:
         questions = questions_about(prompt)

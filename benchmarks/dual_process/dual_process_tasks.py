@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.qwen import QwenVlm
 from microworld.scenes.commonsense import MicroDescriptionJudge, commonsense_pairs
 from microworld.scenes.evaluation_split import dev_prompts, evaluation_seed
+from schemas.atomic_file import write_whole
 from schemas.configuration import content_key
 from schemas.records import PromptRecord
 from trainers.denoiser import add_lora, clean_estimate, draw, remove_lora
@@ -246,9 +246,7 @@ def read_result(path: Path, key: str) -> dict[str, Any] | None:
 
 def write_result(path: Path, key: str, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"key": key, "result": result}) + "\n")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps({"key": key, "result": result}) + "\n")
 
 
 def chosen_pairs(pairs_per_category: int, sealed: bool) -> list[CommonsensePair]:

@@ -5,7 +5,6 @@ Made once and kept in files: whoever measures the images may do so again without
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from benchmarks.dual_process.dual_process_tasks import read_result, write_result
 from inference.dual.concept import Concept
+from schemas.atomic_file import replacing
 from schemas.configuration import content_key
 from trainers.dual_process import DualProcess, Evaluated
 
@@ -76,8 +76,6 @@ def _evaluated(models: DualProcess, concepts: Sequence[Concept]) -> list[Evaluat
 
 
 def _write_images(path: Path, before: Sequence[Evaluated], after: Sequence[Evaluated]) -> None:
-    temporary = path.with_suffix(".tmp")
     images = [np.stack([one.images for one in seen]) for seen in (before, after)]
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, before=images[0], after=images[1])
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        np.savez_compressed(temporary, before=images[0], after=images[1])

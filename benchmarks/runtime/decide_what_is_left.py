@@ -31,7 +31,7 @@ from pipelines.jobs import DatasetConfig, resolve_chains
 from pipelines.run_folder import FOLDER_UNITS, FORMAT, RunFolder, RunInfo, root_key
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.runtime import UnitTask
-from schemas.storage import open_storage
+from schemas.open_storage import open_storage
 
 LATENCY_S = 0.1
 TARGET_S, TARGET_GIB = 10.0, 1.0

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipelines.journal import FolderJournal
+from inference.vlm.journal import StorageJournal
 from pipelines.run_folder import RunFolder, quarantine_path
 from pipelines.runtime.failures import Breaker, FailurePolicy, RowFailure, execute
 from pipelines.stage import Step
@@ -143,7 +143,7 @@ class UnitWorker:
             _set_threads(self.num_threads)
             stage: Any = step.link.stage(step.link.config, self.folder.info.seed, step.barrier_value)
             if hasattr(stage, "keep_journal"):
-                stage.keep_journal(FolderJournal(self.folder.storage, step.name))
+                stage.keep_journal(StorageJournal(self.folder.storage, f"journal/{step.name}"))
             try:
                 stage.load()
             except ReflectionFlowError:

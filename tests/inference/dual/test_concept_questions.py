@@ -13,7 +13,7 @@ from inference.dual.questions import (
     written_questions,
 )
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm
-from pipelines.journal import FolderJournal
+from inference.vlm.journal import StorageJournal
 from schemas.errors import InputError, RequestFailedError
 from schemas.storage import LocalStorage
 from tests.chat_server import chat_server, says, text_of
@@ -66,7 +66,7 @@ def test_only_questions_are_read(answer, expected):
 
 
 def endpoint(server, folder):
-    journal = FolderJournal(LocalStorage(folder), "questions")
+    journal = StorageJournal(LocalStorage(folder), "questions")
     return EndpointVlm(EndpointConfig(server.base_url, "m", max_retries=0), journal)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 from schemas.storage import Storage
 
 
-class FolderJournal:
-    """`journal/<stage>/<first two digits>/<hash>.json` of a run folder. See `inference.vlm.endpoint.Journal`."""
+class StorageJournal:
+    """`<folder>/<first two digits>/<hash>.json` of a storage: a run's, or a folder of a command that has no run.
+    See `inference.vlm.endpoint.Journal`."""
 
-    def __init__(self, storage: Storage, stage: str) -> None:
-        self._storage, self._base = storage, f"journal/{stage}"
+    def __init__(self, storage: Storage, folder: str = "") -> None:
+        self._storage, self._start = storage, f"{folder}/" if folder else ""
 
     def get(self, key: str) -> dict[str, Any] | None:
         """What was put under the key; None for what is missing or does not read, which is then asked again."""
@@ -27,4 +28,4 @@ class FolderJournal:
         self._storage.commit(self._path(key), json.dumps(value, sort_keys=True, ensure_ascii=False).encode())
 
     def _path(self, key: str) -> str:
-        return f"{self._base}/{key[:2]}/{key}.json"
+        return f"{self._start}{key[:2]}/{key}.json"
