@@ -32,7 +32,7 @@ from inference.flux.corrector import WEIGHTS, CorrectorConfig, FluxCorrector, re
 from inference.flux.generator import FluxGeneratorConfig
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.model_store import resolve_model
-from pipelines.prompts.atomic_file import write_atomically
+from schemas.atomic_file import write_whole
 from schemas.errors import InputError
 from trainers.corrector import (
     CorrectorTrainable,
@@ -222,7 +222,7 @@ def steps_in(arguments: Arguments, choice: str, seed: int) -> int:
     trial = replace(trial, out=trial.out / "trial", loop=read, num_evaluated=0)
     open_training(trial).run(lambda step, row: times.append(time.monotonic()))
     steps = max(TRIAL_STEPS, int(60 * arguments.minutes * (TRIAL_STEPS - 2) / (times[-1] - times[1])))
-    write_atomically(path, json.dumps(steps))
+    write_whole(path, json.dumps(steps))
     return steps
 
 
@@ -261,7 +261,7 @@ def train_and_measure(arguments: Arguments, choice: str, seed: int, gain: Gain) 
         minutes=round(minutes, 2),
         held_out=held_out,
     )
-    write_atomically(path, json.dumps(asdict(found)))
+    write_whole(path, json.dumps(asdict(found)))
     return found
 
 
@@ -290,7 +290,8 @@ def measure_start(arguments: Arguments, gain: Gain) -> Measured:
     if path.exists():
         return read_measured(path)
     found = measure(START, arguments.seeds[0], arguments.start_from, gain)
-    write_atomically(path, json.dumps(asdict(found)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(asdict(found)))
     return found
 
 

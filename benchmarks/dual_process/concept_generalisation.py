@@ -24,6 +24,7 @@ import numpy as np
 import tyro
 
 from benchmarks.dual_process.dual_process_tasks import asked_about, setting_config
+from benchmarks.dual_process.micro_commonsense import MicroDescriptionJudge, concept_phrase, concept_prompt
 from benchmarks.dual_process.taught_images import Drawn, taught_images
 from benchmarks.results_file import Circumstances, print_table, run_command, save
 from benchmarks.search.search_tables import plain, signed
@@ -31,7 +32,6 @@ from inference.dual.concept import Concept, concept_of
 from inference.judges.commonsense_t2i import CommonsensePair
 from inference.judges.intervals import Interval, mean_over_tags
 from microworld.scenes.captions import sample_training_caption
-from microworld.scenes.commonsense import MicroDescriptionJudge, concept_phrase, concept_prompt
 from microworld.scenes.concepts import CONCEPTS
 from trainers.dual_process import DualProcess
 

@@ -23,6 +23,7 @@ import numpy as np
 import tyro
 
 from benchmarks.dual_process.dual_process_tasks import Tables, Task, chosen_pairs, read_result, write_result
+from benchmarks.dual_process.micro_commonsense import WEAK_TAGS
 from benchmarks.results_file import Circumstances, print_table, run_command, save
 from benchmarks.search.search_tables import budgets_upto, plain, signed
 from inference.flux.generator import FluxGenerator
@@ -32,7 +33,6 @@ from inference.model_store import model_digest
 from inference.vlm.prompts import load_prompt
 from inference.vlm.verifier import VerifierConfig, open_verifier
 from inference.vlm.vlm import VlmConfig
-from microworld.scenes.commonsense import WEAK_TAGS
 from schemas.configuration import content_key, model_names
 
 FIRST_SEED = 5000  # neither trained on (100 to 199) nor evaluated while it was learnt

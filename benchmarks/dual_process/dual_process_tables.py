@@ -1,11 +1,11 @@
 """Tables 1 and 2 of Dual-Process Image Generation in miniature: do the VLM's answers teach the micro generator?
 
 `python -m benchmarks.dual_process.dual_process_tables` distils each prompt of the micro commonsense set
-(`microworld.scenes.commonsense`: concept words that the VLM was taught and the generator was not, and the generator's
-weakest tags), as it stands and as the VLM expands it, at one step (with the few-step LoRA, where it is there) and at
-four. Images of seeds that were not trained on are judged by the benchmark's own judge. Beside it: what the VLM thinks
-of the same images (so that reward hacking shows) and the judge on unrelated prompts. Table 2 sets optimised latents
-against optimised weights.
+(`benchmarks.dual_process.micro_commonsense`: concept words that the VLM was taught and the generator was not, and the
+generator's weakest tags), as it stands and as the VLM expands it, at one step (with the few-step LoRA, where it is
+there) and at four. Images of seeds that were not trained on are judged by the benchmark's own judge. Beside it: what
+the VLM thinks of the same images (so that reward hacking shows) and the judge on unrelated prompts. Table 2 sets
+optimised latents against optimised weights.
 
 Every distillation is kept in --out: killed, the same command goes on. One takes about 20 s alone on a core (some 224
 with the defaults and both settings: an hour and a half; `--settings multi-step --pairs-per-category 2` a quarter of an

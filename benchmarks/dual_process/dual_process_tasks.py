@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.dual_process.gradient_memory import kept_for_gradient, parameter_bytes
+from benchmarks.dual_process.latent_optimization import LatentConfig, optimize_latents
+from benchmarks.dual_process.micro_commonsense import MicroDescriptionJudge, commonsense_pairs
 from inference.dual.concept import Concept, QuestionAnswer, concept_of
-from inference.dual.questions import expand_prompts, questions_about, show_question
+from inference.dual.questions import questions_about, show_question
 from inference.flux.generator import FluxGeneratorConfig
-from inference.interfaces import ChatRequest
+from inference.interfaces import ChatRequest, Vlm
 from inference.judges.commonsense_t2i import CommonsensePair
 from inference.judges.geneval_scoring import judge_objects
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.qwen import QwenVlm
-from microworld.scenes.commonsense import MicroDescriptionJudge, commonsense_pairs
 from microworld.scenes.evaluation_split import dev_prompts, evaluation_seed
 from schemas.atomic_file import write_whole
 from schemas.configuration import content_key
 from schemas.records import PromptRecord
 from trainers.denoiser import add_lora, clean_estimate, draw, remove_lora
 from trainers.dual_process import DualProcess, DualProcessConfig, NotConvergedError, as_uint8, micro_dual_process
-from trainers.gradient_memory import kept_for_gradient, parameter_bytes
-from trainers.latent_optimization import LatentConfig, optimize_latents
 
 FEW_STEPS = "micro/flux_few_steps"
 UNRELATED_PER_TAG = 4
@@ -222,6 +223,19 @@ def _vlm_config() -> Any:
     from inference.vlm.qwen import QwenVlmConfig
 
     return QwenVlmConfig(max_new_tokens=64, batch_size=8)
+
+
+def expand_prompts(vlm: Vlm, prompts: Sequence[str], template: str) -> list[str]:
+    """Each prompt in more words, as DALL-E 3 rewrites prompts: the baseline that distillation is compared with.
+
+    An empty answer, or one that is cut off, leaves the prompt as it is.
+    """
+    text = load_prompt(template)
+    answers = vlm.answer([ChatRequest(fill_prompt(text, prompt=prompt)) for prompt in prompts]) if prompts else []
+    return [
+        " ".join(answer.text.split()) if answer.finished and answer.text.strip() else prompt
+        for answer, prompt in zip(answers, prompts, strict=True)
+    ]
 
 
 def unrelated_prompts(related: set[str]) -> list[PromptRecord]:

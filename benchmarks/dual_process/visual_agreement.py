@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.dual_process.micro_commonsense import background_of
 from inference.grounding.color import erode
-from microworld.scenes.commonsense import background_of
 from microworld.scenes.world import COLORS, FRAME_PX, Rgb
 from schemas.images import decode_mask
 from schemas.records import DetectedObject

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.gpu.attention_kernels import fastest_attention_kernel, measure_attention_kernels
 from benchmarks.gpu.gpu_models import Inputs, Size, random_inputs
 from benchmarks.gpu.gpu_timing import Stopwatch, difference, utilisation
 from inference.flux.acceleration import (
     compile_blocks,
-    fastest_attention_kernel,
-    measure_attention_kernels,
     put_layers,
     quantize_float8,
     use_attention_kernel,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.results_file import print_table
+from benchmarks.search.replayed_allocation import replay
 from benchmarks.search.search_arms import (
     NOISE,
     NUM_BASE_IMAGES,
@@ -18,7 +19,7 @@ from benchmarks.search.search_arms import (
     Found,
 )
 from benchmarks.search.search_times import equal_time_rows, time_rows
-from inference.allocation import AllocationConfig, replay
+from inference.allocation import AllocationConfig
 from inference.judges.intervals import Interval, mean_over_tags
 from pipelines.evaluation import JUDGE, score_of
 from pipelines.stated_figures import GPUS

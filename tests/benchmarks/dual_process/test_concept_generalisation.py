@@ -13,10 +13,10 @@ from benchmarks.dual_process.concept_generalisation import (
     tag_family,
     word_family,
 )
+from benchmarks.dual_process.micro_commonsense import CONCEPT_PAIRS, MicroDescriptionJudge
 from benchmarks.dual_process.taught_images import Drawn
 from inference.prompt_grammar import parse_prompt
 from microworld.scenes.captions import caption_of_record, is_reserved
-from microworld.scenes.commonsense import CONCEPT_PAIRS, MicroDescriptionJudge
 from microworld.scenes.concepts import CONCEPTS
 from microworld.scenes.evaluation_split import test_prompts
 from microworld.scenes.world import render

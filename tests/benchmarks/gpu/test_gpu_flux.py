@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmarks.gpu.attention_kernels import fastest_attention_kernel
 from benchmarks.gpu.gpu_flux import Arguments, run
 
 COMPILED = ("compiled", "fused", "float8", "none", "cached", "joint", "text_copy", "compiled_batch")
@@ -44,3 +45,9 @@ def test_compiled_parts_and_the_dual_process_step_run_too(tmp_path):
     assert figures["generation"]["forward_fused"]["difference_from_eager"] < 1e-5
     assert 0 < figures["generation"]["forward_float8"]["difference_from_eager"] < 0.1
     assert figures["training"]["dual_process_step"]["finite"]
+
+
+def test_the_fastest_kernel_is_the_one_with_the_least_milliseconds():
+    assert fastest_attention_kernel({"default": 3.0, "flash": 3.0, "cudnn": 2.0}) == "cudnn"
+    assert fastest_attention_kernel({"default": 2.1, "flash": 3.0, "cudnn": 2.0}) == "default"
+    assert fastest_attention_kernel({}) == "default"

@@ -6,7 +6,6 @@ import pytest
 
 from inference.dual.concept import QuestionAnswer
 from inference.dual.questions import (
-    expand_prompts,
     questions_about,
     read_questions,
     template_questions,
@@ -93,14 +92,6 @@ def test_a_model_that_writes_no_questions_is_an_error(tmp_path):
         pytest.raises(RequestFailedError, match="a lamp"),
     ):
         written_questions(endpoint(server, tmp_path), ["a lamp"])
-
-
-def test_expanded_prompts_come_from_the_model_and_an_empty_answer_leaves_the_prompt(tmp_path):
-    def answer(payload, number):
-        return says("a lamp,\n unlit" if "a lamp" in text_of(payload) else " ")
-
-    with chat_server(answer) as server:
-        assert expand_prompts(endpoint(server, tmp_path), ["a lamp", "a pen"]) == ["a lamp, unlit", "a pen"]
 
 
 def test_a_question_shows_what_the_vlm_is_shown():

@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inference.judges.commonsense_t2i import judge_pairs, pair_accuracy
-from inference.prompt_grammar import parse_prompt
-from microworld.scenes.captions import VOCABULARY, caption_of_record, sample_scene
-from microworld.scenes.commonsense import (
+from benchmarks.dual_process.micro_commonsense import (
     CONCEPT_PAIRS,
     MicroDescriptionJudge,
     background_of,
     commonsense_pairs,
     opposite,
 )
+from inference.judges.commonsense_t2i import judge_pairs, pair_accuracy
+from inference.prompt_grammar import parse_prompt
+from microworld.scenes.captions import VOCABULARY, caption_of_record, sample_scene
 from microworld.scenes.concepts import CONCEPTS
 from microworld.scenes.world import Scene, random_background, random_scene, render
 
