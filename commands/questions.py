@@ -48,10 +48,13 @@ def main(argv: Sequence[str]) -> int:
     if not prompt:
         raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
     if arguments.written:
-        from inference.vlm.file_journal import FileJournal
+        from commands.endpoint_errors import explained
+        from inference.vlm.journal import StorageJournal
+        from schemas.storage import LocalStorage
 
-        vlm = arguments.vlm.open(FileJournal(arguments.answers))
-        (questions,) = written_questions(vlm, [prompt], [arguments.description or prompt])
+        with explained(arguments.vlm):
+            vlm = arguments.vlm.open(StorageJournal(LocalStorage(arguments.answers)))
+            (questions,) = written_questions(vlm, [prompt], [arguments.description or prompt])
     else:
         questions = questions_about(prompt)
     name = arguments.name or re.sub("[^A-Za-z0-9]+", "-", prompt.removeprefix("a photo of "))[:64].strip("-")

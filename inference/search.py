@@ -9,7 +9,7 @@ with budget n.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, Protocol
 
@@ -269,13 +269,3 @@ def _check(config: SearchConfig, tools: SearchTools) -> None:
         raise InputError(f"strategy {config.strategy!r} without a critic", expected="a reflector and prompt refiner")
     if "reflection" in config.strategy and tools.corrector is None:
         raise InputError(f"strategy {config.strategy!r} without a corrector", expected="a trained corrector")
-
-
-def shares_by_budget(
-    searches: Sequence[SearchTrace], right: Sequence[Sequence[bool]], budgets: Sequence[int]
-) -> Mapping[int, float]:
-    """Share of prompts whose chosen image is right, by budget. right: the judge's verdict on every draft, in order."""
-    return {
-        budget: float(np.mean([right[i][one.best(budget).number] for i, one in enumerate(searches)]))
-        for budget in budgets
-    }

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import numpy as np
 
 from inference.flux.corrector import corrector_text, encode_images, tokens_a_side
 from inference.model_store import model_digest
+from schemas.atomic_file import replacing
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image
 from schemas.shards import ShardSample
@@ -89,9 +89,8 @@ class ShardEncoder:
         path = self._cache / f"encoded_{self._key(index, number)}.safetensors"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            save_file({name: value.contiguous() for name, value in self._encode(index, number).items()}, temporary)
-            os.replace(temporary, path)
+            with replacing(path) as temporary:
+                save_file({name: value.contiguous() for name, value in self._encode(index, number).items()}, temporary)
         return path
 
     def _key(self, index: ShardIndex, number: int) -> str:

@@ -1,7 +1,7 @@
 """How good the judge is on scenes it has not seen: verdicts, shapes found, malformed ones accepted, colours.
 
 `python -m microworld.training.judge_evaluation` prints one JSON object. How often it agrees with a person on generated
-images is `benchmarks/label_images.py`'s question.
+images is `benchmarks/micro/label_images.py`'s question.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ A trainer's loop looks like this:
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from schemas.atomic_file import put_in_place, write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -206,16 +207,14 @@ def export_folder(save: Callable[[Path], None], out_dir: Path) -> None:
     for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
         target = out_dir / path.relative_to(temporary)
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
+        put_in_place(path, target)
     shutil.rmtree(temporary)
 
 
 def save_curve(clock: TrainingClock, folder: Path) -> None:
     """`<name>_curve.json`, and a picture of every metric over minutes where matplotlib is installed."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{clock.name}_curve.json"
-    temporary.write_text(json.dumps(clock.curve, indent=1) + "\n")
-    os.replace(temporary, folder / f"{clock.name}_curve.json")
+    write_whole(folder / f"{clock.name}_curve.json", json.dumps(clock.curve, indent=1) + "\n")
     try:
         import matplotlib
     except ImportError:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +37,7 @@ from microworld.training.grounding_data import AugmentationConfig, degrade
 from microworld.training.made_ahead import MadeAhead
 from microworld.training.pixel_scorer import read_scene
 from microworld.training.training_loop import MicroTrainingConfig
+from schemas.atomic_file import replacing
 
 if TYPE_CHECKING:
     from inference.flux.corrector import FluxCorrector
@@ -99,12 +99,10 @@ def caption_from_json(values: dict) -> Caption:
 
 def write_images(path: Path, items: Sequence[PooledImage]) -> None:
     """A chunk, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
     records = [{"scene": scene_to_json(m.scene), "caption": caption_to_json(m.caption)} for m in items]
     images = np.stack([m.image for m in items]) if items else np.zeros((0, 32, 32, 3), np.uint8)
-    with open(temporary, "wb") as file:
-        np.savez(file, images=images, records=np.frombuffer(json.dumps(records).encode(), np.uint8))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        np.savez(temporary, images=images, records=np.frombuffer(json.dumps(records).encode(), np.uint8))
 
 
 class ImagePool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipelines.journal import FolderJournal
+from inference.vlm.journal import StorageJournal
 from pipelines.run_folder import RunFolder, quarantine_path
 from pipelines.runtime.failures import Breaker, FailurePolicy, RowFailure, execute
 from pipelines.stage import Stage, Step
@@ -142,7 +142,7 @@ class UnitWorker:
             log.info("loading %s", step.name)
             _set_threads(self.num_threads)
             stage = step.link.stage(step.link.config, self.folder.info.seed, step.barrier_value)
-            stage.keep_journal(FolderJournal(self.folder.storage, step.name))
+            stage.keep_journal(StorageJournal(self.folder.storage, f"journal/{step.name}"))
             try:
                 stage.load()
             except ReflectionFlowError:

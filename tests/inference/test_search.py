@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from inference.search import NOTHING_WRONG, Remark, SearchConfig, SearchTools, next_round, search, shares_by_budget
+from inference.search import NOTHING_WRONG, Remark, SearchConfig, SearchTools, next_round, search
 from inference.search_tools import MeanVerifier
 from schemas.errors import InputError
 from schemas.records import Cost
@@ -197,14 +197,6 @@ def test_rounds_may_be_made_one_by_one_and_other_prompts_change_nothing():
     for number in range(3):
         next_round(step_by_step, number, config, used, PROMPTS)
     assert [[d.score for d in one.drafts] for one in step_by_step] == [[d.score for d in one.drafts] for one in whole]
-
-
-def test_the_share_of_right_answers_follows_the_verifiers_choice():
-    found = search(PROMPTS, SearchConfig(2, 2, "noise"), tools())
-    right = [[draft.number == one.best().number for draft in one.drafts] for one in found]
-    shares = shares_by_budget(found, right, [1, 4])
-    assert shares[4] == 1.0
-    assert shares[1] == np.mean([one.best().number == 0 for one in found])
 
 
 def test_a_strategy_without_its_models_is_refused():

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from schemas.errors import CorruptDataError, InputError, WorkFailedError
 from schemas.images import encode_jpeg
+from schemas.open_storage import open_storage
 from schemas.shards import ShardSample, encode_shard
-from schemas.storage import open_storage
 from tests.s3_server import ENVIRONMENT, shared_server
 from trainers.shard_dataset import MixSchedule, PairDataset, PairLoader, TrainingOrder, hold_out, rank_numbers
 from trainers.shard_index import SUBSETS, SampleReader, ShardIndex, open_index, subset_counts

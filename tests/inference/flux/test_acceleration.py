@@ -11,7 +11,6 @@ from inference.flux.acceleration import (
     FLOAT8,
     Float8Linear,
     compile_blocks,
-    fastest_attention_kernel,
     float8_targets,
     put_layers,
     quantize_float8,
@@ -92,12 +91,6 @@ def test_an_attention_kernel_changes_the_velocity_by_rounding_alone(kernel):
     torch.testing.assert_close(velocity(model), plain, rtol=1e-4, atol=1e-5)
     use_attention_kernel(model, "default")
     torch.testing.assert_close(velocity(model), plain, rtol=0, atol=0)
-
-
-def test_the_fastest_kernel_is_the_one_with_the_least_milliseconds():
-    assert fastest_attention_kernel({"default": 3.0, "flash": 3.0, "cudnn": 2.0}) == "cudnn"
-    assert fastest_attention_kernel({"default": 2.1, "flash": 3.0, "cudnn": 2.0}) == "default"
-    assert fastest_attention_kernel({}) == "default"
 
 
 def test_rows_in_float8_are_within_a_sixteenth_of_each_number():
