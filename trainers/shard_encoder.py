@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from inference.flux.corrector import corrector_text, encode_images, tokens_a_side
+from inference.flux.corrector import corrector_text
+from inference.flux.latents import encode_images, tokens_a_side
 from inference.model_store import model_digest
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image
