@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from microworld.training.training_loop import Ema
 from schemas.errors import InputError, WorkFailedError
 from trainers.checkpoint import Checkpoints
 from trainers.curve import Curve
-from trainers.optimizer import OptimizerConfig, make_optimizer
+from trainers.moving_average import Ema
+from trainers.optimizer import OptimizerConfig, make_optimizer, set_learning_rate
 from trainers.same_training import check_same, settings_of
 from trainers.shard_dataset import PairLoader, TrainingOrder
 
@@ -240,8 +240,7 @@ class TrainingLoop:
         last = first + self.config.batch_size - 1
         self._unread.append(_Unread(self.step + 1, (first, last), parts, norm, {"learning_rate": rate}))
         rows = self._read() if self._is_read_after(self.step + 1) else []
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema:

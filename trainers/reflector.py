@@ -20,7 +20,7 @@ from schemas.configuration import stable_seed
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
 from trainers.shard_index import ShardIndex
-from trainers.verifier import LORA_TARGETS, recompute_layers, save_adapter
+from trainers.vlm_lora import LORA_TARGETS, recompute_layers, save_adapter
 
 if TYPE_CHECKING:
     import torch

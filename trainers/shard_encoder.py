@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from inference.flux.corrector import corrector_text, encode_images, tokens_a_side
+from inference.flux.corrector import corrector_text
+from inference.flux.latents import encode_images, tokens_a_side
 from inference.model_store import model_digest
 from schemas.atomic_file import replacing
 from schemas.errors import CorruptDataError

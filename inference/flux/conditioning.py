@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from inference.flux.condition_config import ConditionConfig
+from inference.flux.latents import image_ids
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -349,7 +350,6 @@ def condition_ids(rows: int, columns: int, shift: int) -> torch.Tensor:
 
     shift = condition_px / (2 * VAE factor) (interop: FLUX's condition_size / 16).
     """
-    ids = torch.zeros(rows, columns, 3)
-    ids[..., 1] += torch.arange(rows)[:, None]
-    ids[..., 2] += torch.arange(columns)[None] - shift
-    return ids.reshape(-1, 3)
+    ids = image_ids(rows, columns)
+    ids[:, 2] -= shift
+    return ids

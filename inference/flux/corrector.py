@@ -18,6 +18,7 @@ import numpy as np
 
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig, draw_in_batches
+from inference.flux.latents import decode_latents, encode_images, tokens_a_side
 from inference.interfaces import Generator
 from schemas.arrow import record_from_dict
 from schemas.configuration import model_field
@@ -222,29 +223,6 @@ class FluxCorrector:
         return place_condition(self.description.condition, shown, side).to(condition)
 
 
-def tokens_a_side(pipeline: Any, size_px: int) -> int:
-    """FLUX's tokens along one side of a square image: each is 2 x 2 of the VAE's."""
-    return size_px // (2 * pipeline.vae_scale_factor)
-
-
-def encode_images(pipeline: Any, images: Sequence[np.ndarray], size_px: int) -> torch.Tensor:
-    """Packed latents (B, N, channels) of images uint8 (H, W, 3), brought to a square of `size_px`."""
-    import torch
-    from PIL import Image
-
-    vae = pipeline.vae
-    size = (size_px, size_px)
-    small = [
-        image if image.shape[:2] == size else np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-        for image in images
-    ]
-    pixels = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
-    latents = vae.encode(pixels).latent_dist.mode()
-    latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
-    batch, channels, height, width = latents.shape
-    return pipeline._pack_latents(latents, batch, channels, height, width)
-
-
 def sample(
     model: ConditionedFlux,
     pipeline: Any,
@@ -287,10 +265,3 @@ def sample(
         velocity = model(latents, timestep, guidance, prompt_embeds, pooled, image_ids, condition, ids, prefix)
         latents = scheduler.step(velocity, t, latents, return_dict=False)[0]
     return latents
-
-
-def decode_latents(pipeline: Any, latents: torch.Tensor, size_px: int) -> np.ndarray:
-    """float32 (B, H, W, 3) in [0, 1] of packed latents."""
-    latents = pipeline._unpack_latents(latents, size_px, size_px, pipeline.vae_scale_factor)
-    latents = latents / pipeline.vae.config.scaling_factor + pipeline.vae.config.shift_factor
-    return pipeline.image_processor.postprocess(pipeline.vae.decode(latents, return_dict=False)[0], output_type="np")

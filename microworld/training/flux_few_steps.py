@@ -57,7 +57,8 @@ def train(config: MicroTrainingConfig, recipe: FewStepsRecipe | None = None) -> 
     from diffusers import FluxPipeline
     from peft import LoraConfig, get_peft_model_state_dict
 
-    from microworld.training.flux_model import TEXT_LENGTHS, image_ids, use_plain_attention
+    from inference.flux.latents import image_ids
+    from microworld.training.flux_model import TEXT_LENGTHS, use_plain_attention
     from microworld.training.latent_pool import Tokenize, sample_training_text
 
     recipe = recipe or (FewStepsRecipe() if config.device == "cpu" else gpu_recipe())

@@ -37,7 +37,8 @@ def train(config: MicroTrainingConfig, recipe: GuidanceRecipe | None = None) -> 
     import numpy as np
     import torch
 
-    from microworld.training.flux_model import TEXT_LENGTHS, image_ids, pack, save_pipeline, use_plain_attention
+    from inference.flux.latents import image_ids, pack
+    from microworld.training.flux_model import TEXT_LENGTHS, save_pipeline, use_plain_attention
     from microworld.training.latent_pool import Tokenize
 
     recipe = recipe or GuidanceRecipe()

@@ -136,23 +136,6 @@ def use_plain_attention() -> None:
     transformer_flux.dispatch_attention_fn = attend
 
 
-def pack(latents: torch.Tensor) -> torch.Tensor:
-    """(B, C, h, w) -> (B, h/2 * w/2, 4C), FLUX's 2 x 2 patches."""
-    b, c, h, w = latents.shape
-    latents = latents.reshape(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5)
-    return latents.reshape(b, (h // 2) * (w // 2), 4 * c)
-
-
-def image_ids(rows: int, columns: int) -> torch.Tensor:
-    """Position ids of image tokens, float32 (rows * columns, 3): (0, row, column)."""
-    import torch
-
-    ids = torch.zeros(rows, columns, 3)
-    ids[..., 1] += torch.arange(rows)[:, None]
-    ids[..., 2] += torch.arange(columns)[None]
-    return ids.reshape(-1, 3)
-
-
 def build_pipeline(
     vae: AutoencoderKL, clip: CLIPTextModel, t5: T5EncoderModel, transformer: FluxTransformer2DModel
 ) -> FluxPipeline:

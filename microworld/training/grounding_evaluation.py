@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inference.flux.latents import to_images, to_pixels
 from inference.grounding.check import check_objects
 from inference.grounding.grounded_sam import GroundedSam, classes_to_find
 from inference.interfaces import Detection, Detector, Segmenter
@@ -163,9 +164,8 @@ def vae_round_trip(weights: Path) -> Transform:
         decoded = []
         with torch.inference_mode():
             for part in np.array_split(images, max(1, len(images) // 64)):
-                pixels = torch.from_numpy(part).permute(0, 3, 1, 2).float() / 127.5 - 1
-                out = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
-                decoded.append(((out.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).to(torch.uint8).numpy())
+                out = vae.decode(vae.encode(to_pixels(part)).latent_dist.mode()).sample
+                decoded.append(to_images(out))
         return np.concatenate(decoded)
 
     return transform

@@ -19,7 +19,7 @@ from microworld.training.training_loop import MicroTrainingConfig, autocast, exp
 from microworld.training.vlm_data import DataConfig, Subject, SubjectSource, from_left_to_right, reflect
 from microworld.training.vlm_evaluation import Share, reflections_right
 from microworld.training.vlm_rows import SINGLE, RowPacker
-from trainers.verifier import LORA_TARGETS, restore_adapter, save_adapter
+from trainers.vlm_lora import LORA_TARGETS, restore_adapter, save_adapter
 
 if TYPE_CHECKING:
     import torch

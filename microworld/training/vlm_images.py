@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inference.flux.latents import to_images, to_pixels
 from microworld.family import micro_flux
 from microworld.scenes.captions import (
     COLORED_RELATION,
@@ -199,10 +200,9 @@ def make_vae_images(flux_folder: Path) -> Make:
         images = []
         for start in range(0, size, 100):
             batch = np.stack([m.image for m in made[start : start + 100]])
-            pixels = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 127.5 - 1
             with torch.inference_mode():
-                decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample  # pyright: ignore
-            images.append(((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
+                decoded = vae.decode(vae.encode(to_pixels(batch)).latent_dist.mode()).sample  # pyright: ignore
+            images.append(to_images(decoded))
         return [dataclasses.replace(m, image=image) for m, image in zip(made, np.concatenate(images), strict=True)]
 
     return make

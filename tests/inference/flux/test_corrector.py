@@ -13,13 +13,12 @@ from inference.flux.corrector import (
     CorrectorDescription,
     FluxCorrector,
     corrector_text,
-    decode_latents,
-    encode_images,
     read_description,
     sample,
     save_corrector,
 )
 from inference.flux.generator import FluxGenerator
+from inference.flux.latents import decode_latents, encode_images
 from microworld.family import micro_flux
 from schemas.errors import InputError
 

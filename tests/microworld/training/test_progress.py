@@ -2,30 +2,8 @@ import json
 from itertools import pairwise
 
 import pytest
-import torch
 
-from microworld.training.training_loop import Ema, TrainingClock, export_folder, learning_rate_factor, save_curve
-from trainers.checkpoint import load_checkpoint, save_checkpoint
-
-
-def test_a_kill_while_writing_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    path = tmp_path / "model.pt"
-    save_checkpoint(path, {"step": 1, "weights": torch.ones(3)})
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("os.fsync", killed)
-    with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(path, {"step": 2, "weights": torch.zeros(3)})
-    state = load_checkpoint(path)
-    assert state is not None
-    assert state["step"] == 1
-    assert (state["weights"] == 1).all()
-
-
-def test_no_checkpoint_is_none(tmp_path):
-    assert load_checkpoint(tmp_path / "model.pt") is None
+from microworld.training.training_loop import TrainingClock, export_folder, learning_rate_factor, save_curve
 
 
 def test_a_resumed_clock_keeps_its_schedule(capsys):
@@ -70,23 +48,6 @@ def test_learning_rate_warms_up_holds_and_decays():
     assert factors[90] == pytest.approx(0.5)
     assert factors[100] == 0.0
     assert all(a >= b for a, b in pairwise(factors[80:]))
-
-
-def test_ema_is_applied_and_taken_back():
-    model = torch.nn.Linear(2, 2)
-    ema = Ema(model, decay=0.5)
-    start = model.weight.detach().clone()
-    with torch.no_grad():
-        model.weight.add_(1.0)
-    ema.update()
-    moved = model.weight.detach().clone()
-    with ema.applied():
-        inside = model.weight.detach().clone()
-    assert torch.equal(model.weight, moved)
-    assert ((inside > start) & (inside < moved)).all()
-    copy = Ema(torch.nn.Linear(2, 2), decay=0.5)
-    copy.restore(ema.state())
-    assert torch.equal(copy.state()["average"][0], ema.state()["average"][0])
 
 
 def test_export_replaces_files_and_leaves_others(tmp_path):
