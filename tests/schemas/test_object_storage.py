@@ -19,7 +19,7 @@ from pipelines.lease import Lease
 from schemas.errors import InputError, LeaseHeldError, StorageError
 from schemas.object_storage import ObjectStorage
 from schemas.storage import LocalStorage, open_storage
-from tests.s3_server import ENVIRONMENT, FlakyProxy, shared_server
+from tests.support.s3_server import ENVIRONMENT, FlakyProxy, shared_server
 
 ROOT = Path(__file__).parents[2]
 BIG = 12_000_000  # two parts of an upload

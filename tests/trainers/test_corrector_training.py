@@ -14,7 +14,7 @@ from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import CorrectorConfig, FluxCorrector
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from schemas.errors import InputError, WorkFailedError
-from tests.trainers.micro_shards import write_micro_shards
+from tests.support.micro_shards import write_micro_shards
 from trainers.corrector import micro_corrector_training, open_training
 from trainers.corrector_batches import BatchConfig, BatchMaker, DropConfig, prepare, times_of
 from trainers.loop import LoopConfig, OptimizerConfig

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.tiny_models import save_tiny_flux
-from tests.trainers.tiny_teachers import tiny_concept, tiny_denoiser, tiny_teacher
+from tests.support.tiny_models import save_tiny_flux
+from tests.support.tiny_teachers import tiny_concept, tiny_denoiser, tiny_teacher
 from trainers.gradient_memory import kept_for_gradient, parameter_bytes
 from trainers.latent_optimization import LatentConfig, optimize_latents
 

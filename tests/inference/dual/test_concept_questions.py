@@ -16,7 +16,7 @@ from inference.vlm.endpoint import EndpointConfig, EndpointVlm
 from pipelines.journal import FolderJournal
 from schemas.errors import InputError, RequestFailedError
 from schemas.storage import LocalStorage
-from tests.chat_server import chat_server, says, text_of
+from tests.support.chat_server import chat_server, says, text_of
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from inference.interfaces import ChatRequest
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.qwen import QwenVlm, QwenVlmConfig, chat_messages
 from schemas.errors import InputError, MissingWeightsError
-from tests.tiny_vlm import save_tiny_vlm
+from tests.support.tiny_vlm import save_tiny_vlm
 
 
 @pytest.fixture(scope="module")
