@@ -178,3 +178,24 @@ def test_help_answers_within_a_second(command):
     assert "usage" in " ".join(printed).lower()
     assert int(calls) < 1_050_000
     assert not {name.partition(".")[0] for name in modules} & HEAVY
+
+
+SHARED_BY_TESTS = ("support", "soak")
+
+
+def test_what_tests_share_lies_in_support_and_no_test_imports_from_another():
+    """tests/soak keeps files of its own: they run apart, too."""
+    files = {path: path.relative_to(ROOT / "tests").parts for path in sorted((ROOT / "tests").rglob("*.py"))}
+    wrong = {
+        str(path.relative_to(ROOT)): sorted(names)
+        for path in files
+        if (names := {n for n in imported(path, at_module_level=False) if n.startswith("tests.") and not shared(n)})
+    }
+    assert wrong == {}
+    helpers = [parts for parts in files.values() if not parts[-1].startswith(("test_", "__init__", "conftest"))]
+    assert [parts for parts in helpers if parts[0] not in SHARED_BY_TESTS] == []
+    assert [parts for parts in files.values() if parts[0] in SHARED_BY_TESTS and parts[-1].startswith("test_")] == []
+
+
+def shared(name: str) -> bool:
+    return name.split(".")[1] in SHARED_BY_TESTS

@@ -40,7 +40,7 @@ from pipelines.stages import generate_candidates as generating
 from pipelines.stages.generate_candidates import GenerateCandidates, GenerateCandidatesConfig
 from pipelines.stages.ground_objects import GroundObjects
 from pipelines.stages.select_pairs import SelectPairs
-from tests.pipelines.toy_job import CheckColors, ToyConfig, create
+from tests.support.toy_job import CheckColors, ToyConfig, create
 
 FLUX_S_PER_IMAGE = 7.18
 """30 steps, where 28 take 6.7 s (published for an H100, diffusers eager; our own compiled figure is 4.13 s)."""

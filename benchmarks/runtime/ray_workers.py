@@ -20,8 +20,8 @@ from benchmarks.results_file import Circumstances, print_table, save
 from pipelines.driver import RunOptions, drive
 from pipelines.stage import Link, Workers
 from schemas.records import PromptRow
-from tests.pipelines import toy_runs
-from tests.pipelines.toy_job import CheckColors, DrawConfig, DrawSquares, ToyConfig, create
+from tests.support import toy_runs
+from tests.support.toy_job import CheckColors, DrawConfig, DrawSquares, ToyConfig, create
 
 SLEEP_S = 0.4
 TARGET_RATIO = 1.8

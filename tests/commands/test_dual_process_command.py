@@ -3,8 +3,8 @@
 import pytest
 
 from commands.main import main
-from tests.tiny_models import save_tiny_flux
-from tests.tiny_vlm import save_tiny_vlm
+from tests.support.tiny_models import save_tiny_flux
+from tests.support.tiny_vlm import save_tiny_vlm
 
 CONCEPT = "name: star\nprompt: a photo of a red star\nqa_pairs:\n  - question: Is there a red star?\n"
 

@@ -13,7 +13,7 @@ from microworld.scenes.world import COLORS, SHAPES
 from pipelines.evaluation import geneval_metadata
 from schemas.images import encode_png
 from schemas.records import PromptRow
-from tests.tiny_judge import save_tiny_clip, save_tiny_mask2former
+from tests.support.tiny_judge import save_tiny_clip, save_tiny_mask2former
 
 
 def layout(folder: Path) -> Path:

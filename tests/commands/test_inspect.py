@@ -14,7 +14,7 @@ from pipelines.jobs import resolve_chains
 from pipelines.pack_shards import pack_shard, shard_ranges
 from schemas.images import sha256
 from schemas.records import PromptRecord
-from tests.pipelines.report.invented_run import Invented, invented_run
+from tests.support.invented_run import Invented, invented_run
 
 Inspect = Callable[..., tuple[int, str, str]]
 

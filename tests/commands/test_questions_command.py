@@ -3,7 +3,7 @@
 import json
 
 from commands.main import main
-from tests.chat_server import chat_server, says
+from tests.support.chat_server import chat_server, says
 from trainers.concept_file import read_concept
 
 

@@ -8,7 +8,7 @@ import pytest
 from commands.main import main
 from pipelines.prompts.vocabulary import load_vocabulary
 from pipelines.run_folder import RunFolder
-from tests.chat_server import chat_server, fails, says, text_of
+from tests.support.chat_server import chat_server, fails, says, text_of
 
 NAMES = ["goose", "lamp", "kettle", "violin", "wheelbarrow", "pumpkin"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chat_server import COMPARED, Reply, chat_server, fails, says, text_of
+from tests.support.chat_server import COMPARED, Reply, chat_server, fails, says, text_of
 
 ROOT = Path(__file__).parents[2]
 

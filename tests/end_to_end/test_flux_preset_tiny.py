@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.tiny_models import save_tiny_bert, save_tiny_flux, save_tiny_grounding_dino, save_tiny_sam
+from tests.support.tiny_models import save_tiny_bert, save_tiny_flux, save_tiny_grounding_dino, save_tiny_sam
 
 # Three processes that import torch, diffusers and groundingdino-py: half a minute on two quiet cores.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

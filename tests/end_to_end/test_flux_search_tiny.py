@@ -11,9 +11,9 @@ from inference.flux.conditioning import ConditionedFlux
 from inference.flux.corrector import CorrectorDescription, save_corrector
 from inference.flux.generator import FluxGenerator
 from microworld.family import micro_flux
-from tests.tiny_judge import save_tiny_clip, save_tiny_mask2former
-from tests.tiny_models import save_tiny_flux
-from tests.tiny_vlm import save_tiny_vlm
+from tests.support.tiny_judge import save_tiny_clip, save_tiny_mask2former
+from tests.support.tiny_models import save_tiny_flux
+from tests.support.tiny_vlm import save_tiny_vlm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PROMPTS = (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from microworld.weights_folder import MICRO_WEIGHTS
-from tests.inference.vlm.test_vllm_server import processes_with
+from tests.support.processes import processes_with
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from tests.pipelines import toy_runs
+from tests.support import toy_runs
 
 
 @pytest.fixture(scope="session")

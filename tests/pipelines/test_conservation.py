@@ -10,8 +10,8 @@ from pipelines.jobs import resolve_chains
 from schemas.blocks import encode_block, footer_of
 from schemas.records import Rejection
 from schemas.shards import decode_shard, encode_shard
-from tests.pipelines.toy_job import open_run
-from tests.pipelines.toy_runs import blocks, edit_json, run
+from tests.support.toy_job import open_run
+from tests.support.toy_runs import blocks, edit_json, run
 
 
 def problems(path, deep=False) -> str:

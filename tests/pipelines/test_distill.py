@@ -7,8 +7,8 @@ import pytest
 
 from pipelines.distill import ConceptWorker, distill_folder, distill_here, render_page
 from schemas.errors import InputError
-from tests.tiny_models import save_tiny_flux
-from tests.trainers.tiny_teachers import tiny_denoiser, tiny_teacher, tiny_training
+from tests.support.tiny_models import save_tiny_flux
+from tests.support.tiny_teachers import tiny_denoiser, tiny_teacher, tiny_training
 from trainers.dual_process import DualProcess
 
 CONCEPT = "name: {name}\nprompt: a photo of a red star\nqa_pairs: [{{question: 'Is there a red star?'}}]\n"
@@ -129,7 +129,7 @@ def test_on_ray_the_same_weights_come_out(flux, concepts, tmp_path):
 
     from pipelines.runtime.ray_concepts import distill_on_ray
     from pipelines.stage import Workers
-    from tests.tiny_vlm import save_tiny_vlm
+    from tests.support.tiny_vlm import save_tiny_vlm
     from trainers.vqa_loss import TeacherConfig
 
     teacher = TeacherConfig(str(save_tiny_vlm(tmp_path / "vlm")))

@@ -11,8 +11,8 @@ from pipelines.upkeep import clear_quarantine
 from schemas.blocks import footer_of
 from schemas.errors import LeaseHeldError, OutageError, WorkFailedError
 from schemas.records import Outcome
-from tests.pipelines.toy_job import ToyConfig, create, open_run
-from tests.pipelines.toy_runs import blocks, calls, flip, run, shards, stamps
+from tests.support.toy_job import ToyConfig, create, open_run
+from tests.support.toy_runs import blocks, calls, flip, run, shards, stamps
 
 
 def problems(path, deep=True) -> list[str]:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from pipelines.conservation import verify
-from tests.pipelines import toy_job
-from tests.pipelines.toy_runs import blocks, shards, stamps
+from tests.support import toy_job
+from tests.support.toy_runs import blocks, shards, stamps
 
 # Every driver is forked from one process that has imported everything: seconds saved, and as real a process.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "pyarrow.parquet", "tests.pipelines.toy_job"])
+CONTEXT.set_forkserver_preload(["torch", "pyarrow.parquet", "tests.support.toy_job"])
 
 
 def drive(run: str, output: str, environment: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ from pipelines.node_checks import check_here, homeless, passed
 from pipelines.preflight import PACKING, NodeCheck, StageCheck, check_stages
 from pipelines.presets import load_preset
 from pipelines.stage import Workers
-from tests.pipelines.toy_job import CheckColors, CheckConfig, ToyConfig, create
+from tests.support.toy_job import CheckColors, CheckConfig, ToyConfig, create
 
 ONE_UNIT = ToyConfig(num_prompts=4)
 

@@ -11,8 +11,8 @@ from pipelines.run_folder import RunFolder, RunInfo
 from schemas.blocks import footer_of
 from schemas.errors import CorruptDataError, ForeignRunError, WorkFailedError
 from schemas.storage import LocalStorage
-from tests.pipelines.toy_job import ToyConfig, create, open_run, prompts
-from tests.pipelines.toy_runs import blocks, flip
+from tests.support.toy_job import ToyConfig, create, open_run, prompts
+from tests.support.toy_runs import blocks, flip
 
 
 def folder_with(segments, unit_size) -> RunFolder:

@@ -10,8 +10,8 @@ from pipelines.runtime.failures import FailurePolicy
 from schemas.errors import StorageError
 from schemas.records import Outcome
 from schemas.storage import Storage
-from tests.pipelines import toy_job
-from tests.s3_server import ENVIRONMENT, FlakyProxy, shared_server
+from tests.support import toy_job
+from tests.support.s3_server import ENVIRONMENT, FlakyProxy, shared_server
 
 CONFIG = toy_job.ToyConfig(num_prompts=6, unit_size=2)
 OPTIONS = RunOptions(quiet=True, failures=FailurePolicy(first_wait_s=0.01))

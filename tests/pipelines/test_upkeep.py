@@ -15,8 +15,8 @@ from pipelines.upkeep import (
     differing_fields,
 )
 from schemas.errors import ForeignRunError
-from tests.pipelines.toy_job import CheckConfig, DrawConfig, ToyConfig, create, open_run
-from tests.pipelines.toy_runs import blocks, calls, run, shards, stamps
+from tests.support.toy_job import CheckConfig, DrawConfig, ToyConfig, create, open_run
+from tests.support.toy_runs import blocks, calls, run, shards, stamps
 
 OTHER_PAIRS = ToyConfig(select=SelectPairsConfig(hard_max=0.2, easy_min=0.8, pairs_per_prompt=1))
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 
 from schemas.arrow import arrow_schema, arrow_type, from_table, hash_plain, hash_rows, record_from_dict, to_table
 from schemas.records import Candidate, Check, PromptRow, Quarantine
-from tests.schemas.rows import prompt_row
-from tests.schemas.strategies import prompt_rows, values
+from tests.support.rows import prompt_row
+from tests.support.strategies import prompt_rows, values
 
 
 @settings(max_examples=40, deadline=None)

@@ -11,8 +11,8 @@ from schemas.arrow import hash_rows
 from schemas.blocks import attach_images, decode_block, decode_images, encode_block, footer_of, read_footer
 from schemas.errors import CorruptDataError
 from schemas.records import Cost, Quarantine, Rejection
-from tests.schemas.rows import prompt_row
-from tests.schemas.strategies import prompt_rows
+from tests.support.rows import prompt_row
+from tests.support.strategies import prompt_rows
 
 ROWS = [prompt_row(number) for number in range(3)]
 FOOTER = footer_of("draw", "0123456789abcdef", 7, "f" * 64, ROWS)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from schemas.errors import CorruptDataError
 from schemas.images import MAX_IMAGE_PIXELS, decode_image, decode_mask, encode_jpeg, encode_png, open_image
-from tests.schemas.rows import image
+from tests.support.rows import image
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:

@@ -20,7 +20,7 @@ from schemas.errors import InputError, LeaseHeldError, StorageError
 from schemas.object_storage import ObjectStorage
 from schemas.open_storage import open_storage
 from schemas.storage import LocalStorage
-from tests.s3_server import ENVIRONMENT, FlakyProxy, shared_server
+from tests.support.s3_server import ENVIRONMENT, FlakyProxy, shared_server
 
 ROOT = Path(__file__).parents[2]
 BIG = 12_000_000  # two parts of an upload

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image, encode_jpeg, encode_png
 from schemas.shards import ShardSample, decode_shard, encode_shard, member_digests, read_members, read_samples
-from tests.schemas.rows import image
+from tests.support.rows import image
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "shard.sha256"
 

@@ -23,10 +23,10 @@ from typing import TextIO
 
 from benchmarks.results_file import Circumstances, save
 from pipelines.conservation import verify
-from tests.pipelines import toy_runs
-from tests.pipelines.toy_job import ToyConfig, open_run
 from tests.soak.arena import Arena, stage_worker
 from tests.soak.rounds import NUM_BLOCKS, NUM_PROMPTS, Blow, Round, plan_rounds
+from tests.support import toy_runs
+from tests.support.toy_job import ToyConfig, open_run
 
 SLEEP_S = 0.25
 """Of every call of the two first stages: a run takes a few seconds, so that kills find something at work."""

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from benchmarks.results_file import Circumstances, save
 from pipelines.conservation import verify
-from tests.pipelines import toy_runs
-from tests.pipelines.toy_job import ToyConfig, open_run
 from tests.soak.arena import Arena
+from tests.support import toy_runs
+from tests.support.toy_job import ToyConfig, open_run
 
 NUM_NODES, DRAWERS = 4, 2
 SLEEP_S = 0.5

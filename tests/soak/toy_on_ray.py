@@ -10,7 +10,7 @@ from pipelines.driver import RunOptions, drive
 from pipelines.run_folder import RunFolder
 from pipelines.stage import Workers
 from schemas.errors import ReflectionFlowError
-from tests.pipelines.toy_job import DrawConfig, ToyConfig, create, open_run
+from tests.support.toy_job import DrawConfig, ToyConfig, create, open_run
 
 
 def main(argv: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from inference.flux.corrector import CorrectorConfig, FluxCorrector
 from inference.flux.generator import FluxGenerator
 from microworld.family import micro_flux
 from schemas.errors import InputError, WorkFailedError
-from tests.trainers.micro_shards import write_micro_shards
+from tests.support.micro_shards import write_micro_shards
 from trainers.corrector import micro_corrector_training, open_training
 from trainers.corrector_batches import BatchConfig, BatchMaker, DropConfig, prepare, times_of
 from trainers.loop import LoopConfig, OptimizerConfig

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from inference.dual.concept import QuestionAnswer, concept_of
 from inference.flux.generator import FluxGenerator
 from schemas.errors import InputError, WorkFailedError
-from tests.tiny_models import save_tiny_flux
-from tests.trainers.tiny_teachers import QUESTION, tiny_concept, tiny_dual_process, tiny_flux_config, tiny_training
+from tests.support.tiny_models import save_tiny_flux
+from tests.support.tiny_teachers import QUESTION, tiny_concept, tiny_dual_process, tiny_flux_config, tiny_training
 from trainers.denoiser import add_lora, draw, remove_lora
 from trainers.dual_process import NotConvergedError, as_uint8, finished_key
 from trainers.flux_denoiser import LORA_TARGETS

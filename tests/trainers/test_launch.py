@@ -14,9 +14,9 @@ import pytest
 
 from commands.main import main
 from schemas.errors import InputError, WorkFailedError
-from tests.tiny_vlm import save_tiny_vlm
-from tests.trainers.curves import loss_curve
-from tests.trainers.micro_shards import write_micro_shards
+from tests.support.curves import loss_curve
+from tests.support.micro_shards import write_micro_shards
+from tests.support.tiny_vlm import save_tiny_vlm
 from trainers.checkpoint import Checkpoints, save_checkpoint
 from trainers.launch import LaunchConfig, launch
 from trainers.loop import LoopConfig, OptimizerConfig

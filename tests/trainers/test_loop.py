@@ -13,11 +13,11 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from schemas.errors import InputError, WorkFailedError
-from tests.trainers.curves import loss_curve
-from tests.trainers.test_shard_dataset import EVEN, write_shards
+from tests.support.curves import loss_curve
+from tests.support.plain_shards import write_shards
 from trainers.curve import Curve
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
-from trainers.shard_dataset import TrainingOrder
+from trainers.shard_dataset import EVEN_MIX, TrainingOrder
 from trainers.shard_index import open_index
 
 LOOP = LoopConfig(
@@ -68,7 +68,7 @@ class Slope:
 
 @pytest.fixture(scope="module")
 def order(tmp_path_factory):
-    return TrainingOrder(open_index(str(write_shards(tmp_path_factory.mktemp("data"), ["rule"] * 20))), EVEN, 4, 0)
+    return TrainingOrder(open_index(str(write_shards(tmp_path_factory.mktemp("data"), ["rule"] * 20))), EVEN_MIX, 4, 0)
 
 
 def loop(order, out, trainable=None, data="shards", optimizer=SGD, rank=ALONE, **changes):
@@ -180,7 +180,7 @@ def test_an_optimizer_that_finds_no_memory_is_named_as_well(order, tmp_path):
 
 def test_broken_samples_are_counted_over_restarts_and_named_at_the_end(tmp_path, capsys):
     folder = write_shards(tmp_path / "data", ["rule"] * 10, broken=(3,))
-    order = TrainingOrder(open_index(str(folder)), EVEN, 4, 0)
+    order = TrainingOrder(open_index(str(folder)), EVEN_MIX, 4, 0)
     whole = loop(order, tmp_path / "whole")
     whole.run()
     assert f"{whole.num_broken} samples did not read" in capsys.readouterr().out
@@ -222,7 +222,7 @@ def test_kills_leave_the_curve_as_it_is_without_them(order, tmp_path, kills):
 def one_of_two(number, folder, out):
     """One rank of two, as Ray would start it."""
     torch.distributed.init_process_group("gloo", f"file://{out}/meeting", world_size=2, rank=number)
-    order = TrainingOrder(open_index(str(folder)), EVEN, 4, 0)
+    order = TrainingOrder(open_index(str(folder)), EVEN_MIX, 4, 0)
     training = loop(order, out, rank=Rank(number, 2), micro_batch=1)
     training.run()
     (out / f"broken_{number}").write_text(str(training.num_broken))
@@ -231,7 +231,7 @@ def one_of_two(number, folder, out):
 
 def test_two_ranks_report_what_both_of_them_saw(tmp_path):
     folder = write_shards(tmp_path / "data", ["rule", "editing"] * 5, broken=(3,))
-    alone = loop(TrainingOrder(open_index(str(folder)), EVEN, 4, 0), tmp_path / "alone")
+    alone = loop(TrainingOrder(open_index(str(folder)), EVEN_MIX, 4, 0), tmp_path / "alone")
     alone.run()
     (tmp_path / "two").mkdir()
     torch.multiprocessing.spawn(one_of_two, (folder, tmp_path / "two"), nprocs=2)

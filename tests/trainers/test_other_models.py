@@ -6,8 +6,8 @@ from PIL import Image
 
 from inference.dual.concept import QuestionAnswer
 from inference.vlm.overlays import LineWeight
-from tests.tiny_vlm import tiny_tokenizer
-from tests.trainers.tiny_teachers import tiny_concept, tiny_teacher, tiny_training
+from tests.support.tiny_teachers import tiny_concept, tiny_teacher, tiny_training
+from tests.support.tiny_vlm import tiny_tokenizer
 from trainers.denoiser import draw
 from trainers.dual_process import DualProcess
 from trainers.sana_denoiser import LORA_TARGETS, SanaDenoiser

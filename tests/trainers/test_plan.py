@@ -7,7 +7,7 @@ import pytest
 
 from inference.flux.generator import production_flux
 from schemas.errors import InputError, MissingWeightsError
-from tests.tiny_vlm import save_tiny_vlm
+from tests.support.tiny_vlm import save_tiny_vlm
 from trainers import __main__ as trainers
 from trainers.corrector import CorrectorTrainingConfig, micro_corrector_training
 from trainers.loop import LoopConfig, OptimizerConfig

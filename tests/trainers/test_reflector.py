@@ -14,10 +14,10 @@ from inference.vlm.adapters import base_model_of, merged_folder
 from inference.vlm.qwen import QwenVlm
 from microworld.family import micro_qwen
 from schemas.errors import InputError
-from tests.tiny_vlm import save_tiny_vlm
-from tests.trainers.micro_shards import write_micro_shards
-from tests.trainers.recomputing import assert_recomputing_changes_no_gradient
-from tests.trainers.test_shard_dataset import write_shards
+from tests.support.micro_shards import write_micro_shards
+from tests.support.plain_shards import write_shards
+from tests.support.recomputing import assert_recomputing_changes_no_gradient
+from tests.support.tiny_vlm import save_tiny_vlm
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.reflector import (
     IGNORED,

@@ -5,7 +5,6 @@ import os
 import tarfile
 import uuid
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,38 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import CorruptDataError, InputError, WorkFailedError
-from schemas.images import encode_jpeg
 from schemas.open_storage import open_storage
-from schemas.shards import ShardSample, encode_shard
-from tests.s3_server import ENVIRONMENT, shared_server
-from trainers.shard_dataset import MixSchedule, PairDataset, PairLoader, TrainingOrder, hold_out, rank_numbers
+from schemas.shards import encode_shard
+from tests.support.plain_shards import grey_jpeg, plain_sample, write_shards
+from tests.support.s3_server import ENVIRONMENT, shared_server
+from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, PairLoader, TrainingOrder, hold_out, rank_numbers
 from trainers.shard_index import SUBSETS, SampleReader, ShardIndex, open_index, subset_counts
-
-
-def image(value):
-    return encode_jpeg(np.full((8, 8, 3), value, np.uint8))
-
-
-def sample(number, subset, good=None, **changes):
-    whole = ShardSample(
-        key=f"u{number:06d}-r000-p00",
-        good_image=image(number % 200) if good is None else good,
-        bad_image=image(255),
-        reflection=f"reflection {number}",
-        prompt=f"prompt {number}",
-        subset=subset,
-        meta={"number": number},
-    )
-    return replace(whole, **changes)
-
-
-def write_shards(folder, subsets, per_shard=7, broken=(), **changes):
-    """One sample for each subset name, in shards; changes: fields of every sample."""
-    folder.mkdir(parents=True, exist_ok=True)
-    samples = [sample(i, name, b"no image" if i in broken else None, **changes) for i, name in enumerate(subsets)]
-    for start in range(0, len(samples), per_shard):
-        (folder / f"genref_{start // per_shard:06d}.tar").write_bytes(encode_shard(samples[start : start + per_shard]))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +25,6 @@ def index(tmp_path_factory):
     subsets = ["general"] * 20 + ["rule"] * 13 + ["length"] * 5 + ["editing"] * 9
     order = np.random.default_rng(0).permutation(len(subsets))
     return open_index(str(write_shards(tmp_path_factory.mktemp("shards"), [subsets[i] for i in order])))
-
-
-EVEN = MixSchedule(dict.fromkeys(SUBSETS, 0.25), dict.fromkeys(SUBSETS, 0.25))
 
 
 def test_an_index_knows_every_sample_of_every_shard(index):
@@ -97,7 +67,7 @@ def published(keys, subset=b"general"):
                 folder = tarfile.TarInfo(key.rpartition("/")[0])
                 folder.type = tarfile.DIRTYPE
                 tar.addfile(folder)
-            members = {"good_image.jpg": image(1), "bad_image.jpg": image(2), "reflection.txt": b"r"}
+            members = {"good_image.jpg": grey_jpeg(1), "bad_image.jpg": grey_jpeg(2), "reflection.txt": b"r"}
             for name, data in (members | {"prompt.txt": key.encode(), "subset.txt": subset}).items():
                 info = tarfile.TarInfo(f"{key}.{name}")
                 info.size = len(data)
@@ -110,7 +80,7 @@ def test_published_shards_are_indexed_too_whatever_folders_their_members_lie_in(
     (tmp_path / "genref_0.tar").write_bytes(published(keys))
     found = open_index(str(tmp_path / "genref_0.tar"))
     assert subset_counts(found)["general"] == 2
-    dataset = PairDataset(TrainingOrder(found, EVEN, 1, 0))
+    dataset = PairDataset(TrainingOrder(found, EVEN_MIX, 1, 0))
     assert {dataset[n].prompt for n in range(2)} == set(keys)
     assert dataset.num_broken == 0
     assert dataset[5].cot is None
@@ -145,24 +115,24 @@ def test_samples_of_no_known_subset_are_counted_and_the_known_ones_named(tmp_pat
     assert len(said) == 2
     assert said[0].startswith("4 of 6 samples are of no known subset")
     assert "none of rule, general, length, editing" in said[0]
-    order = TrainingOrder(found, EVEN, 4, 0)
+    order = TrainingOrder(found, EVEN_MIX, 4, 0)
     assert {order.number_of(n) for n in range(20)} == {0, 3}
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 100), world=st.integers(1, 5), first=st.integers(0, 300))
 def test_ranks_share_the_samples_without_overlap_or_loss(index, seed, world, first):
-    order = TrainingOrder(index, EVEN, 8, seed)
+    order = TrainingOrder(index, EVEN_MIX, 8, seed)
     together = [order.number_of(n) for n in rank_numbers(first, first + 120)]
     apart = {}
     for rank in range(world):
-        mine = TrainingOrder(index, EVEN, 8, seed)
+        mine = TrainingOrder(index, EVEN_MIX, 8, seed)
         apart |= {n: mine.number_of(n) for n in rank_numbers(first, first + 120, rank, world)}
     assert [apart[n] for n in range(first, first + 120)] == together
 
 
 def test_every_triplet_of_a_subset_comes_once_before_one_comes_again(index):
-    order = TrainingOrder(index, EVEN, 8, 3)
+    order = TrainingOrder(index, EVEN_MIX, 8, 3)
     seen = {name: [] for name in SUBSETS}
     for n in range(600):
         seen[order.subset_of(n)].append(order.number_of(n))
@@ -181,9 +151,9 @@ def test_many_numbers_at_once_are_the_numbers_one_by_one(index):
 
 
 def test_the_order_depends_on_the_seed_and_any_position_can_be_asked_first(index):
-    one, other = TrainingOrder(index, EVEN, 8, 1), TrainingOrder(index, EVEN, 8, 2)
+    one, other = TrainingOrder(index, EVEN_MIX, 8, 1), TrainingOrder(index, EVEN_MIX, 8, 2)
     assert [one.number_of(n) for n in range(50)] != [other.number_of(n) for n in range(50)]
-    late = TrainingOrder(index, EVEN, 8, 1)
+    late = TrainingOrder(index, EVEN_MIX, 8, 1)
     assert [late.number_of(n) for n in (9000, 4096, 4095, 3)] == [one.number_of(n) for n in (9000, 4096, 4095, 3)]
 
 
@@ -206,26 +176,26 @@ def test_subsets_that_are_not_there_leave_their_share_to_the_others(tmp_path):
 
 def test_a_broken_sample_is_named_counted_and_replaced(tmp_path, caplog):
     found = open_index(str(write_shards(tmp_path, ["rule"] * 10, broken=(3, 4))))
-    dataset = PairDataset(TrainingOrder(found, EVEN, 4, 0))
+    dataset = PairDataset(TrainingOrder(found, EVEN_MIX, 4, 0))
     triplets = [dataset[n] for n in range(30)]
     assert dataset.num_broken >= 6
     assert [t.number for t in triplets] == list(range(30))
     assert not {"prompt 3", "prompt 4"} & {t.prompt for t in triplets}
     assert sum("u000003" in r.getMessage() for r in caplog.records) == 1
-    again = PairDataset(TrainingOrder(found, EVEN, 4, 0))
+    again = PairDataset(TrainingOrder(found, EVEN_MIX, 4, 0))
     assert [again[n].prompt for n in range(30)] == [t.prompt for t in triplets]
     hopeless = open_index(str(write_shards(tmp_path / "b", ["rule"] * 3, broken=(0, 1, 2))))
     with pytest.raises(WorkFailedError, match="do not read"):
-        PairDataset(TrainingOrder(hopeless, EVEN, 4, 0))[0]
+        PairDataset(TrainingOrder(hopeless, EVEN_MIX, 4, 0))[0]
 
 
 @pytest.mark.parametrize(
     "cot", [["a list"], {"thoughts": "x"}, {"analysis": "a", "good_side": "top", "instruction": "i"}]
 )
 def test_a_sample_with_a_foreign_chain_of_thought_is_a_broken_one(tmp_path, caplog, cot):
-    foreign, ours = sample(0, "rule", cot=cot), sample(1, "rule")
+    foreign, ours = plain_sample(0, "rule", cot=cot), plain_sample(1, "rule")
     (tmp_path / "genref_0.tar").write_bytes(encode_shard([foreign, ours]))
-    dataset = PairDataset(TrainingOrder(open_index(str(tmp_path)), EVEN, 4, 0))
+    dataset = PairDataset(TrainingOrder(open_index(str(tmp_path)), EVEN_MIX, 4, 0))
     assert {dataset[n].prompt for n in range(10)} == {"prompt 1"}
     assert dataset.num_broken >= 5
     (said,) = [r.getMessage() for r in caplog.records]
@@ -237,7 +207,7 @@ def test_loader_workers_give_the_same_samples_in_the_same_order(index):
     import torch
 
     def prompts(num_workers):
-        dataset = PairDataset(TrainingOrder(index, EVEN, 4, 5))
+        dataset = PairDataset(TrainingOrder(index, EVEN_MIX, 4, 5))
         loader = torch.utils.data.DataLoader(
             dataset, batch_size=4, sampler=range(8, 48), num_workers=num_workers, collate_fn=list
         )
@@ -256,7 +226,7 @@ def test_shards_of_an_object_store_give_the_same_samples(tmp_path, monkeypatch, 
         open_storage(uri).commit(f"shards/{tar.name}", tar.read_bytes())
 
     def triplets(data):
-        loader = PairLoader(TrainingOrder(open_index(data, tmp_path / "cache"), EVEN, 4, 5), num_workers)
+        loader = PairLoader(TrainingOrder(open_index(data, tmp_path / "cache"), EVEN_MIX, 4, 5), num_workers)
         found = [t for batch in loader.batches(8, 48, 4, 1, 2) for t in batch]
         return [(t.number, t.prompt, t.good.tobytes(), t.bad.tobytes()) for t in found], loader.num_broken
 

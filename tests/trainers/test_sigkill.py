@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainers.curves import loss_curve
-from tests.trainers.micro_shards import write_micro_shards
+from tests.support.curves import loss_curve
+from tests.support.micro_shards import write_micro_shards
 
 ROOT = Path(__file__).parents[2]
 STEPS = 24

@@ -11,9 +11,9 @@ import torch
 from inference.vlm.trained_verifier import TrainedVerifier
 from microworld.family import micro_vlm
 from schemas.errors import InputError
-from tests.tiny_vlm import save_tiny_vlm
-from tests.trainers.micro_shards import write_micro_shards
-from tests.trainers.recomputing import assert_recomputing_changes_no_gradient
+from tests.support.micro_shards import write_micro_shards
+from tests.support.recomputing import assert_recomputing_changes_no_gradient
+from tests.support.tiny_vlm import save_tiny_vlm
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.pair_labels import CONFIRMED, DENIED, NO_VERDICT, read_labels
 from trainers.shard_dataset import PairDataset

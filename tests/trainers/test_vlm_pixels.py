@@ -27,7 +27,7 @@ def both(pixels, processor, images: np.ndarray):
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_qwen_pixels_are_the_processors(size):
-    from tests.tiny_vlm import tiny_tokenizer
+    from tests.support.tiny_vlm import tiny_tokenizer
 
     processor = build_processor(tiny_tokenizer()).image_processor
     ours, theirs = both(QwenPixels(processor), processor, noise(*size))

@@ -9,8 +9,8 @@ from inference.vlm.overlays import HorizonPosition, overlay_image
 from inference.vlm.qwen import QwenVlm
 from microworld.family import micro_qwen
 from schemas.errors import InputError
-from tests.tiny_models import save_tiny_flux
-from tests.trainers.tiny_teachers import QUESTION, tiny_denoiser, tiny_teacher
+from tests.support.tiny_models import save_tiny_flux
+from tests.support.tiny_teachers import QUESTION, tiny_denoiser, tiny_teacher
 from trainers.denoiser import add_lora, clean_estimate, lora_parameters
 from trainers.flux_denoiser import LORA_TARGETS
 from trainers.vqa_loss import TeacherConfig, load_teacher

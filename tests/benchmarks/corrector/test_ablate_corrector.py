@@ -25,7 +25,7 @@ from inference.model_store import resolve_model
 from microworld.family import micro_flux
 from microworld.scenes import evaluation_split
 from schemas.errors import InputError
-from tests.trainers.micro_shards import write_micro_shards
+from tests.support.micro_shards import write_micro_shards
 from trainers.shard_index import SUBSETS
 
 OF_THE_MIX = [c for c in CHOICES if c.startswith(("no task", "without", "a tenth", "general", "editing"))]

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.corrector.corrector_gain import Arguments, asked_for, measure, short_names, text_alone
 from benchmarks.corrector.underspecified import open_prompts
-from benchmarks.corrector.wrong_images import WrongImage, edits_needed, reflections_of_others, say
+from benchmarks.corrector.wrong_images import WrongImage, reflections_of_others, say
 from benchmarks.dataset.referee import names_one_of
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux
@@ -18,19 +18,9 @@ from microworld.family import micro_flux, micro_segmentation_judge
 from microworld.scenes import evaluation_split
 from microworld.scenes.evaluation_split import evaluation_seed
 from microworld.scenes.instructions import Edit, Operation
-from schemas.records import DetectedObject
+from tests.support.needed_edits import needed
 
 GENERATOR = micro_flux(num_steps=1, batch_size=16)
-
-
-def seen(*objects):
-    return [
-        DetectedObject(shape, 0.9, (4.0 * i, 4.0, 4.0 * i + 8, 12.0), c, b"") for i, (c, shape) in enumerate(objects)
-    ]
-
-
-def needed(text, *objects):
-    return edits_needed(parse_prompt(text), seen(*objects), 0.5)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from benchmarks.corrector.verifier_reflector import (
 from benchmarks.corrector.wrong_images import WrongImage, say
 from inference.prompt_grammar import parse_prompt
 from schemas.errors import InputError
-from tests.benchmarks.corrector.test_corrector_gain import needed
-from tests.trainers.micro_shards import write_micro_shards
+from tests.support.micro_shards import write_micro_shards
+from tests.support.needed_edits import needed
 from trainers.shard_dataset import hold_out
 from trainers.shard_index import open_index
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.dataset.draw_pairs import draw, one_of_each_kind
 from schemas.shards import decode_shard, encode_shard
-from tests.trainers.micro_shards import write_micro_shards
+from tests.support.micro_shards import write_micro_shards
 
 CHECK = {"correct": False, "objects": [{"box": [2, 3, 12, 14]}], "reasons": [], "score": 0.0}
 

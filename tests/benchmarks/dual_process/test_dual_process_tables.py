@@ -6,7 +6,7 @@ from benchmarks.dual_process.dual_process_tables import plot, table_1
 from benchmarks.dual_process.dual_process_tasks import Task, asked_about, expand_prompts, unrelated_prompts
 from inference.judges.commonsense_t2i import CommonsensePair
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm
-from tests.chat_server import chat_server, says, text_of
+from tests.support.chat_server import chat_server, says, text_of
 
 PAIRS = [
     CommonsensePair(("a photo of a sunrise", "a photo of a noon"), ("low", "high"), "sky"),

@@ -5,8 +5,8 @@ import pytest
 
 from benchmarks.dual_process.gradient_memory import kept_for_gradient, parameter_bytes
 from benchmarks.dual_process.latent_optimization import LatentConfig, optimize_latents
-from tests.tiny_models import save_tiny_flux
-from tests.trainers.tiny_teachers import tiny_concept, tiny_denoiser, tiny_teacher
+from tests.support.tiny_models import save_tiny_flux
+from tests.support.tiny_teachers import tiny_concept, tiny_denoiser, tiny_teacher
 
 CONFIG = LatentConfig(steps=8, learning_rate=0.1, gradient_steps=2, stop_probability=1.0)
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from benchmarks.dual_process.taught_images import taught_images
 from inference.dual.concept import concept_of
-from tests.trainers.tiny_teachers import QUESTION, tiny_concept, tiny_dual_process
+from tests.support.tiny_teachers import QUESTION, tiny_concept, tiny_dual_process
 
 
 def test_images_of_all_prompts_are_made_once_and_kept(tmp_path):

@@ -15,7 +15,7 @@ from inference.vlm.endpoint import EndpointConfig, EndpointVlm
 from inference.vlm.journal import StorageJournal
 from schemas.errors import InputError, RequestFailedError
 from schemas.storage import LocalStorage
-from tests.chat_server import chat_server, says, text_of
+from tests.support.chat_server import chat_server, says, text_of
 
 
 @pytest.mark.parametrize(

@@ -23,27 +23,9 @@ from inference.flux.fused_blocks import fuse_blocks
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from microworld.family import micro_flux
 from schemas.errors import InputError
-from tests.tiny_models import save_tiny_flux
+from tests.support.tiny_models import flux_transformer, save_tiny_flux
 
 TOKENS, TEXT_TOKENS = 16, 8
-
-
-def transformer():
-    """Two double and three single blocks, so that blocks of a kind follow each other."""
-    from diffusers import FluxTransformer2DModel
-
-    torch.manual_seed(0)
-    return FluxTransformer2DModel(
-        in_channels=16,
-        num_layers=2,
-        num_single_layers=3,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
-        pooled_projection_dim=32,
-        guidance_embeds=True,
-        axes_dims_rope=(4, 6, 6),
-    ).eval()
 
 
 def velocity(model, batch=1):
@@ -69,7 +51,7 @@ def compiler():
 
 
 def test_all_blocks_of_a_kind_share_one_graph_and_nothing_changes(compiler):
-    model = transformer()
+    model = flux_transformer()
     plain = velocity(model)
     compile_blocks(model, backend=compiler)
     torch.testing.assert_close(velocity(model), plain, rtol=0, atol=0)
@@ -77,7 +59,7 @@ def test_all_blocks_of_a_kind_share_one_graph_and_nothing_changes(compiler):
 
 
 def test_another_batch_size_is_compiled_anew_and_the_first_is_kept(compiler):
-    model = transformer()
+    model = flux_transformer()
     compile_blocks(model, backend=compiler)
     velocity(model), velocity(model, batch=2), velocity(model)
     assert compiler.frame_count == 4
@@ -85,7 +67,7 @@ def test_another_batch_size_is_compiled_anew_and_the_first_is_kept(compiler):
 
 @pytest.mark.parametrize("kernel", ["math", "flash"])
 def test_an_attention_kernel_changes_the_velocity_by_rounding_alone(kernel):
-    model = transformer()
+    model = flux_transformer()
     plain = velocity(model)
     use_attention_kernel(model, kernel)
     torch.testing.assert_close(velocity(model), plain, rtol=1e-4, atol=1e-5)
@@ -126,7 +108,7 @@ def test_a_float8_layer_is_the_product_of_the_rounded_numbers():
 
 
 def test_only_layers_that_multiply_tokens_in_blocks_become_float8():
-    model = transformer()
+    model = flux_transformer()
     plain = velocity(model)
     names = {name for name, _ in float8_targets(model)}
     assert "transformer_blocks.1.attn.to_out.0" in names
@@ -141,7 +123,7 @@ def test_only_layers_that_multiply_tokens_in_blocks_become_float8():
 
 
 def test_float8_compiles_into_one_graph_a_kind_too(compiler):
-    model = transformer()
+    model = flux_transformer()
     quantize_float8(model)
     eager = velocity(model)
     compile_blocks(model, backend=compiler)
@@ -151,7 +133,7 @@ def test_float8_compiles_into_one_graph_a_kind_too(compiler):
 
 @pytest.mark.parametrize("gelu", [False, True])
 def test_fused_blocks_give_the_same_velocity_and_share_their_weights(gelu, compiler):
-    model = transformer()
+    model = flux_transformer()
     plain = velocity(model)
     bytes_before = sum(p.untyped_storage().nbytes() for p in unique_storages(model))
     fuse_blocks(model, gelu)
@@ -168,7 +150,7 @@ def unique_storages(model):
 
 @pytest.mark.parametrize("gelu", [False, True])
 def test_fused_blocks_in_8_bits_are_as_near_as_unfused_ones(gelu):
-    model = transformer()
+    model = flux_transformer()
     plain = velocity(model)
     fuse_blocks(model, gelu)
     replaced = quantize_float8(model)
@@ -180,7 +162,7 @@ def test_fused_blocks_in_8_bits_are_as_near_as_unfused_ones(gelu):
 
 
 def test_a_corrector_on_fused_blocks_sees_the_same_layers():
-    model = transformer()
+    model = flux_transformer()
     corrector = ConditionedFlux(model, ConditionConfig(rank=2))
     noisy, t = torch.randn(1, 16, 16), torch.tensor([0.5])
     arguments = (noisy, t, torch.ones(1), torch.randn(1, 8, 32), torch.randn(1, 32), condition_ids(4, 4, 0))

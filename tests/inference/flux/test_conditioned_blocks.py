@@ -13,7 +13,7 @@ from inference.flux.conditioned_blocks import run_blocks
 from inference.flux.conditioning import ConditionedFlux, condition_ids
 from inference.flux.fused_blocks import fuse_blocks
 from microworld.training.flux_guidance import velocity
-from tests.inference.flux.test_acceleration import transformer
+from tests.support.tiny_models import flux_transformer
 
 JOINT = ConditionConfig(rank=4, alpha=4.0)
 CONFIGS = {
@@ -25,7 +25,7 @@ CONFIGS = {
 
 
 def model_of(config):
-    model = ConditionedFlux(transformer(), config)
+    model = ConditionedFlux(flux_transformer(), config)
     torch.manual_seed(2)
     for parameter in model.lora.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -88,7 +88,7 @@ def test_a_compiled_fused_block_computes_each_product_once():
         products.append(sum(name.startswith(("aten.addmm", "aten.mm", "aten.bmm")) for name in names))
         return make_boxed_func(graph.forward)
 
-    base = transformer()
+    base = flux_transformer()
     fuse_blocks(base)
     model = ConditionedFlux(base, JOINT)
     run_blocks(model, compiled=True, backend=aot_autograd(fw_compiler=count))

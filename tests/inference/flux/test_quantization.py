@@ -9,7 +9,7 @@ import pytest
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from microworld.family import micro_flux
 from schemas.errors import InputError
-from tests.tiny_models import save_tiny_flux
+from tests.support.tiny_models import save_tiny_flux
 
 
 @pytest.fixture(scope="module")

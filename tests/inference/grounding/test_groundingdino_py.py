@@ -17,7 +17,7 @@ from inference.grounding.grounding_dino import GroundingDinoConfig
 from inference.grounding.groundingdino_py import GroundingDinoPyDetector, target_size
 from inference.grounding.groundingdino_py_loading import load_grounding_dino, read_weights
 from schemas.errors import InputError, MissingWeightsError
-from tests.tiny_models import save_tiny_bert, save_tiny_grounding_dino
+from tests.support.tiny_models import save_tiny_bert, save_tiny_grounding_dino
 
 
 @pytest.fixture(scope="module")

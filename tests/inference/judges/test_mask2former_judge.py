@@ -11,7 +11,7 @@ from inference.judges.mask2former_judge import Mask2FormerJudge, Mask2FormerJudg
 from inference.prompt_grammar import COLORS, parse_prompt
 from schemas.errors import InputError, MissingWeightsError
 from schemas.images import decode_mask
-from tests.tiny_judge import save_tiny_clip, save_tiny_mask2former
+from tests.support.tiny_judge import save_tiny_clip, save_tiny_mask2former
 
 IMAGES = [np.random.default_rng(i).integers(0, 255, (48, 64, 3), np.uint8) for i in range(3)]
 

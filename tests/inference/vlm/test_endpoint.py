@@ -10,7 +10,7 @@ import pytest
 from inference.interfaces import ChatRequest
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm, payload_key
 from schemas.errors import RequestFailedError
-from tests.chat_server import Reply, chat_server, fails, says, text_of
+from tests.support.chat_server import Reply, chat_server, fails, says, text_of
 
 IMAGE = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
 

@@ -10,7 +10,7 @@ from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.qwen import QwenVlm, chat_messages
 from microworld.family import micro_qwen
 from schemas.errors import InputError, MissingWeightsError
-from tests.tiny_vlm import save_tiny_vlm
+from tests.support.tiny_vlm import save_tiny_vlm
 
 
 @pytest.fixture(scope="module")

@@ -14,31 +14,14 @@ from inference.vlm.adapters import merged_folder
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.qwen import QwenVlm
-from inference.vlm.vllm_server import VllmServer, VllmServerConfig
 from microworld.family import micro_qwen
 from microworld.scenes.world import random_scene, render
-from microworld.training.vlm_model import VlmShape
 from microworld.weights_folder import MICRO_WEIGHTS
-from tests.tiny_vlm import save_tiny_vlm
+from tests.support.vllm_of_micro import model_folder, server_of
 
 NUM_REQUESTS = 50
 MAX_NEW_TOKENS = 120
 NEAR_TIE = 1e-2  # of two logits
-
-
-def model_folder(tmp_path):
-    shipped = MICRO_WEIGHTS / "vlm"
-    if (shipped / "model.safetensors").exists():
-        return shipped
-    return save_tiny_vlm(tmp_path / "vlm", VlmShape(layers=2, vision_layers=2))
-
-
-def server_of(folder):
-    pytest.importorskip("vllm")
-    arguments = ("--max-model-len", "1024", "--enforce-eager")
-    return VllmServer(
-        VllmServerConfig(str(folder), "micro/vlm", "float32", arguments=arguments, device="cpu", start_timeout_s=480)
-    )
 
 
 def some_requests():

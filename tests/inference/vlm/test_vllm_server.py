@@ -12,31 +12,10 @@ import pytest
 from inference.vlm import vllm_guard
 from inference.vlm.vllm_server import VllmServer, VllmServerConfig
 from schemas.errors import WorkFailedError
-from tests.inference.vlm.test_vllm import model_folder, server_of
+from tests.support.processes import processes_with, wait_until
+from tests.support.vllm_of_micro import model_folder, server_of
 
 ROOT = Path(__file__).parents[3]
-
-
-def processes_with(word):
-    """pid -> command line of every living process that names the word."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if word in line and state != "Z":
-                found[int(folder.name)] = line
-    return found
-
-
-def wait_until(holds, seconds=120.0):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.1)
 
 
 def sleeper(mark):
@@ -120,7 +99,7 @@ def test_vllm_comes_back_when_it_or_its_engine_is_killed_and_leaves_nothing(tmp_
     wait_until(lambda: not processes_with(mark) and not processes_with("EngineCore"))
 
     code = (
-        "import os, signal\nfrom pathlib import Path\nfrom tests.inference.vlm.test_vllm import server_of\n"
+        "import os, signal\nfrom pathlib import Path\nfrom tests.support.vllm_of_micro import server_of\n"
         f"server = server_of(Path({str(folder)!r}))\nserver.ensure()\nos.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=480).returncode == -signal.SIGKILL

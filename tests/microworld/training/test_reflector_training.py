@@ -15,7 +15,7 @@ from microworld.training.reflector import ReflectorRecipe, train
 from microworld.training.training_loop import MicroTrainingConfig
 from microworld.training.vlm_data import Subject
 from microworld.training.vlm_evaluation import reflections_right
-from tests.tiny_vlm import save_tiny_vlm
+from tests.support.tiny_vlm import save_tiny_vlm
 
 TINY = ReflectorRecipe(rank=4, batch_images=4, num_generated_images=0, num_relation_images=0, bf16=False)
 

@@ -13,7 +13,7 @@ from microworld.scenes.world import random_scene, render
 from microworld.training.training_loop import MicroTrainingConfig
 from microworld.training.verifier import VerifierRecipe, train
 from schemas.errors import InputError, MissingWeightsError
-from tests.tiny_vlm import save_tiny_vlm
+from tests.support.tiny_vlm import save_tiny_vlm
 from trainers.bradley_terry import bradley_terry_loss
 from trainers.verifier import RewardModelConfig, RewardModelInTraining
 

@@ -48,7 +48,7 @@ from microworld.training.vlm_model import (
     tokenizer_state,
 )
 from microworld.training.vlm_rows import SIDE_BY_SIDE, SINGLE, TWO_IMAGES, RowPacker
-from tests.tiny_vlm import TINY_SHAPE, save_tiny_vlm, tiny_tokenizer
+from tests.support.tiny_vlm import TINY_SHAPE, save_tiny_vlm, tiny_tokenizer
 
 SHAPES = (SINGLE, SIDE_BY_SIDE, TWO_IMAGES)
 

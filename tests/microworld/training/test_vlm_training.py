@@ -14,7 +14,7 @@ from microworld.training.training_loop import MicroTrainingConfig
 from microworld.training.vision_pretraining import VisionPretraining
 from microworld.training.vlm import VlmRecipe, train
 from microworld.training.vlm_evaluation import EvaluationConfig
-from tests.tiny_vlm import TINY_SHAPE
+from tests.support.tiny_vlm import TINY_SHAPE
 from trainers.checkpoint import load_checkpoint
 
 RECIPE = VlmRecipe(

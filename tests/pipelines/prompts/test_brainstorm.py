@@ -12,7 +12,7 @@ from pipelines.prompts.compose_rules import compose_prompts
 from pipelines.prompts.vocabulary import ObjectClass, load_vocabulary, save_vocabulary
 from schemas.errors import InputError, RequestFailedError, WorkFailedError
 from schemas.storage import LocalStorage
-from tests.chat_server import Reply, chat_server, fails, says, text_of
+from tests.support.chat_server import Reply, chat_server, fails, says, text_of
 
 OBJECTS = [
     {"name": "goose", "plural": "geese", "article": "a"},

@@ -11,8 +11,8 @@ from pipelines.conservation import tally
 from pipelines.report.dataset_card import write_card
 from pipelines.report.statistics import dataset_figures, difference_hash, num_similar
 from schemas.errors import WorkFailedError
-from tests.pipelines.toy_job import ToyConfig, open_run
-from tests.pipelines.toy_runs import run
+from tests.support.toy_job import ToyConfig, open_run
+from tests.support.toy_runs import run
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 
 from pipelines.report.page import build_report
 from schemas.records import PromptRecord
-from tests.pipelines.report.invented_run import Invented, invented_run
-from tests.pipelines.report.page_reader import read_page
+from tests.support.invented_run import Invented, invented_run
+from tests.support.page_reader import read_page
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,8 @@ from pipelines.report.page import PAGE_PATH, build_report
 from pipelines.run_folder import RunFolder
 from pipelines.upkeep import collect_garbage
 from schemas.records import PromptRecord
-from tests.pipelines.report.invented_run import Invented, invented_run
-from tests.pipelines.report.page_reader import Page, read_page
+from tests.support.invented_run import Invented, invented_run
+from tests.support.page_reader import Page, read_page
 
 Run = tuple[RunFolder, DatasetConfig]
 HOSTILE = (

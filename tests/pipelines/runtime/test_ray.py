@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.driver import RunOptions, drive
-from tests.pipelines import toy_runs
-from tests.pipelines.toy_job import ToyConfig, create, open_run
+from tests.support import toy_runs
+from tests.support.toy_job import open_run
+from tests.support.toy_runs import run_on_ray
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[3]
@@ -33,13 +33,6 @@ def cluster():
     yield ray
     ray.shutdown()
     del os.environ["TOY_SLEEP_S"]
-
-
-def run_on_ray(path: Path, **options) -> bool:
-    if not (path / "run.json").exists():
-        create(str(path), ToyConfig())
-    folder, config = open_run(str(path))
-    return drive(folder, config, RunOptions(runtime="ray", quiet=True, **options))
 
 
 def stage_workers() -> list[psutil.Process]:
@@ -101,7 +94,7 @@ def test_a_missing_block_is_made_again_and_no_other(cluster, undisturbed, tmp_pa
 def test_the_driver_killed_and_started_again_goes_on_with_the_same_bytes(undisturbed, tmp_path):
     path = tmp_path / "run"
     script = (
-        "import sys; from pathlib import Path; from tests.pipelines.runtime.test_ray import run_on_ray; "
+        "import sys; from pathlib import Path; from tests.support.toy_runs import run_on_ray; "
         "sys.exit(0 if run_on_ray(Path(sys.argv[1])) else 1)"
     )
     environment = os.environ | {"TOY_SLEEP_S": "0.3", "PYTHONPATH": str(ROOT)}

@@ -10,9 +10,9 @@ import pytest
 
 from pipelines.driver import RunOptions, drive
 from schemas.errors import StorageError
-from tests.pipelines import toy_runs
-from tests.pipelines.toy_job import ToyConfig, create, open_run
-from tests.s3_server import ENVIRONMENT, FlakyProxy, shared_server
+from tests.support import toy_runs
+from tests.support.s3_server import ENVIRONMENT, FlakyProxy, shared_server
+from tests.support.toy_job import ToyConfig, create, open_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 SMALL = ToyConfig(num_prompts=8)

@@ -13,7 +13,7 @@ from pipelines.stages.score_rewards import ENSEMBLE, ScoreRewards, ScoreRewardsC
 from pipelines.stages.select_by_reward import SelectByLength, SelectByReward, SelectByRewardConfig
 from schemas.errors import InputError
 from schemas.records import PromptRecord, PromptRow, Reason, Reward
-from tests.pipelines.stages.vlm_rows import ScriptedVlm, candidate, paired_row
+from tests.support.vlm_rows import ScriptedVlm, candidate, paired_row
 
 LONG = "There are two red stars. In the upper left there is a large blue ring on a grey background."
 

@@ -15,7 +15,7 @@ from pipelines.stages.read_edits import EDITED, SOURCE, ReadEdits, ReadEditsConf
 from schemas.errors import CorruptDataError, InputError
 from schemas.images import decode_image
 from schemas.records import Reason
-from tests.pipelines.stages.vlm_rows import ScriptedVlm
+from tests.support.vlm_rows import ScriptedVlm
 
 ANY = EditQuality(0, 0, 0)
 

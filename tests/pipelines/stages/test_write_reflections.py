@@ -12,7 +12,7 @@ from pipelines.stages.write_reflections import (
 )
 from schemas.errors import InputError
 from schemas.records import Reason, Reflection
-from tests.pipelines.stages.vlm_rows import ScriptedVlm, paired_row
+from tests.support.vlm_rows import ScriptedVlm, paired_row
 
 
 def said(result, instruction="Add a red star.", analysis="One shows it."):

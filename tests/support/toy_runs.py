@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipelines.driver import RunOptions, drive
 from pipelines.runtime.failures import FailurePolicy
-from tests.pipelines.toy_job import ToyConfig, create, open_run
+from tests.support.toy_job import ToyConfig, create, open_run
 
 QUICK = FailurePolicy(first_wait_s=0.0)
 
@@ -17,6 +17,14 @@ def run(path: Path, config: ToyConfig | None = None, **options) -> bool:
         create(str(path), config or ToyConfig())
     folder, config = open_run(str(path))
     return drive(folder, config, RunOptions(quiet=True, failures=QUICK, **options))
+
+
+def run_on_ray(path: Path, **options) -> bool:
+    """Start or go on with a run on Ray, with the patience of a real one."""
+    if not (path / "run.json").exists():
+        create(str(path), ToyConfig())
+    folder, config = open_run(str(path))
+    return drive(folder, config, RunOptions(runtime="ray", quiet=True, **options))
 
 
 def shards(path: Path) -> dict[str, bytes]:

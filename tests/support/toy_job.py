@@ -9,7 +9,7 @@ that it changes no key and can pass:
     TOY_SLEEP_S=0.05          every call of a stage takes so long
     TOY_CALLS=FILE            a line "stage prompt_id prompt_id ..." for every call
 
-`python -m tests.pipelines.toy_job RUN` starts or goes on with a run, with the exit codes of `python -m pipelines`.
+`python -m tests.support.toy_job RUN` starts or goes on with a run, with the exit codes of `python -m pipelines`.
 """
 
 import os

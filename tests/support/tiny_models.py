@@ -137,3 +137,22 @@ def save_tiny_sam(folder: Path, seed: int = 0) -> Path:
         folder / "model.safetensors",
     )
     return folder
+
+
+def flux_transformer():
+    """Two double and three single blocks, so that blocks of a kind follow each other."""
+    import torch
+    from diffusers import FluxTransformer2DModel
+
+    torch.manual_seed(0)
+    return FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=3,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        guidance_embeds=True,
+        axes_dims_rope=(4, 6, 6),
+    ).eval()
