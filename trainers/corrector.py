@@ -89,8 +89,8 @@ class CorrectorTrainable:
         import torch
 
         from inference.flux.conditioning import ConditionedFlux
+        from inference.flux.plain_attention import use_plain_attention
         from inference.model_store import resolve_model
-        from microworld.training.flux_model import use_plain_attention
 
         self.config, self._held_out = config, held_out
         self.generator = FluxGenerator(config.generator)
@@ -106,7 +106,7 @@ class CorrectorTrainable:
         if config.frozen_in_bf16:
             torch.nn.Module.to(self.model.base, torch.bfloat16)  # not diffusers' own, which warns
         if config.generator.device == "cpu":
-            use_plain_attention()
+            use_plain_attention(self.model.base)
         self._batches = BatchMaker(self.generator, config.batch, config.condition, config.loop.seed)
         if config.recompute or config.compile == "blocks":
             from inference.flux.conditioned_blocks import run_blocks
