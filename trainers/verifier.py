@@ -25,6 +25,7 @@ from inference.vlm.trained_verifier import (
     rewards_of,
     write_description,
 )
+from schemas.configuration import resumable_field
 from schemas.errors import InputError
 from trainers.bradley_terry import Variant, bradley_terry_loss
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
@@ -51,7 +52,7 @@ class RewardModelConfig:
     """Prompt template with {prompt}: the question whose end the reward token is."""
     rank: int = 64
     train_vision: bool = True
-    device: str = "cpu"
+    device: str = resumable_field("cpu")
 
 
 class RewardModelInTraining:
@@ -125,7 +126,7 @@ class VerifierTrainingConfig:
 
     data: str = ""
     """Run folder or folder of shards, local or s3://."""
-    out: Path = Path("runs/verifier")
+    out: Path = resumable_field(Path("runs/verifier"))
     model: RewardModelConfig = field(default_factory=RewardModelConfig)
     variant: Variant = "bt"
     """Of the loss. margin, scaled: pairs have margins where the run's verifier scored them (`--filter.verifier`)."""
@@ -138,9 +139,9 @@ class VerifierTrainingConfig:
     )
     mix: MixSchedule = field(default_factory=lambda: EVEN_MIX)
     held_out_share: float = 0.05
-    num_evaluated: int = 256
-    bf16: bool = True
-    recompute: bool = False
+    num_evaluated: int = resumable_field(256)
+    bf16: bool = resumable_field(True)
+    recompute: bool = resumable_field(False)
     """Gradient checkpointing: layers are computed again in the backward pass; half more time, far less memory."""
 
 

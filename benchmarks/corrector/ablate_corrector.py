@@ -28,7 +28,7 @@ from benchmarks.corrector.corrector_gain import Gain, as_data
 from benchmarks.results_file import Circumstances, print_table, run_command, save
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux
-from inference.flux.corrector import WEIGHTS, CorrectorConfig, FluxCorrector, read_description, save_corrector
+from inference.flux.corrector import WEIGHTS, FluxCorrector, FluxCorrectorConfig, read_description, save_corrector
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.model_store import resolve_model
 from microworld.family import micro_flux
@@ -267,7 +267,7 @@ def train_and_measure(arguments: Arguments, choice: str, seed: int, gain: Gain) 
 
 def measure(choice: str, seed: int, model: str, gain: Gain) -> Measured:
     """What a corrector makes of the wrong images and the open prompts."""
-    corrector = FluxCorrector(CorrectorConfig(model, gain.generator.config), gain.generator)
+    corrector = FluxCorrector(FluxCorrectorConfig(model), gain.generator)
     if not gain.turned:
         gain.without_corrector()
     gain.with_corrector(choice, corrector)

@@ -175,17 +175,12 @@ def evaluate(weights: Path, num_scenes: int = 400, num_per_tag: int = 80) -> dic
     """Every figure of the model card, on clean scenes, degraded ones, and through the VAE where there is one."""
     from inference.grounding.grounding_dino import GroundingDinoDetector
     from inference.grounding.sam import SamSegmenter
-    from microworld.family import micro_grounded_sam
+    from microworld.family import micro_dino, micro_grounded_sam, micro_sam
     from microworld.training.grounding_data import degrade
 
-    config = micro_grounded_sam()
-    config = replace(
-        config,
-        detector=replace(config.detector, model=str(weights / "grounding_dino")),
-        segmenter=replace(config.segmenter, model=str(weights / "sam")),
-    )
-    ranking = GroundingDinoDetector(replace(config.detector, box_threshold=0.02, text_threshold=0.0))
-    segmenter, grounded_sam = SamSegmenter(config.segmenter), GroundedSam.from_config(config)
+    dino, sam = micro_dino(str(weights / "grounding_dino")), micro_sam(str(weights / "sam"))
+    ranking = GroundingDinoDetector(replace(dino, box_threshold=0.02, text_threshold=0.0))
+    segmenter, grounded_sam = SamSegmenter(sam), micro_grounded_sam(dino, sam).open()
     transforms: dict[str, Transform | None] = {
         "clean": None,
         "degraded": lambda images: degrade(np.random.default_rng(HELD_OUT_SEED), images, AugmentationConfig()),

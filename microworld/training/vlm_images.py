@@ -247,10 +247,10 @@ def draw_captions(
 
 
 def _open_corrector(flux_folder: Path, device: str, batch_size: int) -> FluxCorrector:
-    from inference.flux.corrector import CorrectorConfig, FluxCorrector
+    from inference.flux.corrector import FluxCorrector, FluxCorrectorConfig
 
     generator = _open_generator(flux_folder, device, batch_size)
-    return FluxCorrector(CorrectorConfig(str(flux_folder.parent / "corrector"), generator.config), generator)
+    return FluxCorrector(FluxCorrectorConfig(str(flux_folder.parent / "corrector")), generator)
 
 
 def correct_drawings(
