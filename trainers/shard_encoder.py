@@ -26,11 +26,8 @@ import numpy as np
 from inference.flux.corrector import corrector_text
 from inference.flux.latents import encode_images, tokens_a_side
 from inference.model_store import model_digest
-<<<<<<< HEAD
 from schemas.atomic_file import replacing
-=======
 from schemas.configuration import resumable_field
->>>>>>> trainers
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image
 from schemas.shards import ShardSample

@@ -43,11 +43,7 @@ class FluxGeneratorConfig:
     text_lengths: tuple[int, ...] = (512,)
     """T5 tokens, padding included: a prompt is padded to the shortest of these that holds it, and cut at the last (FLUX
     sees the padding, so it belongs to the configuration)."""
-<<<<<<< HEAD
-    batch_size: int = 1
-=======
-    batch_size: int = resumable_field(8)
->>>>>>> trainers
+    batch_size: int = resumable_field(1)
     """Images a forward pass; always this many, short batches are padded."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     quantization: Literal["none", "fp8", "fp8_dynamic", "int8"] = "none"
