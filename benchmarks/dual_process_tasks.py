@@ -24,7 +24,8 @@ from microworld.scenes.evaluation_split import dev_prompts, evaluation_seed
 from schemas.configuration import content_key
 from schemas.records import PromptRecord
 from trainers.denoiser import add_lora, clean_estimate, draw, remove_lora
-from trainers.dual_process import DualProcess, DualProcessConfig, NotConvergedError, as_uint8, micro_dual_process
+from trainers.dual_process import DualProcess, NotConvergedError, as_uint8, micro_dual_process
+from trainers.dual_process_config import DualProcessConfig
 from trainers.gradient_memory import kept_for_gradient, parameter_bytes
 from trainers.latent_optimization import LatentConfig, optimize_latents
 

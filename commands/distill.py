@@ -24,7 +24,8 @@ from pipelines.stage import Workers
 from schemas.configuration import model_names
 from schemas.errors import InputError
 from schemas.storage import LocalStorage
-from trainers.dual_process import DualProcessConfig, dev_dual_process, micro_dual_process, schnell_dual_process
+from trainers.dual_process import dev_dual_process, micro_dual_process, schnell_dual_process
+from trainers.dual_process_config import DualProcessConfig
 
 PRESETS = {"micro": micro_dual_process, "schnell": schnell_dual_process, "dev": dev_dual_process}
 

@@ -11,16 +11,11 @@ import tyro
 
 from commands.train_arguments import parse_with_preset
 from schemas.errors import InputError
+from trainers.concept_card import finished_key
 from trainers.concept_file import read_concept
-from trainers.dual_process import (
-    DualProcess,
-    DualProcessConfig,
-    Point,
-    dev_dual_process,
-    finished_key,
-    micro_dual_process,
-    schnell_dual_process,
-)
+from trainers.distilled import Point
+from trainers.dual_process import DualProcess, dev_dual_process, micro_dual_process, schnell_dual_process
+from trainers.dual_process_config import DualProcessConfig
 
 
 @dataclass(frozen=True)

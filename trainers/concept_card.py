@@ -6,22 +6,21 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING:
-    from trainers.dual_process import Distilled, DualProcessConfig
+from trainers.distilled import Distilled
+from trainers.dual_process_config import DualProcessConfig
 
+CARD = "card.json"  # written last: a folder that has it is finished
 GRID_PX = 128  # of an image's side in the grid, at least
 GAP_PX = 4
 
 
 def write_card(out: Path, found: Distilled, config: DualProcessConfig) -> None:
     """`grid.png`, `curve.png`, `README.md` and, last, `card.json`."""
-    from trainers.dual_process import CARD
-
     Image.fromarray(before_after(found)).save(out / "grid.png")
     draw_curve(found, out / "curve.png", config.stop_probability)
     (out / "README.md").write_text(readme(found, config), encoding="utf-8")
@@ -52,6 +51,15 @@ def card(found: Distilled, config: DualProcessConfig) -> dict[str, Any]:
         "curve": [asdict(point) for point in found.curve],
         "config": json.loads(json.dumps(asdict(config), default=str)),
     }
+
+
+def finished_key(folder: Path) -> str | None:
+    """The key of the concept that a folder holds finished; None where it is not."""
+    try:
+        card = json.loads((folder / CARD).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return card.get("key") if isinstance(card, dict) else None
 
 
 def readme(found: Distilled, config: DualProcessConfig) -> str:

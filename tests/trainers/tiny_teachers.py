@@ -7,7 +7,8 @@ from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from microworld.training.vlm_model import build_processor, build_vlm
 from tests.tiny_models import save_tiny_flux
 from tests.tiny_vlm import TINY_SHAPE, tiny_tokenizer
-from trainers.dual_process import DualProcess, DualProcessConfig
+from trainers.dual_process import DualProcess
+from trainers.dual_process_config import DualProcessConfig
 from trainers.flux_denoiser import FluxDenoiser
 from trainers.vqa_loss import TeacherConfig, VqaTeacher
 

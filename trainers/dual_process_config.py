@@ -1,0 +1,98 @@
+"""What a dual-process distillation is told: models, LoRA, steps, and when it has learnt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from inference.flux.generator import FluxGeneratorConfig
+from schemas.configuration import execution_field
+from schemas.errors import InputError
+from trainers.flux_denoiser import LORA_TARGETS
+from trainers.vqa_loss import TeacherConfig
+
+
+@dataclass(frozen=True)
+class DualProcessConfig:
+    """One distillation. The defaults are the paper's (§4.1), for FLUX.1-schnell at one step."""
+
+    generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    rank: int = 16
+    alpha_per_rank: float = 5.0
+    """The LoRA's alpha is this many times its rank ("a high alpha value is crucial")."""
+    lora_targets: tuple[str, ...] = LORA_TARGETS
+    steps: int = 100
+    """At most."""
+    batch_size: int = 1
+    """Images a step."""
+    num_seeds: int = 100
+    """Different noises, taken in turn."""
+    first_seed: int = 100
+    learning_rate: float = 5e-5
+    warmup_steps: int = 0
+    """Over so many first steps the learning rate rises: Adam's first ones are as long as any, whatever the gradient."""
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+    earliest_step: int = 0
+    """Denoising steps before this one never have the gradient."""
+    gradient_steps: int = 1
+    """Denoising steps in a row with the gradient, the last of them straight to the clean estimate (the paper: 1). The
+    more there are, the more the image is like a finished one, and the more memory it takes."""
+    keep_weight: float = 0.0
+    """Of the squared distance of other prompts' velocities from what they were (the paper: none)."""
+    keep_prompts: tuple[str, ...] = ()
+    """Those prompts: of what the generator is to go on drawing as it does."""
+    keep_seeds: int = 4
+    """Noises of each of them, `first_seed` and on."""
+    keep_per_step: int = 4
+    """(prompt, time) of them at each step."""
+    stop_probability: float = 0.95
+    """Training ends early when the answers' probability stays above this ..."""
+    stop_after: int = 10
+    """... for so many steps; 0: never."""
+    min_probability: float = 0.5
+    """Below this, on finished images of seeds that were not trained on, the concept counts as not learnt."""
+    num_evaluated: int = 16
+    """Such images, before and after."""
+    evaluation_seed: int = 0
+    seed: int = 0
+    num_threads: int = 2
+    """CPU threads of both models: they change the order of sums, so they belong to the result."""
+    checkpoint_every: int = execution_field(10)
+    gradient_checkpointing: bool = execution_field(False)
+    """Compute the generator's activations again on the way back: less memory, a third more time."""
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.num_seeds, self.rank, self.num_evaluated, self.checkpoint_every) < 1:
+            raise InputError(
+                f"{self.steps} steps of {self.batch_size} images, {self.num_seeds} seeds, rank {self.rank}, "
+                f"{self.num_evaluated} evaluated, a checkpoint every {self.checkpoint_every}",
+                expected="all at least 1",
+            )
+        if self.earliest_step < 0 or self.gradient_steps < 1 or self.num_starts < 1:
+            raise InputError(
+                f"{self.gradient_steps} steps with a gradient from step {self.earliest_step} of "
+                f"{self.generator.num_steps} on",
+                field="earliest_step, gradient_steps",
+                expected=f"together at most {self.generator.num_steps}",
+            )
+        if bool(self.keep_weight) != bool(self.keep_prompts) or min(self.keep_seeds, self.keep_per_step) < 1:
+            raise InputError(
+                f"a weight of {self.keep_weight} for {len(self.keep_prompts)} prompts of {self.keep_seeds} seeds, "
+                f"{self.keep_per_step} a step",
+                field="keep_weight, keep_prompts",
+                expected="both or neither, and at least one seed and one a step",
+            )
+        trained = range(self.first_seed, self.first_seed + self.num_seeds)
+        held_out = range(self.evaluation_seed, self.evaluation_seed + self.num_evaluated)
+        if set(trained) & set(held_out):
+            raise InputError(
+                f"seeds {held_out.start} to {held_out.stop - 1} are evaluated, and trained on too",
+                field="evaluation_seed",
+                expected=f"seeds outside {trained.start} to {trained.stop - 1}",
+            )
+
+    @property
+    def num_starts(self) -> int:
+        """Denoising steps at which the gradient may start."""
+        return self.generator.num_steps - self.earliest_step - self.gradient_steps + 1
