@@ -99,7 +99,7 @@ def main() -> None:
     circumstances = Circumstances.now(" ".join(["python -m benchmarks.distilled_search", *sys.argv[1:]]))
     pairs = chosen_pairs(arguments.pairs_per_category, sealed=False)
     tables = Tables("multi-step", pairs, arguments.tries, arguments.tables, arguments.steps)
-    base, verifier = FluxGenerator(tables.models.config.generator), open_verifier(VERIFIER)
+    base, verifier = FluxGenerator(tables.models.config.generator.flux), open_verifier(VERIFIER)
     tasks = [
         Task("multi-step", number, side, "base")
         for number, pair in enumerate(pairs)

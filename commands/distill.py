@@ -21,7 +21,6 @@ from pipelines.distill import (
 from pipelines.driver import stop_signal
 from pipelines.lease import Lease
 from pipelines.stage import Workers
-from schemas.configuration import model_names
 from schemas.errors import InputError
 from schemas.storage import LocalStorage
 from trainers.dual_process import dev_dual_process, micro_dual_process, schnell_dual_process
@@ -56,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
         raise InputError(f"unknown preset {name!r}", field="--preset", expected=" or ".join(PRESETS))
     default = DistillArgs(concepts=tyro.MISSING, preset=name, training=PRESETS[name]())
     arguments = parse(DistillArgs, argv, "distill", default)
-    require_models(model_names(arguments.training))
+    require_models(arguments.training.models)
     out = Path(shared_uri(arguments.run, arguments.runtime))
     with Lease(LocalStorage(out), take_over=arguments.take_over), stop_signal() as stop:
 

@@ -49,7 +49,7 @@ def card(found: Distilled, config: DualProcessConfig) -> dict[str, Any]:
         "probabilities_before": np.round(found.before.probabilities, 4).tolist(),
         "probabilities_after": np.round(found.after.probabilities, 4).tolist(),
         "curve": [asdict(point) for point in found.curve],
-        "config": json.loads(json.dumps(asdict(config), default=str)),
+        "config": json.loads(json.dumps(config.described(), default=str)),
     }
 
 
@@ -84,7 +84,7 @@ before, {found.after.probability:.2f} after.
 
 ![Before (above) and after, the same seeds](grid.png) ![The answers' probability while it was trained](curve.png)
 
-`FluxPipeline.load_lora_weights` loads this folder; draw with {config.generator.num_steps} steps at
+`{config.generator.pipeline}.load_lora_weights` loads this folder; draw with {config.generator.num_steps} steps at
 {config.generator.size_px} px, as it was trained.
 """
 

@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 
 from inference.dual.concept import Concept
-from inference.flux.generator import FluxGenerator, production_flux
+from inference.flux.generator import production_flux
 from inference.model_store import model_digest
-from schemas.configuration import content_key, model_names, output_config, stable_seed
+from schemas.configuration import content_key, stable_seed
 from schemas.errors import InputError, WorkFailedError
 from trainers.checkpoint import Checkpoints
 from trainers.concept_card import write_card
 from trainers.denoiser import Denoiser, add_lora, clean_estimate, denoise_to, draw, lora_parameters, remove_lora
+from trainers.denoiser_config import DenoiserConfig
 from trainers.distilled import Distilled, Evaluated, Point
 from trainers.dual_process_config import DualProcessConfig
-from trainers.flux_denoiser import TEXT_TARGETS, FluxDenoiser
+from trainers.flux_denoiser import TEXT_TARGETS
 from trainers.kept_prompts import KeptPrompts
 from trainers.optimizer import set_learning_rate
 from trainers.vqa_loss import TeacherConfig, VqaTeacher
@@ -45,12 +46,9 @@ class DualProcess:
     ) -> None:
         """Loads what is not given. MissingWeightsError; InputError for a teacher of another kind."""
         self.config = config
-        self.denoiser = denoiser or FluxDenoiser(FluxGenerator(config.generator))
+        self.denoiser = denoiser or config.generator.open()
         self.teacher = teacher or VqaTeacher(config.teacher)
-        self._models = content_key(
-            output_config(config, {name: model_digest(name) for name in model_names(config)}),
-            type(self.denoiser).__name__,
-        )
+        self._models = config.key({name: model_digest(name) for name in config.models}, type(self.denoiser).__name__)
 
     @cached_property
     def kept(self) -> KeptPrompts | None:
@@ -80,9 +78,7 @@ class DualProcess:
         config, network = self.config, self.denoiser.network
         text = self.denoiser.encode(concept.prompt)
         _ = self.kept  # recorded now, of the generator as it was
-        parameters = add_lora(
-            network, config.rank, config.rank * config.alpha_per_rank, config.lora_targets, config.seed
-        )
+        parameters = add_lora(network, config.rank, config.rank * config.alpha_per_rank, config.targets, config.seed)
         if config.gradient_checkpointing:
             network.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
         try:
@@ -231,14 +227,14 @@ def schnell_dual_process() -> DualProcessConfig:
     """FLUX.1-schnell at one step, taught by Qwen2.5-VL-7B at 512 px, on one 80 GB GPU."""
     flux = replace(production_flux("black-forest-labs/FLUX.1-schnell"), num_steps=1, size_px=512, text_lengths=(256,))
     teacher = TeacherConfig("Qwen/Qwen2.5-VL-7B-Instruct", dtype="bfloat16", gradient_checkpointing=True, device="cuda")
-    return DualProcessConfig(flux, teacher, gradient_checkpointing=True)
+    return DualProcessConfig(DenoiserConfig(flux=flux), teacher, gradient_checkpointing=True)
 
 
 def dev_dual_process() -> DualProcessConfig:
     """FLUX.1-dev at a random one of 28 steps, the rest as schnell's."""
     base = schnell_dual_process()
     flux = replace(production_flux(), num_steps=28, size_px=512)
-    return replace(base, generator=flux)
+    return replace(base, generator=DenoiserConfig(flux=flux))
 
 
 def micro_dual_process() -> DualProcessConfig:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from inference.flux.generator import FluxGeneratorConfig
-from schemas.configuration import execution_field
+from schemas.configuration import content_key, execution_field, model_names, output_config
 from schemas.errors import InputError
-from trainers.flux_denoiser import LORA_TARGETS
+from trainers.denoiser_config import DenoiserConfig
 from trainers.vqa_loss import TeacherConfig
 
 
@@ -15,12 +16,13 @@ from trainers.vqa_loss import TeacherConfig
 class DualProcessConfig:
     """One distillation. The defaults are the paper's (§4.1), for FLUX.1-schnell at one step."""
 
-    generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
+    generator: DenoiserConfig = field(default_factory=DenoiserConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     rank: int = 16
     alpha_per_rank: float = 5.0
     """The LoRA's alpha is this many times its rank ("a high alpha value is crucial")."""
-    lora_targets: tuple[str, ...] = LORA_TARGETS
+    lora_targets: tuple[str, ...] = ()
+    """Ends of the names of the layers that get a LoRA; empty: those that are published, or usual, for the generator."""
     steps: int = 100
     """At most."""
     batch_size: int = 1
@@ -96,3 +98,29 @@ class DualProcessConfig:
     def num_starts(self) -> int:
         """Denoising steps at which the gradient may start."""
         return self.generator.num_steps - self.earliest_step - self.gradient_steps + 1
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """`lora_targets`, or the generator's own."""
+        return self.lora_targets or self.generator.lora_targets
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that are loaded."""
+        return tuple(dict.fromkeys((*model_names(self.generator.used), *model_names(self.teacher))))
+
+    def key(self, digests: Mapping[str, str], denoiser: str) -> str:
+        """Of all that changes a LoRA but the concept. denoiser: the name of its class; digests: of `models`.
+
+        The generator's settings count as they are, without those of the kinds that are not used: so they did when FLUX
+        was the only one, and what was finished then still is.
+        """
+        plain = output_config(self, digests) | self._flat(output_config(self.generator.used, digests))
+        return content_key(plain, denoiser)
+
+    def described(self) -> dict[str, Any]:
+        """All fields, for people; of the generator, what is used."""
+        return asdict(self) | self._flat(asdict(self.generator.used))
+
+    def _flat(self, generator: dict[str, Any]) -> dict[str, Any]:
+        return {"generator": generator, "lora_targets": list(self.targets)}
