@@ -31,6 +31,7 @@ class Arguments:
     """Models and hyperparameters: micro, schnell or dev (the paper's)."""
     training: Annotated[DualProcessConfig, tyro.conf.arg(name="")] = field(default_factory=DualProcessConfig)
     report_every: int = 10
+    """Steps from one line of progress to the next."""
 
 
 PRESETS = {

@@ -52,6 +52,7 @@ class CorrectorTrainingConfig:
     held_out_share: float = 0.02
     """Share of the triplets that are kept for evaluation."""
     num_evaluated: int = resumable_field(64)
+    """Held-out triplets that each evaluation looks at."""
     held_out_batch: BatchConfig | None = None
     """How held-out samples are made, where that is to be the same for trainings that differ in `batch`."""
     bf16: bool | None = resumable_field(None)

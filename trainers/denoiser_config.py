@@ -18,7 +18,7 @@ class DenoiserConfig:
     """Only `kind` is loaded; the other one's settings change nothing."""
 
     kind: Literal["flux", "sana"] = "flux"
-    """Of generator."""
+    """Which generator is taught."""
     flux: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
     sana: SanaConfig = field(default_factory=SanaConfig)
 

@@ -19,6 +19,7 @@ class DualProcessConfig:
     generator: DenoiserConfig = field(default_factory=DenoiserConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     rank: int = 16
+    """Of the LoRA."""
     alpha_per_rank: float = 5.0
     """The LoRA's alpha is this many times its rank ("a high alpha value is crucial")."""
     lora_targets: tuple[str, ...] = ()
@@ -30,11 +31,15 @@ class DualProcessConfig:
     num_seeds: int = 100
     """Different noises, taken in turn."""
     first_seed: int = 100
+    """Seed of the first noise; the others follow."""
     learning_rate: float = 5e-5
+    """Of AdamW, at its highest."""
     warmup_steps: int = 0
     """Over so many first steps the learning rate rises: Adam's first ones are as long as any, whatever the gradient."""
     weight_decay: float = 0.01
+    """Decoupled: at each step the LoRA's weights shrink by this times the learning rate."""
     max_gradient_norm: float = 1.0
+    """Longer gradients, of the whole LoRA, are shortened to this length."""
     earliest_step: int = 0
     """Denoising steps before this one never have the gradient."""
     gradient_steps: int = 1
@@ -57,10 +62,13 @@ class DualProcessConfig:
     num_evaluated: int = 16
     """Such images, before and after."""
     evaluation_seed: int = 0
+    """Seed of the first image that is evaluated; the others follow. None of them is trained on."""
     seed: int = 0
+    """Of the new LoRA, and of the denoising step that each training step takes."""
     num_threads: int = 2
     """CPU threads of both models: they change the order of sums, so they belong to the result."""
     checkpoint_every: int = execution_field(10)
+    """Steps from one checkpoint to the next."""
     gradient_checkpointing: bool = execution_field(False)
     """Compute the generator's activations again on the way back: less memory, a third more time."""
 

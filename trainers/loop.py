@@ -33,6 +33,7 @@ class LoopConfig:
     """How long, how often, how many at once."""
 
     steps: int = resumable_field(6000)
+    """Optimizer steps in all."""
     batch_size: int = 64
     """Samples a step, of all ranks together."""
     micro_batch: int = resumable_field(1)
@@ -40,8 +41,11 @@ class LoopConfig:
     evaluate_every: int = resumable_field(500)
     """Each evaluation writes a checkpoint, which may become the best one."""
     checkpoint_every: int = resumable_field(250)
+    """Steps from one checkpoint to the next, besides those of evaluations."""
     keep_last: int = resumable_field(2)
+    """Checkpoints that are kept, besides the best one."""
     report_every: int = resumable_field(10)
+    """Steps from one line of progress, and point of the curves, to the next."""
     read_every: int = resumable_field(1)
     """Steps between looks at the losses (and whether they are numbers). Each look waits for the device: with small
     models on a GPU, 10 is faster. Before a checkpoint there always is one."""
@@ -50,7 +54,9 @@ class LoopConfig:
     export: Literal["last", "best"] = resumable_field("last")
     """Weights that are exported at the end: of the last step, or of the evaluation with the best score."""
     loader_workers: int = resumable_field(2)
+    """Processes of each rank that read samples ahead; 0: the training itself reads them."""
     seed: int = 0
+    """Of the new LoRA, of which samples are held out, their order, and all that is random about each of them."""
 
     def check(self, world_size: int) -> None:
         """InputError for numbers that make no sense."""

@@ -45,7 +45,9 @@ class ReflectorConfig:
     image_px: int = 768
     """Images are shown with at most this longer side in a comparison; 0: as they are."""
     rank: int = 64
+    """Of the LoRA on the language model; its alpha is as large."""
     device: str = resumable_field("cpu")
+    """Where it computes: cpu, cuda, cuda:1."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class ReflectorTrainingConfig:
     data: str = ""
     """Run folder or folder of shards, local or s3://."""
     out: Path = resumable_field(Path("runs/reflector"))
+    """Checkpoints, curves and reflections to read; the reflector itself in `out/reflector`."""
     model: ReflectorConfig = field(default_factory=ReflectorConfig)
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=5000, batch_size=32, micro_batch=2))
     optimizer: OptimizerConfig = field(
@@ -66,10 +69,13 @@ class ReflectorTrainingConfig:
     )
     mix: MixSchedule = field(default_factory=lambda: EVEN_MIX)
     held_out_share: float = 0.05
+    """Share of the triplets that are kept for evaluation."""
     num_evaluated: int = resumable_field(128)
+    """Held-out triplets that each evaluation looks at."""
     num_written: int = resumable_field(32)
     """Held-out reflections that are written out at each evaluation, to be read (`out/samples`)."""
     bf16: bool = resumable_field(True)
+    """Forward passes in bfloat16 (autocast); weights stay in float32."""
     recompute: bool = resumable_field(False)
     """Gradient checkpointing: layers are computed again in the backward pass; half more time, far less memory."""
 
