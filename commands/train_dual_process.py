@@ -65,10 +65,11 @@ def main(argv: Sequence[str]) -> int:
             line = f"{concept.name} {point.step + 1}/{arguments.training.steps}"
             print(f"{line}  loss {point.loss:.4g}  probability {point.probability:.3f}", flush=True)
 
-    found = models.distill(concept, arguments.out, report)
+    distilled = models.distill(concept, arguments.out, report)
+    before, after = distilled.before.probability, distilled.after.probability
     print(
-        f"{concept.name}: {len(found.curve)} steps in {found.seconds:.0f} s; the answers' probability on other seeds "
-        f"than it was trained on: {found.before.probability:.2f} before, {found.after.probability:.2f} after"
+        f"{concept.name}: {len(distilled.curve)} steps in {distilled.seconds:.0f} s; the answers' probability on other "
+        f"seeds than it was trained on: {before:.2f} before, {after:.2f} after"
     )
     print(f"the LoRA: {arguments.out}")
     return 0

@@ -190,8 +190,8 @@ class CorrectorTrainable:
         if not every:
             return {}
         mean = sum(every) / len(every)
-        found = {f"held_out/{name}": sum(losses) / len(losses) for name, losses in by_subset.items()}
-        return found | {"held_out": mean, "score": -mean}
+        figures = {f"held_out/{name}": sum(losses) / len(losses) for name, losses in by_subset.items()}
+        return figures | {"held_out": mean, "score": -mean}
 
     def draw_samples(self, step: int, count: int = 8) -> Path | None:
         """`samples/step_N.png`: flawed images, what the corrector makes of them, and the better images, a row each."""

@@ -89,11 +89,11 @@ class DualProcess:
             after = self.evaluate(concept, text)
             converged = after.probability >= config.min_probability
             curve, seconds = tuple(training.curve), training.seconds
-            found = Distilled(concept, self.key_of(concept), curve, before, after, converged, seconds)
+            distilled = Distilled(concept, self.key_of(concept), curve, before, after, converged, seconds)
             out.mkdir(parents=True, exist_ok=True)
             self.denoiser.save_lora(out)
             while_taught()
-            write_card(out, found, config)
+            write_card(out, distilled, config)
         finally:
             remove_lora(network)
         if not converged:
@@ -102,7 +102,7 @@ class DualProcess:
                 f"{after.probability:.2f} (before: {before.probability:.2f}), less than {config.min_probability}\n"
                 f"  see {out}; more steps, another learning rate or another question may help"
             )
-        return found
+        return distilled
 
     def evaluate(self, concept: Concept, text: Any) -> Evaluated:
         """Finished images of the evaluation seeds, and how probable the VLM finds the wanted answers about them."""

@@ -334,9 +334,9 @@ class TrainingLoop:
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
-            size, said = self.config.micro_batch, str(error).splitlines()[0]
+            size, reason = self.config.micro_batch, str(error).splitlines()[0]
             raise WorkFailedError(
-                f"step {self.step}: out of memory in {doing} with micro-batches of {size}: {said}\n"
+                f"step {self.step}: out of memory in {doing} with micro-batches of {size}: {reason}\n"
                 f"  the last checkpoint is sound; go on from it with --loop.micro-batch {max(1, size // 2)} (the same"
                 f" numbers, up\n  to rounding), or train anew with a smaller image, condition or rank; --plan says what"
                 f" each takes"
@@ -351,11 +351,11 @@ class TrainingLoop:
         name, config = self.trainable.name, self.config
         with self.averaged():
             with self._memory("the evaluation"):
-                found = self.trainable.evaluate()
-            score = found.pop("score", None)
-            if found:
-                log.write(self.step, found)
-                print(report_line(name, self.step, config.steps, found, None), flush=True)
+                figures = self.trainable.evaluate()
+            score = figures.pop("score", None)
+            if figures:
+                log.write(self.step, figures)
+                print(report_line(name, self.step, config.steps, figures, None), flush=True)
             with self._memory("drawing samples"):
                 picture = self.trainable.draw_samples(self.step)
             if picture is not None:

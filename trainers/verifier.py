@@ -215,8 +215,8 @@ class VerifierTrainable:
         for triplet, hit in zip(triplets, right, strict=True):
             by_subset.setdefault(triplet.subset, []).append(hit)
         share = sum(right) / len(right)
-        found = {f"preferred/{name}": sum(hits) / len(hits) for name, hits in by_subset.items()}
-        return found | {"preferred": share, "score": share}
+        figures = {f"preferred/{name}": sum(hits) / len(hits) for name, hits in by_subset.items()}
+        return figures | {"preferred": share, "score": share}
 
     def draw_samples(self, step: int) -> None:
         """A verifier draws nothing."""
@@ -263,17 +263,17 @@ def open_training(config: VerifierTrainingConfig, rank: Rank = ALONE) -> Trainin
     order, held_out = open_data(
         config.data, config.out, config.held_out_share, config.mix, config.loop.batch_size, config.loop.seed
     )
-    training, said = choose_pairs(order.index, config)
+    training, account = choose_pairs(order.index, config)
     if not len(training):
         raise InputError(
-            f"the verifier has nothing to learn from: {said}",
+            f"the verifier has nothing to learn from: {account}",
             file=config.data,
             field="--pairs, --variant",
             expected="verdicts (--reflect.cot-share of the run) for --pairs confirmed, scores of the run's verifier "
             "for the variants margin and scaled; published shards have neither: --pairs all --variant bt",
         )
     if rank.is_first:
-        print(f"verifier: {said}", flush=True)
+        print(f"verifier: {account}", flush=True)
     held_out, _ = choose_pairs(held_out, config)
     order = TrainingOrder(training, config.mix, config.loop.batch_size, config.loop.seed)
     trainable = VerifierTrainable(config, held_out, training)
