@@ -11,16 +11,11 @@ import tyro
 
 from commands.train_arguments import parse_with_preset
 from schemas.errors import InputError
+from trainers.concept_card import finished_key
 from trainers.concept_file import read_concept
-from trainers.dual_process import (
-    DualProcess,
-    DualProcessConfig,
-    Point,
-    dev_dual_process,
-    finished_key,
-    micro_dual_process,
-    schnell_dual_process,
-)
+from trainers.distilled import Point
+from trainers.dual_process import DualProcess, dev_dual_process, micro_dual_process, schnell_dual_process
+from trainers.dual_process_config import DualProcessConfig
 
 
 @dataclass(frozen=True)
@@ -36,6 +31,7 @@ class Arguments:
     """Models and hyperparameters: micro, schnell or dev (the paper's)."""
     training: Annotated[DualProcessConfig, tyro.conf.arg(name="")] = field(default_factory=DualProcessConfig)
     report_every: int = 10
+    """Steps from one line of progress to the next."""
 
 
 PRESETS = {
@@ -69,10 +65,11 @@ def main(argv: Sequence[str]) -> int:
             line = f"{concept.name} {point.step + 1}/{arguments.training.steps}"
             print(f"{line}  loss {point.loss:.4g}  probability {point.probability:.3f}", flush=True)
 
-    found = models.distill(concept, arguments.out, report)
+    distilled = models.distill(concept, arguments.out, report)
+    before, after = distilled.before.probability, distilled.after.probability
     print(
-        f"{concept.name}: {len(found.curve)} steps in {found.seconds:.0f} s; the answers' probability on other seeds "
-        f"than it was trained on: {found.before.probability:.2f} before, {found.after.probability:.2f} after"
+        f"{concept.name}: {len(distilled.curve)} steps in {distilled.seconds:.0f} s; the answers' probability on other "
+        f"seeds than it was trained on: {before:.2f} before, {after:.2f} after"
     )
     print(f"the LoRA: {arguments.out}")
     return 0

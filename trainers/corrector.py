@@ -52,6 +52,7 @@ class CorrectorTrainingConfig:
     held_out_share: float = 0.02
     """Share of the triplets that are kept for evaluation."""
     num_evaluated: int = resumable_field(64)
+    """Held-out triplets that each evaluation looks at."""
     held_out_batch: BatchConfig | None = None
     """How held-out samples are made, where that is to be the same for trainings that differ in `batch`."""
     bf16: bool | None = resumable_field(None)
@@ -189,8 +190,8 @@ class CorrectorTrainable:
         if not every:
             return {}
         mean = sum(every) / len(every)
-        found = {f"held_out/{name}": sum(losses) / len(losses) for name, losses in by_subset.items()}
-        return found | {"held_out": mean, "score": -mean}
+        figures = {f"held_out/{name}": sum(losses) / len(losses) for name, losses in by_subset.items()}
+        return figures | {"held_out": mean, "score": -mean}
 
     def draw_samples(self, step: int, count: int = 8) -> Path | None:
         """`samples/step_N.png`: flawed images, what the corrector makes of them, and the better images, a row each."""
