@@ -52,7 +52,7 @@ def endpoint(*script):
             except BrokenPipeError:
                 pass  # the client had timed out
 
-        def log_message(self, *_):
+        def log_message(self, format, *args):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
