@@ -1,70 +1,35 @@
-"""What the commands share: parsing with tyro, opening a run, finishing one."""
+"""What all commands share: parsing with tyro, and the preset that gives every other flag its default."""
 
-import json
-import logging
-import os
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar
 
 import tyro
 
-from pipelines.conservation import Tally, tally
-from pipelines.driver import RunOptions, drive
-from pipelines.harvest_job import HarvestJobConfig
-from pipelines.jobs import DatasetConfig, JobConfig
-from pipelines.new_run import digests_of
-from pipelines.presets import PRESETS
-from pipelines.run_folder import RunFolder
-from pipelines.search_job import SearchJobConfig
-from pipelines.upkeep import check_models
-from schemas.arrow import record_from_dict
-from schemas.errors import ForeignRunError, InputError, StorageError
-from schemas.records import Outcome
-from schemas.storage import LocalStorage
+from recipes import catalogue
+from schemas.errors import InputError
 
 T = TypeVar("T")
-RunDir = Annotated[str, tyro.conf.arg(metavar="DIR", help="the run folder")]
+Preset = Annotated[str, tyro.conf.arg(metavar="NAME", help=f"models and sizes: {catalogue.in_words()} (`recipes/`)")]
 
 
-@dataclass(frozen=True)
-class Finish:
-    """When a finished run counts as a success."""
-
-    allow_quarantine: float = 0.0
-    """Share of prompts that may be in quarantine with exit code 0, in [0, 1]."""
-
-
-@dataclass(frozen=True)
-class ResumeArgs:
-    """Go on with a run: find what is missing and make just that."""
-
-    run: RunDir
-    options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
-    finish: Annotated[Finish, tyro.conf.arg(name="")] = field(default_factory=Finish)
-
-
-def parse(arguments: type[T], argv: Sequence[str], command: str, default: T | None = None) -> T:
+def parse(
+    arguments: type[T], argv: Sequence[str], command: str, default: T | None = None, package: str = "pipelines"
+) -> T:
     """Arguments of a command. A usage error prints what was expected and exits with 2."""
     return tyro.cli(  # pyright: ignore[reportReturnType] - tyro types a default of None as a result
         arguments,
         args=list(argv),
-        prog=f"python -m pipelines {command}",
+        prog=f"python -m {package} {command}",
         default=default,
         config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff),
     )
 
 
-def parse_resume(argv: Sequence[str], command: str) -> ResumeArgs:
-    """Arguments of a command that goes on with a run. Its preset says how it is computed unless flags do."""
-    uri = flag_value(argv, "--run")
-    options = RunOptions()
-    if uri is not None and RunFolder.exists(uri):
-        preset = PRESETS.get(RunFolder.open(uri).info.preset)
-        options = preset().options if preset else options
-    return parse(ResumeArgs, argv, command, ResumeArgs(run=tyro.MISSING, options=options))
+def parse_with_preset(
+    arguments: type[T], argv: Sequence[str], command: str, default: Callable[[str], T], package: str = "pipelines"
+) -> T:
+    """The same; the preset is looked up first, and `default` makes of its name what every other flag is by default."""
+    return parse(arguments, argv, command, default(preset_of(argv)), package)
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:
@@ -77,115 +42,8 @@ def flag_value(argv: Sequence[str], flag: str) -> str | None:
 
 
 def preset_of(argv: Sequence[str]) -> str:
-    """The preset that a command line names; "micro" when it names none."""
+    """The preset that a command line names; the first one when it names none."""
     name = flag_value(argv, "--preset")
     if name is None and "--preset" in argv:
-        raise InputError("--preset without a name", field="--preset", expected=" or ".join(PRESETS))
-    return name or "micro"
-
-
-def open_run(uri: str) -> tuple[RunFolder, JobConfig]:
-    """A run and the configuration it was started with."""
-    folder = RunFolder.open(uri)
-    jobs: dict[str, type[DatasetConfig | SearchJobConfig | HarvestJobConfig]] = {
-        "dataset": DatasetConfig,
-        "search": SearchJobConfig,
-        "harvest": HarvestJobConfig,
-    }
-    if folder.info.job not in jobs:
-        raise ForeignRunError(f"{uri}: a {folder.info.job!r} run, which this version does not know")
-    return folder, record_from_dict(jobs[folder.info.job], folder.info.config)
-
-
-def open_dataset_run(uri: str) -> tuple[RunFolder, DatasetConfig]:
-    """The same of a run that builds a dataset. ForeignRunError for any other."""
-    folder, config = open_run(uri)
-    if not isinstance(config, DatasetConfig):
-        raise ForeignRunError(f"{uri}: a {folder.info.job} run, which builds no dataset")
-    return folder, config
-
-
-def shared_uri(uri: str, runtime: str) -> str:
-    """The run's place as every worker finds it. InputError for a place that a submitted job would lose."""
-    if runtime != "ray" or "://" in uri or os.path.isabs(uri):
-        return uri
-    if "working_dir_files" in os.getcwd():
-        raise InputError(
-            f"{uri!r} would lie in this job's temporary folder, where a second submission does not find it",
-            field="--run",
-            expected="an absolute path on storage that every node shares, or a URI such as s3://bucket/run",
-        )
-    return os.path.abspath(uri)
-
-
-def work(folder: RunFolder, config: JobConfig, options: RunOptions, finish: Finish) -> int:
-    """Drive a run to its end, print what came of it, write its page. Returns the exit code."""
-    if not 0 <= finish.allow_quarantine <= 1:
-        raise InputError(f"{finish.allow_quarantine} is no share", field="--allow-quarantine", expected="0 to 1")
-    check_models(folder, digests_of(config))
-    log_to(folder)
-    complete = drive(folder, config, options)
-    counts = tally(folder, config)
-    print_summary(folder, counts)
-    if not complete:
-        print(f"stopped; go on with: python -m pipelines resume --run {folder.storage.uri}")
-        return 1
-    write_report(folder, config)
-    quarantined = counts.prompts[Outcome.QUARANTINED]
-    if quarantined > finish.allow_quarantine * sum(counts.prompts.values()):
-        print(
-            f"{quarantined} prompts are in quarantine: see {folder.storage.uri}/quarantine, "
-            f"then `python -m pipelines retry --run {folder.storage.uri}`",
-            file=sys.stderr,
-        )
-        return 4
-    return 0
-
-
-def write_report(folder: RunFolder, config: JobConfig) -> None:
-    """The page of pictures of a run; of a search, with its figures."""
-    if isinstance(config, SearchJobConfig):
-        from pipelines.evaluation import write_evaluation
-
-        path = write_evaluation(folder, config)
-    else:
-        from pipelines.report.page import build_report
-
-        path = build_report(folder, config)
-    print(f"look at it: {path}")
-
-
-def print_summary(folder: RunFolder, counts: Tally) -> None:
-    """What became of every prompt, in a few lines."""
-    prompts, pairs = counts.prompts, counts.pairs
-    print(
-        f"{folder.storage.uri}: {sum(prompts.values())} prompts: {prompts[Outcome.SHIPPED]} shipped, "
-        f"{prompts[Outcome.REJECTED]} rejected, {prompts[Outcome.QUARANTINED]} in quarantine, "
-        f"{prompts[Outcome.PENDING]} pending" + (f"; {pairs['shipped']} pairs" if folder.info.job != "search" else "")
-    )
-    if counts.reasons:
-        print("  rejected: " + ", ".join(f"{n} {reason}" for reason, n in sorted(counts.reasons.items())))
-
-
-def print_json(value: Any) -> None:
-    """One JSON object on standard output."""
-    print(json.dumps(value, sort_keys=True, ensure_ascii=False))
-
-
-def log_to(folder: RunFolder) -> None:
-    """Warnings to the terminal, everything to `logs/run.log` of a local run folder."""
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    root = logging.getLogger()
-    root.setLevel(logging.INFO)
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
-    handlers[0].setLevel(logging.WARNING)
-    if isinstance(folder.storage, LocalStorage):
-        logs = Path(folder.storage.root) / "logs"
-        try:
-            logs.mkdir(exist_ok=True)
-            handlers.append(logging.FileHandler(logs / "run.log"))
-        except OSError as error:
-            raise StorageError(f"{logs}: {error.strerror}; make it writable, then `resume`") from error
-    for handler in handlers:
-        handler.setFormatter(formatter)
-        root.addHandler(handler)
+        raise InputError("--preset without a name", field="--preset", expected=" or ".join(catalogue.names()))
+    return name or catalogue.default()

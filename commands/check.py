@@ -8,10 +8,13 @@ from typing import Annotated
 
 import tyro
 
+from commands.arguments import Preset, parse_with_preset
 from commands.image_files import read_images
 from inference.grounding.grounded_sam import GroundedSamConfig
-from inference.grounding.presets import micro_grounded_sam
+from inference.model_store import require_models
 from inference.prompt_grammar import parse_prompt
+from recipes import catalogue
+from schemas.configuration import model_names
 from schemas.records import Check
 
 
@@ -25,17 +28,28 @@ class CheckArgs:
     """PNG or JPEG files."""
     json: bool = False
     """Print one JSON object."""
-    grounded_sam: GroundedSamConfig = field(default_factory=micro_grounded_sam)
+    preset: Preset = field(default_factory=catalogue.default)
+    grounded_sam: GroundedSamConfig = field(default_factory=GroundedSamConfig)
+
+
+def default_arguments(preset: str) -> CheckArgs:
+    """What a preset says."""
+    return CheckArgs(
+        prompt=tyro.MISSING,
+        images=tyro.MISSING,
+        preset=preset,
+        grounded_sam=catalogue.load(preset, "grounding"),
+    )
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the images were looked at, whatever was found."""
-    arguments = tyro.cli(CheckArgs, args=list(argv), prog="python -m inference check")
+    arguments = parse_with_preset(CheckArgs, argv, "check", default_arguments, "inference")
     record = parse_prompt(arguments.prompt)
     images = read_images(arguments.images)
-    from inference.grounding.grounded_sam import GroundedSam
-
-    grounded_sam = GroundedSam.from_config(arguments.grounded_sam)
+    config = arguments.grounded_sam.only_what_is_used()
+    require_models(model_names(config))
+    grounded_sam = config.open()
     checks = grounded_sam.check(images, [record] * len(images))
     if arguments.json:
         print(json.dumps([_plain(path, check) for path, check in zip(arguments.images, checks, strict=True)]))

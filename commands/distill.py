@@ -8,7 +8,8 @@ from typing import Literal
 
 import tyro
 
-from commands.arguments import parse, preset_of, shared_uri
+from commands.arguments import Preset, parse_with_preset
+from commands.runs import shared_uri
 from inference.model_store import require_models
 from pipelines.distill import (
     ConceptOutcome,
@@ -21,12 +22,10 @@ from pipelines.distill import (
 from pipelines.driver import stop_signal
 from pipelines.lease import Lease
 from pipelines.stage import Workers
+from recipes import catalogue
 from schemas.configuration import model_names
-from schemas.errors import InputError
 from schemas.storage import LocalStorage
-from trainers.dual_process import DualProcessConfig, dev_dual_process, micro_dual_process, schnell_dual_process
-
-PRESETS = {"micro": micro_dual_process, "schnell": schnell_dual_process, "dev": dev_dual_process}
+from trainers.dual_process import DualProcessConfig
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,7 @@ class DistillArgs:
     """Folder of .yaml files, one a concept."""
     run: str = "runs/concepts"
     """Folder of what is made; on Ray, one that every node shares."""
-    preset: str = "micro"
-    """Models and hyperparameters: micro, schnell, dev."""
+    preset: Preset = field(default_factory=catalogue.default)
     training: DualProcessConfig = field(default_factory=DualProcessConfig)
     runtime: Literal["local", "ray"] = "local"
     """In this process, or on a Ray cluster (RAY_ADDRESS, or one started for the run)."""
@@ -48,13 +46,14 @@ class DistillArgs:
     """Take the folder over from a driver that is known to be gone."""
 
 
+def default_arguments(preset: str) -> DistillArgs:
+    """What a preset says."""
+    return DistillArgs(concepts=tyro.MISSING, preset=preset, training=catalogue.load(preset, "dual_process"))
+
+
 def main(argv: Sequence[str]) -> int:
     """0: all learnt. 1: stopped before the end. 4: done, but some are not learnt, or could not be tried."""
-    name = preset_of(argv)
-    if name not in PRESETS:
-        raise InputError(f"unknown preset {name!r}", field="--preset", expected=" or ".join(PRESETS))
-    default = DistillArgs(concepts=tyro.MISSING, preset=name, training=PRESETS[name]())
-    arguments = parse(DistillArgs, argv, "distill", default)
+    arguments = parse_with_preset(DistillArgs, argv, "distill", default_arguments)
     require_models(model_names(arguments.training))
     out = Path(shared_uri(arguments.run, arguments.runtime))
     with Lease(LocalStorage(out), take_over=arguments.take_over), stop_signal() as stop:

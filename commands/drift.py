@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import tyro
 
+from commands.arguments import Preset, parse_with_preset
 from commands.image_files import read_images
+from inference.model_store import require_models
 from inference.rewards.clip_reward import ClipRewardConfig
+from recipes import catalogue
+from schemas.configuration import model_names
 from schemas.errors import InputError
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
@@ -24,23 +28,27 @@ class DriftArgs:
     """Folder of images, read with all folders below it."""
     after: Annotated[Path, tyro.conf.Positional]
     """Another."""
-    clip: Literal["micro", "published"] = "micro"
-    """Who looks: the shipped CLIP, or ViT-L/14 at 336 px, as published. Distances by different ones do not compare."""
-    device: str = "cpu"
+    preset: Preset = field(default_factory=catalogue.default)
+    clip: ClipRewardConfig = field(default_factory=ClipRewardConfig)
+    """Who looks. Distances by different ones do not compare."""
     json: bool = False
     """Print one JSON object."""
 
 
+def default_arguments(preset: str) -> DriftArgs:
+    """What a preset says."""
+    return DriftArgs(before=tyro.MISSING, after=tyro.MISSING, preset=preset, clip=catalogue.load(preset, "drift_clip"))
+
+
 def main(argv: Sequence[str]) -> int:
     """0 when the distance was measured."""
-    arguments = tyro.cli(DriftArgs, args=list(argv), prog="python -m inference drift")
+    arguments = parse_with_preset(DriftArgs, argv, "drift", default_arguments, "inference")
     files = [_files(folder) for folder in (arguments.before, arguments.after)]
-    model = "micro/rewards/clip" if arguments.clip == "micro" else "openai/clip-vit-large-patch14-336"
-    config = ClipRewardConfig(model=model, batch_size=32, device=arguments.device)
+    config, model = arguments.clip, arguments.clip.model
+    require_models(model_names(config))
     from inference.judges.drift import chance_level, cmmd
-    from inference.rewards.clip_reward import ClipReward
 
-    reward = ClipReward(config)
+    reward = config.open()
     size = config.batch_size  # not all images in memory
     before, after = (
         np.concatenate([reward.embed_images(read_images(some[i : i + size])) for i in range(0, len(some), size)])

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from commands.arguments import open_run, parse, write_report
+from commands.arguments import Preset, parse_with_preset
+from commands.runs import open_run, write_report
 from inference.judges.geneval_scoring import score_by_tag
 from inference.judges.intervals import intervals_by_tag, mean_over_tags
-from inference.judges.judge import Judge, JudgeConfig, judge_images, open_judge
+from inference.judges.judge import Judge, JudgeConfig, judge_images
 from pipelines.evaluation import result_line
 from pipelines.geneval_folder import PromptFolder, read_layout, read_official
 from pipelines.prompts.clauses import KnownWords
 from pipelines.search_job import SearchJobConfig
+from recipes import catalogue
 from schemas.errors import ForeignRunError, InputError
 from schemas.images import decode_image
 
@@ -32,18 +34,21 @@ class EvaluateArgs:
     """Where results.jsonl and summary.json go; default: into the folder of images."""
     official: Path | None = None
     """A results.jsonl of GenEval's own scorer on the same images: how often it agrees."""
+    preset: Preset = field(default_factory=catalogue.default)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    """Who judges a folder of images; the preset's judge unless flags say otherwise."""
     batch_size: int = 64
     """Images in memory at once."""
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the results are written."""
-    arguments = parse(EvaluateArgs, argv[1:] if argv[:1] == ["geneval"] else argv, "evaluate")
+    argv = argv[1:] if argv[:1] == ["geneval"] else argv
+    arguments = parse_with_preset(EvaluateArgs, argv, "evaluate", default_arguments)
     if (arguments.run is None) == (arguments.images is None):
         raise InputError("--run and --images", expected="one of them")
     if arguments.run is not None:
-        _refuse_flags(argv, ("--out", "--official", "--judge", "--batch-size"), "--run")
+        _refuse_flags(argv, ("--out", "--official", "--judge", "--batch-size", "--preset"), "--run")
         folder, config = open_run(arguments.run)
         if not isinstance(config, SearchJobConfig):
             raise ForeignRunError(f"{arguments.run}: a {folder.info.job} run, no search")
@@ -59,6 +64,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def default_arguments(preset: str) -> EvaluateArgs:
+    """What a preset says."""
+    return EvaluateArgs(preset=preset, judge=catalogue.load(preset, "judge"))
+
+
 def evaluate_folder(folder: Path, arguments: EvaluateArgs) -> None:
     """Judge a folder in GenEval's layout and write what came of it. InputError before anything is judged."""
     if arguments.batch_size < 1:
@@ -71,7 +81,7 @@ def evaluate_folder(folder: Path, arguments: EvaluateArgs) -> None:
             raise InputError(
                 "the results would be written over it", file=str(arguments.official), field="--out", expected="a folder"
             )
-    judge = open_judge(arguments.judge.only_what_is_used())
+    judge = arguments.judge.only_what_is_used().open()
     prompts = read_layout(folder, KnownWords(judge.known_classes, judge.known_colors))
     try:
         out.mkdir(parents=True, exist_ok=True)

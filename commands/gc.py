@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from commands.arguments import RunDir, open_run, parse
+from commands.arguments import parse
+from commands.runs import RunDir, open_run
 from pipelines.lease import Lease
 from pipelines.upkeep import collect_garbage
 

@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from inference.flux.generator import FluxGeneratorConfig
-from schemas.configuration import stable_seed
+from commands.arguments import Preset, parse_with_preset
+from inference.generator import GeneratorConfig
+from inference.model_store import require_models
+from recipes import catalogue
+from schemas.configuration import model_names, stable_seed
 from schemas.errors import InputError
 from schemas.images import encode_png
 
@@ -26,21 +29,26 @@ class GenerateArgs:
     """Seed of their noise."""
     out: Path = Path("images")
     """Folder to write to; image_0.png, image_1.png, ..."""
-    generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
+    preset: Preset = field(default_factory=catalogue.default)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+
+
+def default_arguments(preset: str) -> GenerateArgs:
+    """What a preset says."""
+    return GenerateArgs(prompt=tyro.MISSING, preset=preset, generator=catalogue.load(preset, "generator"))
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the images are written."""
-    arguments = tyro.cli(GenerateArgs, args=list(argv), prog="python -m inference generate")
+    arguments = parse_with_preset(GenerateArgs, argv, "generate", default_arguments, "inference")
     if arguments.num_images < 1:
         raise InputError(f"{arguments.num_images} images", field="--num-images", expected="at least 1")
     if not arguments.prompt.strip():
         raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
-    from inference.flux.generator import FluxGenerator
-
+    config = arguments.generator.only_what_is_used()
+    require_models(model_names(config))
     started = time.perf_counter()
-    config = replace(arguments.generator, batch_size=min(arguments.generator.batch_size, arguments.num_images))
-    generator = FluxGenerator(config)
+    generator = config.with_batch_size(min(config.batch_size, arguments.num_images)).open()
     loaded = time.perf_counter()
     seeds = [stable_seed(arguments.seed, arguments.prompt, i) for i in range(arguments.num_images)]
     images = generator.generate([arguments.prompt] * arguments.num_images, seeds)

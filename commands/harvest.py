@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from commands.arguments import Finish, open_run, parse, shared_uri, work
+from commands.arguments import parse
+from commands.runs import Finish, open_run, shared_uri, work
 from pipelines.driver import RunOptions
 from pipelines.harvest_job import HarvestJobConfig, harvest_prompts, harvested
 from pipelines.new_run import new_run
@@ -56,7 +57,7 @@ def _start(uri: str, job: HarvestJobConfig, search: RunFolder, searched: SearchJ
             said["rule"]["kept_out_as_benchmark_prompts"] = counts[Reason.BENCHMARK_PROMPT]
             return {Subset.RULE: counts[Subset.RULE]}, said
 
-        rows = harvest_prompts(search, counts)
+        rows = harvest_prompts(search, searched.vocabulary, counts)
         return new_run(uri, search.info.preset, "harvest", job, rows, counted)
     folder, started_with = open_run(uri)
     if not isinstance(started_with, HarvestJobConfig):

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from commands.arguments import RunDir, open_run, parse, print_json
+from commands.arguments import parse
+from commands.runs import RunDir, open_run, print_json
 from pipelines.jobs import JobConfig
 from pipelines.report.inspection import (
     Inspection,

@@ -8,9 +8,13 @@ from typing import Annotated
 
 import tyro
 
+from commands.arguments import Preset, parse_with_preset
 from commands.image_files import read_images
-from inference.judges.segmentation_judge import SegmentationJudgeConfig
+from inference.judges.judge import JudgeConfig
+from inference.model_store import require_models
 from inference.prompt_grammar import parse_prompt
+from recipes import catalogue
+from schemas.configuration import model_names
 
 
 @dataclass(frozen=True)
@@ -23,19 +27,27 @@ class JudgeArgs:
     """PNG or JPEG files."""
     json: bool = False
     """Print one JSON array."""
-    judge: SegmentationJudgeConfig = field(default_factory=SegmentationJudgeConfig)
+    preset: Preset = field(default_factory=catalogue.default)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+
+
+def default_arguments(preset: str) -> JudgeArgs:
+    """What a preset says."""
+    return JudgeArgs(prompt=tyro.MISSING, images=tyro.MISSING, preset=preset, judge=catalogue.load(preset, "judge"))
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the images were looked at, whatever was found."""
-    arguments = tyro.cli(JudgeArgs, args=list(argv), prog="python -m inference judge")
+    arguments = parse_with_preset(JudgeArgs, argv, "judge", default_arguments, "inference")
     record = parse_prompt(arguments.prompt)
     images = read_images(arguments.images)
+    config = arguments.judge.only_what_is_used()
+    require_models(model_names(config))
     from inference.judges.geneval_scoring import judge_objects
-    from inference.judges.segmentation_judge import SegmentationJudge
 
-    found = SegmentationJudge(arguments.judge).find_objects(images)
-    checks = [judge_objects(record, objects, arguments.judge.thresholds) for objects in found]
+    judge = config.open()
+    found = judge.find_objects(images, [record] * len(images))
+    checks = [judge_objects(record, objects, judge.thresholds) for objects in found]
     if arguments.json:
         rows = [
             {

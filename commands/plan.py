@@ -7,16 +7,17 @@ from typing import Annotated
 
 import tyro
 
-from commands.arguments import parse, preset_of, print_json
+from commands.arguments import Preset, parse_with_preset
+from commands.runs import print_json
 from inference.model_store import require_models
 from pipelines.driver import RunOptions
 from pipelines.estimate import Cluster, Estimate, estimate
 from pipelines.jobs import DatasetConfig, models_of
 from pipelines.node_checks import check, checks_json, passed, print_checks
 from pipelines.placement_picture import as_svg, as_text, gpu_times
-from pipelines.presets import load_preset
 from pipelines.runtime.progress import format_seconds
 from pipelines.stated_figures import GPUS
+from recipes import catalogue
 from schemas.errors import InputError, MissingWeightsError
 
 
@@ -26,8 +27,7 @@ class PlanArgs:
 
     run: str | None = None
     """A run that has begun: its measured rates replace the stated ones."""
-    preset: str = "micro"
-    """Which models and sizes: micro, flux, flux-24gb."""
+    preset: Preset = field(default_factory=catalogue.default)
     cluster: Annotated[Cluster, tyro.conf.arg(name="")] = field(default_factory=Cluster)
     dataset: Annotated[DatasetConfig, tyro.conf.arg(name="")] = field(default_factory=DatasetConfig)
     options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
@@ -42,17 +42,13 @@ class PlanArgs:
 
 def main(argv: Sequence[str]) -> int:
     """0; 2 when the run could not start (missing weights, a GPU too small, a stage that fails its check)."""
-    name = preset_of(argv)
-    preset = load_preset(name)
-    cluster = Cluster(gpus=1, gpu_type="rtx4090") if name == "flux-24gb" else Cluster()
-    default = PlanArgs(preset=name, cluster=cluster, dataset=preset.dataset, options=preset.options)
-    arguments = parse(PlanArgs, argv, "plan", default)
+    arguments = parse_with_preset(PlanArgs, argv, "plan", default_arguments)
     plan = estimate(arguments.dataset, arguments.cluster, arguments.run)
     missing = _missing(arguments.dataset)
     checks = check(arguments.dataset, arguments.options) if arguments.check and not missing else []
     if arguments.json:
         tried = {"check": checks_json(checks)} if checks else {}
-        print_json({**plan_json(plan), **tried, "preset": name, "missing_weights": missing})
+        print_json({**plan_json(plan), **tried, "preset": arguments.preset, "missing_weights": missing})
     else:
         print_plan(plan)
         if missing:
@@ -62,6 +58,16 @@ def main(argv: Sequence[str]) -> int:
     if arguments.picture is not None:
         write_picture(plan, arguments.picture)
     return 2 if missing or not passed(checks) else 0
+
+
+def default_arguments(preset: str) -> PlanArgs:
+    """What a preset says."""
+    return PlanArgs(
+        preset=preset,
+        cluster=catalogue.load_or(preset, "cluster", Cluster()),
+        dataset=catalogue.load(preset, "dataset"),
+        options=catalogue.load_or(preset, "run_options", RunOptions()),
+    )
 
 
 def _missing(config: DatasetConfig) -> str | None:
@@ -83,12 +89,15 @@ def print_plan(plan: Estimate) -> None:
     print(f"  {'stage':<20} {'items':>16} {'each':>10} {'one worker':>12}  figure")
     for stage in plan.stages:
         items = f"{stage.num_items:,} {stage.item}"
-        each = (
-            f"{stage.seconds_per_item:.2f} s"
-            if stage.seconds_per_item >= 1
-            else f"{stage.seconds_per_item * 1e3:.1f} ms"
-        )
-        print(f"  {stage.name:<20} {items:>16} {each:>10} {format_seconds(stage.seconds):>12}  {stage.source}")
+        each, whole = "unknown", "unknown"
+        if stage.seconds_per_item is not None and stage.seconds is not None:
+            fast = stage.seconds_per_item < 1
+            each = f"{stage.seconds_per_item * 1e3:.1f} ms" if fast else f"{stage.seconds_per_item:.2f} s"
+            whole = format_seconds(stage.seconds)
+        print(f"  {stage.name:<20} {items:>16} {each:>10} {whole:>12}  {stage.source}")
+    unknown = [stage.name for stage in plan.stages if not stage.known]
+    if unknown:
+        print(f"  without {', '.join(unknown)} from here on: run a pilot, then `plan --run` on it")
     storage = f"{_bytes(plan.block_bytes)} of blocks, {_bytes(plan.shard_bytes)} of shards"
     if plan.cluster is None or plan.placement is None:
         print(f"  about {format_seconds(plan.seconds)} on one worker, {storage}")
@@ -100,7 +109,7 @@ def print_plan(plan: Estimate) -> None:
             print(f"  {stage.name:<20} {stage.memory_gib:>16.1f}  {stage.memory_source}")
     nodes = -(-cluster.gpus // cluster.gpus_per_node)
     used = sum(
-        s.memory_gib for s in plan.stages if placement.schedule == "streaming" or s.name == "generate_candidates"
+        s.memory_gib or 0.0 for s in plan.stages if placement.schedule == "streaming" or s.name == "generate_candidates"
     )
     per_node = min(cluster.gpus, cluster.gpus_per_node)
     print(

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from commands.arguments import RunDir, open_run, parse
+from commands.arguments import parse
+from commands.runs import RunDir, open_run
 from pipelines.conservation import tally
 from pipelines.report.dataset_card import FOLDER, write_card
 from pipelines.run_folder import RunFolder

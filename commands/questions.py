@@ -9,7 +9,9 @@ from typing import Annotated
 
 import tyro
 
+from commands.arguments import Preset, parse_with_preset
 from inference.vlm.vlm import VlmConfig
+from recipes import catalogue
 from schemas.errors import InputError
 
 
@@ -28,23 +30,31 @@ class QuestionsArgs:
     """Where a model's answers are kept: the same words get the same questions."""
     out: Path | None = None
     """File to write; without one, the terminal."""
+    preset: Preset = field(default_factory=catalogue.default)
     vlm: VlmConfig = field(default_factory=VlmConfig)
+
+
+def default_arguments(preset: str) -> QuestionsArgs:
+    """What a preset says."""
+    return QuestionsArgs(prompt=tyro.MISSING, preset=preset, vlm=catalogue.load(preset, "vlm"))
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the file is written."""
-    arguments = tyro.cli(QuestionsArgs, args=list(argv), prog="python -m inference questions")
+    arguments = parse_with_preset(QuestionsArgs, argv, "questions", default_arguments, "inference")
     from inference.dual.questions import questions_about, written_questions
 
     prompt = " ".join(arguments.prompt.split())
     if not prompt:
         raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
     if arguments.written:
-        from inference.vlm.file_journal import FileJournal
-        from inference.vlm.vlm import open_vlm
+        from commands.endpoint_errors import explained
+        from inference.vlm.journal import StorageJournal
+        from schemas.storage import LocalStorage
 
-        vlm = open_vlm(arguments.vlm, FileJournal(arguments.answers))
-        (questions,) = written_questions(vlm, [prompt], [arguments.description or prompt])
+        with explained(arguments.vlm):
+            vlm = arguments.vlm.open(StorageJournal(LocalStorage(arguments.answers)))
+            (questions,) = written_questions(vlm, [prompt], [arguments.description or prompt])
     else:
         questions = questions_about(prompt)
     name = arguments.name or re.sub("[^A-Za-z0-9]+", "-", prompt.removeprefix("a photo of "))[:64].strip("-")

@@ -9,9 +9,13 @@ from typing import Annotated
 
 import tyro
 
-from inference.search import Draft, SearchConfig, Searched, next_round
-from inference.search_tools import SearchToolsConfig, open_search_tools
+from commands.arguments import Preset, parse_with_preset
+from inference.model_store import require_models
+from inference.search import Draft, SearchConfig, SearchTrace, next_round
+from inference.search_tools import SearchToolsConfig
 from inference.vlm.vlm import VlmConfig
+from recipes import catalogue
+from schemas.configuration import model_names
 from schemas.errors import InputError
 from schemas.images import encode_png
 
@@ -30,28 +34,30 @@ class ReflectArgs:
     seed: int = 0
     """Seed of the noise."""
     search: SearchConfig = field(default_factory=lambda: SearchConfig(width=2, depth=4))
+    preset: Preset = field(default_factory=catalogue.default)
     vlm: VlmConfig = field(default_factory=VlmConfig)
     """Who reflects and verifies."""
     tools: SearchToolsConfig = field(default_factory=SearchToolsConfig)
 
 
+def default_arguments(preset: str) -> ReflectArgs:
+    """What a preset says."""
+    job = catalogue.load(preset, "search")
+    return ReflectArgs(prompt=tyro.MISSING, preset=preset, vlm=job.vlm, tools=job.tools)
+
+
 def main(argv: Sequence[str]) -> int:
     """0 when the pictures are written."""
-    arguments = tyro.cli(
-        ReflectArgs, args=list(argv), prog="python -m inference reflect", config=(tyro.conf.AvoidSubcommands,)
-    )
+    arguments = parse_with_preset(ReflectArgs, argv, "reflect", default_arguments, "inference")
     if not arguments.prompt.strip():
         raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
     config = arguments.tools.for_search(arguments.search, arguments.vlm)
-    from inference.model_store import require_models
-    from schemas.configuration import model_names
-
     require_models(model_names(config))
     started = time.monotonic()
-    tools = open_search_tools(config)
+    tools = config.open()
     print(f"models loaded in {time.monotonic() - started:.1f} s")
     search = replace(arguments.search, seed=arguments.seed)
-    one = Searched(arguments.prompt)
+    one = SearchTrace(arguments.prompt)
     for number in range(search.depth):
         started = time.monotonic()
         next_round([one], number, search, tools, [arguments.prompt])
@@ -70,7 +76,7 @@ def describe(draft: Draft) -> str:
     return f"image {draft.number}: score {draft.score:.2f}{how}"
 
 
-def write_pictures(one: Searched, folder: Path) -> None:
+def write_pictures(one: SearchTrace, folder: Path) -> None:
     """The best image, all of them as a strip (a row a chain), and the page that tells how they came about."""
     import numpy as np
     from PIL import Image

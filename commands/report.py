@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from commands.arguments import RunDir, open_run, parse, write_report
+from commands.arguments import parse
+from commands.runs import RunDir, open_run, write_report
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from commands.arguments import open_run, parse_resume, shared_uri, work
+from commands.runs import open_run, parse_resume, shared_uri, work
 
 
 def main(argv: Sequence[str]) -> int:

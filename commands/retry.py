@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from commands.arguments import open_run, parse_resume, shared_uri, work
+from commands.runs import open_run, parse_resume, shared_uri, work
 from pipelines.lease import Lease
 from pipelines.upkeep import clear_quarantine
 

@@ -7,24 +7,17 @@ from typing import Annotated
 
 import tyro
 
-from commands.arguments import (
-    Finish,
-    RunDir,
-    open_dataset_run,
-    parse,
-    preset_of,
-    shared_uri,
-    work,
-)
+from commands.arguments import Preset, parse_with_preset
 from commands.plan import announce
+from commands.runs import Finish, RunDir, open_dataset_run, shared_uri, work
 from pipelines.driver import RunOptions
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig
 from pipelines.lease import Lease
 from pipelines.new_run import new_dataset_run
-from pipelines.presets import load_preset
 from pipelines.run_folder import RunFolder, encode_prompts
 from pipelines.upkeep import copy_valid_blocks, differing_configs
+from recipes import catalogue
 from schemas.errors import ForeignRunError
 from schemas.records import PromptRow
 
@@ -34,8 +27,7 @@ class RunArgs:
     """Build a dataset. On a folder that holds this very run already, it goes on with what is missing."""
 
     run: RunDir
-    preset: str = "micro"
-    """Which models and sizes: micro, flux, flux-24gb."""
+    preset: Preset
     fork: str | None = None
     """Start another run in this new folder with what of --run is still valid (hard links)."""
     dataset: Annotated[DatasetConfig, tyro.conf.arg(name="")] = field(default_factory=DatasetConfig)
@@ -55,10 +47,17 @@ def main(argv: Sequence[str]) -> int:
 
 def parse_run(argv: Sequence[str], command: str) -> RunArgs:
     """The preset is looked up first: its configuration gives every other flag its default."""
-    name = preset_of(argv)
-    preset = load_preset(name)
-    default = RunArgs(run=tyro.MISSING, preset=name, dataset=preset.dataset, options=preset.options)
-    return parse(RunArgs, argv, command, default)
+    return parse_with_preset(RunArgs, argv, command, default_arguments)
+
+
+def default_arguments(preset: str) -> RunArgs:
+    """What a preset says."""
+    return RunArgs(
+        run=tyro.MISSING,
+        preset=preset,
+        dataset=catalogue.load(preset, "dataset"),
+        options=catalogue.load_or(preset, "run_options", RunOptions()),
+    )
 
 
 def start(arguments: RunArgs) -> tuple[RunFolder, DatasetConfig]:

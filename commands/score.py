@@ -4,13 +4,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
+from commands.arguments import Preset, parse_with_preset
 from commands.image_files import read_images
+from inference.model_store import require_models
 from inference.rewards.ensemble import EnsembleConfig, combine_rewards
-from inference.rewards.presets import RewardsConfig, published_rewards
+from inference.rewards.reward import RewardConfig, used_rewards
+from recipes import catalogue
+from schemas.configuration import model_names
 from schemas.errors import InputError
 
 
@@ -24,30 +28,29 @@ class ScoreArgs:
     """PNG or JPEG files."""
     json: bool = False
     """Print one JSON array."""
-    rewards: Literal["micro", "published"] = "micro"
-    """Which models: the shipped ones, or CLIP ViT-L/14, HPSv2.1 and PickScore."""
-    device: str = "cpu"
-    """Where the published ones run."""
+    preset: Preset = field(default_factory=catalogue.default)
+    rewards: tuple[RewardConfig, ...] = (RewardConfig(),)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+
+
+def default_arguments(preset: str) -> ScoreArgs:
+    """What a preset says."""
+    return ScoreArgs(prompt=tyro.MISSING, images=tyro.MISSING, preset=preset, rewards=catalogue.load(preset, "rewards"))
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the images were scored."""
-    arguments = tyro.cli(ScoreArgs, args=list(argv), prog="python -m inference score")
+    arguments = parse_with_preset(ScoreArgs, argv, "score", default_arguments, "inference")
     if not arguments.prompt.strip():
         raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
     images = read_images(arguments.images)
-    rewards = RewardsConfig() if arguments.rewards == "micro" else published_rewards(arguments.device)
-    from inference.model_store import require_models
-    from inference.rewards.clip_reward import ClipReward
-    from schemas.configuration import model_names
-
-    require_models(model_names(rewards))
+    rewards = used_rewards(arguments.rewards)
+    require_models(name for reward in rewards for name in model_names(reward))
     prompts = [arguments.prompt] * len(images)
-    scores = {name: ClipReward(config).score(images, prompts) for name, config in rewards.chosen().items()}
+    scores = {reward.name: reward.open().score(images, prompts) for reward in rewards}
     columns = {name: values.tolist() for name, values in scores.items()}
     if len(images) > 1:
-        columns["ensemble"] = combine_rewards(scores, arguments.ensemble).tolist()
+        columns["ensemble"] = combine_rewards(scores, arguments.ensemble, [r.weight for r in rewards]).tolist()
     rows = [{name: values[i] for name, values in columns.items()} for i in range(len(images))]
     if arguments.json:
         print(json.dumps([{"file": str(p), **row} for p, row in zip(arguments.images, rows, strict=True)]))

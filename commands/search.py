@@ -7,22 +7,15 @@ from typing import Annotated
 
 import tyro
 
-from commands.arguments import (
-    Finish,
-    RunDir,
-    open_run,
-    parse,
-    preset_of,
-    shared_uri,
-    work,
-)
+from commands.arguments import Preset, parse_with_preset
+from commands.runs import Finish, RunDir, open_run, shared_uri, work
 from pipelines.driver import RunOptions
 from pipelines.lease import Lease
 from pipelines.new_run import new_run
-from pipelines.presets import load_search_preset
 from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig, search_prompts
 from pipelines.upkeep import differing_configs
+from recipes import catalogue
 from schemas.errors import ForeignRunError
 from schemas.records import PromptRow, Subset
 
@@ -33,8 +26,7 @@ class SearchArgs:
     --search.depth, it goes deeper."""
 
     run: RunDir
-    preset: str = "micro"
-    """Which models and sizes: micro, flux."""
+    preset: Preset
     job: Annotated[SearchJobConfig, tyro.conf.arg(name="")] = field(default_factory=SearchJobConfig)
     options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
     finish: Annotated[Finish, tyro.conf.arg(name="")] = field(default_factory=Finish)
@@ -42,11 +34,19 @@ class SearchArgs:
 
 def main(argv: Sequence[str]) -> int:
     """Exit codes as in `python -m pipelines`."""
-    name = preset_of(argv)
-    job, options = load_search_preset(name)
-    arguments = parse(SearchArgs, argv, "search", SearchArgs(run=tyro.MISSING, preset=name, job=job, options=options))
+    arguments = parse_with_preset(SearchArgs, argv, "search", default_arguments)
     folder = start_search(arguments.run, arguments.preset, arguments.job, arguments.options)
     return work(folder, arguments.job, arguments.options, arguments.finish)
+
+
+def default_arguments(preset: str) -> SearchArgs:
+    """What a preset says."""
+    return SearchArgs(
+        run=tyro.MISSING,
+        preset=preset,
+        job=catalogue.load(preset, "search"),
+        options=catalogue.load_or(preset, "run_options", RunOptions()),
+    )
 
 
 def start_search(run: str, preset: str, job: SearchJobConfig, options: RunOptions) -> RunFolder:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from commands.arguments import RunDir, open_run, parse, print_json, print_summary
+from commands.arguments import parse
+from commands.runs import RunDir, open_run, print_json, print_summary
 from pipelines.conservation import tally
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import packed, shard_inputs, shard_ranges

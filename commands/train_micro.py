@@ -66,7 +66,7 @@ class MicroArgs:
     data_workers: int = 0
     """Processes that make training data ahead (a GPU needs many); 0: data is made between steps."""
     evaluate: bool = True
-    """Ask the trained model what it learnt; `benchmarks/micro_card` does so too."""
+    """Ask the trained model what it learnt; `benchmarks/micro/micro_card` does so too."""
     from_exported: bool = False
     """Where there is no checkpoint, go on from the weights in --out at half the learning rate (judge, rewards, vlm,
     verifier, reflector)."""

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from commands.arguments import RunDir, open_run, parse, print_json, print_summary
+from commands.arguments import parse
+from commands.runs import RunDir, open_run, print_json, print_summary
 from pipelines.conservation import tally, verify
 from schemas.errors import VerificationError
 

@@ -3,7 +3,7 @@
 Images are uint8 arrays (H, W, 3), RGB. Boxes are (x0, y0, x1, y1) in pixels of the image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,14 @@ class Generator(Protocol):
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
         """One image (H, W, 3) uint8 for each prompt; the image depends on (prompt, seed, configuration) alone."""
+        ...
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[np.ndarray]:
+        """What `generate` gives, each image as soon as it is there."""
+        ...
+
+    def warm_up(self) -> None:
+        """Whatever would make the first images wait (compiling); may do nothing."""
         ...
 
 
@@ -119,3 +127,17 @@ class Reward(Protocol):
 
 class Verifier(Reward, Protocol):
     """A reward whose differences are log-odds that one image fits the prompt better than another."""
+
+    def score_with_costs(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> tuple[np.ndarray, list[Cost]]:
+        """The scores, and what each image's cost."""
+        ...
+
+
+class OneCallAnImage:
+    """For verifiers whose cost is one call for each image."""
+
+    def score_with_costs(
+        self: Reward, images: Sequence[np.ndarray], prompts: Sequence[str]
+    ) -> tuple[np.ndarray, list[Cost]]:
+        """The scores, and a call for each image."""
+        return self.score(images, prompts), [Cost(verifier_calls=1)] * len(images)

@@ -9,7 +9,7 @@ with budget n.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, Protocol
 
@@ -81,7 +81,7 @@ class SearchConfig:
         return self.width * self.depth
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Draft:
     """One image of a search. parent: number of the draft it was corrected from, None for one that was drawn afresh.
     cost: of drawing it, of scoring it, and of what was said about the image before."""
@@ -111,7 +111,7 @@ class SearchTools:
 
 
 @dataclass
-class Searched:
+class SearchTrace:
     """One prompt's search so far."""
 
     prompt: str
@@ -125,19 +125,19 @@ class Searched:
 
 def search(
     prompts: Sequence[str], config: SearchConfig, tools: SearchTools, keys: Sequence[str] | None = None
-) -> list[Searched]:
+) -> list[SearchTrace]:
     """All rounds for all prompts, their chains in common batches. keys: what noise is seeded by, instead of the
     prompts' texts."""
     _check(config, tools)
     keys = list(prompts) if keys is None else list(keys)
-    searches = [Searched(prompt) for prompt in prompts]
+    searches = [SearchTrace(prompt) for prompt in prompts]
     for number in range(config.depth):
         next_round(searches, number, config, tools, keys)
     return searches
 
 
 def next_round(
-    searches: Sequence[Searched],
+    searches: Sequence[SearchTrace],
     number: int,
     config: SearchConfig,
     tools: SearchTools,
@@ -153,25 +153,27 @@ def next_round(
     if number and config.strategy != "noise":
         plans = _with_remarks(searches, plans, config, tools)
     images = _draw(searches, plans, tools)
-    scores, verified = score_with_costs(tools.verifier, images, [searches[plan.owner].prompt for plan in plans])
+    scores, verified = tools.verifier.score_with_costs(images, [searches[plan.owner].prompt for plan in plans])
     for plan, image, score, verifying in zip(plans, images, scores, verified, strict=True):
         one = searches[plan.owner]
         parent = plan.parent if plan.reflection is not None else None
         passes = tools.generator_passes if parent is None else tools.corrector_passes
         cost = Cost(generations=1, denoiser_passes=passes) + verifying + plan.cost
-        drawn = (plan.chain, plan.seed, plan.prompt, image, float(score), plan.reflection, parent, cost)
-        one.drafts.append(Draft(len(one.drafts), number, *drawn))
+        one.drafts.append(
+            Draft(
+                number=len(one.drafts),
+                round=number,
+                chain=plan.chain,
+                seed=plan.seed,
+                prompt=plan.prompt,
+                image=image,
+                score=float(score),
+                reflection=plan.reflection,
+                parent=parent,
+                cost=cost,
+            )
+        )
         one.cost += cost
-
-
-def score_with_costs(
-    verifier: Verifier, images: Sequence[np.ndarray], prompts: Sequence[str]
-) -> tuple[np.ndarray, list[Cost]]:
-    """Scores, float32 (n,), and what each cost. A verifier that knows of more than one call an image has a method of
-    this name: several of them, or a VLM that writes."""
-    if hasattr(verifier, "score_with_costs"):
-        return verifier.score_with_costs(images, prompts)  # pyright: ignore[reportAttributeAccessIssue]
-    return verifier.score(images, prompts), [Cost(verifier_calls=1)] * len(images)
 
 
 @dataclass(frozen=True)
@@ -187,8 +189,8 @@ class _Plan:
     cost: Cost = field(default_factory=Cost)
 
 
-def _plans(owner: int, one: Searched, number: int, config: SearchConfig, key: str) -> list[_Plan]:
-    parents = _parents(one, config) if number else [None] * config.width
+def _plans(owner: int, one: SearchTrace, number: int, config: SearchConfig, key: str) -> list[_Plan]:
+    parents = parents_of_next_round(one, config) if number else [None] * config.width
     plans = []
     for chain, parent in enumerate(parents):
         seed = stable_seed(config.seed, "search", key, number, chain)
@@ -196,8 +198,8 @@ def _plans(owner: int, one: Searched, number: int, config: SearchConfig, key: st
     return plans
 
 
-def _parents(one: Searched, config: SearchConfig) -> Sequence[Draft | None]:
-    """What each chain goes on from; None for a fresh start."""
+def parents_of_next_round(one: SearchTrace, config: SearchConfig) -> Sequence[Draft | None]:
+    """What each chain goes on from; None for a fresh start. Of these drafts alone the images are looked at again."""
     if config.carry == "topk":
         return sorted(one.drafts, key=lambda draft: (-draft.score, draft.number))[: config.width]
     if config.carry == "own":
@@ -209,7 +211,7 @@ def _parents(one: Searched, config: SearchConfig) -> Sequence[Draft | None]:
 
 
 def _with_remarks(
-    searches: Sequence[Searched], plans: list[_Plan], config: SearchConfig, tools: SearchTools
+    searches: Sequence[SearchTrace], plans: list[_Plan], config: SearchConfig, tools: SearchTools
 ) -> list[_Plan]:
     """Plans that go on from an image, with what is said of it; fresh starts as they are. Where there is nothing to
     correct, a plan becomes a fresh start: the corrector can only spoil a right image."""
@@ -242,7 +244,7 @@ def _with_remarks(
     return told
 
 
-def _draw(searches: Sequence[Searched], plans: Sequence[_Plan], tools: SearchTools) -> list[np.ndarray]:
+def _draw(searches: Sequence[SearchTrace], plans: Sequence[_Plan], tools: SearchTools) -> list[np.ndarray]:
     """By the corrector where there is a reflection, else by the generator."""
     images: dict[int, np.ndarray] = {}
     fresh = [i for i, plan in enumerate(plans) if plan.reflection is None]
@@ -267,13 +269,3 @@ def _check(config: SearchConfig, tools: SearchTools) -> None:
         raise InputError(f"strategy {config.strategy!r} without a critic", expected="a reflector and prompt refiner")
     if "reflection" in config.strategy and tools.corrector is None:
         raise InputError(f"strategy {config.strategy!r} without a corrector", expected="a trained corrector")
-
-
-def shares_by_budget(
-    searches: Sequence[Searched], right: Sequence[Sequence[bool]], budgets: Sequence[int]
-) -> Mapping[int, float]:
-    """Share of prompts whose chosen image is right, by budget. right: the judge's verdict on every draft, in order."""
-    return {
-        budget: float(np.mean([right[i][one.best(budget).number] for i, one in enumerate(searches)]))
-        for budget in budgets
-    }

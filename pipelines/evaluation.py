@@ -30,7 +30,7 @@ JUDGE = "judge"  # as a chooser: the bound that no verifier passes
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchResult:
     """One finished search, as numbers: small, so that many fit in memory. base: its prompt's id without the number of
     the delivered image. scores: the verifier's, one an image; right: the judge's verdicts; opinions: the scores of
     verifiers that had no say. rounds: of each image; corrected: whether it was drawn from another."""
@@ -59,7 +59,7 @@ class Searched:
 class Evaluation:
     """Of all finished searches of a run."""
 
-    searches: list[Searched] = field(default_factory=list)
+    searches: list[SearchResult] = field(default_factory=list)
     num_unfinished: int = 0
     cost: Cost = field(default_factory=Cost)
 
@@ -77,16 +77,16 @@ class Evaluation:
         return intervals_by_tag(hits, [s.tag for s in self.searches], [s.text for s in self.searches])
 
 
-def score_of(searches: Sequence[Searched], values: Sequence[float]) -> Interval:
+def score_of(searches: Sequence[SearchResult], values: Sequence[float]) -> Interval:
     """The mean over tags of one value a search, with its interval over texts."""
     return mean_over_tags(values, [s.tag for s in searches], [s.text for s in searches])
 
 
-def searched(row: PromptRow, config: SearchJobConfig) -> Searched:
+def searched(row: PromptRow, config: SearchJobConfig) -> SearchResult:
     """What the last block says of a finished search."""
     names = [reward.scorer for reward in row.candidates[0].rewards]
     columns = zip(*([r.value for r in c.rewards] for c in row.candidates), strict=True)
-    return Searched(
+    return SearchResult(
         base_of(row.prompt.prompt_id, config),
         row.prompt.tag or "",
         row.prompt.text,

@@ -17,8 +17,8 @@ from collections import defaultdict
 from pipelines.evaluation import base_of, geneval_metadata, read_rows
 from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig
+from schemas.open_storage import open_storage
 from schemas.records import Candidate, PromptRow
-from schemas.storage import open_storage
 
 
 def export_search(folder: RunFolder, config: SearchJobConfig, out: str) -> int:

@@ -4,11 +4,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from microworld.scenes.evaluation_split import SPLITS
-from pipelines.intake import reserved_by_the_micro_world
 from pipelines.jobs import resolve_chains
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.prompts.overlap import BenchmarkOverlap
+from pipelines.prompts.worlds import benchmark_prompts, world_of
 from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig
 from pipelines.stage import Link
@@ -37,32 +36,30 @@ def harvested(folder: RunFolder, config: SearchJobConfig) -> tuple[tuple[str, ..
     """Keys of a search's rounds, and who wrote its reflections. InputError for a search that must not train anything:
     its prompts are a benchmark's, or the judge had a say in it."""
     uri, tools = folder.storage.uri, config.tools
-    if config.prompts in SPLITS:
+    if benchmark_prompts(config.prompts) is not None:
         raise InputError(
             f"{uri} searched {config.prompts}", field="--run", expected="a search of no benchmark's prompts"
         )
-    if "judge" in tools.verifier.kinds or tools.oracles:
-        raise InputError(
-            f"{uri}: the judge chose or told", field="--run", expected="a search that the judge has no say in"
-        )
+    if "judge" in tools.verifier.kinds:
+        raise InputError(f"{uri}: the judge chose", field="--run", expected="a search that the judge has no say in")
     if "reflection" not in config.search.strategy:
         raise InputError(
             f"{uri}: {config.search.strategy}, nothing is said of images", expected="a search with reflections"
         )
     (steps,) = resolve_chains(folder, config).values()
-    reflector = tools.critic.reflector if tools.critic else ""
-    return tuple(s.key for s in steps if s.link.stage is DraftRound), reflector or config.vlm.name
+    writer = tools.critic.writer(config.vlm) if tools.critic else ""
+    return tuple(s.key for s in steps if s.link.stage is DraftRound), writer
 
 
-def harvest_prompts(folder: RunFolder, counts: Counter[str]) -> Iterator[PromptRow]:
-    """The search's prompts; those that repeat a benchmark's, or have a composition that the micro world reserves, are
-    turned down."""
-    overlap = BenchmarkOverlap.shipped()
+def harvest_prompts(folder: RunFolder, vocabulary: str, counts: Counter[str]) -> Iterator[PromptRow]:
+    """The search's prompts; those that repeat a benchmark's, or have a composition that the vocabulary's world keeps,
+    are turned down."""
+    overlap, world = BenchmarkOverlap.shipped(), world_of(vocabulary)
     for row in folder.all_prompts():
         counts[Subset.RULE] += 1
         kind = overlap.find(row.prompt)
-        if kind is None and reserved_by_the_micro_world(row.prompt):
-            kind = "a composition that the micro world keeps for its benchmarks"
+        if kind is None and world is not None and world.is_reserved(row.prompt):
+            kind = f"a composition that the {world.name} world keeps for its benchmarks"
         if kind is not None:
             counts[Reason.BENCHMARK_PROMPT] += 1
             row = PromptRow(row.prompt, rejection=Rejection("intake", Reason.BENCHMARK_PROMPT, str(kind)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.jobs import DatasetConfig
+from pipelines.prompts.worlds import World, world_of
 from pipelines.run_folder import Segment
 from schemas.errors import InputError
 from schemas.records import PromptRecord, PromptRow, Subset
@@ -57,13 +58,14 @@ def _rows_of(config: DatasetConfig, subset: str, said: dict[str, Any]) -> Iterat
         return _read(config, subset, file, said)
     if subset == Subset.RULE:
         return _compose(config, said)
-    if config.vocabulary != "micro":
+    world = world_of(config.vocabulary)
+    if world is None:
         raise InputError(
             f"{subset} needs detailed prompts",
             field="--detailed-prompts",
             expected="a file of them (.txt, .jsonl, .parquet); only the micro world makes its own",
         )
-    return _describe_micro_scenes(config, subset, said)
+    return _prompts_of(world, config, subset, said)
 
 
 def lay_out(num_prompts: dict[str, int], unit_size: int, after: Sequence[Segment] = ()) -> tuple[Segment, ...]:
@@ -89,7 +91,8 @@ def _compose(config: DatasetConfig, said: dict[str, Any]) -> Iterator[PromptRow]
         else BenchmarkOverlap.shipped()
     )
     vocabulary = load_vocabulary(config.vocabulary)
-    reserved = reserved_by_the_micro_world if config.closed_vocabulary else None
+    world = world_of(config.vocabulary) if config.closed_vocabulary else None
+    reserved = world.is_reserved if world else None
     composed = compose_prompts(vocabulary, config.num_prompts, config.seed, overlap, config.tag_weights, reserved)
     said |= {
         "source": f"composed from vocabulary {config.vocabulary!r}",
@@ -100,38 +103,38 @@ def _compose(config: DatasetConfig, said: dict[str, Any]) -> Iterator[PromptRow]
     yield from (PromptRow(prompt) for prompt in composed.prompts)
 
 
-def _describe_micro_scenes(config: DatasetConfig, subset: str, said: dict[str, Any]) -> Iterator[PromptRow]:
-    """Long captions of random scenes, no text twice."""
+def _prompts_of(world: World, config: DatasetConfig, subset: str, said: dict[str, Any]) -> Iterator[PromptRow]:
+    """Detailed prompts that a world makes, no text twice."""
     import numpy as np
 
-    from microworld.scenes.long_captions import sample_long_caption
-
     rng = np.random.default_rng([config.seed, 92, list(Subset).index(Subset(subset))])
-    said["source"] = "long captions of the micro world"
+    said["source"] = f"long captions of the {world.name} world"
     texts: set[str] = set()
     while len(texts) < config.num_prompts:
-        text = sample_long_caption(rng)[0]
+        text = world.long_prompt(rng)
         if text not in texts:
             yield PromptRow(PromptRecord(f"{subset}-{len(texts):06d}", text, subset))
             texts.add(text)
 
 
 def _read_edits(config: DatasetConfig, said: dict[str, Any]) -> Iterator[PromptRow]:
-    from pipelines.prompts.edit_files import EditIntake, iterate_edits, iterate_micro_edits
+    from pipelines.prompts.edit_files import EditIntake, iterate_edits, iterate_world_edits
 
-    counts = EditIntake()
+    counts, source = EditIntake(), config.edits
     if config.edits is None:
-        if config.vocabulary != "micro":
+        world = world_of(config.vocabulary)
+        if world is None:
             raise InputError(
                 "editing needs a dataset of edits",
                 field="--edits",
                 expected="a .parquet or .tar file in OmniEdit's form",
             )
-        found = iterate_micro_edits(config.seed, config.edit_quality, counts)
+        source = f"edits of the {world.name} world"
+        edits = iterate_world_edits(world, config.seed, config.edit_quality, counts)
     else:
-        found = iterate_edits(Path(config.edits), config.edit_quality, counts, config.skip_bad_rows)
+        edits = iterate_edits(Path(config.edits), config.edit_quality, counts, config.skip_bad_rows)
     number = 0
-    for row in islice(found, config.num_prompts):
+    for row in islice(edits, config.num_prompts):
         number += 1
         yield row
     if not number:
@@ -142,7 +145,7 @@ def _read_edits(config: DatasetConfig, said: dict[str, Any]) -> Iterator[PromptR
             expected="lower limits",
         )
     said |= {
-        "source": config.edits or "edits of the micro world",
+        "source": source,
         "rows_read": counts.num_rows,
         "below_quality": counts.num_below_quality,
     }
@@ -169,11 +172,3 @@ def _read(config: DatasetConfig, subset: str, file: str, said: dict[str, Any]) -
     if num_left:
         log.warning("%s: the first %d prompts are taken, %d are left (--num-prompts)", file, num_taken, num_left)
     said |= {"source": file, "rows_not_taken": num_left, "bad_rows": num_bad}
-
-
-def reserved_by_the_micro_world(record: PromptRecord) -> bool:
-    """True for compositions of its shapes that the micro world keeps for its own benchmarks (and out of training)."""
-    from microworld.scenes.captions import caption_of_record, is_reserved
-    from microworld.scenes.world import SHAPES
-
-    return all(c.class_name in SHAPES for c in record.include) and is_reserved(caption_of_record(record))

@@ -51,29 +51,30 @@ class DatasetConfig:
 
     subsets: tuple[SubsetName, ...] = ("rule",)
     """Sources of pairs to build."""
-    num_prompts: int = 48
+    num_prompts: int = 2000
     """Prompts of each subset."""
     seed: int = 0
     """Seed of prompts, noise and pairing."""
     prompts: str | None = None
     """Prompt file (.txt, .jsonl, .parquet) of `rule`, instead of composed prompts."""
     detailed_prompts: str | None = None
-    """Prompt file of `general` and `length`; the micro world has long captions of its own."""
+    """Prompt file of `general` and `length`; without one, what the vocabulary's world makes."""
     edits: str | None = None
-    """Editing dataset in OmniEdit's form (.parquet, .tar); the micro world has edits of its own."""
+    """Editing dataset in OmniEdit's form (.parquet, .tar); without one, what the vocabulary's world makes."""
     edit_quality: EditQuality = field(default_factory=EditQuality)
-    vocabulary: str = "micro"
-    """Objects and attributes that rule prompts are composed of: micro, everyday, or a JSON file."""
+    vocabulary: str = "everyday"
+    """Objects and attributes that rule prompts are composed of: everyday, a JSON file, or a world's name (micro), whose
+    models know no other words."""
     tag_weights: TagWeights = field(default_factory=TagWeights)
     """How often each kind of prompt is composed."""
-    closed_vocabulary: bool = True
+    closed_vocabulary: bool = False
     """The models know the vocabulary's words alone, so prompts with other words are refused."""
     benchmark_metadata: str | None = None
     """GenEval's evaluation_metadata.jsonl to keep prompts away from; without it, the shipped table of its
     compositions."""
     skip_bad_rows: bool = False
     """Reject malformed rows of the prompt file instead of refusing the file."""
-    unit_size: int = 8
+    unit_size: int = 4
     """Prompts a unit: the smallest piece that is committed and resumed."""
     num_threads: int = 2
     """CPU threads of every model: they change the order of sums, so they belong to the run."""
@@ -96,13 +97,15 @@ class DatasetConfig:
     def links(self) -> dict[str, list[Link]]:
         """The stages of each subset, in order (ReflectionFlow §3.2)."""
         tertiles = DifficultyTertiles() if self.select.difficulty == "quantiles" else None
-        generate, score = Link(GenerateCandidates, self.generate), Link(ScoreRewards, self.rewards)
+        drawing = replace(self.generate, generator=self.generate.generator.only_what_is_used())
+        generate, score = Link(GenerateCandidates, drawing), Link(ScoreRewards, self.rewards.only_what_is_used())
+        ground = replace(self.ground, grounded_sam=self.ground.grounded_sam.only_what_is_used())
         condense = replace(self.condense, vlm=self.condense.vlm or self.vlm)
         caption = replace(self.caption, vlm=self.caption.vlm or self.vlm)
         reflect = replace(self.reflect, vlm=self.reflect.vlm or self.vlm)
-        verifier = replace(self.filter.verifier, vlm=self.filter.verifier.vlm or self.vlm)
+        verifier = self.filter.verifier.only_what_is_used(self.vlm)
         chains: dict[str, list[Link]] = {
-            "rule": [generate, Link(GroundObjects, self.ground), Link(SelectPairs, self.select, barrier=tertiles)],
+            "rule": [generate, Link(GroundObjects, ground), Link(SelectPairs, self.select, barrier=tertiles)],
             "general": [generate, score, Link(SelectByReward, self.pair)],
             "length": [Link(CondensePrompts, condense), generate, score, Link(SelectByLength, self.pair)],
             "editing": [Link(ReadEdits, self.read_edits), Link(CaptionImages, caption)],

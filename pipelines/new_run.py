@@ -15,8 +15,8 @@ from pipelines.jobs import DatasetConfig, JobConfig, models_of, templates_of
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
 from schemas.configuration import content_key
 from schemas.errors import ForeignRunError
+from schemas.open_storage import open_storage
 from schemas.records import PromptRow
-from schemas.storage import open_storage
 
 
 def new_run(

@@ -36,12 +36,12 @@ def gpu_times(stages: Sequence[StageEstimate], placement: Placement, cluster: Cl
     whole_s = placement.hours * 3600
     divided = placement.schedule == "streaming" and all(placement.gpus[s.name] == 1 for s in placed) and len(placed) > 1
     if not divided:
-        shares = tuple((stage.name, stage.seconds / cluster.gpus / whole_s) for stage in placed)
+        shares = tuple((stage.name, (stage.seconds or 0.0) / cluster.gpus / whole_s) for stage in placed)
         return [GpuTime(0, cluster.gpus - 1, shares)]
     times, first = [], 0
     for stage in placed:
         count = placement.workers[stage.name]
-        times.append(GpuTime(first, first + count - 1, ((stage.name, stage.seconds / count / whole_s),)))
+        times.append(GpuTime(first, first + count - 1, ((stage.name, (stage.seconds or 0.0) / count / whole_s),)))
         first += count
     return times
 

@@ -15,7 +15,7 @@ from pipelines.run_folder import RunFolder
 from pipelines.runtime.failures import FailurePolicy
 from pipelines.runtime.runtime import Schedule
 from pipelines.runtime.unit_worker import UnitWorker
-from pipelines.stage import Step, Workers
+from pipelines.stage import Step
 from schemas.errors import ReflectionFlowError
 from schemas.records import PromptRow
 
@@ -71,7 +71,7 @@ def check_stages(
     for subset, links in config.links().items():
         unit, upstream = folder.units(subset)[0], True
         for index, link in enumerate(links):
-            gpus = getattr(link.config, "workers", Workers()).gpus
+            gpus = link.workers.gpus
             if gpus_here is not None and gpus > gpus_here:
                 why = f"its workers want {gpus:g} GPUs each"
                 checks.append(StageCheck(subset, link.stage.name, not_tried=why, elsewhere=True))

@@ -23,9 +23,10 @@ from schemas.arrow import arrow_schema, from_table, record_from_dict, to_table
 from schemas.blocks import BlockFooter, attach_images, decode_block, decode_images, encode_block, read_footer
 from schemas.configuration import content_key
 from schemas.errors import CorruptDataError, ForeignRunError, WorkFailedError
+from schemas.open_storage import open_storage
 from schemas.records import PromptRow
 from schemas.shards import ShardSidecar, sidecar_name
-from schemas.storage import Storage, open_storage
+from schemas.storage import Storage
 
 FORMAT = 1
 FOLDER_UNITS = 1000

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from inference.allocation import AllocationConfig
 from inference.search import SearchConfig
-from inference.search_tools import SearchToolsConfig, VerifierKind
+from inference.search_tools import SearchToolsConfig
+from inference.verifier import VerifierKind
 from inference.vlm.vlm import VlmConfig
-from microworld.scenes.evaluation_split import SPLITS
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.prompts.compose_rules import TagWeights, compose_prompts
+from pipelines.prompts.worlds import benchmark_names, benchmark_prompts, world_of
 from pipelines.stage import Link, Workers
 from pipelines.stages.allocate_round import AllocateRound, AllocateRoundConfig, RoundBudget
 from pipelines.stages.draft_round import DraftRound, DraftRoundConfig
@@ -27,10 +28,13 @@ COMPOSED = "composed"
 class SearchJobConfig:
     """What a search run makes."""
 
-    prompts: str = "micro-dev"
-    """micro-dev, micro-test, micro-hard-dev, micro-hard-test, micro-hard-test-2; a
-    file of prompts in GenEval's form (its evaluation_metadata.jsonl, or text); or composed: prompts that no benchmark
-    has, composed as for datasets, to harvest from."""
+    prompts: str = "evaluation_metadata.jsonl"
+    """A file of prompts in GenEval's form (its evaluation_metadata.jsonl, or text); composed: prompts that no benchmark
+    has, composed as for datasets, to harvest from; or a benchmark of the micro world: micro-dev, micro-test,
+    micro-hard-dev, micro-hard-test, micro-hard-test-2."""
+    vocabulary: str = "everyday"
+    """Objects and attributes of composed prompts, and what the models know where it is closed: everyday, micro, or a
+    JSON file."""
     num_prompts: int = 0
     """Prompts that are taken, evenly over the tags; 0: all (of composed ones there is no end)."""
     tag_weights: TagWeights = field(default_factory=TagWeights)
@@ -39,12 +43,12 @@ class SearchJobConfig:
     """Independent searches of each prompt, each delivering one image (GenEval: 4)."""
     seed: int = 0
     """Seed of all noise."""
-    unit_size: int = 8
+    unit_size: int = 4
     """Searches a unit: the smallest piece that is committed and resumed."""
     num_threads: int = 2
     """CPU threads of every model: they change the order of sums, so they belong to the run."""
-    closed_vocabulary: bool = True
-    """The models know the micro world's words alone, so prompts with other words are refused."""
+    closed_vocabulary: bool = False
+    """The models know the vocabulary's words alone, so prompts with other words are refused."""
     search: SearchConfig = field(default_factory=SearchConfig)
     vlm: VlmConfig = field(default_factory=VlmConfig)
     """Who reflects, refines, and verifies where no other verifier is named."""
@@ -92,17 +96,18 @@ def search_prompts(config: SearchJobConfig) -> Iterator[PromptRow]:
 
 
 def _records(config: SearchJobConfig) -> list[PromptRecord]:
-    if config.prompts in SPLITS:
-        return list(SPLITS[config.prompts]())
+    benchmark = benchmark_prompts(config.prompts)
+    if benchmark is not None:
+        return list(benchmark())
     if config.prompts == COMPOSED:
         return _composed(config)
     from pipelines.prompts.read_prompts import read_prompts
     from pipelines.prompts.vocabulary import load_vocabulary
 
     if not Path(config.prompts).exists():
-        expected = f"{', '.join([*SPLITS, COMPOSED])}, or a prompt file"
+        expected = f"{', '.join([*benchmark_names(), COMPOSED])}, or a prompt file"
         raise InputError("no such file", file=config.prompts, expected=expected)
-    words = load_vocabulary("micro") if config.closed_vocabulary else None
+    words = load_vocabulary(config.vocabulary) if config.closed_vocabulary else None
     rows = read_prompts(
         config.prompts,
         Subset.RULE,
@@ -113,14 +118,14 @@ def _records(config: SearchJobConfig) -> list[PromptRecord]:
 
 
 def _composed(config: SearchJobConfig) -> list[PromptRecord]:
-    from pipelines.intake import reserved_by_the_micro_world
     from pipelines.prompts.overlap import BenchmarkOverlap
     from pipelines.prompts.vocabulary import load_vocabulary
 
     if not config.num_prompts:
         raise InputError("how many composed prompts?", field="--num-prompts", expected="a number")
-    vocabulary = load_vocabulary("micro" if config.closed_vocabulary else "everyday")
-    reserved = reserved_by_the_micro_world if config.closed_vocabulary else None
+    vocabulary = load_vocabulary(config.vocabulary)
+    world = world_of(config.vocabulary) if config.closed_vocabulary else None
+    reserved = world.is_reserved if world else None
     overlap = BenchmarkOverlap.shipped()
     composed = compose_prompts(vocabulary, config.num_prompts, config.seed, overlap, config.tag_weights, reserved)
     return list(composed.prompts)

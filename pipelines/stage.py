@@ -4,53 +4,73 @@ A stage is pure: rows in, one row out for every row in. It knows no runtime, no 
 stages a subset's prompts pass; each stage's key is a hash of everything that changes its output, its upstream included.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
+from inference.vlm.endpoint import Journal
+from pipelines.stated_figures import Gpu
 from schemas.configuration import content_key, output_config
 from schemas.records import PromptRow
 
+Item = Literal["prompts", "images"]
 
-class Stage(Protocol):
-    """A step of the pipeline. Bump `version` when the same input gives other output (a golden test notices).
 
-    reads_images: candidates come with their PNG bytes. makes_images: the block keeps the images of candidates it adds.
-    """
+@dataclass(frozen=True)
+class StageCosts:
+    """What one worker of a stage takes, before any was measured. seconds: for each item; None: nobody knows, a pilot
+    run tells. memory_gib: at its peak on a GPU; 0 where it needs none, None: unknown. The sources say how each was
+    got."""
+
+    seconds: float | None
+    source: str
+    memory_gib: float | None = 0.0
+    memory_source: str = ""
+
+
+UNKNOWN = StageCosts(None, "unknown: run a pilot, then `plan --run` on it", memory_gib=None)
+
+
+class Stage(ABC):
+    """A step of the pipeline, and all that a worker, a plan or a preflight may ask of one. What a class does not say it
+    inherits from here. Bump `version` when the same input gives other output (a golden test notices)."""
 
     name: ClassVar[str]
     version: ClassVar[int]
-    reads_images: ClassVar[bool]
-    makes_images: ClassVar[bool]
+    reads_images: ClassVar[bool] = False
+    """Candidates come with their PNG bytes."""
+    makes_images: ClassVar[bool] = False
+    """The block keeps the images of candidates that it adds."""
+    item: ClassVar[Item] = "prompts"
+    """What its work is counted in."""
 
     def __init__(self, config: Any, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
         """seed: the run's. barrier: what the stage's barrier found, when it has one."""
-        ...
+        self.config, self.seed = config, seed
+        self.journal: Journal | None = None
 
-    def load(self) -> None:
+    def keep_journal(self, journal: Journal) -> None:
+        """Where answers are kept of models that may not give them twice; called once, before `load`."""
+        self.journal = journal
+
+    def load(self) -> None:  # noqa: B027 - most stages that only count have nothing to load
         """Load models; called once by each worker before the first rows."""
-        ...
 
+    def shrink(self) -> bool:
+        """Go on with less memory, after running out of it. False where there is nothing left to give up."""
+        return False
+
+    @classmethod
+    def costs(cls, config: Any, gpu: Gpu | None) -> StageCosts:
+        """For `plan`, from stated figures. config: the stage's own. gpu: which its models lie on; None for the CPU."""
+        del config, gpu
+        return UNKNOWN
+
+    @abstractmethod
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         """Active rows in, the same rows in the same order out, each with this stage's part filled in and its cost
         set."""
-        ...
-
-
-class ShrinkableStage(Stage, Protocol):
-    """A stage that can go on with less memory."""
-
-    def shrink(self) -> bool:
-        """Halve the micro-batch. False when it is already one."""
-        ...
-
-
-class JournallingStage(Stage, Protocol):
-    """A stage whose answers come from a model that may not give them twice."""
-
-    def keep_journal(self, journal: Any) -> None:
-        """Where to keep them (`inference.vlm.endpoint.Journal`); called once, before `load`."""
-        ...
 
 
 class Barrier(Protocol):
@@ -84,6 +104,11 @@ class Link:
     stage: type[Stage]
     config: Any
     barrier: Barrier | None = None
+
+    @property
+    def workers(self) -> Workers:
+        """Who does it on Ray."""
+        return self.config.workers
 
 
 @dataclass(frozen=True)

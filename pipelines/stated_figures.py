@@ -48,15 +48,13 @@ OFFLOAD_SECONDS = {"none": 0.0, "model": 5.0, "sequential": 60.0}
 """Seconds more an image: moving whole models (same page, 17 s against 12 s); single layers (allowance)."""
 GROUNDING_SECONDS = 1 / 8.37 + 0.15
 """GroundingDINO-T 8.37 images/s (its paper, appendix I) and SAM ViT-H 0.15 s (segment-anything.com), both A100."""
-VLM_SECONDS = {
-    "score_rewards": 0.01,
-    "condense_prompts": 0.05,
-    "caption_images": 0.1,
-    "write_reflections": 0.4,
-    "filter_pairs": 0.1,
-}
-"""Seconds an image (rewards) or a prompt of the stages whose speed nobody has published (assumptions: a 7B model under
-vLLM writes some 2,000 tokens a second for many requests together)."""
+REWARD_SECONDS = 0.01
+CONDENSE_SECONDS = 0.05
+CAPTION_SECONDS = 0.1
+REFLECT_SECONDS = 0.4
+FILTER_SECONDS = 0.1
+"""Of an image (rewards) or a prompt of the stages whose speed nobody has published (assumptions: a 7B model under vLLM
+writes some 2,000 tokens a second for many requests together)."""
 PNG_SECONDS = 0.35
 """Packing one 1024 px image as PNG, one core (measured with schemas/images.py)."""
 

@@ -4,14 +4,21 @@ kinds do not:
 - `model_field`: names a model (folder or hub id); its *content digest* counts, not where it lies;
 - `template_field`: names a prompt template; its content counts too;
 - `execution_field`: says how to compute (device, number of workers), never what.
+
+A model seam is a configuration with a field `kind` (a Literal) and one nested configuration for each kind, in a field
+of that name, None where a preset has no such model. Whoever uses it calls the seam's `open()` and never looks inside.
 """
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from schemas.arrow import canonical_json
+from schemas.errors import InputError
+
+T = TypeVar("T")
 
 
 def model_field(default: str) -> Any:
@@ -27,6 +34,12 @@ def template_field(default: str) -> Any:
 def execution_field(default: Any) -> Any:
     """Dataclass field that cannot change output."""
     return dataclasses.field(default=default, metadata={"role": "execution"})
+
+
+def resumable_field(default: Any) -> Any:
+    """Dataclass field that says how long, how often, where or with how much memory a training computes: it may change
+    when the training goes on from a checkpoint, with the same numbers up to rounding. (What it makes depends on it.)"""
+    return dataclasses.field(default=default, metadata={"resumable": True})
 
 
 def model_names(config: Any) -> tuple[str, ...]:
@@ -45,9 +58,16 @@ def _named(config: Any, role: str) -> tuple[str, ...]:
         value = getattr(config, field.name)
         if field.metadata.get("role") == role and value:
             names.append(value)
-        elif dataclasses.is_dataclass(value):
-            names.extend(_named(value, role))
+        for nested in _nested(value):
+            names.extend(_named(nested, role))
     return tuple(dict.fromkeys(names))
+
+
+def _nested(value: Any) -> Iterator[Any]:
+    """The configurations that a field holds: one, several, or none."""
+    for one in value if isinstance(value, tuple) else (value,):
+        if dataclasses.is_dataclass(one):
+            yield one
 
 
 def output_config(config: Any, digests: Mapping[str, str]) -> dict[str, Any]:
@@ -63,8 +83,37 @@ def output_config(config: Any, digests: Mapping[str, str]) -> dict[str, Any]:
         elif dataclasses.is_dataclass(value):
             plain[field.name] = output_config(value, digests)
         else:
-            plain[field.name] = list(value) if isinstance(value, tuple) else value
+            plain[field.name] = [_plain(one, digests) for one in value] if isinstance(value, tuple) else value
     return plain
+
+
+def _plain(value: Any, digests: Mapping[str, str]) -> Any:
+    return output_config(value, digests) if dataclasses.is_dataclass(value) else value
+
+
+@functools.cache
+def kinds_of(seam: type) -> tuple[str, ...]:
+    """Every kind that a seam has."""
+    return get_args(get_type_hints(seam)["kind"])
+
+
+def chosen_kind(seam: Any) -> Any:
+    """The nested configuration of a seam's kind. InputError where the preset has no model of it."""
+    nested = getattr(seam, seam.kind.replace("-", "_"))
+    if nested is None:
+        there = [kind for kind in kinds_of(type(seam)) if getattr(seam, kind.replace("-", "_")) is not None]
+        raise InputError(
+            f"kind {seam.kind!r} has no configuration here", field="kind", expected=" or ".join(there) or "a model"
+        )
+    return nested
+
+
+def without_other_kinds(seam: T) -> T:
+    """The seam with its own kind's configuration alone: the others' models are not needed, nor part of a run."""
+    chosen_kind(seam)
+    config: Any = seam
+    others = [kind.replace("-", "_") for kind in kinds_of(type(seam)) if kind != config.kind]
+    return dataclasses.replace(config, **dict.fromkeys(others))
 
 
 def content_key(*parts: Any) -> str:

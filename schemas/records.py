@@ -149,7 +149,7 @@ class Cost:
         return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in vars(self).items() if value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SearchStep:
     """How a candidate of a search came about: its round and chain (from 0) and the verifier's score; where it was
     corrected, from which candidate and by which reflection; and what it cost, scores and remarks included."""

@@ -1,17 +1,14 @@
 """Where runs live: a folder whose files appear whole or not at all. The final name is the commit."""
 
-import contextlib
 import errno
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from schemas.atomic_file import TEMPORARY, create_whole, write_whole
 from schemas.errors import StorageError
-
-_TEMPORARY = ".tmp-"
 
 
 class Storage(Protocol):
@@ -81,34 +78,19 @@ class LocalStorage:
 
     def commit(self, path: str, data: bytes) -> None:
         target = self.root / path
-        temporary = target.parent / f"{_TEMPORARY}{target.name}-{secrets.token_hex(4)}"
         try:
             self._make_folder(target.parent)
-            self._write_synced(temporary, data)
-            os.replace(temporary, target)
-            _sync_folder(target.parent)
+            write_whole(target, data)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             raise _storage_error(target, error) from error
 
     def create(self, path: str, data: bytes) -> bool:
         target = self.root / path
-        temporary = target.parent / f"{_TEMPORARY}{target.name}-{secrets.token_hex(4)}"
         try:
             self._make_folder(target.parent)
-            self._write_synced(temporary, data)
-            try:
-                os.link(temporary, target)
-            except FileExistsError:
-                return False
-            _sync_folder(target.parent)
-            return True
+            return create_whole(target, data)
         except OSError as error:
             raise _storage_error(target, error) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
 
     def size(self, path: str) -> int | None:
         try:
@@ -120,7 +102,7 @@ class LocalStorage:
 
     def names(self, folder: str) -> list[str]:
         try:
-            return sorted(n for n in os.listdir(self.root / folder) if not n.startswith(_TEMPORARY))
+            return sorted(n for n in os.listdir(self.root / folder) if not n.startswith(TEMPORARY))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -162,40 +144,12 @@ class LocalStorage:
 
     def _temporary_files(self) -> Iterator[Path]:
         for folder, _, files in os.walk(self.root):
-            yield from (Path(folder) / name for name in files if name.startswith(_TEMPORARY))
+            yield from (Path(folder) / name for name in files if name.startswith(TEMPORARY))
 
     def _make_folder(self, folder: Path) -> None:
         if folder not in self._made:
             folder.mkdir(parents=True, exist_ok=True)
             self._made.add(folder)
-
-    @staticmethod
-    def _write_synced(path: Path, data: bytes) -> None:
-        with open(path, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def open_storage(uri: str) -> Storage:
-    """The storage a path or URI names: a local folder, or an object store (s3://, gs://, abfs://).
-    Nothing is created by opening. InputError for an unknown scheme."""
-    scheme, separator, _ = uri.partition("://")
-    if not separator:
-        return LocalStorage(uri)
-    if scheme == "file":
-        return LocalStorage(uri.removeprefix("file://"))
-    from schemas.object_storage import ObjectStorage
-
-    return ObjectStorage(uri)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:

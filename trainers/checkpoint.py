@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 from pathlib import Path
 from typing import Any
+
+from schemas.atomic_file import replacing, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -17,12 +18,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
+    # A file, not its name, which torch would write into it.
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any] | None:
@@ -80,6 +78,4 @@ def _name(step: int) -> str:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value))
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(value))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+
+from schemas.atomic_file import write_whole
 
 if TYPE_CHECKING:
     from trainers.dual_process import Distilled, DualProcessConfig
@@ -25,9 +26,7 @@ def write_card(out: Path, found: Distilled, config: DualProcessConfig) -> None:
     Image.fromarray(before_after(found)).save(out / "grid.png")
     draw_curve(found, out / "curve.png", config.stop_probability)
     (out / "README.md").write_text(readme(found, config), encoding="utf-8")
-    temporary = out / (CARD + ".tmp")
-    temporary.write_text(json.dumps(card(found, config), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, out / CARD)
+    write_whole(out / CARD, json.dumps(card(found, config), indent=1, ensure_ascii=False) + "\n")
 
 
 def card(found: Distilled, config: DualProcessConfig) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import CorrectorDescription, FluxCorrector, load_lora, read_description, save_corrector
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
-from schemas.configuration import model_field
+from schemas.configuration import model_field, resumable_field
 from schemas.errors import InputError
 from trainers.corrector_batches import BatchConfig, BatchMaker, DropConfig, TrainingBatch
 from trainers.encoded_triplets import EncodedTriplets
@@ -38,7 +38,7 @@ class CorrectorTrainingConfig:
 
     data: str = ""
     """Run folder or folder of shards, local or s3://."""
-    out: Path = Path("runs/corrector")
+    out: Path = resumable_field(Path("runs/corrector"))
     """Checkpoints, curves and pictures; the corrector itself in `out/corrector`."""
     generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
     condition: ConditionConfig = field(default_factory=ConditionConfig)
@@ -51,21 +51,21 @@ class CorrectorTrainingConfig:
     one."""
     held_out_share: float = 0.02
     """Share of the triplets that are kept for evaluation."""
-    num_evaluated: int = 64
+    num_evaluated: int = resumable_field(64)
     held_out_batch: BatchConfig | None = None
     """How held-out samples are made, where that is to be the same for trainings that differ in `batch`."""
-    bf16: bool | None = None
+    bf16: bool | None = resumable_field(None)
     """The frozen transformer in bfloat16; the LoRA stays in float32. None: wherever the device multiplies in it (GPUs,
     and CPUs with AVX512-BF16 or AMX: others take five times as long as in float32)."""
     encode: EncodingConfig = field(default_factory=EncodingConfig)
-    compile: Literal["none", "whole", "blocks"] = "none"
+    compile: Literal["none", "whole", "blocks"] = resumable_field("none")
     """whole: one torch.compile graph for each text length, for small models, which otherwise wait for Python; blocks:
     one graph a kind of block and shape, for large models and few shapes. The first steps take minutes."""
     guidance: float | None = None
     """What the corrector says it is to be drawn with; trained with 1, as published. None: the generator's own."""
-    compiled_rows: int = 16
+    compiled_rows: int = resumable_field(16)
     """Samples that a whole graph takes at once; what does not fill it is padded."""
-    recompute: bool = False
+    recompute: bool = resumable_field(False)
     """Gradient checkpointing: blocks are computed again in the backward pass; a third more time, far less memory."""
 
     @property
@@ -89,8 +89,8 @@ class CorrectorTrainable:
         import torch
 
         from inference.flux.conditioning import ConditionedFlux
+        from inference.flux.plain_attention import use_plain_attention
         from inference.model_store import resolve_model
-        from microworld.training.flux_model import use_plain_attention
 
         self.config, self._held_out = config, held_out
         self.generator = FluxGenerator(config.generator)
@@ -106,7 +106,7 @@ class CorrectorTrainable:
         if config.frozen_in_bf16:
             torch.nn.Module.to(self.model.base, torch.bfloat16)  # not diffusers' own, which warns
         if config.generator.device == "cpu":
-            use_plain_attention()
+            use_plain_attention(self.model.base)
         self._batches = BatchMaker(self.generator, config.batch, config.condition, config.loop.seed)
         if config.recompute or config.compile == "blocks":
             from inference.flux.conditioned_blocks import run_blocks

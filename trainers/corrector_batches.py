@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inference.flux.corrector import MIN_REFLECTION_CHARS, corrector_text, encode_images, tokens_a_side
+from inference.flux.corrector import MIN_REFLECTION_CHARS, corrector_text
+from inference.flux.latents import encode_images, tokens_a_side
 from trainers.shard_dataset import Triplet
 
 if TYPE_CHECKING:

@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from schemas.atomic_file import write_whole
+
 log = logging.getLogger(__name__)
 
 
@@ -66,9 +68,7 @@ def _drop_rows_after(step: int, path: Path) -> None:
                 kept.append(f"{line}\n")
         except ValueError:
             break
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+    write_whole(path, "".join(kept))
 
 
 def _open_wandb(folder: Path, name: str) -> Any:

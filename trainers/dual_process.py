@@ -27,6 +27,7 @@ from trainers.checkpoint import Checkpoints
 from trainers.denoiser import Denoiser, add_lora, clean_estimate, denoise_to, draw, lora_parameters, remove_lora
 from trainers.flux_denoiser import LORA_TARGETS, TEXT_TARGETS, FluxDenoiser
 from trainers.kept_prompts import KeptPrompts
+from trainers.optimizer import set_learning_rate
 from trainers.vqa_loss import TeacherConfig, VqaTeacher
 
 CARD = "card.json"  # written last: a folder that has it is finished
@@ -302,8 +303,8 @@ class _Training:
             keeping = self.models.kept.loss((config.seed, 91, number), config.keep_per_step)
             (config.keep_weight * keeping).backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, config.max_gradient_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(1.0, (number + 1) / max(1, config.warmup_steps))
+        warmth = min(1.0, (number + 1) / max(1, config.warmup_steps))
+        set_learning_rate(self.optimizer, config.learning_rate * warmth)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return Point(number, loss, float((-every).exp().mean()), at)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from inference.flux.corrector import tokens_a_side
+from inference.flux.latents import tokens_a_side
 from schemas.errors import WorkFailedError
 from trainers.corrector_batches import BatchConfig, TrainingBatch, noise_of, times_of
 from trainers.shard_dataset import REPLACEMENTS, TrainingOrder

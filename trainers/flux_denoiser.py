@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.flux.generator import FluxGenerator
+from inference.flux.latents import decode_tokens
 from trainers.denoiser import ADAPTER
 
 if TYPE_CHECKING:
@@ -102,10 +103,7 @@ class FluxDenoiser:
 
     def decode(self, x0: torch.Tensor) -> torch.Tensor:
         """(B, 3, size, size) in [0, 1]."""
-        pipeline, size = self.pipeline, self.generator.config.size_px
-        latents = pipeline._unpack_latents(x0, size, size, pipeline.vae_scale_factor)
-        latents = latents / pipeline.vae.config.scaling_factor + pipeline.vae.config.shift_factor
-        pixels = pipeline.vae.decode(latents.to(pipeline.vae.dtype), return_dict=False)[0]
+        pixels = decode_tokens(self.pipeline, x0, self.generator.config.size_px)
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     def save_lora(self, folder: Path) -> None:

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from microworld.training.training_loop import Ema
+from schemas.configuration import resumable_field
 from schemas.errors import InputError, WorkFailedError
 from trainers.checkpoint import Checkpoints
 from trainers.curve import Curve
-from trainers.optimizer import OptimizerConfig, make_optimizer
+from trainers.moving_average import Ema
+from trainers.optimizer import OptimizerConfig, make_optimizer, set_learning_rate
 from trainers.same_training import check_same, settings_of
 from trainers.shard_dataset import PairLoader, TrainingOrder
 
@@ -31,24 +32,24 @@ if TYPE_CHECKING:
 class LoopConfig:
     """How long, how often, how many at once."""
 
-    steps: int = 6000
+    steps: int = resumable_field(6000)
     batch_size: int = 64
     """Samples a step, of all ranks together."""
-    micro_batch: int = 1
+    micro_batch: int = resumable_field(1)
     """Samples a forward pass of one rank."""
-    evaluate_every: int = 500
+    evaluate_every: int = resumable_field(500)
     """Each evaluation writes a checkpoint, which may become the best one."""
-    checkpoint_every: int = 250
-    keep_last: int = 2
-    report_every: int = 10
-    read_every: int = 1
+    checkpoint_every: int = resumable_field(250)
+    keep_last: int = resumable_field(2)
+    report_every: int = resumable_field(10)
+    read_every: int = resumable_field(1)
     """Steps between looks at the losses (and whether they are numbers). Each look waits for the device: with small
     models on a GPU, 10 is faster. Before a checkpoint there always is one."""
     ema_decay: float = 0.0
     """Of a moving average of the trained weights, which is then what is evaluated, drawn with and exported; 0: none."""
-    export: Literal["last", "best"] = "last"
+    export: Literal["last", "best"] = resumable_field("last")
     """Weights that are exported at the end: of the last step, or of the evaluation with the best score."""
-    loader_workers: int = 2
+    loader_workers: int = resumable_field(2)
     seed: int = 0
 
     def check(self, world_size: int) -> None:
@@ -240,8 +241,7 @@ class TrainingLoop:
         last = first + self.config.batch_size - 1
         self._unread.append(_Unread(self.step + 1, (first, last), parts, norm, {"learning_rate": rate}))
         rows = self._read() if self._is_read_after(self.step + 1) else []
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema:

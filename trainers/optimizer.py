@@ -40,3 +40,9 @@ def make_optimizer(parameters: Sequence[torch.Tensor], config: OptimizerConfig) 
         use_bias_correction=True,
         safeguard_warmup=True,
     )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Of all its parameters, from the next step on."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate

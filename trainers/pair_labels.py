@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from schemas.open_storage import open_storage
 from schemas.shards import MAX_MEMBER_BYTES, split_member_name
-from schemas.storage import open_storage
 from trainers.shard_index import ShardIndex, is_comparison, write_arrays
 
 DENIED, CONFIRMED, NO_VERDICT = 0, 1, 2

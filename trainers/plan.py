@@ -150,7 +150,7 @@ def plan_corrector(config: CorrectorTrainingConfig) -> Plan:
 
 def plan_verifier(config: VerifierTrainingConfig) -> Plan:
     """See `plan_corrector`. A sample is two images."""
-    from trainers.verifier import LORA_TARGETS
+    from trainers.vlm_lora import LORA_TARGETS
 
     model = _qwen(config.model.base_model)
     trained = _lora_parameters(model, LORA_TARGETS, config.model.rank)
@@ -161,7 +161,7 @@ def plan_verifier(config: VerifierTrainingConfig) -> Plan:
 
 def plan_reflector(config: ReflectorTrainingConfig) -> Plan:
     """See `plan_corrector`. A sample is one image, or two of a comparison."""
-    from trainers.verifier import LORA_TARGETS
+    from trainers.vlm_lora import LORA_TARGETS
 
     model = _qwen(config.model.base_model)
     trained = _lora_parameters(model, LORA_TARGETS, config.model.rank)

@@ -16,11 +16,11 @@ from inference.flux.corrector import MIN_REFLECTION_CHARS
 from inference.interfaces import ChatRequest
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
-from schemas.configuration import stable_seed
+from schemas.configuration import resumable_field, stable_seed
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
 from trainers.shard_index import ShardIndex
-from trainers.verifier import LORA_TARGETS, recompute_layers, save_adapter
+from trainers.vlm_lora import LORA_TARGETS, recompute_layers, save_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ class ReflectorConfig:
     image_px: int = 768
     """Images are shown with at most this longer side in a comparison; 0: as they are."""
     rank: int = 64
-    device: str = "cpu"
+    device: str = resumable_field("cpu")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ReflectorTrainingConfig:
 
     data: str = ""
     """Run folder or folder of shards, local or s3://."""
-    out: Path = Path("runs/reflector")
+    out: Path = resumable_field(Path("runs/reflector"))
     model: ReflectorConfig = field(default_factory=ReflectorConfig)
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=5000, batch_size=32, micro_batch=2))
     optimizer: OptimizerConfig = field(
@@ -66,11 +66,11 @@ class ReflectorTrainingConfig:
     )
     mix: MixSchedule = field(default_factory=lambda: EVEN_MIX)
     held_out_share: float = 0.05
-    num_evaluated: int = 128
-    num_written: int = 32
+    num_evaluated: int = resumable_field(128)
+    num_written: int = resumable_field(32)
     """Held-out reflections that are written out at each evaluation, to be read (`out/samples`)."""
-    bf16: bool = True
-    recompute: bool = False
+    bf16: bool = resumable_field(True)
+    recompute: bool = resumable_field(False)
     """Gradient checkpointing: layers are computed again in the backward pass; half more time, far less memory."""
 
 

@@ -19,10 +19,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from schemas.atomic_file import replacing
 from schemas.errors import CorruptDataError, InputError
+from schemas.open_storage import open_storage
 from schemas.records import Subset
 from schemas.shards import ShardSample, read_samples, split_member_name
-from schemas.storage import Storage, open_storage
+from schemas.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -175,10 +177,8 @@ def _reads(file: BinaryIO, sample: tuple[int, int, int], where: str) -> bool:
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """An `.npz` file that appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - its stub takes names for `allow_pickle`
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        np.savez(temporary, **arrays)  # pyright: ignore[reportArgumentType] - its stub takes names for `allow_pickle`
 
 
 def read_shard(index: ShardIndex, shard: int) -> Iterator[ShardSample | CorruptDataError]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from inference.vlm.prompts import load_prompt
-from inference.vlm.reward_model import (
+from inference.vlm.trained_verifier import (
     HEAD,
     VISION_PREFIX,
     VerifierDescription,
@@ -25,17 +25,18 @@ from inference.vlm.reward_model import (
     rewards_of,
     write_description,
 )
-from schemas.errors import InputError, MissingWeightsError
+from schemas.configuration import resumable_field
+from schemas.errors import InputError
 from trainers.bradley_terry import Variant, bradley_terry_loss
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.pair_labels import CONFIRMED, DENIED, NO_VERDICT, PairLabels, read_labels
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
 from trainers.shard_index import ShardIndex
+from trainers.vlm_lora import LORA_TARGETS, recompute_layers, restore_adapter, save_adapter
 
 if TYPE_CHECKING:
     import torch
 
-LORA_TARGETS = r".*language_model\.layers\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 EVALUATION_SEED = 7_000_009
 MARGIN_VARIANTS = ("margin", "scaled")
 Pairs = Literal["undisputed", "confirmed", "all"]
@@ -51,7 +52,7 @@ class RewardModelConfig:
     """Prompt template with {prompt}: the question whose end the reward token is."""
     rank: int = 64
     train_vision: bool = True
-    device: str = "cpu"
+    device: str = resumable_field("cpu")
 
 
 class RewardModelInTraining:
@@ -103,7 +104,7 @@ class RewardModelInTraining:
             self.head.weight.copy_(head)
 
     def save(self, folder: Path, mean: float, std: float) -> None:
-        """As `inference.vlm.reward_model.RewardModel` loads it: adapter and vision tower in bfloat16."""
+        """As `inference.vlm.trained_verifier.TrainedVerifier` loads it: adapter and vision tower in bfloat16."""
         import torch
         from safetensors.torch import save_file
 
@@ -119,43 +120,13 @@ class RewardModelInTraining:
         write_description(folder, replace(self.description, mean=mean, std=std))
 
 
-def recompute_layers(model: Any) -> None:
-    """Gradient checkpointing of language model and vision tower. They do it in training mode alone, which changes
-    nothing else: there is no dropout."""
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    model.train()
-
-
-def restore_adapter(model: Any, folder: Path) -> None:
-    """What `save_adapter` wrote of a model of the same shape. MissingWeightsError where there is none."""
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    path = folder / "adapter_model.safetensors"
-    if not path.exists():
-        raise MissingWeightsError("no adapter to go on from", file=str(path), expected="a trained one, or train anew")
-    set_peft_model_state_dict(model, {name: value.float() for name, value in load_file(path).items()})
-
-
-def save_adapter(model: Any, folder: Path, base_model: str) -> None:
-    """A peft adapter in bfloat16 that names its base model as `resolve_model` knows it."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    model.peft_config["default"].base_model_name_or_path = base_model
-    model.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's, with gaps for the reader to fill in
-    adapter = folder / "adapter_model.safetensors"
-    save_file({name: value.to(torch.bfloat16) for name, value in load_file(adapter).items()}, adapter)
-
-
 @dataclass(frozen=True)
 class VerifierTrainingConfig:
     """One training. The defaults are the paper's (interop: 10,080 steps, learning rate 2e-6)."""
 
     data: str = ""
     """Run folder or folder of shards, local or s3://."""
-    out: Path = Path("runs/verifier")
+    out: Path = resumable_field(Path("runs/verifier"))
     model: RewardModelConfig = field(default_factory=RewardModelConfig)
     variant: Variant = "bt"
     """Of the loss. margin, scaled: pairs have margins where the run's verifier scored them (`--filter.verifier`)."""
@@ -168,9 +139,9 @@ class VerifierTrainingConfig:
     )
     mix: MixSchedule = field(default_factory=lambda: EVEN_MIX)
     held_out_share: float = 0.05
-    num_evaluated: int = 256
-    bf16: bool = True
-    recompute: bool = False
+    num_evaluated: int = resumable_field(256)
+    bf16: bool = resumable_field(True)
+    recompute: bool = resumable_field(False)
     """Gradient checkpointing: layers are computed again in the backward pass; half more time, far less memory."""
 
 

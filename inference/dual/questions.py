@@ -103,19 +103,6 @@ def read_questions(answer: str) -> tuple[QuestionAnswer, ...] | None:
     return tuple(QuestionAnswer(question, told) for question, told in pairs[:MAX_QUESTIONS])
 
 
-def expand_prompts(vlm: Vlm, prompts: Sequence[str], template: str = "expand") -> list[str]:
-    """Each prompt in more words, as DALL-E 3 rewrites prompts: the baseline that distillation is compared with.
-
-    An empty answer, or one that is cut off, leaves the prompt as it is.
-    """
-    text = load_prompt(template)
-    answers = vlm.answer([ChatRequest(fill_prompt(text, prompt=prompt)) for prompt in prompts]) if prompts else []
-    return [
-        " ".join(answer.text.split()) if answer.finished and answer.text.strip() else prompt
-        for answer, prompt in zip(answers, prompts, strict=True)
-    ]
-
-
 def questions_about(prompt: str) -> tuple[QuestionAnswer, ...]:
     """By template where the prompt has one of the six forms, else whether the image shows it."""
     try:

@@ -18,6 +18,8 @@ import numpy as np
 
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig, draw_in_batches
+from inference.flux.latents import decode_latents, encode_images, tokens_a_side
+from inference.interfaces import Generator
 from schemas.arrow import record_from_dict
 from schemas.configuration import model_field
 from schemas.errors import InputError
@@ -47,12 +49,21 @@ class CorrectorDescription:
 
 
 @dataclass(frozen=True)
-class CorrectorConfig:
-    """Which corrector, on which FLUX."""
+class FluxCorrectorConfig:
+    """Which LoRA corrects; it draws with the search's FLUX."""
 
-    model: str = model_field("micro/corrector")
-    """Folder that `python -m trainers corrector` wrote."""
-    generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
+    lora: str = model_field("")
+    """Folder that `python -m trainers corrector` wrote, or one with the published corrector's file; empty for none."""
+
+    def open(self, generator: Generator) -> FluxCorrector:
+        """Load it onto a FLUX that is loaded already. MissingWeightsError; InputError for another generator."""
+        if not isinstance(generator, FluxGenerator):
+            raise InputError(
+                f"a corrector of kind 'flux' on a {type(generator).__name__}",
+                field="corrector.kind",
+                expected="a generator of kind flux",
+            )
+        return FluxCorrector(self, generator)
 
 
 def corrector_text(prompt: str, reflection: str) -> str:
@@ -124,18 +135,17 @@ def load_lora(model: ConditionedFlux, folder: Path) -> None:
 class FluxCorrector:
     """Draws images again. An image depends on (flawed image, prompt, reflection, seed, configuration) alone."""
 
-    def __init__(self, config: CorrectorConfig, generator: FluxGenerator | None = None) -> None:
-        """generator: one that is loaded already, of the same configuration: it is shared. MissingWeightsError."""
+    def __init__(self, config: FluxCorrectorConfig, generator: FluxGenerator) -> None:
+        """generator: draws, and is shared. MissingWeightsError."""
         from inference.flux.conditioning import ConditionedFlux
         from inference.model_store import resolve_model
 
-        folder = resolve_model(config.model)
-        self.config, self.description = config, read_description(folder)
-        self.generator = generator or FluxGenerator(config.generator)
+        folder = resolve_model(config.lora)
+        self.description, self.generator = read_description(folder), generator
         self.model = ConditionedFlux(self.generator.pipeline.transformer, self.description.condition)
         load_lora(self.model, folder)
-        self.model.to(config.generator.device).eval()
-        if config.generator.compile == "blocks":
+        self.model.to(generator.config.device).eval()
+        if generator.config.compile == "blocks":
             from inference.flux.conditioned_blocks import run_blocks
 
             run_blocks(self.model, compiled=True)
@@ -144,7 +154,6 @@ class FluxCorrector:
     def of(cls, model: ConditionedFlux, description: CorrectorDescription, generator: FluxGenerator) -> FluxCorrector:
         """Around a model in training."""
         corrector = cls.__new__(cls)
-        corrector.config = CorrectorConfig(generator=generator.config)
         corrector.description, corrector.generator, corrector.model = description, generator, model
         return corrector
 
@@ -182,7 +191,7 @@ class FluxCorrector:
         def draw(batch: list[int]) -> list[np.ndarray]:
             return self._draw([images[i] for i in batch], [encoded[both[i]] for i in batch], [seeds[i] for i in batch])
 
-        yield from draw_in_batches([lengths[text] for text in texts], self.config.generator.batch_size, draw)
+        yield from draw_in_batches([lengths[text] for text in texts], self.generator.config.batch_size, draw)
 
     def _draw(
         self,
@@ -198,43 +207,20 @@ class FluxCorrector:
             condition = encode_images(pipeline, images, self.description.condition_px)
             ids = self._condition_ids(condition)
             latents = sample(self.model, pipeline, self._drawing, embeds, pooled, condition, ids, seeds)
-            decoded = decode_latents(pipeline, latents, self.config.generator.size_px)
+            decoded = decode_latents(pipeline, latents, self.generator.config.size_px)
         return list((decoded * 255).round().astype(np.uint8))
 
     @property
     def _drawing(self) -> FluxGeneratorConfig:
-        guidance, generator = self.description.guidance, self.config.generator
+        guidance, generator = self.description.guidance, self.generator.config
         return generator if guidance is None else replace(generator, guidance=guidance)
 
     def _condition_ids(self, condition: torch.Tensor) -> torch.Tensor:
         from inference.flux.conditioning import place_condition
 
-        sizes = (self.description.condition_px, self.config.generator.size_px)
+        sizes = (self.description.condition_px, self.generator.config.size_px)
         shown, side = (tokens_a_side(self.generator.pipeline, size_px) for size_px in sizes)
         return place_condition(self.description.condition, shown, side).to(condition)
-
-
-def tokens_a_side(pipeline: Any, size_px: int) -> int:
-    """FLUX's tokens along one side of a square image: each is 2 x 2 of the VAE's."""
-    return size_px // (2 * pipeline.vae_scale_factor)
-
-
-def encode_images(pipeline: Any, images: Sequence[np.ndarray], size_px: int) -> torch.Tensor:
-    """Packed latents (B, N, channels) of images uint8 (H, W, 3), brought to a square of `size_px`."""
-    import torch
-    from PIL import Image
-
-    vae = pipeline.vae
-    size = (size_px, size_px)
-    small = [
-        image if image.shape[:2] == size else np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-        for image in images
-    ]
-    pixels = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
-    latents = vae.encode(pixels).latent_dist.mode()
-    latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
-    batch, channels, height, width = latents.shape
-    return pipeline._pack_latents(latents, batch, channels, height, width)
 
 
 def sample(
@@ -279,10 +265,3 @@ def sample(
         velocity = model(latents, timestep, guidance, prompt_embeds, pooled, image_ids, condition, ids, prefix)
         latents = scheduler.step(velocity, t, latents, return_dict=False)[0]
     return latents
-
-
-def decode_latents(pipeline: Any, latents: torch.Tensor, size_px: int) -> np.ndarray:
-    """float32 (B, H, W, 3) in [0, 1] of packed latents."""
-    latents = pipeline._unpack_latents(latents, size_px, size_px, pipeline.vae_scale_factor)
-    latents = latents / pipeline.vae.config.scaling_factor + pipeline.vae.config.shift_factor
-    return pipeline.image_processor.postprocess(pipeline.vae.decode(latents, return_dict=False)[0], output_type="np")

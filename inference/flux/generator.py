@@ -1,4 +1,4 @@
-"""Text to image with a `diffusers.FluxPipeline`: FLUX.1-dev, -schnell, or the micro FLUX that ships here."""
+"""Text to image with a `diffusers.FluxPipeline`: FLUX.1-dev, -schnell, or another model of that class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from schemas.configuration import execution_field, model_field
+from schemas.configuration import execution_field, model_field, resumable_field
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,28 +23,29 @@ KEPT_TEXT_BYTES = 64 * 2**20  # of encoded texts: a search says the same again f
 
 @dataclass(frozen=True)
 class FluxGeneratorConfig:
-    """Which FLUX draws, and how. The defaults are the micro FLUX's; `production_flux()` has FLUX.1-dev's."""
+    """Which FLUX draws, and how. The defaults are FLUX.1-dev's as ReflectionFlow uses it (§4: 30 steps, guidance 3.5,
+    1024 px)."""
 
-    model: str = model_field("micro/flux")
-    """Model zoo name, local folder or hub id."""
+    model: str = model_field("black-forest-labs/FLUX.1-dev")
+    """Local folder or hub id, or a shipped model's name."""
     few_steps_lora: str = model_field("")
     """Folder of a LoRA that lets the model draw in fewer steps; empty for none."""
     lora: str = model_field("")
     """Folder of a LoRA on top, such as a distilled concept; empty for none."""
-    num_steps: int = 4
-    """Denoising steps. (Micro FLUX: .65 of the dev prompts right at 8, .59 at 4, where more is left to correct.)"""
-    guidance: float = 3.0
-    """Value of the distilled guidance embedding (FLUX.1-dev: 3.5); models without one ignore it."""
+    num_steps: int = 30
+    """Denoising steps."""
+    guidance: float = 3.5
+    """Value of the distilled guidance embedding; models without one ignore it."""
     true_cfg_scale: float = 1.0
     """True classifier-free guidance with an empty negative prompt; off at 1, else two forward passes a step."""
-    size_px: int = 32
+    size_px: int = 1024
     """Height and width."""
-    text_lengths: tuple[int, ...] = (16, 32, 48)
+    text_lengths: tuple[int, ...] = (512,)
     """T5 tokens, padding included: a prompt is padded to the shortest of these that holds it, and cut at the last (FLUX
     sees the padding, so it belongs to the configuration)."""
-    batch_size: int = 8
+    batch_size: int = resumable_field(1)
     """Images a forward pass; always this many, short batches are padded."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     quantization: Literal["none", "fp8", "fp8_dynamic", "int8"] = "none"
     """How the transformer's weights are kept: fp8 is cast to `dtype` layer by layer (half the memory, slower);
     fp8_dynamic multiplies in 8 bits (half the memory, faster on Hopper); int8 also the T5's, through bitsandbytes on a
@@ -58,27 +59,16 @@ class FluxGeneratorConfig:
     offload: Literal["none", "model", "sequential"] = execution_field("none")
     """What waits in main memory while it is not used: whole models (T5, then transformer, then VAE), or single layers
     (least memory, many times slower). Changes no image."""
-    device: str = execution_field("cpu")
+    device: str = execution_field("cuda")
 
     @property
     def denoiser_passes_per_image(self) -> int:
         """Transformer forward passes for one image."""
         return self.num_steps * (2 if self.true_cfg_scale > 1 else 1)
 
-
-def production_flux(model: str = "black-forest-labs/FLUX.1-dev") -> FluxGeneratorConfig:
-    """FLUX.1-dev as ReflectionFlow uses it (§4: 30 steps, guidance 3.5, 1024 px)."""
-    return FluxGeneratorConfig(
-        model=model,
-        num_steps=30,
-        guidance=3.5,
-        true_cfg_scale=1.0,
-        size_px=1024,
-        text_lengths=(512,),
-        batch_size=1,
-        dtype="bfloat16",
-        device="cuda",
-    )
+    def open(self) -> FluxGenerator:
+        """Load it. MissingWeightsError, InputError."""
+        return FluxGenerator(self)
 
 
 class FluxGenerator:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from inference.grounding.check import check_objects
-from inference.grounding.color import PixelColorConfig, PixelColorNamer
-from inference.grounding.detector import GroundingDinoConfig, GroundingDinoDetector
-from inference.grounding.groundingdino_py import GroundingDinoPyDetector
-from inference.grounding.segmenter import SamConfig, SamSegmenter
+from inference.grounding.color_namer import ColorNamerConfig
+from inference.grounding.detector import DetectorConfig
+from inference.grounding.segmenter import SegmenterConfig
 from inference.interfaces import ColorNamer, Detector, Segmenter
 from schemas.images import encode_png
 from schemas.records import Check, DetectedObject, PromptRecord
@@ -19,11 +18,21 @@ from schemas.records import Check, DetectedObject, PromptRecord
 
 @dataclass(frozen=True)
 class GroundedSamConfig:
-    """The three parts."""
+    """The three parts. The defaults are the published ones, with the thresholds of their demos."""
 
-    detector: GroundingDinoConfig
-    segmenter: SamConfig
-    color: PixelColorConfig = field(default_factory=PixelColorConfig)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
+    color: ColorNamerConfig = field(default_factory=ColorNamerConfig)
+
+    def only_what_is_used(self) -> GroundedSamConfig:
+        """Each part without its other kinds."""
+        return GroundedSamConfig(
+            self.detector.only_what_is_used(), self.segmenter.only_what_is_used(), self.color.only_what_is_used()
+        )
+
+    def open(self) -> GroundedSam:
+        """Load all models. MissingWeightsError before anything is computed."""
+        return GroundedSam(self.detector.open(), self.segmenter.open(), self.color.open())
 
 
 class GroundedSam:
@@ -31,13 +40,6 @@ class GroundedSam:
 
     def __init__(self, detector: Detector, segmenter: Segmenter, color_namer: ColorNamer) -> None:
         self._detector, self._segmenter, self._color_namer = detector, segmenter, color_namer
-
-    @classmethod
-    def from_config(cls, config: GroundedSamConfig) -> GroundedSam:
-        """Load all models. Raises MissingWeightsError before anything is computed."""
-        backends = {"transformers": GroundingDinoDetector, "groundingdino-py": GroundingDinoPyDetector}
-        detector = backends[config.detector.backend](config.detector)
-        return cls(detector, SamSegmenter(config.segmenter), PixelColorNamer(config.color))
 
     def find_objects(
         self, images: Sequence[np.ndarray], class_names: Sequence[Sequence[str]]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inference.grounding.detector import GroundingDinoConfig
+from inference.grounding.grounding_dino import GroundingDinoConfig
 from inference.interfaces import Detection
 from schemas.errors import InputError
 

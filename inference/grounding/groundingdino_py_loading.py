@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -237,12 +237,3 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(weights, dict) or not all(isinstance(v, torch.Tensor) for v in weights.values()):
         raise InputError("not a state dict of tensors", file=str(path))
     return {name.removeprefix("module."): value for name, value in weights.items()}
-
-
-def save_grounding_dino(network: nn.Module, architecture: GroundingDinoArchitecture, folder: Path) -> None:
-    """Write a folder that `load_grounding_dino` reads."""
-    from safetensors.torch import save_model
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(asdict(architecture), indent=2) + "\n")
-    save_model(network, str(folder / "model.safetensors"))

@@ -20,7 +20,6 @@ from inference.interfaces import ChatRequest, Vlm
 from inference.judges.intervals import Interval, mean_over_tags
 from schemas.errors import InputError
 
-IMAGES_PER_PROMPT = 4
 FIELDS = ("prompt1", "prompt2", "description1", "description2")
 JUDGE_PROMPT = (
     'Does the image generally fit the description "{description}"? Answer with 1 if it does, and with 0 if it does not.'

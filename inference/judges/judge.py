@@ -11,7 +11,7 @@ import numpy as np
 from inference.judges.geneval_scoring import ScoreThresholds, judge_objects
 from inference.judges.mask2former_judge import Mask2FormerJudgeConfig
 from inference.judges.segmentation_judge import SegmentationJudgeConfig
-from schemas.errors import InputError
+from schemas.configuration import chosen_kind, without_other_kinds
 from schemas.records import Check, DetectedObject, PromptRecord
 
 
@@ -32,39 +32,25 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """segmentation: the micro world's; mask2former: GenEval's kind, for photographs. Only `kind` is loaded."""
+    """Who judges, apart from everything that a search uses. Only `kind` is loaded."""
 
-    kind: Literal["segmentation", "mask2former"] = "segmentation"
-    segmentation: SegmentationJudgeConfig | None = field(default_factory=SegmentationJudgeConfig)
+    kind: Literal["mask2former", "segmentation"] = "mask2former"
+    """mask2former: GenEval's, for photographs; segmentation: two small classifiers, for drawings of few classes."""
     mask2former: Mask2FormerJudgeConfig | None = field(default_factory=Mask2FormerJudgeConfig)
+    segmentation: SegmentationJudgeConfig | None = None
 
     def only_what_is_used(self) -> JudgeConfig:
         """Without the other kind, whose models are not needed."""
-        return JudgeConfig(
-            self.kind,
-            self.segmentation if self.kind == "segmentation" else None,
-            self.mask2former if self.kind == "mask2former" else None,
-        )
+        return without_other_kinds(self)
 
     @property
     def label(self) -> str:
         """Whose verdicts these are: scores of different judges cannot be compared."""
-        if self.kind == "segmentation":
-            return self.segmentation.model if self.segmentation else ""
-        return self.mask2former.label if self.mask2former else ""
+        return chosen_kind(self).label
 
-
-def open_judge(config: JudgeConfig) -> Judge:
-    """Loads it. MissingWeightsError."""
-    if config.kind == "segmentation" and config.segmentation is not None:
-        from inference.judges.segmentation_judge import SegmentationJudge
-
-        return SegmentationJudge(config.segmentation)
-    if config.kind == "mask2former" and config.mask2former is not None:
-        from inference.judges.mask2former_judge import Mask2FormerJudge
-
-        return Mask2FormerJudge(config.mask2former)
-    raise InputError(f"judge {config.kind!r} has no configuration", field=f"judge.{config.kind}", expected="a model")
+    def open(self) -> Judge:
+        """Load it. MissingWeightsError, InputError."""
+        return chosen_kind(self).open()
 
 
 def judge_images(judge: Judge, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Check]:

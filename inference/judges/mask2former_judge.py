@@ -60,6 +60,10 @@ class Mask2FormerJudgeConfig:
         """How scores by this judge are labelled."""
         return f"{self.detector} (transformers' weights, not GenEval's own) and {self.clip}"
 
+    def open(self) -> Mask2FormerJudge:
+        """Load it. MissingWeightsError, InputError."""
+        return Mask2FormerJudge(self)
+
 
 class Mask2FormerJudge:
     """See `inference.judges.judge.Judge`."""

@@ -32,7 +32,7 @@ COLOR_INPUT_PX = 16
 class SegmentationJudgeConfig:
     """Which judge, and what counts as an object."""
 
-    model: str = model_field("micro/judge")
+    model: str = model_field("")
     """Folder with `detector/` (a semantic segmentation model) and `color/` (an image classifier)."""
     thresholds: ScoreThresholds = field(default_factory=lambda: ScoreThresholds(default=0.5, counting=0.5))
     min_area_share: float = 0.012
@@ -42,6 +42,15 @@ class SegmentationJudgeConfig:
     batch_size: int = 32
     """Images, or objects, a forward pass; short batches are padded."""
     device: str = execution_field("cpu")
+
+    @property
+    def label(self) -> str:
+        """How scores by this judge are labelled."""
+        return self.model
+
+    def open(self) -> SegmentationJudge:
+        """Load it. MissingWeightsError, InputError."""
+        return SegmentationJudge(self)
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ class Region:
 class SegmentationJudge:
     """Finds objects with class, score, box, mask and colour, and judges images by GenEval's rules."""
 
-    def __init__(self, config: SegmentationJudgeConfig = SegmentationJudgeConfig()) -> None:
+    def __init__(self, config: SegmentationJudgeConfig) -> None:
         """Raises MissingWeightsError where a folder is missing, InputError where a model is of another kind."""
         import torch
         from transformers import (

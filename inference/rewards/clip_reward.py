@@ -15,10 +15,10 @@ from schemas.errors import InputError
 
 @dataclass(frozen=True)
 class ClipRewardConfig:
-    """Which CLIP, and the fixed shapes it runs in. Without a model it is left out of the ensemble."""
+    """Which CLIP, and the fixed shapes it runs in."""
 
     model: str = model_field("openai/clip-vit-large-patch14")
-    """Model zoo name, local folder or hub id of a `CLIPModel`."""
+    """Local folder or hub id of a `CLIPModel`, or a shipped model's name."""
     processor: str = model_field("")
     """Folder of tokenizer and image processor, where the model's own has none (PickScore's are those of
     laion/CLIP-ViT-H-14-laion2B-s32B-b79K)."""
@@ -29,6 +29,10 @@ class ClipRewardConfig:
     """Images, or prompts, a forward pass; short batches are padded."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = execution_field("cpu")
+
+    def open(self) -> ClipReward:
+        """Load it. MissingWeightsError, InputError."""
+        return ClipReward(self)
 
 
 class ClipReward:

@@ -8,7 +8,7 @@ cosines), so nothing is wild, and the margins are worth keeping.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,21 +25,22 @@ class EnsembleConfig:
 
     method: Literal["z", "rank"] = "z"
     """z: mean of z-scores. rank: mean of ranks, scaled to [-1, 1], ties shared."""
-    weights: tuple[float, ...] = ()
-    """One a scorer, in the order of the scores; equal where empty."""
 
 
-def combine_rewards(scores: Mapping[str, np.ndarray], config: EnsembleConfig = EnsembleConfig()) -> np.ndarray:
-    """scores: for each scorer, the values (n,) of the n candidates of one prompt. float64 (n,), mean 0.
+def combine_rewards(
+    scores: Mapping[str, np.ndarray], config: EnsembleConfig = EnsembleConfig(), weights: Sequence[float] = ()
+) -> np.ndarray:
+    """scores: for each scorer, the values (n,) of the n candidates of one prompt. float64 (n,), mean 0. weights: one a
+    scorer, in the order of the scores; equal where empty.
 
     A scorer that gives all candidates the same value adds 0. InputError for values that are not finite or numbers
     that do not fit together.
     """
     if not scores:
         raise InputError("no rewards to combine", expected="values of at least one scorer")
-    if config.weights and (len(config.weights) != len(scores) or min(config.weights) < 0 or sum(config.weights) == 0):
+    if weights and (len(weights) != len(scores) or min(weights) < 0 or sum(weights) == 0):
         raise InputError(
-            f"weights {config.weights} for {len(scores)} scorers", field="weights", expected="one a scorer, not all 0"
+            f"weights {weights} for {len(scores)} scorers", field="weights", expected="one a scorer, not all 0"
         )
     columns = []
     for name, values in scores.items():
@@ -50,8 +51,8 @@ def combine_rewards(scores: Mapping[str, np.ndarray], config: EnsembleConfig = E
     if len({len(column) for column in columns}) > 1:
         lengths = {name: len(column) for name, column in zip(scores, columns, strict=True)}
         raise InputError(f"different numbers of scores: {lengths}", expected="one for each candidate from each scorer")
-    weights = np.array(config.weights or [1.0] * len(columns))
-    return weights @ np.array(columns) / weights.sum()
+    shares = np.array(list(weights) or [1.0] * len(columns))
+    return shares @ np.array(columns) / shares.sum()
 
 
 def standardise(values: np.ndarray, method: Literal["z", "rank"]) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.model_store import base_model_of, resolve_model
+from schemas.atomic_file import put_in_place
 
 
 def load_qwen(folder: Path, dtype: str) -> tuple[Any, Any]:
@@ -42,7 +43,7 @@ def merged_folder(folder: Path, digest: str, dtype: str) -> Path:
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
         try:
-            temporary.rename(merged)
+            put_in_place(temporary, merged)
         except OSError:  # another process was first
             shutil.rmtree(temporary, ignore_errors=True)
     return merged

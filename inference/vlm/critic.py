@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -12,6 +12,7 @@ import tyro
 
 from inference.interfaces import ChatRequest, Vlm
 from inference.search import Remark
+from inference.vlm.endpoint import Journal
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import model_field, template_field
@@ -21,23 +22,39 @@ _FILLERS = frozenset({"a", "an", "the", "of", "and", "photo", "picture", "image"
 
 
 @dataclass(frozen=True)
-class CriticConfig:
+class VlmCriticConfig:
     """Who reflects and refines, and in which words it is asked. A template may have {prompt}, {current}, {score} and
     {reflection}; it must have {prompt}."""
 
-    vlm: Annotated[VlmConfig, tyro.conf.Suppress] = field(default_factory=VlmConfig)
+    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    """The run's VLM, unless the critic has one of its own."""
     reflector: str = model_field("")
     """A trained reflector, reached as `vlm` is; without one `vlm` reflects."""
-    reflect: str = template_field("micro/reflect")
-    refine: str = template_field("micro/refine")
-    keep_words: bool = True
+    reflect: str = template_field("reflect_scored")
+    """Template that asks what is wrong with an image."""
+    refine: str = template_field("refine")
+    """Template that asks for a better prompt."""
+    keep_words: bool = False
     """Turn down a refined prompt that lost a word of the user's, or has them in another order (see `keeps_words`)."""
+
+    @property
+    def writer(self) -> str:
+        """Who writes the reflections."""
+        return self.reflector or (self.vlm or VlmConfig()).name
+
+    def open(self, journal: Journal | None = None) -> VlmCritic:
+        """Load reflector and refiner: one VLM, or two where a reflector was trained. MissingWeightsError."""
+        vlm = self.vlm or VlmConfig()
+        refiner = vlm.open(journal)
+        if not self.reflector:
+            return VlmCritic(refiner, refiner, self)
+        return VlmCritic(vlm.of_model(self.reflector).open(journal), refiner, self)
 
 
 class VlmCritic:
     """See `inference.search.Critic`. First all reflections, then all refined prompts, which may see them."""
 
-    def __init__(self, reflector: Vlm, refiner: Vlm, config: CriticConfig) -> None:
+    def __init__(self, reflector: Vlm, refiner: Vlm, config: VlmCriticConfig) -> None:
         self._reflector, self._refiner = reflector, refiner
         self._reflect, self._refine = load_prompt(config.reflect), load_prompt(config.refine)
         self._keep_words = config.keep_words

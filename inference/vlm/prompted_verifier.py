@@ -15,7 +15,8 @@ import tyro
 from inference.interfaces import ChatAnswer, ChatRequest, Vlm
 from inference.prompt_grammar import parse_prompt
 from inference.vlm.criteria import ANY_PROMPT, CRITERIA, OVERALL
-from inference.vlm.prompts import fill_prompt
+from inference.vlm.endpoint import Journal
+from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import template_field
 from schemas.errors import InputError
@@ -32,8 +33,12 @@ class PromptedVerifierConfig:
 
     vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
     """The run's VLM."""
-    prompt: str = template_field("micro/judge")
+    prompt: str = template_field("judge")
     """Template with {prompt} and {keys}, the criteria by name."""
+
+    def open(self, journal: Journal | None = None) -> PromptedVerifier:
+        """Load the VLM. MissingWeightsError, InputError."""
+        return PromptedVerifier((self.vlm or VlmConfig()).open(journal), load_prompt(self.prompt))
 
 
 class PromptedVerifier:

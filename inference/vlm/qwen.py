@@ -1,4 +1,4 @@
-"""A Qwen2.5-VL (the micro one or a published one) in this process: chat requests with images in, answers out."""
+"""A Qwen2.5-VL in this process: chat requests with images in, answers out."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class QwenVlmConfig:
     """Which model and how it answers: greedily, but for requests with an attempt."""
 
-    model: str = model_field("micro/vlm")
-    """Model zoo name, local folder (of an adapter, too) or hub id."""
+    model: str = model_field("Qwen/Qwen2.5-VL-7B-Instruct")
+    """Local folder (of an adapter, too) or hub id, or a shipped model's name."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_new_tokens: int = 256
     """An answer that is longer is cut off, and says so."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,32 +19,37 @@ from schemas.errors import InputError
 
 @dataclass(frozen=True)
 class VlmConfig:
-    """A VLM. What it is called and how it samples belong to a run's identity; how it is reached does not."""
+    """A VLM. What it is called and how it samples belong to a run's identity; how it is reached does not: that is why
+    `kind` has no configurations of its own here, as other seams have them."""
 
-    model: str = model_field("micro/vlm")
-    """Model zoo name, local folder (of an adapter, too) or hub id of a Qwen2.5-VL; empty for a model at an address."""
+    kind: Literal["in-process", "vllm", "endpoint"] = execution_field("vllm")
+    """How it is reached: run by transformers in this process, by a vLLM that is started for it, or at `base_url` (which
+    a named `endpoint_model` is, whatever the kind)."""
+    model: str = model_field("Qwen/Qwen2.5-VL-7B-Instruct")
+    """Local folder (of an adapter, too) or hub id of a Qwen2.5-VL, or a shipped model's name; empty for a model at an
+    address."""
     endpoint_model: str = ""
     """Name of the model at `base_url`."""
     base_url: str = execution_field("")
     """OpenAI-compatible address, such as http://host:8000/v1."""
     api_key_env: str = execution_field("OPENAI_API_KEY")
     """Environment variable that holds the endpoint's key."""
-    serve: Literal["in-process", "vllm"] = execution_field("in-process")
-    """How a local `model` is run: by transformers in the stage's process, or by a vLLM that the stage starts."""
-    max_new_tokens: int = 256
+    max_new_tokens: int = 768
     """An answer that is longer is cut off, and does not count."""
-    constrain_json: bool = False
+    constrain_json: bool = True
     """Hold answers to their JSON Schema while they are written (vLLM and most endpoints can; not in process)."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Of weights and sums, where it is loaded here."""
     batch_size: int = execution_field(64)
     """Requests a forward pass, in process."""
-    concurrency: int = execution_field(16)
+    concurrency: int = execution_field(64)
     """Requests in flight, to vLLM or an endpoint."""
     timeout_s: float = execution_field(120.0)
     """Of one request."""
-    vllm_arguments: tuple[str, ...] = execution_field(("--max-model-len", "1024", "--enforce-eager"))
+    vllm_arguments: tuple[str, ...] = execution_field(("--max-model-len", "8192"))
     """More arguments of vLLM's API server."""
-    device: str = execution_field("cpu")
+    device: str = execution_field("cuda")
+    """Where it is loaded: cpu, cuda."""
 
     def __post_init__(self) -> None:
         if bool(self.model) == bool(self.endpoint_model):
@@ -53,6 +58,8 @@ class VlmConfig:
                 field="vlm.model, vlm.endpoint_model",
                 expected="one of them: a local model, or the name of one at base_url (with an empty model)",
             )
+        if self.kind == "endpoint" and not self.endpoint_model:
+            raise InputError("kind 'endpoint' without a name", field="vlm.endpoint_model", expected="the model's name")
         if bool(self.endpoint_model) != bool(self.base_url):
             raise InputError(
                 f"endpoint_model {self.endpoint_model!r} at base_url {self.base_url!r}",
@@ -65,14 +72,25 @@ class VlmConfig:
         """What annotations say wrote them."""
         return self.endpoint_model or self.model
 
+    def of_model(self, model: str) -> VlmConfig:
+        """Other weights, reached in the same way (an endpoint has its own alone: then in this process)."""
+        return replace(self, model=model, endpoint_model="", base_url="", kind=self._kind_of_weights)
 
-def open_vlm(config: VlmConfig, journal: Journal | None = None) -> Vlm:
-    """Loads or starts what the configuration names. journal: for answers of endpoints and of vLLM."""
-    if config.endpoint_model:
-        return EndpointVlm(_endpoint(config, config.base_url, config.endpoint_model), journal)
-    if config.serve == "vllm":
-        return VllmVlm(config, journal)
-    return QwenVlm(QwenVlmConfig(config.model, config.dtype, config.max_new_tokens, config.batch_size, config.device))
+    @property
+    def _kind_of_weights(self) -> Literal["in-process", "vllm"]:
+        return "vllm" if self.kind == "vllm" else "in-process"
+
+    def only_what_is_used(self) -> VlmConfig:
+        """All of it is."""
+        return self
+
+    def open(self, journal: Journal | None = None) -> Vlm:
+        """Load, start or reach it. journal: for answers of endpoints and of vLLM. MissingWeightsError, InputError."""
+        if self.endpoint_model:
+            return EndpointVlm(_endpoint(self, self.base_url, self.endpoint_model), journal)
+        if self.kind == "vllm":
+            return VllmVlm(self, journal)
+        return QwenVlm(QwenVlmConfig(self.model, self.dtype, self.max_new_tokens, self.batch_size, self.device))
 
 
 class VllmVlm:

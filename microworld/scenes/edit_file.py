@@ -18,6 +18,7 @@ import numpy as np
 from microworld.scenes.edits import sample_edit
 from microworld.scenes.instructions import Edit, instruction
 from microworld.scenes.world import FRAME_PX, Scene, random_scene, render
+from schemas.atomic_file import write_whole
 from schemas.images import encode_png
 
 _TASKS = {
@@ -77,9 +78,7 @@ def write_edit_file(path: Path, num_rows: int, seed: int, flawed_share: float = 
     """A Parquet file, or with the suffix .tar a WebDataset; written whole or not at all."""
     rows = [sample_edit_row(seed, number, flawed_share) for number in range(num_rows)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(_as_tar(rows) if path.suffix == ".tar" else _as_parquet(rows))
-    temporary.replace(path)
+    write_whole(path, _as_tar(rows) if path.suffix == ".tar" else _as_parquet(rows))
 
 
 def _as_parquet(rows: list[dict[str, Any]]) -> bytes:

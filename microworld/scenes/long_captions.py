@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
-from itertools import permutations
 
 import numpy as np
 
@@ -219,10 +218,6 @@ _NUMBERS = {word: number for number, word in COUNT_WORDS.items()}
 _ADJECTIVES = {*COLORS, "small", "large", "outlined", "filled", "dark", "light"}
 _PLACE = re.compile("|".join(sorted(PLACES.values(), key=len, reverse=True)))
 _PLACE_NAMES = {phrase: name for name, phrase in PLACES.items()}
-_FUNCTION_WORDS = {
-    *("a", "an", "the", "photo", "of", "and", "image", "picture", "with", "is", "are", "there", "in", "on", "at"),
-    *("it", "its", "shows", "contains", "stands", "sits", "appears", "has"),
-}
 
 
 def mentions(text: str) -> tuple[Mention, ...]:
@@ -252,25 +247,3 @@ def caption_of_text(text: str) -> Caption:
     for mention in mentions(text):
         counted[mention.shape, next((a for a in mention.attributes if a in COLORS), None)] += 1
     return Caption(LONG, text, tuple(Clause(shape, number, color) for (shape, color), number in counted.items()))
-
-
-def is_shorter_and_implied(short: str, long: str) -> bool:
-    """Fewer words than `long`, and nothing that it does not say.
-
-    Every object of `short` must be another object of `long` with at least the same attributes, and every other word
-    of it (articles, verbs and the like aside) must occur in `long`.
-    """
-    words, long_words = (re.findall(r"[a-z]+", text.lower()) for text in (short, long))
-    if len(words) >= len(long_words):
-        return False
-    told, known = mentions(short), mentions(long)
-    if len(told) > len(known):
-        return False
-    said = {"outlined" if w == "outline" else w for w in long_words}
-    others = set(words) - _FUNCTION_WORDS - set(_NOUNS) - set(_NUMBERS) - {"outline"}
-    if not others <= said:
-        return False
-    return any(
-        all(a.shape == b.shape and a.attributes <= b.attributes for a, b in zip(told, chosen, strict=True))
-        for chosen in permutations(known, len(told))
-    )

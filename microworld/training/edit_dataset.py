@@ -9,7 +9,6 @@ for captions.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +41,7 @@ from microworld.training.vlm_images import (
     open_generated_pool,
     open_relations_pool,
 )
+from schemas.atomic_file import replacing
 from schemas.images import encode_png
 
 
@@ -240,9 +240,8 @@ def write_edit_dataset(config: EditDatasetConfig) -> dict[str, int]:
 
     rows = make_rows(config)
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = config.out.with_suffix(".tmp")
-    pq.write_table(pa.Table.from_pylist(rows), temporary, row_group_size=500)
-    os.replace(temporary, config.out)
+    with replacing(config.out) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows), temporary, row_group_size=500)
     return {task: sum(row["task"] == task for row in rows) for task in ("repair", "open")}
 
 

@@ -61,20 +61,19 @@ class FluxModel:
     def __init__(self, device: str, recipe: FluxRecipe) -> None:
         import torch
 
+        from inference.flux.latents import image_ids
+        from inference.flux.plain_attention import use_plain_attention
         from microworld.scenes.world import COLORS, SHAPES
         from microworld.training.flux_model import (
             TEXT_LENGTHS,
             build_clip_text,
             build_t5,
             build_transformer,
-            image_ids,
-            use_plain_attention,
         )
 
-        if device == "cpu":
-            use_plain_attention()
-
         transformer = build_transformer()
+        if device == "cpu":
+            use_plain_attention(transformer)
         self.modules = torch.nn.ModuleDict({"transformer": transformer, "t5": build_t5(), "clip": build_clip_text()})
         self._head_sizes = (len(SHAPES) + 1, len(COLORS) + 1)
         self.modules["align"] = torch.nn.Linear(transformer.inner_dim, sum(self._head_sizes))
@@ -147,14 +146,14 @@ def make_encoder(vae: AutoencoderKL, use_bf16: bool):
     """uint8 images (B, 32, 32, 3) -> normalised latent means (B, 4, 8, 8), float32."""
     import torch
 
-    from microworld.training.vae import to_pixels
+    from inference.flux.latents import normalized, to_pixels
 
     @torch.no_grad()
     def encode(images) -> torch.Tensor:
         pixels = to_pixels(images).contiguous().to(vae.device)
         with autocast(vae.device.type, use_bf16):
             mean = vae.encode(pixels).latent_dist.mean.float()
-        return (mean - vae.config.shift_factor) * vae.config.scaling_factor
+        return normalized(mean, vae)
 
     return encode
 
@@ -204,7 +203,8 @@ def train(config: MicroTrainingConfig, recipe: FluxRecipe | None = None) -> None
     import torch
     import torch.nn.functional as F
 
-    from microworld.training.flux_model import TEXT_LENGTHS, build_pipeline, pack, save_pipeline
+    from inference.flux.latents import pack
+    from microworld.training.flux_model import TEXT_LENGTHS, build_pipeline, save_pipeline
     from microworld.training.latent_pool import Tokenize
     from microworld.training.text_pretraining import pretrain_text
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inference.flux.latents import to_images, to_pixels
 from inference.grounding.check import check_objects
 from inference.grounding.grounded_sam import GroundedSam, classes_to_find
 from inference.interfaces import Detection, Detector, Segmenter
@@ -163,9 +164,8 @@ def vae_round_trip(weights: Path) -> Transform:
         decoded = []
         with torch.inference_mode():
             for part in np.array_split(images, max(1, len(images) // 64)):
-                pixels = torch.from_numpy(part).permute(0, 3, 1, 2).float() / 127.5 - 1
-                out = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
-                decoded.append(((out.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).to(torch.uint8).numpy())
+                out = vae.decode(vae.encode(to_pixels(part)).latent_dist.mode()).sample
+                decoded.append(to_images(out))
         return np.concatenate(decoded)
 
     return transform
@@ -173,19 +173,14 @@ def vae_round_trip(weights: Path) -> Transform:
 
 def evaluate(weights: Path, num_scenes: int = 400, num_per_tag: int = 80) -> dict[str, object]:
     """Every figure of the model card, on clean scenes, degraded ones, and through the VAE where there is one."""
-    from inference.grounding.detector import GroundingDinoDetector
-    from inference.grounding.presets import micro_grounded_sam
-    from inference.grounding.segmenter import SamSegmenter
+    from inference.grounding.grounding_dino import GroundingDinoDetector
+    from inference.grounding.sam import SamSegmenter
+    from microworld.family import micro_dino, micro_grounded_sam, micro_sam
     from microworld.training.grounding_data import degrade
 
-    config = micro_grounded_sam()
-    config = replace(
-        config,
-        detector=replace(config.detector, model=str(weights / "grounding_dino")),
-        segmenter=replace(config.segmenter, model=str(weights / "sam")),
-    )
-    ranking = GroundingDinoDetector(replace(config.detector, box_threshold=0.02, text_threshold=0.0))
-    segmenter, grounded_sam = SamSegmenter(config.segmenter), GroundedSam.from_config(config)
+    dino, sam = micro_dino(str(weights / "grounding_dino")), micro_sam(str(weights / "sam"))
+    ranking = GroundingDinoDetector(replace(dino, box_threshold=0.02, text_threshold=0.0))
+    segmenter, grounded_sam = SamSegmenter(sam), micro_grounded_sam(dino, sam).open()
     transforms: dict[str, Transform | None] = {
         "clean": None,
         "degraded": lambda images: degrade(np.random.default_rng(HELD_OUT_SEED), images, AugmentationConfig()),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from inference.grounding.color import srgb_to_lab
+from inference.grounding.pixel_color import srgb_to_lab
 from microworld.scenes.world import COLORS, FRAME_PX, Scene, random_background, render
 from microworld.training.judge_shapes import EXTENT, GRID, KINDS, MALFORMED, SHAPE_NAMES, UNDECIDED, draw_masks
 

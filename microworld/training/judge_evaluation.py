@@ -1,7 +1,7 @@
 """How good the judge is on scenes it has not seen: verdicts, shapes found, malformed ones accepted, colours.
 
 `python -m microworld.training.judge_evaluation` prints one JSON object. How often it agrees with a person on generated
-images is `benchmarks/label_images.py`'s question.
+images is `benchmarks/micro/label_images.py`'s question.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from inference.grounding.check import check_objects
-from inference.judges.segmentation_judge import Region, SegmentationJudge, SegmentationJudgeConfig, paste_on_grey
+from inference.judges.segmentation_judge import Region, SegmentationJudge, paste_on_grey
+from microworld.family import micro_segmentation_judge
 from microworld.scenes.captions import TAGS, sample_caption, sample_scene
 from microworld.scenes.edits import wrong_scene
 from microworld.scenes.world import render
@@ -113,7 +114,7 @@ def color_counts(judge: SegmentationJudge, truth: JudgeImages) -> dict[str, int]
 
 def evaluate(weights: Path, degrade: VaeNoise, num_images: int = 600, num_per_tag: int = 100) -> dict[str, object]:
     """Every figure of the judge's model card that needs no generated image."""
-    judge = SegmentationJudge(SegmentationJudgeConfig(model=str(weights / "judge")))
+    judge = SegmentationJudge(micro_segmentation_judge(model=str(weights / "judge")))
     truth = make_images(np.random.default_rng([HELD_OUT_SEED, 2]), num_images, JudgeDataConfig(), degrade)
     regions = judge.find_regions(list(truth.images))
 

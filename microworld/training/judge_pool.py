@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from microworld.training.judge_data import EASY, Degrade, JudgeDataConfig, JudgeImages, make_images
 from microworld.training.made_ahead import MadeAhead
+from schemas.atomic_file import replacing
 
 CHUNK_IMAGES = 1500
 
@@ -48,10 +48,8 @@ class JudgePool:
         """One more chunk."""
         index, whole = len(self._chunks), self._made.next()
         path = self._folder / f"chunk_{index:03d}.npz"
-        temporary = path.with_suffix(".tmp")
-        with open(temporary, "wb") as file:
-            np.savez(file, **vars(whole))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            np.savez(temporary, **vars(whole))
         self._chunks.append(whole)
 
     def draw(self, rng: np.random.Generator, size: int) -> JudgeImages:

@@ -6,7 +6,6 @@ grows while training goes on: early steps need little variety, later ones more.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from microworld.scenes.instructed_captions import sample_instructed_caption
 from microworld.scenes.long_captions import sample_long_caption
 from microworld.scenes.world import COLORS, SHAPES, Rendered, Scene, render
 from microworld.training.flux_model import TEXT_LENGTHS
+from schemas.atomic_file import replacing
 
 if TYPE_CHECKING:
     import torch
@@ -131,10 +131,8 @@ class LatentPool:
             "num_tokens": self._tokenize.num_tokens(texts).astype(np.int16),
         }
         path = self._folder / f"chunk_{index:03d}.npz"
-        temporary = path.with_suffix(".tmp")
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            np.savez(temporary, **arrays)
         self._chunks.append(self._read(path))
 
     def draw(self, rng: np.random.Generator, size: int, length: int | None = None) -> EncodedScenes:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from microworld.family import micro_qwen
 from microworld.scenes.long_captions import LONG
 from microworld.training.made_ahead import MadeAhead
 from microworld.training.training import Training
@@ -18,7 +19,7 @@ from microworld.training.training_loop import MicroTrainingConfig, autocast, exp
 from microworld.training.vlm_data import DataConfig, Subject, SubjectSource, from_left_to_right, reflect
 from microworld.training.vlm_evaluation import Share, reflections_right
 from microworld.training.vlm_rows import SINGLE, RowPacker
-from trainers.verifier import LORA_TARGETS, restore_adapter, save_adapter
+from trainers.vlm_lora import LORA_TARGETS, restore_adapter, save_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -153,9 +154,9 @@ def _adamw(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimize
 def _true_reflections(base: Any, processor: Any, held_out: Sequence[PooledImage], device: str) -> dict[str, Share]:
     """Of drawings that it never learnt on: of wrong ones whose reflection names what is wrong, by the kind of prompt,
     and of right ones of which it says so."""
-    from inference.vlm.qwen import QwenVlm, QwenVlmConfig
+    from inference.vlm.qwen import QwenVlm
 
-    vlm = QwenVlm.of(base, processor, QwenVlmConfig(device=device, batch_size=32))
+    vlm = QwenVlm.of(base, processor, micro_qwen(device=device, batch_size=32))
     subjects = [Subject(item.image, from_left_to_right(item.scene), item.caption) for item in held_out]
     kinds = {
         "true of wrong drawings": [s for s in subjects if not s.is_right and s.caption.tag != LONG],

@@ -12,7 +12,6 @@ latents; it has nothing in common with the judge's.
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -39,6 +38,7 @@ from microworld.training.latent_pool import token_labels
 from microworld.training.made_ahead import MadeAhead
 from microworld.training.vae_noise import VaeNoise
 from microworld.training.vlm_images import PooledImage, can_be_told
+from schemas.atomic_file import replacing
 
 Worse = Literal["near_miss", "spoil", "wrong_image"]
 SHORT_TEXT = 20  # tokens; most captions are shorter, and texts of one batch are padded to one length
@@ -302,10 +302,8 @@ class RewardPool:
         """One more chunk."""
         index, whole = len(self._chunks), self._made.next()
         path = self._folder / f"chunk_{index:03d}.npz"
-        temporary = path.with_suffix(".tmp")
-        with open(temporary, "wb") as file:
-            np.savez(file, **vars(whole))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            np.savez(temporary, **vars(whole))
         self._chunks.append(whole)
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[Examples, int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.grounding.segmenter import SamArchitecture, build_sam, decode_boxes
+from inference.grounding.sam import SamArchitecture, build_sam, decode_boxes
 from microworld.training.grounding_data import AugmentationConfig, GroundingBatch, make_batch
 from microworld.training.training import Training
 from microworld.training.training_loop import MicroTrainingConfig, export_folder, prepare_process

@@ -17,15 +17,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from microworld.training.training_loop import (
-    Ema,
     MicroTrainingConfig,
     TrainingClock,
     bf16_is_faster,
     learning_rate_factor,
     save_curve,
-    set_learning_rate,
 )
 from trainers.checkpoint import load_checkpoint, save_checkpoint
+from trainers.moving_average import Ema
+from trainers.optimizer import set_learning_rate
 
 if TYPE_CHECKING:
     import torch

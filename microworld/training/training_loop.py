@@ -1,4 +1,4 @@
-"""What every micro trainer shares: budget in minutes, atomic checkpoints, EMA, progress lines, curves, export.
+"""What every micro trainer shares: budget in minutes, learning rate over it, progress lines, curves, export.
 
 A trainer's loop looks like this:
 
@@ -15,17 +15,15 @@ A trainer's loop looks like this:
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+from schemas.atomic_file import put_in_place, write_whole
 
 
 @dataclass(frozen=True)
@@ -130,50 +128,6 @@ def learning_rate_factor(share: float, warmup: float = 0.01, decay: float = 0.2,
     return factor
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-
-
-class Ema:
-    """Exponential moving average of a model's parameters (float32), with a decay that grows from 0 at the start."""
-
-    def __init__(self, model: torch.nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.num_updates = 0
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._average = [p.detach().clone().float() for p in self._parameters]
-
-    def update(self) -> None:
-        import torch
-
-        self.num_updates += 1
-        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        torch._foreach_lerp_(self._average, [p.detach() for p in self._parameters], 1 - decay)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Inside, the model's parameters are the averages."""
-        kept = [p.detach().clone() for p in self._parameters]
-        self._copy(self._average)
-        try:
-            yield
-        finally:
-            self._copy(kept)
-
-    def _copy(self, values: list[torch.Tensor]) -> None:
-        for parameter, value in zip(self._parameters, values, strict=True):
-            parameter.data.copy_(value)
-
-    def state(self) -> dict[str, Any]:
-        return {"num_updates": self.num_updates, "average": self._average}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.num_updates = state["num_updates"]
-        for mine, saved in zip(self._average, state["average"], strict=True):
-            mine.copy_(saved)
-
-
 def prepare_process(config: MicroTrainingConfig) -> None:
     """Threads, seed, and an allocator that keeps freed memory.
 
@@ -206,16 +160,14 @@ def export_folder(save: Callable[[Path], None], out_dir: Path) -> None:
     for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
         target = out_dir / path.relative_to(temporary)
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
+        put_in_place(path, target)
     shutil.rmtree(temporary)
 
 
 def save_curve(clock: TrainingClock, folder: Path) -> None:
     """`<name>_curve.json`, and a picture of every metric over minutes where matplotlib is installed."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{clock.name}_curve.json"
-    temporary.write_text(json.dumps(clock.curve, indent=1) + "\n")
-    os.replace(temporary, folder / f"{clock.name}_curve.json")
+    write_whole(folder / f"{clock.name}_curve.json", json.dumps(clock.curve, indent=1) + "\n")
     try:
         import matplotlib
     except ImportError:

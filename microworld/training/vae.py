@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inference.flux.latents import to_pixels
 from microworld.training.training import Training
 from microworld.training.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 
@@ -43,13 +44,6 @@ def build_vae() -> AutoencoderKL:
         use_quant_conv=False,
         use_post_quant_conv=False,
     )
-
-
-def to_pixels(images) -> torch.Tensor:
-    """uint8 (B, H, W, 3) array -> float32 (B, 3, H, W) in [-1, 1]."""
-    import torch
-
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def train(config: MicroTrainingConfig) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inference.flux.latents import to_images, to_pixels
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,9 +56,9 @@ class VaeNoise:
         """uint8 (B, H, W, 3) -> latents float32 (B, C, h, w), on the CPU."""
         import torch
 
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.inference_mode():
-            parts = [self._vae.encode(p.to(self._device)).latent_dist.mode().cpu() for p in pixels.split(BATCH)]
+            pixels = to_pixels(images).split(BATCH)
+            parts = [self._vae.encode(p.to(self._device)).latent_dist.mode().cpu() for p in pixels]
         return torch.cat(parts)
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
@@ -66,4 +67,4 @@ class VaeNoise:
 
         with torch.inference_mode():
             decoded = torch.cat([self._vae.decode(part.to(self._device)).sample.cpu() for part in latents.split(BATCH)])
-        return ((decoded.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).to(torch.uint8).numpy()
+        return to_images(decoded)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from microworld.training.made_ahead import MadeAhead
-from microworld.training.training_loop import autocast, learning_rate_factor, set_learning_rate
+from microworld.training.training_loop import autocast, learning_rate_factor
 from microworld.training.vlm_cells import NUM_CELLS, cell_loss, cell_targets, cells_side_by_side
 from microworld.training.vlm_data import SubjectSource
 from microworld.training.vlm_forward import PackedForward, patch_positions, patchify
 from microworld.training.vlm_model import CELL_PX
+from trainers.optimizer import set_learning_rate
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
+from microworld.family import micro_qwen
 from microworld.training.made_ahead import MadeAhead
 from microworld.training.training import Training, checkpoint_path
 from microworld.training.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process, save_curve
@@ -140,7 +141,7 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
     import torch
     from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-    from inference.vlm.qwen import QwenVlm, QwenVlmConfig
+    from inference.vlm.qwen import QwenVlm
     from microworld.training.vlm_evaluation import evaluate_vlm
     from microworld.training.vlm_forward import PackedForward
     from microworld.training.vlm_images import open_pools
@@ -221,7 +222,7 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
             if not config.evaluate:
                 return
             model.eval()
-            vlm = QwenVlm.of(model, build_processor(tokenizer), QwenVlmConfig(device=config.device))
+            vlm = QwenVlm.of(model, build_processor(tokenizer), micro_qwen(device=config.device))
             figures: dict[str, Share] = evaluate_vlm(vlm, held_out, recipe.evaluation)
             model.train()
         values = {name.replace(" ", "_").replace("/", "_"): share.value for name, share in figures.items()}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inference.flux.latents import to_images, to_pixels
+from microworld.family import micro_flux
 from microworld.scenes.captions import (
     COLORED_RELATION,
     TRAINING_WEIGHTS,
@@ -37,6 +38,7 @@ from microworld.training.grounding_data import AugmentationConfig, degrade
 from microworld.training.made_ahead import MadeAhead
 from microworld.training.pixel_scorer import read_scene
 from microworld.training.training_loop import MicroTrainingConfig
+from schemas.atomic_file import replacing
 
 if TYPE_CHECKING:
     from inference.flux.corrector import FluxCorrector
@@ -98,12 +100,10 @@ def caption_from_json(values: dict) -> Caption:
 
 def write_images(path: Path, items: Sequence[PooledImage]) -> None:
     """A chunk, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
     records = [{"scene": scene_to_json(m.scene), "caption": caption_to_json(m.caption)} for m in items]
     images = np.stack([m.image for m in items]) if items else np.zeros((0, 32, 32, 3), np.uint8)
-    with open(temporary, "wb") as file:
-        np.savez(file, images=images, records=np.frombuffer(json.dumps(records).encode(), np.uint8))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        np.savez(temporary, images=images, records=np.frombuffer(json.dumps(records).encode(), np.uint8))
 
 
 class ImagePool:
@@ -200,10 +200,9 @@ def make_vae_images(flux_folder: Path) -> Make:
         images = []
         for start in range(0, size, 100):
             batch = np.stack([m.image for m in made[start : start + 100]])
-            pixels = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 127.5 - 1
             with torch.inference_mode():
-                decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample  # pyright: ignore
-            images.append(((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
+                decoded = vae.decode(vae.encode(to_pixels(batch)).latent_dist.mode()).sample  # pyright: ignore
+            images.append(to_images(decoded))
         return [dataclasses.replace(m, image=image) for m, image in zip(made, np.concatenate(images), strict=True)]
 
     return make
@@ -224,9 +223,9 @@ def clear_objects(item: PooledImage) -> PooledImage | None:
 
 
 def _open_generator(flux_folder: Path, device: str, batch_size: int) -> FluxGenerator:
-    from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+    from inference.flux.generator import FluxGenerator
 
-    return FluxGenerator(FluxGeneratorConfig(model=str(flux_folder), batch_size=batch_size, device=device))
+    return FluxGenerator(micro_flux(model=str(flux_folder), batch_size=batch_size, device=device))
 
 
 def draw_captions(
@@ -248,10 +247,10 @@ def draw_captions(
 
 
 def _open_corrector(flux_folder: Path, device: str, batch_size: int) -> FluxCorrector:
-    from inference.flux.corrector import CorrectorConfig, FluxCorrector
+    from inference.flux.corrector import FluxCorrector, FluxCorrectorConfig
 
     generator = _open_generator(flux_folder, device, batch_size)
-    return FluxCorrector(CorrectorConfig(str(flux_folder.parent / "corrector"), generator.config), generator)
+    return FluxCorrector(FluxCorrectorConfig(str(flux_folder.parent / "corrector")), generator)
 
 
 def correct_drawings(

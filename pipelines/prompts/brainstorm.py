@@ -1,31 +1,35 @@
-"""A vocabulary from a language model: objects and colours by any OpenAI-compatible endpoint, asked once and cached.
+"""A vocabulary from a language model: objects and colours, asked for a few at a time (ReflectionFlow's first step).
 
-The answers are kept on disk by the hash of what was asked before they are used, so that a brainstorm which was
-interrupted continues, and one that is repeated gives the same vocabulary without a request.
+Whoever opens the model keeps its answers (`inference.vlm.journal`), so that a brainstorm which was interrupted
+continues, and one that is repeated gives the same vocabulary without a request.
 """
 
-import hashlib
 import json
-import logging
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from pipelines.prompts.atomic_file import write_atomically
+from inference.interfaces import ChatRequest, Vlm
 from pipelines.prompts.checked_json import BadValue, parse_json, quote, safe_text
 from pipelines.prompts.comparison_text import comparison_text
-from pipelines.prompts.vocabulary import PAIR_ARTICLE, ObjectClass, Vocabulary, check_name, parse_class
-from schemas.arrow import canonical_json
-from schemas.errors import InputError, OutageError, WorkFailedError
-
-if TYPE_CHECKING:
-    from openai import OpenAI
+from pipelines.prompts.vocabulary import (
+    MAX_OBJECTS_OF_A_CLASS,
+    PAIR_ARTICLE,
+    ObjectClass,
+    Vocabulary,
+    check_name,
+    parse_class,
+)
+from schemas.errors import InputError, WorkFailedError
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+_SYSTEM = "You write word lists for image prompts. You answer with JSON only."
+_ANOTHER_MODEL = (
+    "ask a language model of some size, at an address, that holds answers to a JSON schema; or leave more room for an "
+    "answer, or ask for fewer objects at once"
+)
 _OBJECT = {
     "type": "object",
     "properties": {
@@ -40,62 +44,138 @@ _OBJECT = {
 
 @dataclass(frozen=True)
 class BrainstormConfig:
-    """Whom to ask for what. The API key comes from OPENAI_API_KEY."""
+    """What is asked for."""
 
-    model: str
-    base_url: str | None = None  # None: OpenAI's own
     topic: str = "common everyday objects: animals, food, tools, furniture, vehicles, clothes, toys, instruments"
+    """What the objects have in common."""
     num_objects: int = 300
+    """Different kinds of objects."""
     objects_per_request: int = 50
-    colors: tuple[
-        str, ...
-    ] = ()  # empty: the model is asked for `num_colors`; name them where the checker knows only some
     num_colors: int = 10
+    colors: tuple[str, ...] = ()
+    """These instead of asking: where the checker knows only some."""
     max_count: int = 4
-    temperature: float = 1.0
-    seed: int = 0
-    max_tokens: int = 4096
-    max_reasks: int = 3  # more tries after an answer that cannot be used, or after one with nothing new
-    max_retries: int = 5  # more tries, with growing pauses, after 429, 5xx and time-outs
-    timeout_s: float = 120.0
+    """Objects of one kind that a prompt may ask for."""
+    max_attempts: int = 4
+    """Tries of one question before an answer brings something new that can be used."""
 
 
 @dataclass(frozen=True)
-class _Question:
-    """One request; the schema's only property is `key`, a list of `item`."""
+class TurnedDown:
+    """Something that the model named and that is no part of the vocabulary. key: objects or colors."""
 
-    text: str
     key: str
-    item: dict[str, Any]
-    seed: int
-
-    def payload(self, config: BrainstormConfig) -> dict[str, Any]:
-        schema = {
-            "type": "object",
-            "properties": {self.key: {"type": "array", "items": self.item}},
-            "required": [self.key],
-            "additionalProperties": False,
-        }
-        return {
-            "model": config.model,
-            "messages": [
-                {
-                    "role": "system",
-                    "content": "You write word lists for image prompts. You answer with JSON only.",
-                },
-                {"role": "user", "content": self.text},
-            ],
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": self.key, "schema": schema, "strict": True},
-            },
-            "temperature": config.temperature,
-            "max_tokens": config.max_tokens,
-            "seed": self.seed,
-        }
+    name: str
+    why: str
 
 
-def _objects_question(config: BrainstormConfig, num: int, known: list[str], seed: int) -> _Question:
+@dataclass(frozen=True)
+class Brainstormed:
+    """The vocabulary, what was turned down on the way, and how many answers were read."""
+
+    vocabulary: Vocabulary
+    turned_down: tuple[TurnedDown, ...]
+    num_answers: int
+
+
+def brainstorm_vocabulary(
+    config: BrainstormConfig, vlm: Vlm, model: str, progress: Callable[[str], None] = lambda line: None
+) -> Brainstormed:
+    """Ask for objects, a few at a time, until there are `config.num_objects` different ones, and for colours.
+
+    model: what errors call it; progress: gets a line an answer. Names that differ only in number or spelling count
+    once. Raises InputError (senseless sizes), WorkFailedError (no usable answer, or nothing new before there are
+    enough), and what the model raises.
+    """
+    _check(config)
+    asker = _Asker(config, vlm, model, progress)
+    num = config.num_objects
+    classes = asker.collect("objects", num, num, lambda found: _objects_request(config, found))
+    colors = config.colors
+    if not colors:
+        colors = asker.collect("colors", 2, config.num_colors, lambda found: _colors_request(config, found))
+    vocabulary = Vocabulary(tuple(classes), tuple(colors), max_count=config.max_count)
+    return Brainstormed(vocabulary, tuple(asker.turned_down), asker.num_answers)
+
+
+def _check(config: BrainstormConfig) -> None:
+    for field, least in (("num_objects", 2), ("objects_per_request", 2), ("num_colors", 2), ("max_attempts", 1)):
+        if (value := getattr(config, field)) < least:
+            raise InputError(f"{value} is too small", field=field, expected=f"{least} or more")
+    if not 2 <= config.max_count <= MAX_OBJECTS_OF_A_CLASS:
+        raise InputError(f"a count of {config.max_count}", field="max_count", expected=f"2 to {MAX_OBJECTS_OF_A_CLASS}")
+    try:
+        colors = {check_name(color, "colors") for color in config.colors}
+    except BadValue as bad:
+        raise InputError(bad.problem, field=bad.field, expected=bad.expected) from None
+    if config.colors and not 2 <= len(colors) == len(config.colors):
+        raise InputError(" ".join(config.colors), field="colors", expected="at least two, each once; or none")
+
+
+class _Asker:
+    """Asks one model, and remembers what it named in vain."""
+
+    def __init__(self, config: BrainstormConfig, vlm: Vlm, model: str, progress: Callable[[str], None]) -> None:
+        self._config, self._vlm, self._model, self._progress = config, vlm, model, progress
+        self.turned_down: list[TurnedDown] = []
+        self.num_answers = 0
+
+    def collect(self, key: str, least: int, most: int, request: Callable[[list[str]], ChatRequest]) -> list[Any]:
+        """So many different entries of the lists that are called `key`. request: the question, after what is found."""
+        found: dict[str, Any] = {}
+        while len(found) < least:
+            self._ask(key, request([_name(entry) for entry in found.values()]), found, most)
+            self._progress(f"{key}: {len(found)} of {most} after {self.num_answers} answers")
+        return list(found.values())
+
+    def _ask(self, key: str, request: ChatRequest, found: dict[str, Any], most: int) -> None:
+        """Add what is new in the first answer that has anything new."""
+        num_before, problem, said = len(found), "", ""
+        for attempt in range(self._config.max_attempts):
+            # Sampled after the first: the same answer would only come again.
+            (answer,) = self._vlm.answer([replace(request, attempt=attempt)])
+            self.num_answers += 1
+            said = answer.text
+            try:
+                problem = self._take(key, _list_of(said, key), found, most)
+            except BadValue as bad:
+                problem = bad.problem
+            if len(found) > num_before:
+                return
+            if not answer.finished:
+                problem += f"; the answer was cut off after {answer.num_tokens} tokens"
+            self._progress(f"{key}: answer {self.num_answers} has nothing that can be used: {problem}")
+        raise WorkFailedError(
+            f"{self._model} "
+            + (f"named only {num_before} different {key} of {most}" if found else f"gave no usable list of {key}")
+            + f", and nothing new in {self._config.max_attempts} tries\n"
+            f"  last problem: {problem}\n"
+            f"  it said: {safe_text(said)!r}\n  what to do: "
+            + (f"ask for fewer {key}, name a wider topic, or ask another model" if found else _ANOTHER_MODEL)
+        )
+
+    def _take(self, key: str, entries: Iterable[Any], found: dict[str, Any], most: int) -> str:
+        """What can be used and is new goes into `found`. Returns what was wrong with the last of the others."""
+        why = f"the list of {key} is empty"
+        for entry in entries:
+            try:
+                parsed = _parse_object(entry) if key == "objects" else check_name(_lower(entry), "color")
+            except BadValue as bad:
+                named = entry.get("name", entry) if isinstance(entry, dict) else entry
+                name, why = safe_text(str(named), 60), bad.problem
+            else:
+                name, same = _name(parsed), comparison_text(_name(parsed))
+                if same not in found and len(found) < most:
+                    found[same] = parsed
+                    continue
+                already = f"named already, as {_name(found[same])!r}" if same in found else ""
+                why = already or f"more than the {most} {key} that were asked for"
+            self.turned_down.append(TurnedDown(key, name, why))
+        return why
+
+
+def _objects_request(config: BrainstormConfig, known: list[str]) -> ChatRequest:
+    num = min(config.objects_per_request, config.num_objects - len(known))
     text = (
         f"Topic: {config.topic}.\n"
         f"Name {num} kinds of countable objects of this topic that can be recognised in photos and told apart. "
@@ -105,41 +185,46 @@ def _objects_question(config: BrainstormConfig, num: int, known: list[str], seed
     if known:
         text += f"Leave out these and their synonyms: {', '.join(known)}.\n"
     text += 'Form: {"objects": [{"name": "goose", "plural": "geese", "article": "a"}]}'
-    return _Question(text, "objects", _OBJECT, seed)
+    return _request(text, "objects", _OBJECT)
 
 
-def _colors_question(config: BrainstormConfig) -> _Question:
+def _colors_request(config: BrainstormConfig, known: list[str]) -> ChatRequest:
     text = (
         f"Name the {config.num_colors} basic colours that are easiest to tell apart in photos, "
-        'each one lower-case English word.\nForm: {"colors": ["red"]}'
+        "each one lower-case English word.\n"
     )
-    return _Question(text, "colors", {"type": "string"}, config.seed)
+    if known:
+        text += f"Leave out {', '.join(known)}.\n"
+    text += 'Form: {"colors": ["red"]}'
+    return _request(text, "colors", {"type": "string"})
+
+
+def _request(text: str, key: str, item: dict[str, Any]) -> ChatRequest:
+    """An answer's only property is `key`, a list of `item`."""
+    schema = {
+        "type": "object",
+        "properties": {key: {"type": "array", "items": item}},
+        "required": [key],
+        "additionalProperties": False,
+    }
+    return ChatRequest(text, system=_SYSTEM, json_schema=json.dumps(schema))
 
 
 def _list_of(answer: str, key: str) -> list[Any]:
-    value = parse_json(answer)
+    """The list in an answer, which may stand in a code fence. Raises BadValue."""
+    match = re.search(r"\{.*\}", answer, re.DOTALL)
+    value = parse_json(match.group() if match else answer)
     if not isinstance(value, dict) or not isinstance(value.get(key), list):
         raise BadValue(f"no list {key!r} in {quote(value)}")
     return value[key]
 
 
-def _usable(answer: str, key: str, parse: Callable[[Any], T]) -> list[T]:
-    """The entries that can be used; entries that cannot are left out, an answer of nothing else raises BadValue."""
-    usable, problems = [], []
-    for entry in _list_of(answer, key):
-        try:
-            usable.append(parse(entry))
-        except BadValue as bad:
-            problems.append(bad.problem)
-    if problems:
-        _log.info("left out %d of the %s named, e.g.: %s", len(problems), key, problems[0])
-    if not usable:
-        raise BadValue(f"no usable {key}" + (f": {problems[0]}" if problems else ""))
-    return usable
-
-
 def _lower(value: Any) -> Any:
     return " ".join(value.lower().split()) if isinstance(value, str) else value
+
+
+def _name(entry: ObjectClass | str) -> str:
+    return entry if isinstance(entry, str) else entry.name
 
 
 def _parse_object(entry: Any) -> ObjectClass:
@@ -148,110 +233,3 @@ def _parse_object(entry: Any) -> ObjectClass:
     cls = parse_class(entry, "object")
     by_first_letter = "an" if cls.name[0] in "aeiou" else "a"
     return ObjectClass(cls.name, cls.plural, None if cls.article == by_first_letter else cls.article)
-
-
-def _parse_color(entry: Any) -> str:
-    return check_name(_lower(entry), "color")
-
-
-class _Brainstormer:
-    def __init__(self, config: BrainstormConfig, cache_dir: Path) -> None:
-        self._config, self._cache_dir = config, cache_dir
-        self._client: OpenAI | None = None
-
-    def ask(self, question: _Question, parse: Callable[[Any], T]) -> list[T]:
-        """The usable entries of the cached answer, or of a new one."""
-        payload = question.payload(self._config)
-        digest = hashlib.sha256(canonical_json(payload).encode()).hexdigest()
-        path = self._cache_dir / digest[:2] / f"{digest}.json"
-        try:
-            return _usable(parse_json(path.read_text("utf-8"))["answer"], question.key, parse)
-        except (FileNotFoundError, UnicodeDecodeError, BadValue, KeyError, TypeError):
-            pass  # never asked, or an answer that does not read: ask
-        last = BadValue("never asked")
-        for attempt in range(self._config.max_reasks + 1):
-            answer = None
-            try:
-                # Another seed each time: a deterministic server would only repeat its broken answer.
-                answer = self._complete({**payload, "seed": question.seed + 1000 * attempt})
-                entries = _usable(answer, question.key, parse)
-            except BadValue as bad:
-                last = bad
-                _log.warning("%s: unusable answer %d: %s", self._config.model, attempt + 1, bad.problem)
-                continue
-            write_atomically(path, json.dumps({"payload": payload, "answer": answer}, ensure_ascii=False, indent=1))
-            return entries
-        raise WorkFailedError(
-            f"{self._config.model} gave no usable list of {question.key} in {self._config.max_reasks + 1} tries\n"
-            f"  last problem: {last.problem}\n"
-            "  what to do: another model, a server that honours JSON schemas, or a larger max_tokens"
-        )
-
-    def _connect(self) -> "OpenAI":
-        from openai import OpenAI
-
-        key = os.environ.get("OPENAI_API_KEY")
-        if not key and self._config.base_url is None:
-            raise InputError("no API key", field="OPENAI_API_KEY", expected="a key in the environment, or a base_url")
-        return OpenAI(
-            api_key=key or "none",  # servers of one's own ask for none, but the client insists
-            base_url=self._config.base_url,
-            max_retries=self._config.max_retries,
-            timeout=self._config.timeout_s,
-        )
-
-    def _complete(self, payload: dict[str, Any]) -> str:
-        """The text of one chat completion. Raises BadValue where the response has none."""
-        import openai
-
-        self._client = client = self._client or self._connect()
-        where = self._config.base_url or "OpenAI"
-        try:
-            body = client.chat.completions.with_raw_response.create(**payload).text
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise InputError(f"{where} refused the key: {error}", field="OPENAI_API_KEY") from None
-        except openai.NotFoundError as error:
-            raise InputError(f"{where} has no such model or path: {error}", field="model") from None
-        except (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError) as error:
-            raise OutageError(
-                f"{where} did not answer in {self._config.max_retries + 1} tries: {safe_text(str(error))}\n"
-                "  what to do: run the same command later; answers so far are kept and not asked for again"
-            ) from None
-        except openai.APIStatusError as error:
-            raise WorkFailedError(f"{where} turned the request down: {safe_text(str(error), 400)}") from None
-        try:
-            content = parse_json(body)["choices"][0]["message"]["content"]
-        except (KeyError, IndexError, TypeError):
-            raise BadValue(f"no chat completion: {quote(body)}") from None
-        if not isinstance(content, str):
-            raise BadValue(f"the message has no text: {quote(content)}")
-        return content
-
-
-def brainstorm_vocabulary(config: BrainstormConfig, cache_dir: str | Path) -> Vocabulary:
-    """Ask for objects, a few at a time, until there are `config.num_objects` different ones, and for colours.
-
-    Names that differ only in number or spelling count once. Raises InputError (no key, unknown model), OutageError (the
-    endpoint stays away), WorkFailedError (no usable answer, or the model names nothing new before there are enough).
-    """
-    for field in ("num_objects", "objects_per_request", "num_colors"):
-        if (value := getattr(config, field)) < 2:
-            raise InputError(f"{value} is too small", field=field, expected="2 or more")
-    brainstormer = _Brainstormer(config, Path(cache_dir))
-    found: dict[str, ObjectClass] = {}
-    asked = fruitless = 0
-    while len(found) < config.num_objects:
-        num = min(config.objects_per_request, config.num_objects - len(found))
-        known = [cls.name for cls in found.values()]
-        before = len(found)
-        for cls in brainstormer.ask(_objects_question(config, num, known, config.seed + asked), _parse_object):
-            found.setdefault(comparison_text(cls.name), cls)
-        asked += 1
-        fruitless = fruitless + 1 if len(found) == before else 0
-        if fruitless > config.max_reasks:
-            raise WorkFailedError(
-                f"{config.model} named only {len(found)} different objects of {config.num_objects}\n"
-                "  what to do: a smaller num_objects, a wider topic, or another model"
-            )
-    colors = config.colors or tuple(dict.fromkeys(brainstormer.ask(_colors_question(config), _parse_color)))
-    return Vocabulary(tuple(found.values())[: config.num_objects], colors, max_count=config.max_count)

@@ -19,6 +19,7 @@ from typing import Any
 
 from pipelines.prompts.checked_json import BadValue, check_text, quote, safe_text
 from pipelines.prompts.prompt_ids import PromptIds
+from pipelines.prompts.worlds import World, edits_at, place_of_edits
 from schemas.errors import CorruptDataError, InputError
 from schemas.records import EditSource, PromptRecord, PromptRow, Reason, Rejection, Subset
 
@@ -28,7 +29,6 @@ CAPTION = "caption"
 SCORES = ("sc_score_1", "sc_score_2", "pq_score", "o_score")
 _MAX_INSTRUCTION_CHARS = 2000
 _BATCH_ROWS = 1024
-_MICRO = "micro-world:"  # and the seed, in place of a file
 
 
 @dataclass(frozen=True)
@@ -105,17 +105,16 @@ def iterate_edits(
             )
 
 
-def iterate_micro_edits(seed: int, quality: EditQuality, counts: EditIntake) -> Iterator[PromptRow]:
-    """The micro world's triplets, without end; `EditReader` makes the images of one again when they are needed."""
-    from microworld.scenes.edit_file import sample_edit_row
-
+def iterate_world_edits(world: World, seed: int, quality: EditQuality, counts: EditIntake) -> Iterator[PromptRow]:
+    """A world's triplets, without end; `EditReader` makes the images of one again when they are needed."""
+    place = place_of_edits(world, seed)
     for number in count():
         counts.num_rows += 1
-        values = sample_edit_row(seed, number)
+        values = world.edit_row(seed, number)
         if quality.accepts(values):
             text = instruction_of(values[INSTRUCTIONS])
             prompt = PromptRecord(f"{Subset.EDITING}-{number:06d}", text, Subset.EDITING)
-            yield PromptRow(prompt, edit=EditSource(f"{_MICRO}{seed}", number, text))
+            yield PromptRow(prompt, edit=EditSource(place, number, text))
         else:
             counts.num_below_quality += 1
 
@@ -208,10 +207,9 @@ class EditReader:
         return source, edited
 
     def _values(self, edit: EditSource) -> dict[str, Any]:
-        if edit.file.startswith(_MICRO):
-            from microworld.scenes.edit_file import sample_edit_row
-
-            return sample_edit_row(int(edit.file.removeprefix(_MICRO)), edit.position)
+        made = edits_at(edit.file)
+        if made is not None:
+            return made(edit.position)
         return self._tar_sample(edit) if edit.file.endswith(".tar") else self._parquet_row(edit)
 
     def _parquet_row(self, edit: EditSource) -> dict[str, Any]:

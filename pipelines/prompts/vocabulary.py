@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference.model_store import SHIPPED, shipped_package
-from pipelines.prompts.atomic_file import write_atomically
 from pipelines.prompts.checked_json import (
     BadValue,
     check_choice,
@@ -16,6 +15,7 @@ from pipelines.prompts.checked_json import (
     near_matches,
     parse_json,
 )
+from schemas.atomic_file import write_whole
 from schemas.errors import InputError
 from schemas.records import RELATIONS
 
@@ -163,4 +163,6 @@ def save_vocabulary(vocabulary: Vocabulary, path: str | Path) -> None:
         f'  "relations": {json.dumps(list(vocabulary.relations))},\n'
         f'  "max_count": {vocabulary.max_count}\n}}\n'
     )
-    write_atomically(Path(path), text)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text)

@@ -8,8 +8,8 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from pipelines.stage import Stage
 from schemas.errors import OutageError, StorageError, TransientError
 from schemas.records import PromptRow, Quarantine
 
@@ -59,7 +59,7 @@ class Breaker:
 
 
 def execute(
-    stage: Any,
+    stage: Stage,
     rows: Sequence[PromptRow],
     policy: FailurePolicy,
     breaker: Breaker | None = None,
@@ -83,7 +83,7 @@ def _free(row: PromptRow) -> PromptRow:
 class _Execution:
     def __init__(
         self,
-        stage: Any,
+        stage: Stage,
         policy: FailurePolicy,
         breaker: Breaker,
         sleep: Callable[[float], None],
@@ -121,7 +121,7 @@ class _Execution:
                 return done
             except Exception as error:
                 kind = classify(error)
-                if kind == "out_of_memory" and getattr(self.stage, "shrink", lambda: False)():
+                if kind == "out_of_memory" and self.stage.shrink():
                     self.breaker.shrunk = True
                     log.warning("%s: out of memory, going on with a smaller micro-batch", self.stage.name)
                     continue

@@ -161,7 +161,7 @@ class _Flow:
                 stages.setdefault(step.loaded_as, step)
         order = [name for name, _ in stage_order(tasks)]
         stages = dict(sorted(stages.items(), key=lambda item: order.index(item[1].name)))
-        wanted = [getattr(step.link.config, "workers", Workers()) for step in stages.values()]
+        wanted = [step.link.workers for step in stages.values()]
         self.largest = {"CPU": 0.0, "GPU": 0.0} | cluster_size()
         counts = share_out(wanted, self.largest["CPU"], self.largest["GPU"])
         for (key, step), workers, count in zip(stages.items(), wanted, counts, strict=True):

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipelines.journal import FolderJournal
+from inference.vlm.journal import StorageJournal
 from pipelines.run_folder import RunFolder, quarantine_path
 from pipelines.runtime.failures import Breaker, FailurePolicy, RowFailure, execute
-from pipelines.stage import Step
+from pipelines.stage import Stage, Step
 from schemas.arrow import hash_rows
 from schemas.blocks import BlockFooter, footer_of
 from schemas.errors import CorruptDataError, ReflectionFlowError, WorkFailedError
@@ -28,7 +28,7 @@ class UnitWorker:
 
     def __init__(self, folder: RunFolder, policy: FailurePolicy, num_threads: int) -> None:
         self.folder, self.policy, self.num_threads = folder, policy, num_threads
-        self._stages: dict[str, Any] = {}
+        self._stages: dict[str, Stage] = {}
         self._breakers: dict[str, Breaker] = {}
         self.stats = StatsLog(folder)
 
@@ -135,15 +135,14 @@ class UnitWorker:
             )
         return rows
 
-    def stage(self, step: Step) -> Any:
+    def stage(self, step: Step) -> Stage:
         """The loaded stage of a step; loaded at its first unit, and shared with other chains' steps of its kind."""
         key = step.loaded_as
         if key not in self._stages:
             log.info("loading %s", step.name)
             _set_threads(self.num_threads)
-            stage: Any = step.link.stage(step.link.config, self.folder.info.seed, step.barrier_value)
-            if hasattr(stage, "keep_journal"):
-                stage.keep_journal(FolderJournal(self.folder.storage, step.name))
+            stage = step.link.stage(step.link.config, self.folder.info.seed, step.barrier_value)
+            stage.keep_journal(StorageJournal(self.folder.storage, f"journal/{step.name}"))
             try:
                 stage.load()
             except ReflectionFlowError:

@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 from inference.allocation import AllocationConfig, RoundPlan, images_for, plan_round
-from pipelines.stage import Workers
+from pipelines.model_costs import cpu_costs
+from pipelines.stage import Stage, StageCosts, Workers
+from pipelines.stated_figures import Gpu
 from schemas.configuration import execution_field
 from schemas.records import Cost, PromptRow
 
@@ -37,21 +39,20 @@ class RoundBudget:
         return asdict(plan_round(best, spent, self.config.width, self.config.allocation)) | {"spent": spent}
 
 
-class AllocateRound:
+class AllocateRound(Stage):
     """Sets `PromptRow.allotted` by the barrier's plan and the prompt's own best score."""
 
     name: ClassVar[str] = "allocate_round"
     version: ClassVar[int] = 1
-    reads_images: ClassVar[bool] = False
-    makes_images: ClassVar[bool] = False
 
     def __init__(self, config: AllocateRoundConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
-        self.config = config
+        super().__init__(config, seed)
         said = barrier or {}
         self.plan = RoundPlan(bool(said.get("goes_on")), said.get("from_score"))
 
-    def load(self) -> None:
-        """Nothing to load."""
+    @classmethod
+    def costs(cls, config: AllocateRoundConfig, gpu: Gpu | None) -> StageCosts:
+        return cpu_costs(0.0002)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         width, allocation = self.config.width, self.config.allocation

@@ -1,31 +1,22 @@
 """What the stages that ask a VLM share: how it is opened, how its answers are kept, and what they cost."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from inference.interfaces import ChatRequest, Vlm
-from inference.vlm.endpoint import Journal
+from inference.vlm.vlm import VlmConfig
+from pipelines.stage import Stage
 from schemas.records import Cost
 
 T = TypeVar("T")
 
 
-class AsksVlm:
+class AsksVlm(Stage):
     """Base of those stages; `config.vlm` says which."""
 
-    def __init__(self, config: Any, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
-        self.config, self.seed = config, seed
-        self.journal: Journal | None = None
-
-    def keep_journal(self, journal: Journal) -> None:
-        """Where answers of endpoints are kept; called once, before `load`."""
-        self.journal = journal
-
     def load(self) -> None:
-        from inference.vlm.vlm import VlmConfig, open_vlm
-
-        self.vlm: Vlm = open_vlm(self.config.vlm or VlmConfig(), self.journal)
+        self.vlm: Vlm = (self.config.vlm or VlmConfig()).open(self.journal)
 
 
 class Asked(Generic[T]):

@@ -9,10 +9,12 @@ import tyro
 from inference.interfaces import ChatRequest
 from inference.vlm.prompts import load_prompt
 from inference.vlm.vlm import VlmConfig
-from pipelines.stage import Workers
+from pipelines.model_costs import vlm_costs
+from pipelines.stage import StageCosts, Workers
 from pipelines.stages.asks_vlm import Asked, AsksVlm, ask_until_read
+from pipelines.stages.candidate_images import image_of
+from pipelines.stated_figures import CAPTION_SECONDS, Gpu
 from schemas.configuration import execution_field, template_field
-from schemas.images import decode_image
 from schemas.records import Cost, PromptRow, Reason, Rejection
 
 _MIN_CHARS = 8
@@ -24,9 +26,10 @@ class CaptionImagesConfig:
 
     vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
     """The run's VLM, unless this stage has one of its own."""
-    prompt: str = template_field("micro/caption")
+    prompt: str = template_field("caption")
     """Template without fields: a name in inference/prompts, or a file."""
     max_attempts: int = 3
+    """Tries for a caption of more than a few letters."""
     workers: Workers = execution_field(Workers())
 
 
@@ -36,7 +39,10 @@ class CaptionImages(AsksVlm):
     name: ClassVar[str] = "caption_images"
     version: ClassVar[int] = 1
     reads_images: ClassVar[bool] = True
-    makes_images: ClassVar[bool] = False
+
+    @classmethod
+    def costs(cls, config: CaptionImagesConfig, gpu: Gpu | None) -> StageCosts:
+        return vlm_costs(CAPTION_SECONDS, 0.05, config.vlm, gpu)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         text = load_prompt(self.config.prompt)
@@ -44,8 +50,7 @@ class CaptionImages(AsksVlm):
         requests = []
         for row in bare:
             good = row.candidates[row.pairs[0].good]
-            where = f"{row.prompt.prompt_id} candidate {good.index}"
-            requests.append(ChatRequest(text, (decode_image(good.image or b"", where),)))
+            requests.append(ChatRequest(text, (image_of(row, good),)))
         asked = ask_until_read(self.vlm, requests, _read, self.config.max_attempts) if requests else []
         found = {row.prompt.prompt_id: one for row, one in zip(bare, asked, strict=True)}
         return [self._captioned(row, found.get(row.prompt.prompt_id)) for row in rows]

@@ -10,8 +10,10 @@ import tyro
 from inference.interfaces import ChatRequest
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
-from pipelines.stage import Workers
+from pipelines.model_costs import vlm_costs
+from pipelines.stage import StageCosts, Workers
 from pipelines.stages.asks_vlm import Asked, AsksVlm, ask_until_read
+from pipelines.stated_figures import CONDENSE_SECONDS, Gpu
 from schemas.configuration import execution_field, template_field
 from schemas.errors import InputError
 from schemas.records import PromptRow, Reason, Rejection
@@ -32,13 +34,14 @@ class CondensePromptsConfig:
 
     vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
     """The run's VLM, unless this stage has one of its own."""
-    prompt: str = template_field("micro/condense")
+    prompt: str = template_field("condense")
     """Template with {prompt}: a name in inference/prompts, or a file."""
     max_length: float = 0.8
     """Words of the short prompt, as a share of the long one's, at most."""
-    max_new_words: float = 0.0
+    max_new_words: float = 0.2
     """Share of its words (articles and numbers aside) that the long prompt may lack."""
     max_attempts: int = 3
+    """Tries for a short prompt that counts as condensed."""
     workers: Workers = execution_field(Workers())
 
     def __post_init__(self) -> None:
@@ -52,8 +55,10 @@ class CondensePrompts(AsksVlm):
 
     name: ClassVar[str] = "condense_prompts"
     version: ClassVar[int] = 1
-    reads_images: ClassVar[bool] = False
-    makes_images: ClassVar[bool] = False
+
+    @classmethod
+    def costs(cls, config: CondensePromptsConfig, gpu: Gpu | None) -> StageCosts:
+        return vlm_costs(CONDENSE_SECONDS, 0.05, config.vlm, gpu)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         template = load_prompt(self.config.prompt)

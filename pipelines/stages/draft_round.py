@@ -1,18 +1,20 @@
 """One round of ReflectionFlow's search: every prompt gets `width` more images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
+import numpy as np
 import tyro
 
-from inference.search import Draft, SearchConfig, Searched, next_round
-from inference.search_tools import SearchToolsConfig, open_search_tools
-from inference.vlm.endpoint import Journal
-from pipelines.stage import Workers
+from inference.search import Draft, SearchConfig, SearchTrace, next_round, parents_of_next_round
+from inference.search_tools import SearchToolsConfig
+from pipelines.stage import Stage, Workers
+from pipelines.stages.candidate_images import drawn_candidate, image_of
 from schemas.configuration import execution_field
-from schemas.images import decode_image, encode_png, sha256
 from schemas.records import Candidate, Cost, PromptRow, SearchStep
+
+_NOT_DECODED = np.zeros((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class DraftRoundConfig:
     workers: Workers = execution_field(Workers())
 
 
-class DraftRound:
+class DraftRound(Stage):
     """Algorithm 1's loop body (`inference.search.next_round`) over the prompts of a unit, their chains in one batch.
 
     Candidates are drafts: `Candidate.search` says how each came about. Noise is seeded by (run seed, prompt id, round,
@@ -36,64 +38,61 @@ class DraftRound:
     reads_images: ClassVar[bool] = True
     makes_images: ClassVar[bool] = True
 
-    def __init__(self, config: DraftRoundConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
-        self.config, self.seed = config, seed
-        self.journal: Journal | None = None
-
-    def keep_journal(self, journal: Journal) -> None:
-        """Where answers of endpoints are kept; called once, before `load`."""
-        self.journal = journal
-
     def load(self) -> None:
-        self.tools = open_search_tools(self.config.tools, self.journal)
+        self.tools = self.config.tools.open(self.journal)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
-        searches = [searched_of(row) for row in rows]
-        number = max((draft.round + 1 for one in searches for draft in one.drafts), default=0)
         search = replace(self.config.search, seed=self.seed)
         stopped = [row.allotted == 0 for row in rows]
-        next_round(searches, number, search, self.tools, [row.prompt.prompt_id for row in rows], stopped)
-        return [self._with_drafts(row, one) for row, one in zip(rows, searches, strict=True)]
+        traces = [trace_of(row, search) for row in rows]
+        number = max((draft.round + 1 for trace in traces for draft in trace.drafts), default=0)
+        next_round(traces, number, search, self.tools, [row.prompt.prompt_id for row in rows], stopped)
+        return [self._with_drafts(row, trace) for row, trace in zip(rows, traces, strict=True)]
 
-    def _with_drafts(self, row: PromptRow, one: Searched) -> PromptRow:
-        new = tuple(self._candidate(draft) for draft in one.drafts[len(row.candidates) :])
-        return replace(row, candidates=row.candidates + new, cost=one.cost)
+    def _with_drafts(self, row: PromptRow, trace: SearchTrace) -> PromptRow:
+        new = tuple(self._candidate(draft) for draft in trace.drafts[len(row.candidates) :])
+        return replace(row, candidates=row.candidates + new, cost=trace.cost)
 
     def _candidate(self, draft: Draft) -> Candidate:
-        png = encode_png(draft.image)
-        return Candidate(
-            index=draft.number,
-            seed=draft.seed,
-            text=draft.prompt,
-            num_steps=self.config.tools.generator.num_steps,
-            width_px=draft.image.shape[1],
-            height_px=draft.image.shape[0],
-            image_sha256=sha256(png),
-            image=png,
-            search=SearchStep(draft.round, draft.chain, draft.score, draft.parent, draft.reflection, draft.cost),
+        steps = self.config.tools.generator.num_steps
+        candidate = drawn_candidate(draft.number, draft.seed, draft.prompt, steps, draft.image)
+        step = SearchStep(
+            round=draft.round,
+            chain=draft.chain,
+            score=draft.score,
+            parent=draft.parent,
+            reflection=draft.reflection,
+            cost=draft.cost,
         )
+        return replace(candidate, search=step)
 
 
-def searched_of(row: PromptRow) -> Searched:
-    """The search so far, as the row's candidates (with images) tell it; its cost counts from here."""
-    one = Searched(row.prompt.text, cost=Cost())
+def trace_of(row: PromptRow, search: SearchConfig | None = None) -> SearchTrace:
+    """The search so far, as the row's candidates tell it; its cost counts from here. search: then only the images that
+    its next round goes on from are decoded, and the others are empty; without it, all of them."""
+    trace = SearchTrace(row.prompt.text, cost=Cost())
     for candidate in row.candidates:
         step = candidate.search
         if step is None:
             raise ValueError(f"{row.prompt.prompt_id}: candidate {candidate.index} is no draft of a search")
-        image = decode_image(candidate.image or b"", f"{row.prompt.prompt_id} candidate {candidate.index}")
-        one.drafts.append(
+        trace.drafts.append(
             Draft(
-                candidate.index,
-                step.round,
-                step.chain,
-                candidate.seed,
-                candidate.text,
-                image,
-                step.score,
-                step.reflection,
-                step.parent,
-                step.cost,
+                number=candidate.index,
+                round=step.round,
+                chain=step.chain,
+                seed=candidate.seed,
+                prompt=candidate.text,
+                image=_NOT_DECODED,
+                score=step.score,
+                reflection=step.reflection,
+                parent=step.parent,
+                cost=step.cost,
             )
         )
-    return one
+    wanted = range(len(trace.drafts))
+    if search is not None and row.candidates:
+        wanted = {parent.number for parent in parents_of_next_round(trace, search) if parent is not None}
+    for place, candidate in enumerate(row.candidates):
+        if candidate.index in wanted:
+            trace.drafts[place] = replace(trace.drafts[place], image=image_of(row, candidate))
+    return trace

@@ -5,14 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import numpy as np
-
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
-from pipelines.stage import Workers
+from inference.generator import GeneratorConfig
+from pipelines.model_costs import generator_costs
+from pipelines.stage import Item, Stage, StageCosts, Workers
+from pipelines.stages.candidate_images import drawn_candidate
+from pipelines.stated_figures import Gpu
 from schemas.configuration import execution_field, stable_seed
 from schemas.errors import InputError
-from schemas.images import encode_png, sha256
-from schemas.records import Candidate, Cost, PromptRow
+from schemas.records import Cost, PromptRow
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class GenerateCandidatesConfig:
     words and the second half from the condensed ones."""
 
     candidates_per_prompt: int = 10
-    generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
+    """Images of each prompt."""
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     workers: Workers = execution_field(Workers())
 
     def __post_init__(self) -> None:
@@ -33,20 +34,20 @@ class GenerateCandidatesConfig:
             )
 
 
-class GenerateCandidates:
-    """FLUX rollout (ReflectionFlow §3.2: ten candidates a prompt). Noise is seeded by (run seed, prompt id, index)."""
+class GenerateCandidates(Stage):
+    """The rollout (ReflectionFlow §3.2: ten candidates a prompt). Noise is seeded by (run seed, prompt id, index)."""
 
     name: ClassVar[str] = "generate_candidates"
     version: ClassVar[int] = 1
-    reads_images: ClassVar[bool] = False
     makes_images: ClassVar[bool] = True
+    item: ClassVar[Item] = "images"
 
     def __init__(self, config: GenerateCandidatesConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
-        self.config, self.seed = config, seed
+        super().__init__(config, seed)
         self.batch_size = config.generator.batch_size
 
     def load(self) -> None:
-        self.generator = FluxGenerator(replace(self.config.generator, batch_size=self.batch_size))
+        self.generator = self.config.generator.with_batch_size(self.batch_size).open()
         self.generator.warm_up()
 
     def shrink(self) -> bool:
@@ -57,15 +58,20 @@ class GenerateCandidates:
         self.load()
         return True
 
+    @classmethod
+    def costs(cls, config: GenerateCandidatesConfig, gpu: Gpu | None) -> StageCosts:
+        return generator_costs(config.generator, gpu)
+
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         count = self.config.candidates_per_prompt
         texts = [text for row in rows for text in self._texts(row)]
         seeds = [stable_seed(self.seed, row.prompt.prompt_id, i) for row in rows for i in range(count)]
+        steps = self.config.generator.num_steps
         # A PNG of 1024 px takes a core for a third of a second; the model draws on meanwhile.
         with ThreadPoolExecutor(1) as encoder:
             images = self.generator.draw(texts, seeds)
             pending = [
-                encoder.submit(self._candidate, flat % count, seeds[flat], texts[flat], image)
+                encoder.submit(drawn_candidate, flat % count, seeds[flat], texts[flat], steps, image)
                 for flat, image in enumerate(images)
             ]
             candidates = [future.result() for future in pending]
@@ -79,16 +85,3 @@ class GenerateCandidates:
         count = self.config.candidates_per_prompt
         short = 0 if row.condensed is None else count // 2
         return [row.prompt.text] * (count - short) + [row.condensed or ""] * short
-
-    def _candidate(self, index: int, seed: int, text: str, image: np.ndarray) -> Candidate:
-        png = encode_png(image)
-        return Candidate(
-            index=index,
-            seed=seed,
-            text=text,
-            num_steps=self.config.generator.num_steps,
-            width_px=image.shape[1],
-            height_px=image.shape[0],
-            image_sha256=sha256(png),
-            image=png,
-        )

@@ -1,11 +1,11 @@
 """Take pairs out of a search's trace: an image that the verifier turned down, what was said of it, and a better one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pipelines.run_folder import RunFolder
-from pipelines.stage import Workers
+from pipelines.stage import Stage, Workers
 from pipelines.stages.draft_round import DraftRound
 from pipelines.stages.write_reflections import problem_of
 from schemas.configuration import execution_field
@@ -36,17 +36,13 @@ class HarvestPairsConfig:
     workers: Workers = execution_field(Workers())
 
 
-class HarvestPairs:
+class HarvestPairs(Stage):
     """The flywheel: what a search found out trains the next corrector. The judge's verdicts are not looked at: blocks
     are read as they were before it."""
 
     name: ClassVar[str] = "harvest_pairs"
     version: ClassVar[int] = 1
-    reads_images: ClassVar[bool] = False
     makes_images: ClassVar[bool] = True
-
-    def __init__(self, config: HarvestPairsConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
-        self.config = config
 
     def load(self) -> None:
         self.search = RunFolder.open(self.config.search_run)

@@ -1,14 +1,14 @@
 """Judge every image of a row by GenEval's rules, with the judge that no search sees."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from inference.judges.judge import JudgeConfig, judge_images, open_judge
-from pipelines.stage import Workers
+from inference.judges.judge import JudgeConfig, judge_images
+from pipelines.stage import Item, Stage, Workers
+from pipelines.stages.candidate_images import by_row, flat_images
 from schemas.configuration import execution_field
-from schemas.images import decode_image
-from schemas.records import Cost, PromptRow
+from schemas.records import Candidate, Check, Cost, PromptRow
 
 
 @dataclass(frozen=True)
@@ -19,29 +19,30 @@ class JudgeCandidatesConfig:
     workers: Workers = execution_field(Workers())
 
 
-class JudgeCandidates:
+class JudgeCandidates(Stage):
     """The last stage of a search: its verdicts are `Candidate.check`, and nothing reads them but evaluation."""
 
     name: ClassVar[str] = "judge_candidates"
     version: ClassVar[int] = 1
     reads_images: ClassVar[bool] = True
-    makes_images: ClassVar[bool] = False
-
-    def __init__(self, config: JudgeCandidatesConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
-        self.config = config
+    item: ClassVar[Item] = "images"
 
     def load(self) -> None:
-        self.judge = open_judge(self.config.judge)
+        self.judge = self.config.judge.open()
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
-        where = [(number, candidate) for number, row in enumerate(rows) for candidate in row.candidates]
-        images = [decode_image(c.image or b"", f"{rows[n].prompt.prompt_id} candidate {c.index}") for n, c in where]
-        prompts = [rows[number].prompt for number, _ in where]
-        judged: list[list[Any]] = [[] for _ in rows]
-        for (number, candidate), check in zip(where, judge_images(self.judge, images, prompts), strict=True):
-            plain = tuple(replace(found, mask_png=None) for found in check.objects)
-            judged[number].append(replace(candidate, check=replace(check, objects=plain)))
+        flat = flat_images(rows)
+        checks = by_row(rows, judge_images(self.judge, flat.images, [row.prompt for row in flat.rows]))
         return [
-            replace(row, candidates=tuple(found), cost=Cost(detector_calls=len(found)))
-            for row, found in zip(rows, judged, strict=True)
+            replace(
+                row,
+                candidates=tuple(map(_judged, row.candidates, found)),
+                cost=Cost(detector_calls=len(row.candidates)),
+            )
+            for row, found in zip(rows, checks, strict=True)
         ]
+
+
+def _judged(candidate: Candidate, check: Check) -> Candidate:
+    """Masks are left out: they would be most of a block."""
+    return replace(candidate, check=replace(check, objects=tuple(replace(o, mask_png=None) for o in check.objects)))

@@ -1,18 +1,21 @@
 """Take the images of editing triplets out of their dataset: the source is the bad image, the edited one the good."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 
+from pipelines.model_costs import cpu_costs
 from pipelines.prompts.edit_files import EditReader
-from pipelines.stage import Workers
+from pipelines.stage import Stage, StageCosts, Workers
+from pipelines.stages.candidate_images import drawn_candidate
+from pipelines.stated_figures import Gpu
 from schemas.configuration import execution_field
 from schemas.errors import CorruptDataError
-from schemas.images import decode_image, encode_png, sha256
-from schemas.records import Candidate, Cost, Pair, PromptRow, Reason, Reflection, Rejection
+from schemas.images import decode_image
+from schemas.records import Cost, Pair, PromptRow, Reason, Reflection, Rejection
 
 SOURCE, EDITED = 0, 1  # candidate numbers
 
@@ -29,16 +32,16 @@ class ReadEditsConfig:
     workers: Workers = execution_field(Workers())
 
 
-class ReadEdits:
+class ReadEdits(Stage):
     """Editing triplets as pairs, without generation (ReflectionFlow §3.2); the instruction is the reflection."""
 
     name: ClassVar[str] = "read_edits"
     version: ClassVar[int] = 1
-    reads_images: ClassVar[bool] = False
     makes_images: ClassVar[bool] = True
 
-    def __init__(self, config: ReadEditsConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
-        self.config = config
+    @classmethod
+    def costs(cls, config: ReadEditsConfig, gpu: Gpu | None) -> StageCosts:
+        return cpu_costs(0.002)
 
     def load(self) -> None:
         self.reader = EditReader()
@@ -67,12 +70,7 @@ class ReadEdits:
         if difference < self.config.min_difference:
             detail = f"mean difference {difference:.2f} of 255"
             return replace(row, rejection=Rejection(self.name, Reason.EQUAL_IMAGES, detail))
-        candidates = (_candidate(SOURCE, source, row), _candidate(EDITED, edited, row))
+        drawn = [(SOURCE, source), (EDITED, edited)]
+        candidates = tuple(drawn_candidate(index, 0, row.prompt.text, 0, image) for index, image in drawn)
         reflection = Reflection(edit.instruction, annotator="dataset")
         return replace(row, candidates=candidates, pairs=(Pair(0, EDITED, SOURCE, self.name, reflection),))
-
-
-def _candidate(index: int, image: np.ndarray, row: PromptRow) -> Candidate:
-    png = encode_png(np.ascontiguousarray(image))
-    height, width = image.shape[:2]
-    return Candidate(index, 0, row.prompt.text, 0, width, height, sha256(png), png)

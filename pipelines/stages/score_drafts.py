@@ -1,63 +1,53 @@
 """Have verifiers that had no say in a search score its images: who would have chosen better?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from inference.search_tools import SearchVerifierConfig, open_search_verifier
-from inference.vlm.endpoint import Journal
-from pipelines.stage import Workers
+from inference.verifier import VerifierConfig
+from pipelines.stage import Item, Stage, Workers
+from pipelines.stages.candidate_images import by_row, flat_images
 from schemas.configuration import execution_field
-from schemas.images import decode_image
-from schemas.records import Cost, PromptRow, Reward
+from schemas.records import Candidate, Cost, PromptRow, Reward
 
 
 @dataclass(frozen=True)
 class ScoreDraftsConfig:
     """Each of `verifier.kinds` gives a score of its own."""
 
-    verifier: SearchVerifierConfig = field(default_factory=SearchVerifierConfig)
+    verifier: VerifierConfig = field(default_factory=VerifierConfig)
     workers: Workers = execution_field(Workers())
 
 
-class ScoreDrafts:
+class ScoreDrafts(Stage):
     """Second opinions: `Candidate.rewards`, one a verifier, of every image of every round."""
 
     name: ClassVar[str] = "score_drafts"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads_images: ClassVar[bool] = True
-    makes_images: ClassVar[bool] = False
-
-    def __init__(self, config: ScoreDraftsConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
-        self.config = config
-        self.journal: Journal | None = None
-
-    def keep_journal(self, journal: Journal) -> None:
-        """Where answers of endpoints are kept; called once, before `load`."""
-        self.journal = journal
+    item: ClassVar[Item] = "images"
 
     def load(self) -> None:
         config = self.config.verifier
-        self.verifiers = {
-            kind: open_search_verifier(replace(config, kinds=(kind,)), self.journal) for kind in config.kinds
-        }
+        self.verifiers = {kind: config.open_one(kind, self.journal) for kind in config.kinds}
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
-        images = [
-            decode_image(c.image or b"", f"{row.prompt.prompt_id} candidate {c.index}")
-            for row in rows
-            for c in row.candidates
+        flat = flat_images(rows)
+        spent = [Cost()] * len(flat.images)
+        columns: dict[str, list[float]] = {}
+        for kind, verifier in self.verifiers.items():
+            scores, costs = verifier.score_with_costs(flat.images, flat.texts)
+            columns[kind] = scores.tolist()
+            spent = [before + more for before, more in zip(spent, costs, strict=True)]
+        opinions = [
+            tuple(Reward(kind, float(value)) for kind, value in zip(columns, values, strict=True))
+            for values in zip(*columns.values(), strict=True)
         ]
-        prompts = [row.prompt.text for row in rows for _ in row.candidates]
-        scores = {kind: iter(v.score(images, prompts)) for kind, v in self.verifiers.items()}
         return [
-            replace(
-                row,
-                candidates=tuple(
-                    replace(c, rewards=tuple(Reward(kind, float(next(values))) for kind, values in scores.items()))
-                    for c in row.candidates
-                ),
-                cost=Cost(verifier_calls=len(scores) * len(row.candidates)),
-            )
-            for row in rows
+            replace(row, candidates=tuple(map(_scored, row.candidates, found)), cost=sum(costs, Cost()))
+            for row, found, costs in zip(rows, by_row(rows, opinions), by_row(rows, spent), strict=True)
         ]
+
+
+def _scored(candidate: Candidate, opinions: tuple[Reward, ...]) -> Candidate:
+    return replace(candidate, rewards=opinions)

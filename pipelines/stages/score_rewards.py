@@ -1,18 +1,17 @@
 """Score each candidate with every reward, and with all of them together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
-
-from inference.rewards.clip_reward import ClipReward
 from inference.rewards.ensemble import EnsembleConfig, combine_rewards
-from inference.rewards.presets import RewardsConfig
-from pipelines.stage import Workers
+from inference.rewards.reward import RewardConfig, used_rewards
+from pipelines.model_costs import reward_costs
+from pipelines.stage import Item, Stage, StageCosts, Workers
+from pipelines.stages.candidate_images import flat_images
+from pipelines.stated_figures import Gpu
 from schemas.configuration import execution_field
 from schemas.errors import InputError
-from schemas.images import decode_image
 from schemas.records import Candidate, Cost, PromptRow, Reward
 
 ENSEMBLE = "ensemble"  # the name of the combination among a candidate's rewards
@@ -22,59 +21,51 @@ ENSEMBLE = "ensemble"  # the name of the combination among a candidate's rewards
 class ScoreRewardsConfig:
     """Which rewards, and how they are combined."""
 
-    rewards: RewardsConfig = field(default_factory=RewardsConfig)
+    rewards: tuple[RewardConfig, ...] = (RewardConfig(),)
+    """The scorers of the ensemble; those of weight 0 are left out."""
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     workers: Workers = execution_field(Workers())
 
-    def __post_init__(self) -> None:
-        num_scorers = len(self.rewards.chosen())
-        if not num_scorers:
-            raise InputError("no reward has a model", field="rewards", expected="at least one of clip, hps, pick")
-        if self.ensemble.weights and len(self.ensemble.weights) != num_scorers:
-            raise InputError(
-                f"{len(self.ensemble.weights)} weights for {num_scorers} rewards",
-                field="rewards.ensemble.weights",
-                expected="one a reward, in the order clip, hps, pick",
-            )
+    def only_what_is_used(self) -> "ScoreRewardsConfig":
+        """Without scorers of no weight. InputError where none is left, or two have one name."""
+        used = used_rewards(self.rewards)
+        if ENSEMBLE in [reward.name for reward in used]:
+            raise InputError(f"a reward called {ENSEMBLE!r}", field="rewards.name", expected="another name")
+        return replace(self, rewards=used)
 
 
-class ScoreRewards:
+class ScoreRewards(Stage):
     """The ensemble of ReflectionFlow §3.2, asked with the user's prompt whatever a candidate was drawn from."""
 
     name: ClassVar[str] = "score_rewards"
     version: ClassVar[int] = 1
     reads_images: ClassVar[bool] = True
-    makes_images: ClassVar[bool] = False
-
-    def __init__(self, config: ScoreRewardsConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
-        self.config = config
+    item: ClassVar[Item] = "images"
 
     def load(self) -> None:
-        self.scorers = {name: ClipReward(config) for name, config in self.config.rewards.chosen().items()}
+        self.scorers = {reward.name: reward.open() for reward in self.config.rewards}
+
+    @classmethod
+    def costs(cls, config: ScoreRewardsConfig, gpu: Gpu | None) -> StageCosts:
+        return reward_costs(gpu)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
-        images = [
-            decode_image(c.image or b"", f"{row.prompt.prompt_id} candidate {c.index}")
-            for row in rows
-            for c in row.candidates
-        ]
-        prompts = [row.prompt.text for row in rows for _ in row.candidates]
-        scores = {name: scorer.score(images, prompts) for name, scorer in self.scorers.items()}
+        flat = flat_images(rows)
+        scores = {name: scorer.score(flat.images, flat.texts) for name, scorer in self.scorers.items()}
+        weights = [reward.weight for reward in self.config.rewards]
         done: list[PromptRow] = []
         start = 0
         for row in rows:
-            stop = start + len(row.candidates)
-            done.append(self._scored(row, {name: values[start:stop] for name, values in scores.items()}))
-            start = stop
+            part = slice(start, start + len(row.candidates))
+            start = part.stop
+            columns = {name: values[part] for name, values in scores.items()}
+            columns[ENSEMBLE] = combine_rewards(columns, self.config.ensemble, weights)
+            candidates = tuple(
+                replace(candidate, rewards=tuple(Reward(name, float(values[i])) for name, values in columns.items()))
+                for i, candidate in enumerate(row.candidates)
+            )
+            done.append(replace(row, candidates=candidates, cost=Cost(reward_calls=len(scores) * len(candidates))))
         return done
-
-    def _scored(self, row: PromptRow, scores: dict[str, np.ndarray]) -> PromptRow:
-        columns = {**scores, ENSEMBLE: combine_rewards(scores, self.config.ensemble)}
-        candidates = tuple(
-            replace(candidate, rewards=tuple(Reward(name, float(values[i])) for name, values in columns.items()))
-            for i, candidate in enumerate(row.candidates)
-        )
-        return replace(row, candidates=candidates, cost=Cost(reward_calls=len(scores) * len(candidates)))
 
 
 def ensemble_of(candidate: Candidate) -> float:

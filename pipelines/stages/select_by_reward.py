@@ -1,12 +1,14 @@
 """Pair candidates by the reward ensemble: best with worst of one prompt, or a long prompt's with its short form's."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pipelines.stage import Workers
+from pipelines.model_costs import cpu_costs
+from pipelines.stage import Stage, StageCosts, Workers
 from pipelines.stages.score_rewards import ensemble_of
+from pipelines.stated_figures import Gpu
 from schemas.configuration import execution_field, stable_seed
 from schemas.errors import InputError
 from schemas.records import Candidate, Cost, Pair, PromptRow, Reason, Rejection
@@ -17,8 +19,11 @@ class SelectByRewardConfig:
     """How scored candidates become pairs. The margin is on the ensemble's scale (z-scores of one prompt's images)."""
 
     top_k: int = 3
+    """Candidates that may be the good image, best first."""
     bottom_k: int = 3
+    """Candidates that may be the bad one, worst first."""
     pairs_per_prompt: int = 2
+    """At most."""
     min_margin: float = 0.5
     """A good image is at least this much better than the bad one."""
     workers: Workers = execution_field(Workers())
@@ -31,19 +36,14 @@ class SelectByRewardConfig:
             raise InputError(f"{self.min_margin}", field="reward.min_margin", expected="0 or more")
 
 
-class _Pairing:
+class _Pairing(Stage):
     """What both ways share: candidates are put side by side at random, and kept where the margin holds."""
 
-    name: ClassVar[str]
     version: ClassVar[int] = 1
-    reads_images: ClassVar[bool] = False
-    makes_images: ClassVar[bool] = False
 
-    def __init__(self, config: SelectByRewardConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
-        self.config, self.seed = config, seed
-
-    def load(self) -> None:
-        """Nothing to load."""
+    @classmethod
+    def costs(cls, config: SelectByRewardConfig, gpu: Gpu | None) -> StageCosts:
+        return cpu_costs(0.0002)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         return [self._select(row) for row in rows]

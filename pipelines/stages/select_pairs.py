@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from inference.grounding.rule_reflection import write_reflection
-from pipelines.stage import Workers
+from pipelines.model_costs import cpu_costs
+from pipelines.stage import Stage, StageCosts, Workers
+from pipelines.stated_figures import Gpu
 from schemas.configuration import execution_field, stable_seed
 from schemas.errors import InputError
 from schemas.records import Candidate, Check, Cost, Pair, PromptRow, Reason, Reflection, Rejection
@@ -22,12 +24,19 @@ class SelectPairsConfig:
     """
 
     difficulty: Literal["bins", "quantiles"] = "bins"
+    """How thresholds are found: fixed, or the run's own tertiles."""
     hard_max: float = 0.3
+    """Share of correct candidates up to which a prompt is hard (bins)."""
     easy_min: float = 0.8
+    """Share from which on it is easy (bins)."""
     keep_bins: tuple[Literal["easy", "medium", "hard"], ...] = ("medium",)
+    """Prompts of these are paired, the others rejected."""
     top_k: int = 3
+    """Right candidates that may be the good image, best first."""
     bottom_k: int = 3
+    """Wrong candidates that may be the bad one, worst first."""
     pairs_per_prompt: int = 2
+    """At most."""
     workers: Workers = execution_field(Workers())
 
     def __post_init__(self) -> None:
@@ -57,21 +66,20 @@ class DifficultyTertiles:
         return {"hard_max": hard_max, "easy_min": max(easy_min, hard_max), "num_prompts": len(shares)}
 
 
-class SelectPairs:
+class SelectPairs(Stage):
     """Highest-scored correct candidates against lowest-scored wrong ones, matched at random (ReflectionFlow §3.2)."""
 
     name: ClassVar[str] = "select_pairs"
     version: ClassVar[int] = 1
-    reads_images: ClassVar[bool] = False
-    makes_images: ClassVar[bool] = False
 
     def __init__(self, config: SelectPairsConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
-        self.config, self.seed = config, seed
+        super().__init__(config, seed)
         self.hard_max = barrier["hard_max"] if barrier else config.hard_max
         self.easy_min = barrier["easy_min"] if barrier else config.easy_min
 
-    def load(self) -> None:
-        """Nothing to load."""
+    @classmethod
+    def costs(cls, config: SelectPairsConfig, gpu: Gpu | None) -> StageCosts:
+        return cpu_costs(0.0002)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         return [self._select(row) for row in rows]

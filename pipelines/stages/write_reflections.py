@@ -12,11 +12,13 @@ from inference.interfaces import ChatRequest, Vlm
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
-from pipelines.stage import Workers
+from pipelines.model_costs import vlm_costs
+from pipelines.stage import StageCosts, Workers
 from pipelines.stages.asks_vlm import AsksVlm, ask_until_read
+from pipelines.stages.candidate_images import image_of
+from pipelines.stated_figures import REFLECT_SECONDS, Gpu
 from schemas.configuration import execution_field, model_field, stable_seed, template_field
 from schemas.errors import InputError
-from schemas.images import decode_image
 from schemas.records import Cost, Pair, PromptRow, Reason, Reflection, Rejection
 
 ANSWER_SCHEMA = json.dumps(
@@ -47,17 +49,17 @@ class WriteReflectionsConfig:
 
     vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
     """The run's VLM, unless this stage has one of its own."""
-    prompt: str = template_field("micro/compare")
+    prompt: str = template_field("compare")
     """Template with {prompt} for the chain of thought over both images: a name in inference/prompts, or a file."""
     cot_share: float = 1.0
     """Share of the pairs (seeded) that `vlm` compares in a chain of thought; the reflector writes the others'."""
     reflector: str = model_field("")
     """A trained reflector, reached as `vlm` is; without one the other pairs keep what they have."""
-    reflector_prompt: str = template_field("micro/reflect")
+    reflector_prompt: str = template_field("reflect")
     """Template with {prompt} for the bad image alone."""
     layout: Literal["grid", "apart"] = "grid"
     """Both images side by side in one, or as two."""
-    image_px: int = 0
+    image_px: int = 768
     """Images are shown with at most this longer side; 0: as they are."""
     keep_given: tuple[str, ...] = ("editing",)
     """Subsets whose pairs keep the reflection that they came with."""
@@ -99,22 +101,20 @@ class WriteReflections(AsksVlm):
     name: ClassVar[str] = "write_reflections"
     version: ClassVar[int] = 2
     reads_images: ClassVar[bool] = True
-    makes_images: ClassVar[bool] = False
 
     def load(self) -> None:
-        from inference.vlm.vlm import open_vlm
-
         if self.config.cot_share > 0:
-            self.vlm: Vlm = open_vlm(self._vlm_config, self.journal)
+            self.vlm: Vlm = self._vlm_config.open(self.journal)
         if self.config.reflector:
-            self.reflector: Vlm = open_vlm(self._reflector_config(), self.journal)
+            self.reflector: Vlm = self._vlm_config.of_model(self.config.reflector).open(self.journal)
+
+    @classmethod
+    def costs(cls, config: WriteReflectionsConfig, gpu: Gpu | None) -> StageCosts:
+        return vlm_costs(REFLECT_SECONDS, 0.3, config.vlm, gpu)
 
     @property
     def _vlm_config(self) -> VlmConfig:
         return self.config.vlm or VlmConfig()
-
-    def _reflector_config(self) -> VlmConfig:
-        return replace(self._vlm_config, model=self.config.reflector, endpoint_model="", base_url="")
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         tasks = [task for number, row in enumerate(rows) for task in self._tasks(number, row)]
@@ -129,10 +129,7 @@ class WriteReflections(AsksVlm):
         for pair in row.pairs:
             if pair.rejection or (pair.reflection and prompt.subset in config.keep_given):
                 continue
-            good, bad = (
-                decode_image(by_index[i].image or b"", f"{prompt.prompt_id} candidate {i}")
-                for i in (pair.good, pair.bad)
-            )
+            good, bad = (image_of(row, by_index[i]) for i in (pair.good, pair.bad))
             if _share(self.seed, "cot", prompt.prompt_id, pair.index) < config.cot_share:
                 side = "left" if _share(self.seed, "side", prompt.prompt_id, pair.index) < 0.5 else "right"
                 both = (good, bad) if side == "left" else (bad, good)

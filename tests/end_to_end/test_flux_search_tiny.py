@@ -9,7 +9,8 @@ from commands.main import main
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux
 from inference.flux.corrector import CorrectorDescription, save_corrector
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from inference.flux.generator import FluxGenerator
+from microworld.family import micro_flux
 from tests.support.tiny_judge import save_tiny_clip, save_tiny_mask2former
 from tests.support.tiny_models import save_tiny_flux
 from tests.support.tiny_vlm import save_tiny_vlm
@@ -26,7 +27,7 @@ PROMPTS = (
 
 
 def save_tiny_corrector(folder, flux):
-    config = FluxGeneratorConfig(str(flux), num_steps=1, size_px=16, text_lengths=(16,))
+    config = micro_flux(str(flux), num_steps=1, size_px=16, text_lengths=(16,))
     condition = ConditionConfig(rank=2, alpha=2.0)
     model = ConditionedFlux(FluxGenerator(config).pipeline.transformer, condition)
     torch.manual_seed(0)

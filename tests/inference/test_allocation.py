@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.allocation import AllocationConfig, RoundPlan, Tried, go_on_from, images_for, plan_round, replay
+from inference.allocation import AllocationConfig, RoundPlan, Tried, go_on_from, images_for, plan_round
 from schemas.errors import InputError
 
 CONFIG = AllocationConfig(budget=4.0, sure=3.0)
@@ -66,14 +66,6 @@ def test_rounds_played_to_the_end_spend_what_there_is_or_leave_nobody_unsure(sta
     unsure = [score for score in best if score < 3.0]
     left = int(budget * len(best)) - spent
     assert not unsure or left < 1 or (len(unsure) > left and unsure.count(max(unsure)) > left)
-
-
-def test_a_replay_stops_at_the_first_sure_image_and_at_the_end_of_what_was_recorded():
-    scores = [[0.0, 3.1, 0.0, 9.0], [0.0, 0.0, 4.0, 0.0], [0.0] * 4]
-    assert replay(scores, 1, AllocationConfig(budget=4.0, sure=3.0)) == [2, 3, 4]
-    assert replay(scores, 2, AllocationConfig(budget=4.0, sure=3.0)) == [2, 4, 4]
-    # 6 images in all: after three, three are left, and each of the three prompts takes one.
-    assert replay(scores, 1, AllocationConfig(budget=2.0, sure=3.0)) == [2, 2, 2]
 
 
 def test_a_chain_corrects_its_best_image():

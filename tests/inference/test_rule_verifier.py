@@ -7,7 +7,7 @@ import pytest
 
 from inference.prompt_grammar import parse_prompt
 from inference.search_tools import RULES_SCALE, SearchVerifierConfig, open_search_verifier
-from inference.vlm.vlm import VlmConfig
+from microworld.family import micro_vlm
 from microworld.scenes.captions import caption_of_record, sample_scene
 from microworld.scenes.edits import wrong_scene
 from microworld.scenes.world import SHAPES, Scene, between, render
@@ -23,7 +23,7 @@ PROMPTS = (
 
 @pytest.fixture(scope="module")
 def verifier():
-    return open_search_verifier(SearchVerifierConfig(kinds=("rules",)).only_what_is_used(VlmConfig()))
+    return open_search_verifier(SearchVerifierConfig(kinds=("rules",)).only_what_is_used(micro_vlm()))
 
 
 def malformed(rng: np.random.Generator, scene: Scene) -> Scene:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from inference.search import NOTHING_WRONG, Remark, SearchConfig, SearchTools, next_round, search, shares_by_budget
+from inference.search import NOTHING_WRONG, Remark, SearchConfig, SearchTools, next_round, search
 from inference.search_tools import MeanVerifier
 from schemas.errors import InputError
 from schemas.records import Cost
@@ -166,10 +166,10 @@ def test_each_image_has_its_own_cost_and_every_verifier_that_was_asked_counts():
 
 
 def test_searches_that_have_stopped_cost_nothing_more():
-    from inference.search import Searched
+    from inference.search import SearchTrace
 
     used, config = tools(), SearchConfig(2, 2)
-    searches = [Searched(prompt) for prompt in PROMPTS]
+    searches = [SearchTrace(prompt) for prompt in PROMPTS]
     next_round(searches, 0, config, used, PROMPTS)
     next_round(searches, 1, config, used, PROMPTS, [True, False, True])
     assert [len(one.drafts) for one in searches] == [2, 4, 2]
@@ -192,20 +192,12 @@ def test_rounds_may_be_made_one_by_one_and_other_prompts_change_nothing():
     whole = search(PROMPTS, config, tools())
     alone = search(PROMPTS[1:2], config, tools())
     assert [d.score for d in whole[1].drafts] == [d.score for d in alone[0].drafts]
-    from inference.search import Searched
+    from inference.search import SearchTrace
 
-    step_by_step = [Searched(prompt) for prompt in PROMPTS]
+    step_by_step = [SearchTrace(prompt) for prompt in PROMPTS]
     for number in range(3):
         next_round(step_by_step, number, config, used, PROMPTS)
     assert [[d.score for d in one.drafts] for one in step_by_step] == [[d.score for d in one.drafts] for one in whole]
-
-
-def test_the_share_of_right_answers_follows_the_verifiers_choice():
-    found = search(PROMPTS, SearchConfig(2, 2, "noise"), tools())
-    right = [[draft.number == one.best().number for draft in one.drafts] for one in found]
-    shares = shares_by_budget(found, right, [1, 4])
-    assert shares[4] == 1.0
-    assert shares[1] == np.mean([one.best().number == 0 for one in found])
 
 
 def test_a_strategy_without_its_models_is_refused():

@@ -7,6 +7,7 @@ from inference.judges.geneval_scoring import judge_objects
 from inference.judges.segmentation_judge import SegmentationJudge
 from inference.prompt_grammar import parse_prompt
 from inference.search import NOTHING_WRONG
+from microworld.family import micro_segmentation_judge
 from microworld.oracles import OracleCorrector, OracleCritic
 from microworld.scenes.captions import caption_from_clauses, caption_of_record, sample_scene
 from microworld.scenes.edits import wrong_scene
@@ -17,7 +18,7 @@ TEXTS = ("a photo of a red star and a blue ring", "a photo of three hearts", "a 
 
 @pytest.fixture(scope="module")
 def judge():
-    return SegmentationJudge()
+    return SegmentationJudge(micro_segmentation_judge())
 
 
 def scenes(wrong: bool):

@@ -7,9 +7,10 @@ from typing import Any, cast
 import pytest
 import tyro
 
-from commands.arguments import open_run
 from commands.main import main
+from commands.runs import open_run
 from inference.flux.condition_config import ConditionConfig
+from microworld.family import micro_flux
 from pipelines.evaluation import read_rows
 from pipelines.jobs import resolve_chains
 from pipelines.run_folder import RunFolder
@@ -32,10 +33,10 @@ def corrector(tmp_path_factory):
 
     from inference.flux.conditioning import ConditionedFlux
     from inference.flux.corrector import CorrectorDescription, save_corrector
-    from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+    from inference.flux.generator import FluxGenerator
 
     condition = ConditionConfig(rank=4, alpha=4.0)
-    model = ConditionedFlux(FluxGenerator(FluxGeneratorConfig()).pipeline.transformer, condition)
+    model = ConditionedFlux(FluxGenerator(micro_flux()).pipeline.transformer, condition)
     torch.manual_seed(0)
     for parameter in model.lora.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
@@ -197,7 +198,7 @@ def test_prompts_of_a_file_that_a_benchmark_has_are_turned_down(searched, tmp_pa
             yield from map(PromptRow, (reserved, sealed, everyday))
 
     counts = Counter()
-    rows = list(harvest_prompts(cast(Any, Prompts()), counts))
+    rows = list(harvest_prompts(cast(Any, Prompts()), "micro", counts))
     assert [row.rejection.reason for row in rows if row.rejection] == ["benchmark_prompt"] * 2
     assert counts["rule"] == 13
     assert [row.rejection is None for row in rows[-3:]] == [False, False, True]

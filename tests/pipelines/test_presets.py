@@ -98,7 +98,7 @@ def test_stated_parameter_counts_are_those_of_the_architectures():
         T5EncoderModel,
     )
 
-    from inference.grounding.segmenter import SamArchitecture, build_sam
+    from inference.grounding.sam import SamArchitecture, build_sam
 
     def clip(size):
         """PickScore's and HPSv2's ViT-H/14, or OpenAI's ViT-L/14."""

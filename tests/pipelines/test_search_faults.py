@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from commands.arguments import open_run
 from commands.main import main
+from commands.runs import open_run
 from pipelines.conservation import verify
 
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from commands.arguments import open_run
 from commands.main import main
+from commands.runs import open_run
 from inference.judges.intervals import Interval
 from inference.search import SearchConfig
 from pipelines.evaluation import JUDGE, budgets_of, evaluate, read_rows

@@ -18,7 +18,8 @@ from pipelines import lease
 from pipelines.lease import Lease
 from schemas.errors import InputError, LeaseHeldError, StorageError
 from schemas.object_storage import ObjectStorage
-from schemas.storage import LocalStorage, open_storage
+from schemas.open_storage import open_storage
+from schemas.storage import LocalStorage
 from tests.support.s3_server import ENVIRONMENT, FlakyProxy, shared_server
 
 ROOT = Path(__file__).parents[2]

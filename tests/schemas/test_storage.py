@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import InputError, StorageError
-from schemas.storage import LocalStorage, open_storage
+from schemas.open_storage import open_storage
+from schemas.storage import LocalStorage
 
 
 def python(code: str, *arguments: object, **options) -> subprocess.Popen:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from trainers.gradient_memory import kept_for_gradient
+from benchmarks.dual_process.gradient_memory import kept_for_gradient
 from trainers.shard_dataset import PairDataset
 
 

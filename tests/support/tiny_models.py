@@ -9,7 +9,6 @@ from inference.grounding.groundingdino_py_loading import (
     FixedLengthTokenizer,
     GroundingDinoArchitecture,
     build_grounding_dino,
-    save_grounding_dino,
 )
 
 WORDS = ("a", "photo", "of", "red", "green", "blue", "cat", "dog", "apple", "traffic", "light", "bench", "car", "and")
@@ -52,6 +51,7 @@ def save_tiny_bert(folder: Path) -> Path:
 def save_tiny_grounding_dino(folder: Path, bert: Path, seed: int = 0) -> Path:
     """Random weights; the box head too, so that boxes differ from each other."""
     import torch
+    from safetensors.torch import save_model
     from transformers import AutoTokenizer, BertConfig
 
     torch.manual_seed(seed)
@@ -61,7 +61,9 @@ def save_tiny_grounding_dino(folder: Path, bert: Path, seed: int = 0) -> Path:
         for name, parameter in network.named_parameters():
             if "bbox_embed" in name and name.endswith("layers.2.weight"):
                 torch.nn.init.normal_(parameter, std=0.3)
-    save_grounding_dino(network, TINY_DINO, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(asdict(TINY_DINO), indent=2) + "\n")
+    save_model(network, str(folder / "model.safetensors"))
     return folder
 
 
@@ -115,7 +117,7 @@ def save_tiny_sam(folder: Path, seed: int = 0) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from inference.grounding.segmenter import SamArchitecture, build_sam
+    from inference.grounding.sam import SamArchitecture, build_sam
 
     torch.manual_seed(seed)
     architecture = SamArchitecture(

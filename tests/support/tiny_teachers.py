@@ -4,6 +4,7 @@ from pathlib import Path
 
 from inference.dual.concept import Concept, QuestionAnswer, concept_of
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from microworld.family import micro_flux
 from microworld.training.vlm_model import build_processor, build_vlm
 from tests.support.tiny_models import save_tiny_flux
 from tests.support.tiny_vlm import TINY_SHAPE, tiny_tokenizer
@@ -15,7 +16,7 @@ QUESTION = QuestionAnswer("Is there a red star?")
 
 
 def tiny_flux_config(folder: Path, num_steps: int = 2) -> FluxGeneratorConfig:
-    return FluxGeneratorConfig(model=str(folder), num_steps=num_steps, size_px=16, text_lengths=(16,), batch_size=2)
+    return micro_flux(model=str(folder), num_steps=num_steps, size_px=16, text_lengths=(16,), batch_size=2)
 
 
 def tiny_denoiser(folder: Path, num_steps: int = 2) -> FluxDenoiser:

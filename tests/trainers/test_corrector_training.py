@@ -12,7 +12,8 @@ import torch
 
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import CorrectorConfig, FluxCorrector
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from inference.flux.generator import FluxGenerator
+from microworld.family import micro_flux
 from schemas.errors import InputError, WorkFailedError
 from tests.support.micro_shards import write_micro_shards
 from tests.support.tiny_models import save_tiny_flux
@@ -63,7 +64,7 @@ def test_both_images_get_the_same_crop_whatever_their_sizes():
 
 def test_where_the_text_is_dropped_t5_reads_nothing_and_clip_the_prompt():
     maker = BatchMaker(
-        FluxGenerator(FluxGeneratorConfig()), replace(SMALL, drop=DropConfig(1.0, 0.0, 0.0)), ConditionConfig(), 0
+        FluxGenerator(micro_flux()), replace(SMALL, drop=DropConfig(1.0, 0.0, 0.0)), ConditionConfig(), 0
     )
     (dropped,) = maker([triplet(1)])
     (other,) = maker([replace(triplet(1), prompt="a photo of a ring", reflection="")])
@@ -74,9 +75,7 @@ def test_where_the_text_is_dropped_t5_reads_nothing_and_clip_the_prompt():
 
 
 def test_parts_of_a_batch_have_so_many_rows_and_count_the_real_ones():
-    (batch,) = BatchMaker(FluxGenerator(FluxGeneratorConfig()), SMALL, ConditionConfig(), 0)(
-        [triplet(n) for n in range(5)]
-    )[:1]
+    (batch,) = BatchMaker(FluxGenerator(micro_flux()), SMALL, ConditionConfig(), 0)([triplet(n) for n in range(5)])[:1]
     parts = batch.in_parts_of(3)
     assert {len(part.x0) for part in parts} == {len(part.weight) for part in parts} == {3}
     assert [n for part in parts for n in part.numbers] == batch.numbers
@@ -102,7 +101,7 @@ def test_the_frozen_transformer_is_in_bfloat16_where_the_machine_multiplies_in_i
     assert config.frozen_in_bf16 is any(hardware)
     assert replace(config, bf16=True).frozen_in_bf16
     assert not replace(config, bf16=False).frozen_in_bf16
-    assert replace(config, generator=FluxGeneratorConfig(device="cuda")).frozen_in_bf16
+    assert replace(config, generator=micro_flux(device="cuda")).frozen_in_bf16
 
 
 def test_a_reflection_too_short_is_none():
@@ -125,9 +124,7 @@ ADAMW = OptimizerConfig("adamw", 1e-3)
 @pytest.fixture(scope="module")
 def flux(tmp_path_factory):
     """A random one, for what holds whatever is learnt."""
-    return FluxGeneratorConfig(
-        str(save_tiny_flux(tmp_path_factory.mktemp("flux") / "flux")), num_steps=2, size_px=32, batch_size=4
-    )
+    return micro_flux(str(save_tiny_flux(tmp_path_factory.mktemp("flux") / "flux")), num_steps=2, batch_size=4)
 
 
 def config(shards, out, flux, optimizer=ADAMW, **changes):
@@ -184,7 +181,7 @@ def test_micro_batches_change_nothing_but_rounding(shards, flux, tmp_path):
 
 
 def test_it_learns_and_what_it_writes_draws(shards, tmp_path):
-    micro = FluxGeneratorConfig(num_steps=2, batch_size=4)
+    micro = micro_flux(num_steps=2, batch_size=4)
     seldom = {"evaluate_every": 40, "checkpoint_every": 40, "report_every": 5, "micro_batch": 4}
     made = trained(config(shards, tmp_path, micro, steps=40, optimizer=OptimizerConfig("adamw", 5e-3), **seldom))
     curve = curve_of(tmp_path)

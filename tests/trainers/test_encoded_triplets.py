@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from inference.flux.condition_config import ConditionConfig
-from inference.flux.generator import FluxGeneratorConfig
+from microworld.family import micro_flux
 from schemas.errors import WorkFailedError
 from tests.support.micro_shards import write_micro_shards
 from tests.support.plain_shards import write_shards
@@ -39,9 +39,7 @@ def shards(tmp_path_factory):
 @pytest.fixture(scope="module")
 def flux(tmp_path_factory):
     """A random one: what is encoded, kept and read again is the same whatever was learnt."""
-    return FluxGeneratorConfig(
-        str(save_tiny_flux(tmp_path_factory.mktemp("flux") / "flux")), num_steps=1, size_px=32, batch_size=4
-    )
+    return micro_flux(str(save_tiny_flux(tmp_path_factory.mktemp("flux") / "flux")), num_steps=1, batch_size=4)
 
 
 def config(shards, out, flux, encode=EXACT, **changes):
@@ -172,7 +170,7 @@ def test_broken_triplets_are_replaced_and_counted_as_without_the_cache(flux, tmp
 def test_data_takes_little_of_a_step(shards, tmp_path):
     """Of the micro FLUX's step on a CPU: on a GPU the lookups are kernels, and 10,000 samples a second leave 100 us
     for each."""
-    flux = FluxGeneratorConfig(num_steps=1, batch_size=4)
+    flux = micro_flux(num_steps=1, batch_size=4)
     encode = EncodingConfig(ahead=True, fast_noise=True)
     trainable = open_training(config(shards, tmp_path, flux, encode, batch_size=64, micro_batch=64)).trainable
     data_s, step_s = [], []

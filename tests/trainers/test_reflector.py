@@ -11,7 +11,8 @@ import torch
 from inference.interfaces import ChatRequest
 from inference.model_store import model_digest
 from inference.vlm.adapters import base_model_of, merged_folder
-from inference.vlm.qwen import QwenVlm, QwenVlmConfig
+from inference.vlm.qwen import QwenVlm
+from microworld.family import micro_qwen
 from schemas.errors import InputError
 from tests.support.micro_shards import write_micro_shards
 from tests.support.plain_shards import write_shards
@@ -102,14 +103,14 @@ def test_it_fits_and_its_adapter_answers_as_the_model_in_training(folders, tmp_p
     adapter = tmp_path / "reflector"
     assert base_model_of(adapter) == str(folders[1])
     request = ChatRequest("Write a reflection.", (triplet().bad,))
-    told = QwenVlm(QwenVlmConfig(str(adapter), max_new_tokens=12)).first_word_probabilities([request], ("Make", "Add"))
-    base = QwenVlm(QwenVlmConfig(str(folders[1]))).first_word_probabilities([request], ("Make", "Add"))
+    told = QwenVlm(micro_qwen(str(adapter), max_new_tokens=12)).first_word_probabilities([request], ("Make", "Add"))
+    base = QwenVlm(micro_qwen(str(folders[1]))).first_word_probabilities([request], ("Make", "Add"))
     assert np.abs(told - base).max() > 1e-3
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     merged = merged_folder(adapter, "0123", "float32")
     assert merged == merged_folder(adapter, "0123", "float32")  # found again
     assert base_model_of(merged) is None
-    again = QwenVlm(QwenVlmConfig(str(merged))).first_word_probabilities([request], ("Make", "Add"))
+    again = QwenVlm(micro_qwen(str(merged))).first_word_probabilities([request], ("Make", "Add"))
     assert again == pytest.approx(told, abs=1e-5)
     assert merged_folder(folders[1], "0123", "float32") == folders[1]
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import CorruptDataError, InputError, WorkFailedError
+from schemas.open_storage import open_storage
 from schemas.shards import encode_shard
-from schemas.storage import open_storage
 from tests.support.plain_shards import grey_jpeg, plain_sample, write_shards
 from tests.support.s3_server import ENVIRONMENT, shared_server
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, PairLoader, TrainingOrder, hold_out, rank_numbers

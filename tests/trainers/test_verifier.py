@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from inference.vlm.reward_model import RewardModel
-from inference.vlm.vlm import VlmConfig
+from inference.vlm.trained_verifier import TrainedVerifier
+from microworld.family import micro_vlm
 from schemas.errors import InputError
 from tests.support.micro_shards import write_micro_shards
 from tests.support.recomputing import assert_recomputing_changes_no_gradient
@@ -53,7 +53,7 @@ def test_it_fits_its_pairs_and_scores_the_same_after_loading(folders, tmp_path):
     assert any("preferred" in row for row in curve)
     triplets = [PairDataset(training.order)[n] for n in range(4)]
     images, prompts = [t.good for t in triplets], [t.prompt for t in triplets]
-    model = RewardModel(str(tmp_path / "verifier"), VlmConfig(batch_size=3))
+    model = TrainedVerifier(str(tmp_path / "verifier"), micro_vlm(batch_size=3))
     with torch.no_grad():
         raw = training.trainable.reward_model.rewards(images, prompts).numpy()
     expected = (raw - model.description.mean) / model.description.std

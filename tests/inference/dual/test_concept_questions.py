@@ -6,14 +6,13 @@ import pytest
 
 from inference.dual.concept import QuestionAnswer
 from inference.dual.questions import (
-    expand_prompts,
     questions_about,
     read_questions,
     template_questions,
     written_questions,
 )
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm
-from pipelines.journal import FolderJournal
+from inference.vlm.journal import StorageJournal
 from schemas.errors import InputError, RequestFailedError
 from schemas.storage import LocalStorage
 from tests.support.chat_server import chat_server, says, text_of
@@ -66,7 +65,7 @@ def test_only_questions_are_read(answer, expected):
 
 
 def endpoint(server, folder):
-    journal = FolderJournal(LocalStorage(folder), "questions")
+    journal = StorageJournal(LocalStorage(folder), "questions")
     return EndpointVlm(EndpointConfig(server.base_url, "m", max_retries=0), journal)
 
 
@@ -93,14 +92,6 @@ def test_a_model_that_writes_no_questions_is_an_error(tmp_path):
         pytest.raises(RequestFailedError, match="a lamp"),
     ):
         written_questions(endpoint(server, tmp_path), ["a lamp"])
-
-
-def test_expanded_prompts_come_from_the_model_and_an_empty_answer_leaves_the_prompt(tmp_path):
-    def answer(payload, number):
-        return says("a lamp,\n unlit" if "a lamp" in text_of(payload) else " ")
-
-    with chat_server(answer) as server:
-        assert expand_prompts(endpoint(server, tmp_path), ["a lamp", "a pen"]) == ["a lamp, unlit", "a pen"]
 
 
 def test_a_question_shows_what_the_vlm_is_shown():

@@ -11,7 +11,6 @@ from inference.flux.acceleration import (
     FLOAT8,
     Float8Linear,
     compile_blocks,
-    fastest_attention_kernel,
     float8_targets,
     put_layers,
     quantize_float8,
@@ -22,6 +21,7 @@ from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux, condition_ids
 from inference.flux.fused_blocks import fuse_blocks
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from microworld.family import micro_flux
 from schemas.errors import InputError
 from tests.support.tiny_models import flux_transformer, save_tiny_flux
 
@@ -73,12 +73,6 @@ def test_an_attention_kernel_changes_the_velocity_by_rounding_alone(kernel):
     torch.testing.assert_close(velocity(model), plain, rtol=1e-4, atol=1e-5)
     use_attention_kernel(model, "default")
     torch.testing.assert_close(velocity(model), plain, rtol=0, atol=0)
-
-
-def test_the_fastest_kernel_is_the_one_with_the_least_milliseconds():
-    assert fastest_attention_kernel({"default": 3.0, "flash": 3.0, "cudnn": 2.0}) == "cudnn"
-    assert fastest_attention_kernel({"default": 2.1, "flash": 3.0, "cudnn": 2.0}) == "default"
-    assert fastest_attention_kernel({}) == "default"
 
 
 def test_rows_in_float8_are_within_a_sixteenth_of_each_number():
@@ -182,7 +176,7 @@ def test_a_corrector_on_fused_blocks_sees_the_same_layers():
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> FluxGeneratorConfig:
     folder = save_tiny_flux(tmp_path_factory.mktemp("flux") / "flux")
-    return FluxGeneratorConfig(model=str(folder), num_steps=2, batch_size=2)
+    return micro_flux(model=str(folder), num_steps=2, batch_size=2)
 
 
 def test_a_generator_with_8_bit_products_draws_nearly_the_same(config):

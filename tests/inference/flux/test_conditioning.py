@@ -8,8 +8,9 @@ import torch
 
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux, Lora, condition_ids, lora_targets
+from inference.flux.latents import image_ids
 from microworld.training.flux_guidance import velocity
-from microworld.training.flux_model import build_transformer, image_ids
+from microworld.training.flux_model import build_transformer
 from schemas.errors import InputError
 
 CONFIG = ConditionConfig(rank=4, alpha=4.0)

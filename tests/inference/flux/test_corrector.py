@@ -13,17 +13,17 @@ from inference.flux.corrector import (
     CorrectorDescription,
     FluxCorrector,
     corrector_text,
-    decode_latents,
-    encode_images,
     read_description,
     sample,
     save_corrector,
 )
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from inference.flux.generator import FluxGenerator
+from inference.flux.latents import decode_latents, encode_images
+from microworld.family import micro_flux
 from schemas.errors import InputError
 
 STAR, RINGS = "a photo of a red star", "a photo of two rings"
-CONFIG = FluxGeneratorConfig(num_steps=3, batch_size=4)
+CONFIG = micro_flux(num_steps=3, batch_size=4)
 FLAWED = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
 
 

@@ -21,8 +21,9 @@ from inference.flux.corrector import (
     read_description,
     save_corrector,
 )
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from inference.flux.generator import FluxGenerator
 from inference.model_store import resolve_model
+from microworld.family import micro_flux
 from microworld.training.flux_guidance import velocity
 from schemas.errors import InputError
 
@@ -42,7 +43,7 @@ def open_pipeline():
 
 @pytest.fixture(scope="module")
 def generator():
-    return FluxGenerator(FluxGeneratorConfig(num_steps=1, batch_size=1))
+    return FluxGenerator(micro_flux(num_steps=1, batch_size=1))
 
 
 def saved(folder, base, condition):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from microworld.family import micro_flux
 from schemas.errors import InputError
 from tests.support.tiny_models import save_tiny_flux
 
@@ -14,7 +15,7 @@ from tests.support.tiny_models import save_tiny_flux
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> FluxGeneratorConfig:
     folder = save_tiny_flux(tmp_path_factory.mktemp("flux") / "flux")
-    return FluxGeneratorConfig(model=str(folder), num_steps=2, true_cfg_scale=1.0, batch_size=1)
+    return micro_flux(model=str(folder), num_steps=2, true_cfg_scale=1.0, batch_size=1)
 
 
 def test_fp8_keeps_weights_in_one_byte_and_draws_nearly_the_same(config):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.grounding.color import GENEVAL_COLORS, PixelColorConfig, PixelColorNamer, erode, srgb_to_lab
-from inference.grounding.presets import micro_grounded_sam
+from inference.grounding.pixel_color import GENEVAL_COLORS, PixelColorConfig, PixelColorNamer, erode, srgb_to_lab
+from microworld.family import micro_grounded_sam
 from microworld.scenes.world import COLORS, SHAPES, Background, Scene, SceneObject, render
 
 

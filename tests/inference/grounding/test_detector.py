@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inference.grounding.detector import GroundingDinoDetector
-from inference.grounding.presets import micro_grounded_sam
+from inference.grounding.grounding_dino import GroundingDinoDetector
+from microworld.family import micro_grounded_sam
 from microworld.scenes.world import Background, Scene, SceneObject, render
 from schemas.errors import InputError, MissingWeightsError
 

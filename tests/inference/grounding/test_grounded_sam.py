@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from inference.grounding.check import check_objects
 from inference.grounding.grounded_sam import GroundedSam, classes_to_find
-from inference.grounding.presets import micro_grounded_sam
+from microworld.family import micro_grounded_sam
 from microworld.scenes.world import Background, Scene, SceneObject, render
 from schemas.images import decode_mask, encode_png
 from schemas.records import ObjectClause, PromptRecord

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from inference.grounding.detector import GroundingDinoConfig
+from inference.grounding.grounding_dino import GroundingDinoConfig
 from inference.grounding.groundingdino_py import GroundingDinoPyDetector, target_size
 from inference.grounding.groundingdino_py_loading import load_grounding_dino, read_weights
 from schemas.errors import InputError, MissingWeightsError

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from inference.grounding.presets import micro_grounded_sam
-from inference.grounding.segmenter import OFFICIAL, SamArchitecture, SamSegmenter, build_sam, decode_boxes, load_sam
+from inference.grounding.sam import OFFICIAL, SamArchitecture, SamSegmenter, build_sam, decode_boxes, load_sam
+from microworld.family import micro_grounded_sam
 from microworld.scenes.world import random_scene, render
 from schemas.errors import InputError, MissingWeightsError
 

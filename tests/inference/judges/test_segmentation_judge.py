@@ -9,11 +9,11 @@ from inference.judges.segmentation_judge import (
     COLOR_INPUT_PX,
     GREY,
     SegmentationJudge,
-    SegmentationJudgeConfig,
     paste_on_grey,
     regions_of,
 )
 from inference.prompt_grammar import parse_prompt
+from microworld.family import micro_segmentation_judge
 from schemas.errors import InputError, MissingWeightsError
 from schemas.images import decode_mask
 
@@ -87,7 +87,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judge(folder):
-    return SegmentationJudge(SegmentationJudgeConfig(model=str(folder), batch_size=4))
+    return SegmentationJudge(micro_segmentation_judge(model=str(folder), batch_size=4))
 
 
 IMAGES = [np.random.default_rng(i).integers(0, 255, (32, 32, 3), np.uint8) for i in range(6)]
@@ -123,7 +123,7 @@ def test_the_verdict_is_geneval_s_over_what_was_found(judge):
 
 
 def test_wrong_folders_are_told_apart(folder, tmp_path):
-    config = SegmentationJudgeConfig(model=str(folder))
+    config = micro_segmentation_judge(model=str(folder))
     with pytest.raises(MissingWeightsError, match="detector"):
         SegmentationJudge(replace(config, model=str(tmp_path)))
     (tmp_path / "detector").symlink_to(folder / "color")

@@ -12,7 +12,7 @@ from inference.search_tools import SearchVerifierConfig, VerifierKind, open_sear
 from inference.vlm.criteria import ANY_PROMPT, CRITERIA
 from inference.vlm.prompted_verifier import PromptedVerifier, answer_schema, criteria_of, read_points
 from inference.vlm.prompts import load_prompt
-from inference.vlm.vlm import VlmConfig
+from microworld.family import micro_vlm
 from microworld.scenes.captions import caption_from_clauses, caption_of_record, sample_scene
 from microworld.scenes.edits import wrong_scene
 from microworld.scenes.world import render
@@ -86,7 +86,7 @@ def test_the_schema_asks_for_each_criterion_with_a_score_and_a_reason():
 
 
 def test_the_shipped_vlm_prefers_right_scenes_to_wrong_ones():
-    config = SearchVerifierConfig(kinds=("prompted",)).only_what_is_used(VlmConfig(batch_size=32))
+    config = SearchVerifierConfig(kinds=("prompted",)).only_what_is_used(micro_vlm(batch_size=32))
     verifier, rng = open_search_verifier(config), np.random.default_rng(4)
     texts, right, wrong = [], [], []
     for text in ("a photo of a red star", "a photo of two hearts", "a photo of a cross and a ring"):
@@ -103,9 +103,9 @@ def test_the_shipped_vlm_prefers_right_scenes_to_wrong_ones():
 def test_verifiers_that_are_averaged_speak_of_log_odds():
     """The trained verifier's reward is normalised; in a search it counts in its own unit, beside the VLM's log-odds."""
     from inference.model_store import resolve_model
-    from inference.vlm.reward_model import RewardModel, read_description
+    from inference.vlm.trained_verifier import TrainedVerifier, read_description
 
-    vlm = VlmConfig(batch_size=8)
+    vlm = micro_vlm(batch_size=8)
     images = [np.random.default_rng(i).integers(0, 255, (32, 32, 3), np.uint8) for i in range(3)]
     texts = ["a photo of a red star"] * 3
     chosen: list[tuple[VerifierKind, ...]] = [("vlm",), ("trained",), ("vlm", "trained")]
@@ -113,7 +113,7 @@ def test_verifiers_that_are_averaged_speak_of_log_odds():
         kinds: open_search_verifier(SearchVerifierConfig(kinds=kinds).only_what_is_used(vlm)).score(images, texts)
         for kinds in chosen
     }
-    normalised = RewardModel("micro/verifier", vlm).score(images, texts)
+    normalised = TrainedVerifier("micro/verifier", vlm).score(images, texts)
     std = read_description(resolve_model("micro/verifier")).std
     assert scores["trained",] == pytest.approx(normalised * std, abs=1e-4)
     assert scores["vlm", "trained"] == pytest.approx((scores["vlm",] + scores["trained",]) / 2, abs=1e-4)

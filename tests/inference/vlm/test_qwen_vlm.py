@@ -7,7 +7,8 @@ import torch
 import microworld
 from inference.interfaces import ChatRequest
 from inference.vlm.prompts import fill_prompt, load_prompt
-from inference.vlm.qwen import QwenVlm, QwenVlmConfig, chat_messages
+from inference.vlm.qwen import QwenVlm, chat_messages
+from microworld.family import micro_qwen
 from schemas.errors import InputError, MissingWeightsError
 from tests.support.tiny_vlm import save_tiny_vlm
 
@@ -15,7 +16,7 @@ from tests.support.tiny_vlm import save_tiny_vlm
 @pytest.fixture(scope="module")
 def vlm(tmp_path_factory):
     folder = save_tiny_vlm(tmp_path_factory.mktemp("vlm"))
-    return QwenVlm(QwenVlmConfig(model=str(folder), max_new_tokens=12, batch_size=3))
+    return QwenVlm(micro_qwen(model=str(folder), max_new_tokens=12, batch_size=3))
 
 
 def requests():
@@ -67,7 +68,7 @@ def test_probabilities_of_first_words_are_those_of_the_logits(vlm):
 
 def test_a_missing_model_says_how_to_get_it():
     with pytest.raises(MissingWeightsError):
-        QwenVlm(QwenVlmConfig(model="micro/no_such_vlm"))
+        QwenVlm(micro_qwen(model="micro/no_such_vlm"))
 
 
 def test_every_micro_prompt_is_there_and_braces_that_are_no_field_stay():

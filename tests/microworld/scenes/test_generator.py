@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig, production_flux
+from inference.flux.generator import FluxGenerator, production_flux
+from microworld.family import micro_flux
 from schemas.errors import InputError, MissingWeightsError
 
 CIRCLE, STAR, RINGS = "a photo of a red circle", "a photo of a star", "a photo of two rings"
-CONFIG = FluxGeneratorConfig(num_steps=3, batch_size=4)
+CONFIG = micro_flux(num_steps=3, batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -62,5 +63,5 @@ def test_missing_weights_are_told_before_anything_is_loaded():
 
 
 def test_denoiser_passes_count_both_halves_of_true_guidance():
-    assert FluxGeneratorConfig(num_steps=8, true_cfg_scale=2.0).denoiser_passes_per_image == 16
+    assert micro_flux(num_steps=8, true_cfg_scale=2.0).denoiser_passes_per_image == 16
     assert production_flux().denoiser_passes_per_image == 30

@@ -1,9 +1,11 @@
+import re
 from collections import Counter
+from itertools import permutations
 
 import numpy as np
 import pytest
 
-from microworld.scenes.captions import place_of
+from microworld.scenes.captions import COUNT_WORDS, class_plural, place_of
 from microworld.scenes.long_captions import (
     MAX_TOKENS,
     composes_reserved,
@@ -11,11 +13,38 @@ from microworld.scenes.long_captions import (
     count_tokens,
     describe,
     describe_background,
-    is_shorter_and_implied,
     mentions,
     sample_long_caption,
 )
-from microworld.scenes.world import Background, Scene, SceneObject, random_background, random_scene, render
+from microworld.scenes.world import SHAPES, Background, Scene, SceneObject, random_background, random_scene, render
+
+FUNCTION_WORDS = {
+    *("a", "an", "the", "photo", "of", "and", "image", "picture", "with", "is", "are", "there", "in", "on", "at"),
+    *("it", "its", "shows", "contains", "stands", "sits", "appears", "has"),
+}
+NOUNS = {*SHAPES, *map(class_plural, SHAPES)}
+
+
+def is_shorter_and_implied(short: str, long: str) -> bool:
+    """Fewer words than `long`, and nothing that it does not say.
+
+    Every object of `short` must be another object of `long` with at least the same attributes, and every other word
+    of it (articles, verbs and the like aside) must occur in `long`.
+    """
+    words, long_words = (re.findall(r"[a-z]+", text.lower()) for text in (short, long))
+    if len(words) >= len(long_words):
+        return False
+    told, known = mentions(short), mentions(long)
+    if len(told) > len(known):
+        return False
+    said = {"outlined" if w == "outline" else w for w in long_words}
+    others = set(words) - FUNCTION_WORDS - NOUNS - set(COUNT_WORDS) - {"outline"}
+    if not others <= said:
+        return False
+    return any(
+        all(a.shape == b.shape and a.attributes <= b.attributes for a, b in zip(told, chosen, strict=True))
+        for chosen in permutations(known, len(told))
+    )
 
 
 def truth(item: SceneObject) -> tuple[str, set[str]]:

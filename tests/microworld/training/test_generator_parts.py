@@ -2,7 +2,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from diffusers import FluxPipeline
 
 from microworld.scenes.captions import TAGS, VOCABULARY, sample_caption, sample_scene
 from microworld.scenes.world import COLORS, SHAPES, Background, Scene, SceneObject, between, render
@@ -12,20 +11,11 @@ from microworld.training.flux_model import (
     build_clip_text,
     build_t5,
     build_tokenizer,
-    image_ids,
-    pack,
 )
 from microworld.training.latent_pool import LatentPool, Tokenize, sample_training_text, token_labels
 from microworld.training.pixel_scorer import fixed_captions, read_scene, score_images
 from microworld.training.text_pretraining import HEAD_SIZES, noun_targets, pretrain_text
 from microworld.training.vlm_images import CLEAR_MARGIN
-
-
-def test_packing_and_position_ids_are_those_of_the_pipeline():
-    latents = torch.randn(2, 4, 8, 6)
-    assert torch.equal(pack(latents), FluxPipeline._pack_latents(latents, 2, 4, 8, 6))
-    ids = FluxPipeline._prepare_latent_image_ids(2, 4, 3, "cpu", torch.float32)
-    assert torch.equal(image_ids(4, 3), ids)
 
 
 def test_the_tokenizer_knows_every_word_and_keeps_the_separator_whole():

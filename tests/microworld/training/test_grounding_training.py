@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.grounding.segmenter import load_sam
+from inference.grounding.sam import load_sam
 from inference.interfaces import Detection
 from microworld.training import grounding_dino, sam
 from microworld.training.grounding_data import AugmentationConfig, GroundingBatch, make_batch

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from inference.judges.segmentation_judge import SegmentationJudge, SegmentationJudgeConfig
+from inference.judges.segmentation_judge import SegmentationJudge
+from microworld.family import micro_segmentation_judge
 from microworld.scenes.world import COLORS
 from microworld.training import judge
 from microworld.training.judge_data import (
@@ -187,7 +188,7 @@ def test_training_resumes_and_writes_folders_that_judge(tmp_path):
     judge.train(config(before["spent_s"] / 60 / 0.8 + 0.002), TINY)
     after = torch.load(tmp_path / "work" / "judge_detector.pt", weights_only=True)["clock"]
     assert after["num_steps"] > before["num_steps"] > 0
-    trained = SegmentationJudge(SegmentationJudgeConfig(model=str(tmp_path / "out" / "judge")))
+    trained = SegmentationJudge(micro_segmentation_judge(model=str(tmp_path / "out" / "judge")))
     assert trained.class_names == LABEL_NAMES
     assert trained.color_names == (*COLORS, "mixed")
     # The folders' own processors do what training did.

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from inference.vlm.reward_model import RewardModel, VerifierDescription, read_description
-from inference.vlm.vlm import VlmConfig
+from inference.vlm.trained_verifier import TrainedVerifier, VerifierDescription, read_description
+from microworld.family import micro_vlm
 from microworld.scenes.world import random_scene, render
 from microworld.training.training_loop import MicroTrainingConfig
 from microworld.training.verifier import VerifierRecipe, train
@@ -57,11 +57,13 @@ def test_a_verifier_is_trained_written_resumed_and_loaded(tmp_path, monkeypatch)
     (folder / "verifier.json").write_text(json.dumps(values))
     images = list(render([random_scene(np.random.default_rng(i)) for i in range(5)]).images)
     prompts = [f"a photo of {n} stars" for n in ("one", "two", "three", "four", "five")]
-    model = RewardModel(str(folder), VlmConfig(batch_size=2))
+    model = TrainedVerifier(str(folder), micro_vlm(batch_size=2))
     scores = model.score(images, prompts)
     assert scores.shape == (5,)
     assert len(set(scores.tolist())) == 5
-    assert RewardModel(str(folder), VlmConfig(batch_size=5)).score(images, prompts) == pytest.approx(scores, abs=1e-3)
+    assert TrainedVerifier(str(folder), micro_vlm(batch_size=5)).score(images, prompts) == pytest.approx(
+        scores, abs=1e-3
+    )
     assert model.score([], []).shape == (0,)
     curve = json.loads((tmp_path / "work" / "verifier_curve.json").read_text())
     train(replace(config, minutes=curve[-1]["minutes"] + 0.05), TINY)
@@ -95,5 +97,5 @@ def test_a_folder_that_is_no_verifier_is_refused(tmp_path):
         read_description(tmp_path)
     (tmp_path / "verifier.json").write_text('{"base": 1}')
     with pytest.raises(InputError, match="is no verifier"):
-        RewardModel(str(tmp_path), VlmConfig())
+        TrainedVerifier(str(tmp_path), micro_vlm())
     assert VerifierDescription("m", "t").reward_token == "<|VQ_reward|>"

@@ -1,0 +1,285 @@
+"""ReflectionFlow's results in miniature: `python -m benchmarks.search.reflectionflow_tables --split ...`.
+
+Every search is a run folder under `--runs`; killed at any moment, the same command goes on. Tables: `budgets` (Table 1,
+Fig. 5 middle), `shapes` (Table 2), `verifiers` (Fig. 5 left), `difficulty` (Fig. 5 right), `times` (what it costs, and
+equal wall time), `allocation` (beyond the paper). On the dev split alone: `oracles` (what holds the result back) and
+`sureness` (where the allocator may stop).
+
+A gain is the paired difference over prompts, the mean over tags, with its 95 % bootstrap interval over texts within
+tags. Splits with "test" in their names are sealed: each opening is recorded in the results file before anything is
+searched.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from benchmarks.results_file import RESULTS, Circumstances, run_command, save
+from benchmarks.search.reflectionflow_plots import draw_plots
+from benchmarks.search.search_arms import (
+    NOISE,
+    NOISE_REACH,
+    REFLECTION,
+    STRATEGIES,
+    WHOLE,
+    Arm,
+    Found,
+    allocated_arms,
+    as_deep_as_there_is,
+    base_arm,
+    lacks_corrector,
+    oracle_arms,
+    read_arm,
+    run_arms,
+    shape_arms,
+    strategy_arms,
+)
+from benchmarks.search.search_tables import (
+    allocation_table,
+    budget_table,
+    difficulty_table,
+    oracle_table,
+    shape_table,
+    sureness_table,
+    times_table,
+    verifier_table,
+)
+from inference.corrector import CorrectorConfig
+from inference.flux.corrector import FluxCorrectorConfig
+from inference.model_store import model_digest, resolve_model
+from inference.search import Carry, Strategy
+from inference.verifier import VerifierKind
+from microworld.scenes.evaluation_split import SEALED
+from pipelines.driver import RunOptions
+from pipelines.search_job import SearchJobConfig
+from recipes import catalogue
+from schemas.configuration import model_names
+from schemas.errors import InputError, MissingWeightsError
+
+Table = Literal["budgets", "shapes", "verifiers", "difficulty", "times", "allocation", "oracles", "sureness"]
+TABLES: tuple[Table, ...] = ("budgets", "shapes", "verifiers", "difficulty", "times", "allocation")
+DIAGNOSES: tuple[Table, ...] = ("oracles", "sureness")  # made when they are asked for, on prompts that are not sealed
+SHAPE_BUDGET = 16
+TARGET = "base < best-of-N < ReflectionFlow at 32 images, each difference's interval above 0"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Which prompts, which models, which tables."""
+
+    split: str = "micro-dev"
+    """micro-dev, micro-hard-dev; micro-test, micro-hard-test, micro-hard-test-2 (sealed: for final tables alone); or a
+    prompt file in GenEval's form."""
+    preset: str = "micro"
+    """micro, or flux (then with --split evaluation_metadata.jsonl)."""
+    num_prompts: int = 0
+    """Prompts, evenly over the tags; 0: all."""
+    depth: int = 16
+    """Rounds of width 2: the largest budget is twice as many images."""
+    only: tuple[Table, ...] = ()
+    """Only these tables, and the searches they need. `oracles` (what holds the result back) and `sureness` (where the
+    allocator may stop) are made when they are named, and not on sealed prompts."""
+    strategies: tuple[Strategy, ...] = STRATEGIES
+    """Rows of `budgets`; tables that need a search of another one are made without it."""
+    corrector: str | None = None
+    """A corrector's folder or name; of the micro preset the one that ships. Strategies that need one are left out where
+    there is none."""
+    reflector: str = ""
+    """A trained reflector's; without one the VLM reflects."""
+    trained_verifier: str | None = None
+    """A Bradley-Terry verifier's; of the micro preset the one that ships. Without one the verifiers' table lacks it."""
+    carry: Carry = "own"
+    """Whose image a chain goes on from (the paper: its own last one); the allocator's go on from their best."""
+    verifier: tuple[VerifierKind, ...] = ("vlm",)
+    """Who chooses in all tables but those of shapes and of verifiers; of several, their mean."""
+    runs: Path = Path("runs/reflectionflow_tables")
+    """Where the run folders lie."""
+    processes: int = 2
+    """Searches at a time, a thread each."""
+    runtime: Literal["local", "ray"] = "local"
+    """Where a search's stages run."""
+    out: Path | None = None
+    """The results file, if not benchmarks/results/reflectionflow_tables.json (of dev: ..._dev.json, and so on)."""
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        return self.only or TABLES
+
+    @property
+    def results(self) -> Path:
+        """The sealed split's has the plain name; the others say which split, and which carry, they are of."""
+        split = Path(self.split).stem.removeprefix("micro-")
+        more = [part for part in ("" if split == "test" else split, "" if self.carry == "own" else self.carry) if part]
+        return self.out or RESULTS / f"{'_'.join(['reflectionflow_tables', *more]).replace('-', '_')}.json"
+
+    @property
+    def folder(self) -> Path:
+        """Of the run folders."""
+        return self.runs / (Path(self.split).stem + ("" if self.carry == "own" else f"-{self.carry}"))
+
+    def command(self) -> str:
+        """What anyone types to do it again; where it lies and how many work at it changes no figure but seconds."""
+        default, words = Arguments(), ["python -m benchmarks.search.reflectionflow_tables"]
+        for name in (f.name for f in fields(self) if f.name not in ("runs", "out", "processes")):
+            value = getattr(self, name)
+            if value != getattr(default, name):
+                words.append(f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, tuple) else value}")
+        return " ".join(words)
+
+    def model(self, kind: Literal["corrector", "verifier"]) -> str:
+        """What was named, or what ships with the preset; empty where it is not there."""
+        named = self.corrector if kind == "corrector" else self.trained_verifier
+        name = named if named is not None else f"micro/{kind}" if self.preset == "micro" else ""
+        return name if _is_here(name) else ""
+
+
+def main() -> None:
+    arguments = tyro.cli(Arguments, description=__doc__)
+    if arguments.split in SEALED and set(arguments.only) & set(DIAGNOSES):
+        raise InputError(f"{', '.join(DIAGNOSES)} on the sealed split", field="--only", expected="--split micro-dev")
+    circumstances = Circumstances.now(arguments.command())
+    openings = _openings(arguments, circumstances)
+    job = catalogue.load(arguments.preset, "search")
+    options = catalogue.load_or(arguments.preset, "run_options", RunOptions())
+    base = _base_job(arguments, job)
+    arms = _arms(arguments, base)
+    left_out = [arm.name for arm in arms if lacks_corrector(arm)]
+    if left_out:
+        print(f"left out, without a corrector: {', '.join(left_out)}")
+    possible = [as_deep_as_there_is(arm, arguments.folder) for arm in arms if not lacks_corrector(arm)]
+    started = time.monotonic()
+    options = replace(options, quiet=True, runtime=arguments.runtime)
+    failed = run_arms(possible, arguments.folder, arguments.preset, options, arguments.processes)
+    found = {arm.name: one for arm in possible if (one := read_arm(arm, arguments.folder)) is not None}
+    figures: dict[str, Any] = {
+        "split": arguments.split,
+        "openings": openings,
+        "models": _models(base),
+        "num_searches": max((len(one.evaluation.searches) for one in found.values()), default=0),
+        "searching_seconds": round(time.monotonic() - started),
+        "left_out": left_out,
+        "failed": failed,
+    }
+    for table in arguments.tables:
+        figures[table] = MAKE[table](found, 2 * arguments.depth, " + ".join(arguments.verifier))
+    compared_with = "best-of-N and the base, same prompts, same number of images; judged by what no search saw"
+    path = save("reflectionflow_tables", circumstances, figures, compared_with, TARGET, arguments.results)
+    print(f"\n{path}  {' '.join(str(p) for p in draw_plots(path))}")
+    sys.exit(1 if failed else 0)
+
+
+def _openings(arguments: Arguments, circumstances: Circumstances) -> list[dict[str, str]]:
+    """Every time the sealed split was opened, this one included; written down at once."""
+    if arguments.split not in SEALED:
+        return []
+    path = arguments.results
+    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"figures": {}}
+    openings = known.setdefault("figures", {}).setdefault("openings", [])
+    openings.append({"at": circumstances.started_at, "commit": circumstances.commit, "command": circumstances.command})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+    return openings
+
+
+def _base_job(arguments: Arguments, job: SearchJobConfig) -> SearchJobConfig:
+    """What all searches share. The micro models work in large units, a thread each: two searches side by side take half
+    the time of one on two threads."""
+    tools = job.tools
+    if "trained" in arguments.verifier and not arguments.model("verifier"):
+        named = arguments.trained_verifier or "none is named"
+        raise InputError(f"no trained verifier: {named}", field="--trained-verifier", expected="its folder")
+    verifier = replace(tools.verifier, kinds=arguments.verifier)
+    if verifier.trained:
+        verifier = replace(verifier, trained=replace(verifier.trained, model=arguments.model("verifier")))
+    critic = tools.critic
+    if critic is not None and critic.vlm is not None:
+        critic = replace(critic, vlm=replace(critic.vlm, reflector=arguments.reflector))
+    corrector = CorrectorConfig("flux", FluxCorrectorConfig(arguments.model("corrector")))
+    job = replace(
+        job,
+        prompts=arguments.split,
+        num_prompts=arguments.num_prompts,
+        search=replace(job.search, carry=arguments.carry),
+        tools=replace(tools, verifier=verifier, critic=critic, corrector=corrector),
+    )
+    if arguments.preset != "micro":
+        return job
+    return replace(job, unit_size=60, num_threads=1, vlm=replace(job.vlm, batch_size=128))
+
+
+def _is_here(model: str) -> bool:
+    if not model:
+        return False
+    try:
+        return bool(resolve_model(model))
+    except MissingWeightsError:
+        return False
+
+
+def _arms(arguments: Arguments, base: SearchJobConfig) -> list[Arm]:
+    """The searches that the tables need."""
+    tables = set(arguments.tables)
+    opinions: list[VerifierKind] = []
+    if "verifiers" in tables:
+        kinds: list[VerifierKind] = ["vlm", "prompted", "trained", "rules", "rewards"]
+        left_out = [arguments.verifier, () if arguments.model("verifier") else ("trained",)]
+        opinions = [kind for kind in kinds if (kind,) not in left_out]
+    noise_depth = round(NOISE_REACH * arguments.depth) if "times" in tables else arguments.depth
+    arms = strategy_arms(base, arguments.depth, opinions, noise_depth)
+    if not tables & {"budgets", "times"}:
+        needed = {name for name, of in ARMS_OF.items() if tables & of}
+        arms = [arm for arm in arms if arm.name in needed]
+    arms = [arm for arm in arms if arm.name in arguments.strategies]
+    if "shapes" in tables:
+        arms += shape_arms(base, min(SHAPE_BUDGET, 2 * arguments.depth))
+    if "allocation" in tables:
+        arms += allocated_arms(base, arguments.depth)
+    if "oracles" in tables:
+        arms += oracle_arms(base, arguments.depth)
+    if tables & {"difficulty", "budgets"}:
+        arms.append(base_arm(base))
+    return arms
+
+
+def _models(base: SearchJobConfig) -> dict[str, Any]:
+    """Who took part."""
+    tools = base.tools
+    return {
+        "generator": next(iter(model_names(tools.generator)), ""),
+        "num_steps": tools.generator.num_steps,
+        "corrector": next(iter(model_names(tools.corrector)), "") if tools.corrector else "",
+        "vlm": base.vlm.name,
+        "reflector": tools.critic.vlm.reflector if tools.critic and tools.critic.vlm else "",
+        "verifier": list(tools.verifier.kinds),
+        "trained_verifier": tools.verifier.trained.model if tools.verifier.trained else "",
+        "judge": base.judge.judge.label,
+        "digests": {name: model_digest(name) for name in sorted(model_names(base)) if _is_here(name)},
+    }
+
+
+ARMS_OF: dict[str, set[Table]] = {
+    NOISE: {"difficulty", "oracles", "sureness"},
+    WHOLE: {"difficulty", "verifiers"},
+    REFLECTION: {"difficulty", "allocation", "sureness", "oracles"},
+}  # and `budgets` and `times` need them all
+MAKE: dict[Table, Callable[[dict[str, Found], int, str], dict[str, Any]]] = {
+    "budgets": budget_table,
+    "shapes": shape_table,
+    "verifiers": verifier_table,
+    "difficulty": difficulty_table,
+    "times": times_table,
+    "allocation": allocation_table,
+    "sureness": sureness_table,
+    "oracles": oracle_table,
+}
+
+if __name__ == "__main__":
+    run_command(main)

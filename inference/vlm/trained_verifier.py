@@ -1,0 +1,173 @@
+"""A trained verifier: a Qwen2.5-VL whose hidden state at a reward token a bias-free linear head turns into one number.
+
+Its folder holds what differs from the base model: `adapter_model.safetensors` (LoRA on the language model, as peft
+writes it), `verifier.safetensors` (the head, and the vision tower where that was trained) and `verifier.json`.
+ReflectionFlow §3.2 (verifier post-processing) and VideoAlign, whose token and head these are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from inference.interfaces import ChatRequest, OneCallAnImage, Verifier
+from inference.vlm.endpoint import Journal
+from inference.vlm.prompts import fill_prompt
+from inference.vlm.qwen import chat_messages
+from inference.vlm.vlm import VlmConfig
+from schemas.configuration import model_field
+from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+REWARD_TOKEN = "<|VQ_reward|>"
+HEAD = "head.weight"
+VISION_PREFIX = "visual."
+
+
+@dataclass(frozen=True)
+class VerifierDescription:
+    """`verifier.json`. A reward is (head output - mean) / std, of the training pairs' images."""
+
+    base_model: str
+    template: str
+    mean: float = 0.0
+    std: float = 1.0
+    reward_token: str = REWARD_TOKEN
+
+
+def read_description(folder: Path) -> VerifierDescription:
+    """InputError for a folder that is no verifier."""
+    try:
+        return VerifierDescription(**json.loads((folder / "verifier.json").read_text()))
+    except (FileNotFoundError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{folder} is no verifier: {error}", expected="a folder that `python -m trainers verifier` wrote"
+        ) from error
+
+
+def write_description(folder: Path, description: VerifierDescription) -> None:
+    """`verifier.json`."""
+    (folder / "verifier.json").write_text(json.dumps(asdict(description), indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class TrainedVerifierConfig:
+    """Which Bradley-Terry model verifies."""
+
+    model: str = model_field("")
+    """Folder that `python -m trainers verifier` wrote."""
+    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    """Whose device, dtype and batch size it takes: the run's VLM."""
+    scores: Literal["log-odds", "deviations"] = "log-odds"
+    """log-odds: differences are those of the Bradley-Terry model, as other verifiers' are; deviations: its rewards, in
+    standard deviations of its training images' rewards."""
+
+    def open(self, journal: Journal | None = None) -> Verifier:
+        """Load it. MissingWeightsError, InputError."""
+        del journal  # it works in this process: asked again, it says the same
+        if not self.model:
+            raise InputError(
+                "a trained verifier without a model", field="trained.model", expected="a verifier's folder"
+            )
+        model = TrainedVerifier(self.model, self.vlm or VlmConfig())
+        return model if self.scores == "deviations" else LogOdds(model)
+
+
+class TrainedVerifier(OneCallAnImage):
+    """See `inference.interfaces.Verifier`; differences of rewards times `std` are Bradley-Terry log-odds."""
+
+    def __init__(self, folder_name: str, config: VlmConfig) -> None:
+        """Loads base model, adapter and head; of `config` device, dtype and batch size count."""
+        import torch
+        from peft import PeftModel
+
+        from inference.model_store import resolve_model
+        from inference.vlm.adapters import load_qwen
+
+        folder = resolve_model(folder_name)
+        self.description = read_description(folder)
+        dtype = getattr(torch, config.dtype)
+        model, processor = load_qwen(resolve_model(self.description.base_model), config.dtype)
+        add_reward_token(model, processor, self.description.reward_token)
+        head, vision = read_weights(folder)
+        if vision:
+            model.model.visual.load_state_dict(vision)
+        if (folder / "adapter_config.json").exists():
+            model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        self._head = head.to(config.device, dtype)
+        self._model, self._processor, self._config = model.to(config.device).eval(), processor, config
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
+        """float32 (n,), normalised."""
+        import torch
+
+        size = self._config.batch_size
+        parts = [np.zeros(0, np.float32)]
+        for start in range(0, len(images), size):
+            inputs = reward_inputs(
+                self._processor, images[start : start + size], prompts[start : start + size], self.description
+            ).to(self._config.device)
+            with torch.inference_mode():
+                parts.append(rewards_of(self._model, self._head, dict(inputs)).float().cpu().numpy())
+        return (np.concatenate(parts) - self.description.mean) / self.description.std
+
+
+class LogOdds(OneCallAnImage):
+    """A Bradley-Terry model in its own unit again: differences are log-odds, as those of other verifiers are."""
+
+    def __init__(self, model: TrainedVerifier) -> None:
+        self._model = model
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
+        """float32 (n,), about 0 for an average image."""
+        return self._model.score(images, prompts) * np.float32(self._model.description.std)
+
+
+def read_weights(folder: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The head's weight, and the vision tower's by the base model's names: none where it was not trained."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / "verifier.safetensors")
+    vision = {k.removeprefix(VISION_PREFIX): v for k, v in tensors.items() if k.startswith(VISION_PREFIX)}
+    return tensors[HEAD], vision
+
+
+def add_reward_token(model: Any, processor: Any, token: str) -> None:
+    """The token in the vocabulary, and a row for it in the embedding, where the base model has none."""
+    processor.tokenizer.padding_side = "left"  # so that the reward token is the last of every row
+    if token not in processor.tokenizer.get_vocab():
+        processor.tokenizer.add_special_tokens({"additional_special_tokens": [token]})
+        rows = model.get_input_embeddings().num_embeddings
+        if len(processor.tokenizer) > rows:
+            model.resize_token_embeddings(len(processor.tokenizer))
+
+
+def reward_inputs(
+    processor: Any, images: Sequence[np.ndarray], prompts: Sequence[str], description: VerifierDescription
+) -> Any:
+    """What the model is given for each image and its prompt; every row ends in the reward token."""
+    requests = [
+        ChatRequest(fill_prompt(description.template, prompt=prompt), (image,))
+        for image, prompt in zip(images, prompts, strict=True)
+    ]
+    texts = [
+        processor.apply_chat_template(chat_messages(request), tokenize=False, add_generation_prompt=True)
+        + description.reward_token
+        for request in requests
+    ]
+    return processor(text=texts, images=list(images), padding=True, return_tensors="pt")
+
+
+def rewards_of(model: Any, head: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+    """(n,): the head on the last hidden state of the last token. head: (1, hidden)."""
+    backbone = model.get_base_model().model if hasattr(model, "get_base_model") else model.model
+    hidden = backbone(**inputs).last_hidden_state[:, -1]
+    return (hidden @ head.T.to(hidden.dtype))[:, 0]

@@ -1,0 +1,120 @@
+"""What models take on one worker, from stated figures: seconds for each item, and memory on a GPU. A kind of model that
+stands in no figure is unknown, and `plan` says so."""
+
+from __future__ import annotations
+
+from inference.flux.generator import FluxGeneratorConfig
+from inference.generator import GeneratorConfig
+from inference.grounding.grounded_sam import GroundedSamConfig
+from inference.grounding.grounding_dino import GroundingDinoConfig
+from inference.grounding.sam import SamConfig
+from inference.vlm.vlm import VlmConfig
+from pipelines import stated_figures as stated
+from pipelines.stage import UNKNOWN, StageCosts
+from pipelines.stated_figures import GIB, Gpu
+from schemas.configuration import chosen_kind
+
+CPU_SOURCE = "stated: models of a few million parameters on two cores of a server CPU without AMX"
+
+
+def cpu_costs(seconds: float) -> StageCosts:
+    """Of work that is done on CPU cores."""
+    return StageCosts(seconds, CPU_SOURCE)
+
+
+def vlm_costs(seconds: float, cpu_seconds: float, vlm: VlmConfig | None, gpu: Gpu | None) -> StageCosts:
+    """Of one question. seconds: assumed of a 7B model under vLLM; cpu_seconds: of a tiny one on two cores."""
+    if gpu is None:
+        return cpu_costs(cpu_seconds)
+    source = "stated: an assumption; measure it with a pilot run"
+    if vlm is not None and vlm.endpoint_model:
+        return StageCosts(seconds, source)
+    weights = stated.QWEN_7B * 2 / GIB
+    gib = weights + stated.VLM_CACHE_GIB + stated.CUDA_CONTEXT_GIB
+    how = f"derived: {weights:.1f} weights (7B, bfloat16) + {stated.VLM_CACHE_GIB} for the cache (allowance)"
+    return StageCosts(seconds, source, gib, how)
+
+
+def reward_costs(gpu: Gpu | None) -> StageCosts:
+    """Of one image in CLIP, HPSv2.1 and PickScore."""
+    if gpu is None:
+        return cpu_costs(0.005)
+    gib = stated.REWARDS * 2 / GIB + stated.REWARDS_WORKING_GIB + stated.CUDA_CONTEXT_GIB
+    how = "derived: ViT-H twice and ViT-L in float16 + allowance for a batch"
+    return StageCosts(stated.REWARD_SECONDS, "stated: an assumption; measure it with a pilot run", gib, how)
+
+
+def generator_costs(generator: GeneratorConfig, gpu: Gpu | None) -> StageCosts:
+    """Of one image."""
+    chosen = generator.chosen
+    if not isinstance(chosen, FluxGeneratorConfig):
+        return UNKNOWN
+    if gpu is None:
+        return cpu_costs(0.05)
+    share = stated.flux_pass_tflop(chosen.size_px, chosen.text_lengths[-1]) / stated.FLUX_PASS_TFLOP
+    passes = chosen.denoiser_passes_per_image * gpu.pass_seconds * share
+    moving = stated.OFFLOAD_SECONDS[chosen.offload] / chosen.batch_size
+    slower = stated.QUANTIZATION_SLOWDOWN[chosen.quantization]
+    if chosen.compile == "blocks":
+        slower = stated.COMPILED_SHARE[chosen.quantization]
+    decode = stated.DECODE_PASSES * gpu.pass_seconds * (chosen.size_px / 1024) ** 2
+    how = f"{chosen.denoiser_passes_per_image} passes"
+    how += " compiled" if chosen.compile == "blocks" else ""
+    how += f" x {slower:.2f}" if slower != 1 else ""
+    how += f" ({chosen.quantization})" if chosen.quantization != "none" else ""
+    how += f" + {decode:.2f} s decoding" + (f" + {moving:.2f} s offload" if moving else "")
+    # An image is packed while the next is drawn: that takes time only where drawing takes less.
+    seconds = max(passes * slower + decode + moving, stated.PNG_SECONDS)
+    return StageCosts(seconds, f"{gpu.pass_source}; here {how}", *flux_memory(chosen))
+
+
+def flux_memory(flux: FluxGeneratorConfig) -> tuple[float, str]:
+    """(GiB on a GPU at its peak, how that comes about) of the FLUX pipeline."""
+    full = 4 if flux.dtype == "float32" else 2
+    kept = {"none": stated.FLUX_TRANSFORMER, "fp8_dynamic": stated.FLUX_MODULATION}.get(flux.quantization, 0)
+    transformer = kept * full + (stated.FLUX_TRANSFORMER - kept)
+    t5 = stated.FLUX_T5 * (1 if flux.quantization == "int8" else full)
+    others = (stated.FLUX_CLIP + stated.FLUX_VAE) * full
+    resident = {
+        "none": transformer + t5 + others,
+        "model": max(transformer, t5),
+        "sequential": 2 * 2**30,  # a few layers at a time
+    }[flux.offload]
+    working = stated.FLUX_WORKING_GIB * flux.batch_size * (flux.size_px / 1024) ** 2
+    return (
+        resident / GIB + working + stated.CUDA_CONTEXT_GIB,
+        f"derived: {resident / GIB:.1f} weights ({flux.dtype}, quantization {flux.quantization}, offload "
+        f"{flux.offload}) + {working:.1f} at work (stated) + {stated.CUDA_CONTEXT_GIB} CUDA",
+    )
+
+
+def generation_tflop(generator: GeneratorConfig) -> float | None:
+    """Arithmetic of one image; None for a kind that stands in no figure."""
+    chosen = generator.chosen
+    if not isinstance(chosen, FluxGeneratorConfig):
+        return None
+    tflop = stated.flux_pass_tflop(chosen.size_px, chosen.text_lengths[-1])
+    return chosen.denoiser_passes_per_image * tflop
+
+
+def image_pixels(generator: GeneratorConfig) -> int:
+    """Of one image; 1024 px a side where a kind does not say."""
+    return getattr(generator.chosen, "size_px", 1024) ** 2
+
+
+def grounding_costs(grounded_sam: GroundedSamConfig, gpu: Gpu | None) -> StageCosts:
+    """Of one image in GroundingDINO and SAM, whose peaks of memory do not coincide."""
+    dino, sam = chosen_kind(grounded_sam.detector), chosen_kind(grounded_sam.segmenter)
+    if not (isinstance(dino, GroundingDinoConfig) and isinstance(sam, SamConfig)):
+        return UNKNOWN
+    if gpu is None:
+        return cpu_costs(0.05)
+    weights = (stated.GROUNDING_DINO_SWIN_T + stated.SAM_VIT_H) * 4 / GIB
+    working = max(stated.DINO_WORKING_GIB * dino.batch_size, stated.SAM_WORKING_GIB * sam.image_batch)
+    return StageCosts(
+        stated.GROUNDING_SECONDS,
+        "stated: GroundingDINO-T 8.37 images/s and SAM ViT-H 0.15 s, both on an A100",
+        weights + working + stated.CUDA_CONTEXT_GIB,
+        f"derived: {weights:.1f} weights (float32) + {working:.1f} at work (larger of two) "
+        f"+ {stated.CUDA_CONTEXT_GIB} CUDA",
+    )

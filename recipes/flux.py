@@ -1,0 +1,161 @@
+"""flux: FLUX.1-dev, GroundingDINO and SAM, CLIP with HPSv2.1 and PickScore, Qwen2.5-VL, on data-centre GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from inference.corrector import CorrectorConfig
+from inference.critic import CriticConfig
+from inference.flux.generator import FluxGeneratorConfig
+from inference.generator import GeneratorConfig
+from inference.grounding.detector import DetectorConfig
+from inference.grounding.grounded_sam import GroundedSamConfig
+from inference.grounding.grounding_dino import GroundingDinoConfig
+from inference.grounding.sam import SamConfig
+from inference.grounding.segmenter import SegmenterConfig
+from inference.judges.judge import JudgeConfig
+from inference.judges.mask2former_judge import Mask2FormerJudgeConfig
+from inference.rewards.clip_reward import ClipRewardConfig
+from inference.rewards.reward import RewardConfig
+from inference.search_tools import SearchToolsConfig
+from inference.verifier import VerifierConfig
+from inference.vlm.critic import VlmCriticConfig
+from inference.vlm.prompted_verifier import PromptedVerifierConfig
+from inference.vlm.trained_verifier import TrainedVerifierConfig
+from inference.vlm.vlm import VlmConfig
+from inference.vlm.yes_no_verifier import YesNoVerifierConfig
+from pipelines.driver import RunOptions
+from pipelines.estimate import Cluster
+from pipelines.jobs import DatasetConfig
+from pipelines.pack_shards import PackShardsConfig
+from pipelines.search_job import SearchJobConfig
+from pipelines.stage import Workers
+from pipelines.stages.caption_images import CaptionImagesConfig
+from pipelines.stages.condense_prompts import CondensePromptsConfig
+from pipelines.stages.filter_pairs import FilterPairsConfig
+from pipelines.stages.generate_candidates import GenerateCandidatesConfig
+from pipelines.stages.ground_objects import GroundObjectsConfig
+from pipelines.stages.judge_candidates import JudgeCandidatesConfig
+from pipelines.stages.score_rewards import ScoreRewardsConfig
+from pipelines.stages.select_pairs import SelectPairsConfig
+from pipelines.stages.write_reflections import WriteReflectionsConfig
+
+VIT_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+ON_GPU = Workers(count=0, cpus=2.0, gpus=1.0)
+QUARTER_GPU = Workers(count=0, cpus=2.0, gpus=0.25)
+
+
+def generator() -> GeneratorConfig:
+    """FLUX.1-dev as ReflectionFlow uses it (§4: 30 steps, guidance 3.5, 1024 px), in bfloat16."""
+    return GeneratorConfig("flux", FluxGeneratorConfig())
+
+
+def grounding() -> GroundedSamConfig:
+    """GroundingDINO Swin-T through the authors' package and SAM ViT-H, with the thresholds of their demos."""
+    dino = GroundingDinoConfig(
+        model="groundingdino_swint_ogc.pth",
+        backend="groundingdino-py",
+        text_encoder="google-bert/bert-base-uncased",
+        batch_size=4,
+        text_length=64,
+        device="cuda",
+    )
+    # One image at a time: ViT-H's global attention takes 4 GiB an image, and a batch gains nothing.
+    sam = SamConfig(model="sam_vit_h_4b8939.pth", device="cuda", image_batch=1, box_batch=16)
+    return GroundedSamConfig(DetectorConfig("dino", dino), SegmenterConfig("sam", sam))
+
+
+def rewards() -> tuple[RewardConfig, ...]:
+    """CLIP ViT-L/14, HPSv2.1 and PickScore (ReflectionFlow §3.2)."""
+    clip = ClipRewardConfig(dtype="float16", batch_size=16, device="cuda")
+    hps = replace(clip, model=VIT_H, checkpoint="HPS_v2.1_compressed.pt")
+    pick = replace(clip, model="yuvalkirstain/PickScore_v1", processor=VIT_H)
+    return tuple(RewardConfig(name=name, clip=one) for name, one in (("clip", clip), ("hps", hps), ("pick", pick)))
+
+
+def vlm() -> VlmConfig:
+    """Qwen2.5-VL-7B under vLLM (ReflectionFlow §3.2 annotates with a VLM of this size)."""
+    return VlmConfig()
+
+
+def judge() -> JudgeConfig:
+    """GenEval's: Mask2Former and CLIP ViT-L/14."""
+    return JudgeConfig("mask2former", Mask2FormerJudgeConfig(device="cuda"))
+
+
+def drift_clip() -> ClipRewardConfig:
+    """CLIP ViT-L/14 at 336 px, as CMMD is published."""
+    return ClipRewardConfig(model="openai/clip-vit-large-patch14-336", batch_size=32, device="cuda")
+
+
+def run_options() -> RunOptions:
+    """Staged, since it is right on any number of GPUs: each stage has them all. `plan` says when streaming is as
+    fast."""
+    return RunOptions(schedule="staged")
+
+
+def cluster() -> Cluster:
+    """One machine with eight H100s."""
+    return Cluster()
+
+
+def dataset() -> DatasetConfig:
+    """A unit is 4 prompts, 40 images: about five minutes of one H100, so little is lost with a worker. 160 units make a
+    shard of some 500 pairs when two prompts in five give their two pairs."""
+    drawn = generator()
+    assert drawn.flux is not None
+    compiled = replace(drawn, flux=replace(drawn.flux, compile="blocks"))
+    return DatasetConfig(
+        num_prompts=2000,
+        vocabulary="everyday",
+        closed_vocabulary=False,
+        unit_size=4,
+        generate=GenerateCandidatesConfig(generator=compiled, workers=ON_GPU),
+        ground=GroundObjectsConfig(grounding(), workers=QUARTER_GPU),
+        select=SelectPairsConfig(workers=Workers(count=2, cpus=1.0)),
+        rewards=ScoreRewardsConfig(rewards(), workers=QUARTER_GPU),
+        vlm=vlm(),
+        condense=CondensePromptsConfig(prompt="condense", max_new_words=0.2, workers=ON_GPU),
+        caption=CaptionImagesConfig(prompt="caption", workers=ON_GPU),
+        reflect=WriteReflectionsConfig(prompt="compare", reflector_prompt="reflect", image_px=768, workers=ON_GPU),
+        filter=FilterPairsConfig(
+            VerifierConfig(
+                vlm=YesNoVerifierConfig(prompt="verify"),
+                prompted=PromptedVerifierConfig(prompt="judge"),
+                trained=TrainedVerifierConfig(scores="deviations"),
+                rules=grounding(),
+                rewards=rewards(),
+            ),
+            workers=ON_GPU,
+        ),
+        pack=PackShardsConfig(units_per_shard=160),
+    )
+
+
+def search() -> SearchJobConfig:
+    """ReflectionFlow §4: FLUX.1-dev, width 2, depth 16, Qwen2.5-VL as verifier and critic, on GenEval's prompts."""
+    tools = SearchToolsConfig(
+        generator=dataset().generate.generator,
+        corrector=CorrectorConfig(),  # none is published: `--tools.corrector.flux.lora` names one's own
+        critic=CriticConfig("vlm", VlmCriticConfig(reflect="reflect_scored", refine="refine", keep_words=False)),
+        verifier=VerifierConfig(
+            vlm=YesNoVerifierConfig(prompt="verify"),
+            prompted=PromptedVerifierConfig(prompt="judge"),
+            trained=TrainedVerifierConfig(),
+            rules=grounding(),
+            rewards=rewards(),
+            judge=judge(),
+        ),
+    )
+    # vLLM shares the GPU with FLUX's 34 GB.
+    shared = replace(vlm(), vllm_arguments=(*vlm().vllm_arguments, "--gpu-memory-utilization", "0.35"))
+    return SearchJobConfig(
+        prompts="evaluation_metadata.jsonl",
+        images_per_prompt=4,
+        unit_size=4,
+        closed_vocabulary=False,
+        vlm=shared,
+        tools=tools,
+        workers=Workers(count=0, cpus=4.0, gpus=1.0),
+        judge=JudgeCandidatesConfig(judge(), workers=QUARTER_GPU),
+    )
