@@ -77,5 +77,5 @@ def _evaluated(models: DualProcess, concepts: Sequence[Concept]) -> list[Evaluat
 
 def _write_images(path: Path, before: Sequence[Evaluated], after: Sequence[Evaluated]) -> None:
     images = [np.stack([one.images for one in seen]) for seen in (before, after)]
-    with replacing(path) as temporary:
-        np.savez_compressed(temporary, before=images[0], after=images[1])
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, before=images[0], after=images[1])

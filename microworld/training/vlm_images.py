@@ -102,8 +102,8 @@ def write_images(path: Path, items: Sequence[PooledImage]) -> None:
     """A chunk, whole or not at all."""
     records = [{"scene": scene_to_json(m.scene), "caption": caption_to_json(m.caption)} for m in items]
     images = np.stack([m.image for m in items]) if items else np.zeros((0, 32, 32, 3), np.uint8)
-    with replacing(path) as temporary:
-        np.savez(temporary, images=images, records=np.frombuffer(json.dumps(records).encode(), np.uint8))
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, images=images, records=np.frombuffer(json.dumps(records).encode(), np.uint8))
 
 
 class ImagePool:
