@@ -8,9 +8,11 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from commands.main import main
 from schemas.errors import InputError, WorkFailedError
@@ -60,7 +62,7 @@ def test_resume_needs_a_checkpoint(folders, tmp_path, capsys):
     started = []
     save_checkpoint(tmp_path / "checkpoints" / "step_00000003.pt", {"step": 3})
 
-    def note_start(config, rank):
+    def note_start(config, rank) -> Any:
         started.append(rank)
         return SimpleNamespace(run=lambda: None)
 
@@ -128,7 +130,7 @@ def test_what_would_come_again_ends_a_training_at_once_with_its_own_error(cluste
     def no_number_on_the_second(config, rank):
         training = counted_start(config, rank)
         if not rank.is_first:
-            broken = sum(p.sum() for p in training.parameters)[None] * math.nan
+            broken = torch.stack([p.sum() for p in training.parameters]).sum()[None] * math.nan
             training.trainable.losses = lambda samples: [(["rule"], broken)]
         return training
 

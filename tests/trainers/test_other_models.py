@@ -1,7 +1,7 @@
 """Other teachers and generators behind the same Protocols, at tiny random sizes: Idefics2, Sana."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -149,14 +149,14 @@ def tiny_sana():
         in_channels=3,
         latent_channels=4,
         attention_head_dim=2,
-        encoder_block_types=("ResBlock", "EfficientViTBlock"),
-        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_types=cast(Any, ("ResBlock", "EfficientViTBlock")),
+        decoder_block_types=cast(Any, ("ResBlock", "EfficientViTBlock")),
         encoder_block_out_channels=(8, 8),
         decoder_block_out_channels=(8, 8),
         encoder_qkv_multiscales=((), (5,)),
         decoder_qkv_multiscales=((), (5,)),
         encoder_layers_per_block=(1, 1),
-        decoder_layers_per_block=[1, 1],
+        decoder_layers_per_block=(1, 1),
         downsample_block_type="conv",
         upsample_block_type="interpolate",
         decoder_norm_types="rms_norm",
@@ -175,7 +175,7 @@ def tiny_sana():
             vocab_size=len(tokenizer),
         )
     )
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=3.0)
     return SanaPipeline(tokenizer, text_encoder, vae, transformer, scheduler)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_parameters_of_a_model_that_is_here_are_those_that_are_trained(tmp_path)
     config = micro_verifier_training("", tmp_path)
     config = replace(config, model=RewardModelConfig(str(folder), "micro/verify", rank=4))
     module = RewardModelInTraining(config.model).module
-    head = module["head"].weight.numel()
+    head = module.get_parameter("head.weight").numel()
     planned = plan_verifier(config)
     assert planned.trained_parameters == sum(p.numel() for p in module.parameters() if p.requires_grad) - head
     assert planned.memory_gib["optimizer"] == pytest.approx(planned.trained_parameters * 8 / 2**30)
@@ -52,10 +53,9 @@ def test_more_samples_take_more_memory_and_recomputing_takes_time_instead():
 
 
 def test_the_vlms_recompute_too_and_a_plan_names_only_flags_that_its_trainer_has(capsys):
-    for trainer, plan, config in (
-        ("verifier", plan_verifier, VerifierTrainingConfig()),
-        ("reflector", plan_reflector, ReflectorTrainingConfig()),
-    ):
+    plans: dict[str, Any] = {"verifier": plan_verifier, "reflector": plan_reflector}
+    for trainer, config in (("verifier", VerifierTrainingConfig()), ("reflector", ReflectorTrainingConfig())):
+        plan = plans[trainer]
         whole, saved = plan(config), plan(replace(config, recompute=True))
         assert saved.memory_gib["activations"] < 0.5 * whole.memory_gib["activations"]
         assert saved.sample_tflop == pytest.approx(1.5 * whole.sample_tflop)
