@@ -9,12 +9,13 @@ from typing import Annotated
 
 import tyro
 
-from commands.train_arguments import parse_with_preset
+from commands.arguments import Preset, parse_with_preset
+from recipes import catalogue
 from schemas.errors import InputError
 from trainers.concept_card import finished_key
 from trainers.concept_file import read_concept
 from trainers.distilled import Point
-from trainers.dual_process import DualProcess, dev_dual_process, micro_dual_process, schnell_dual_process
+from trainers.dual_process import DualProcess
 from trainers.dual_process_config import DualProcessConfig
 
 
@@ -27,23 +28,20 @@ class Arguments:
     """The concept's YAML file."""
     out: Path = Path("runs/concept")
     """LoRA, card, curve and pictures; checkpoints while it is not finished."""
-    preset: str = "micro"
-    """Models and hyperparameters: micro, schnell or dev (the paper's)."""
+    preset: Preset = field(default_factory=catalogue.default)
     training: Annotated[DualProcessConfig, tyro.conf.arg(name="")] = field(default_factory=DualProcessConfig)
     report_every: int = 10
     """Steps from one line of progress to the next."""
 
 
-PRESETS = {
-    "micro": lambda: Arguments(tyro.MISSING, preset="micro", training=micro_dual_process()),
-    "schnell": lambda: Arguments(tyro.MISSING, preset="schnell", training=schnell_dual_process()),
-    "dev": lambda: Arguments(tyro.MISSING, preset="dev", training=dev_dual_process()),
-}
+def default_arguments(preset: str) -> Arguments:
+    """What a preset says."""
+    return Arguments(tyro.MISSING, preset=preset, training=catalogue.load(preset, "dual_process"))
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the concept is learnt; 1 where the VLM does not give the wanted answers even then (the LoRA is kept)."""
-    arguments = parse_with_preset(Arguments, argv, "dual-process", PRESETS)
+    arguments = parse_with_preset(Arguments, argv, "dual-process", default_arguments, "trainers")
     concept = read_concept(arguments.config)
     import torch
 

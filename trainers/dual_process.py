@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,17 @@ from typing import Any
 import numpy as np
 
 from inference.dual.concept import Concept
-from inference.flux.generator import production_flux
 from inference.model_store import model_digest
 from schemas.configuration import content_key, stable_seed
 from schemas.errors import InputError, WorkFailedError
 from trainers.checkpoint import Checkpoints
 from trainers.concept_card import write_card
 from trainers.denoiser import Denoiser, add_lora, clean_estimate, denoise_to, draw, lora_parameters, remove_lora
-from trainers.denoiser_config import DenoiserConfig
 from trainers.distilled import Distilled, Evaluated, Point
 from trainers.dual_process_config import DualProcessConfig
-from trainers.flux_denoiser import TEXT_TARGETS
 from trainers.kept_prompts import KeptPrompts
 from trainers.optimizer import set_learning_rate
-from trainers.vqa_loss import TeacherConfig, VqaTeacher
+from trainers.vqa_loss import VqaTeacher
 
 
 class NotConvergedError(WorkFailedError):
@@ -221,44 +218,3 @@ class _Training:
 def as_uint8(images: Any) -> np.ndarray:
     """(B, 3, H, W) in [0, 1] -> uint8 (B, H, W, 3), as `FluxGenerator` rounds."""
     return (images.detach().float().permute(0, 2, 3, 1).cpu().numpy() * 255).round().astype(np.uint8)
-
-
-def schnell_dual_process() -> DualProcessConfig:
-    """FLUX.1-schnell at one step, taught by Qwen2.5-VL-7B at 512 px, on one 80 GB GPU."""
-    flux = replace(production_flux("black-forest-labs/FLUX.1-schnell"), num_steps=1, size_px=512, text_lengths=(256,))
-    teacher = TeacherConfig("Qwen/Qwen2.5-VL-7B-Instruct", dtype="bfloat16", gradient_checkpointing=True, device="cuda")
-    return DualProcessConfig(DenoiserConfig(flux=flux), teacher, gradient_checkpointing=True)
-
-
-def dev_dual_process() -> DualProcessConfig:
-    """FLUX.1-dev at a random one of 28 steps, the rest as schnell's."""
-    base = schnell_dual_process()
-    flux = replace(production_flux(), num_steps=28, size_px=512)
-    return replace(base, generator=DenoiserConfig(flux=flux))
-
-
-def micro_dual_process() -> DualProcessConfig:
-    """The micro FLUX and the micro VLM on two cores: larger steps, several images each, and a gradient through all four
-    steps: what one step makes of the micro FLUX's noise is too blurred for the VLM to say anything about. The LoRA is
-    the text's alone: through weights of the image the gradient finds textures that fool the micro VLM. What it does to
-    24 training captions is held down, or a concept costs half of all other prompts."""
-    return DualProcessConfig(
-        keep_weight=10.0,
-        keep_prompts=_training_captions(24),
-        batch_size=8,
-        steps=80,
-        learning_rate=1e-3,
-        lora_targets=TEXT_TARGETS,
-        warmup_steps=10,
-        gradient_steps=4,
-        stop_probability=0.9,
-    )
-
-
-def _training_captions(number: int) -> tuple[str, ...]:
-    from microworld.scenes.captions import sample_training_caption
-
-    rng, found = np.random.default_rng([0, 92]), {}
-    while len(found) < number:
-        found[sample_training_caption(rng).text] = True
-    return tuple(found)

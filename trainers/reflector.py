@@ -236,15 +236,3 @@ def open_training(config: ReflectorTrainingConfig, rank: Rank = ALONE) -> Traini
     )
     trainable = ReflectorTrainable(config, held_out)
     return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, config.model.device)
-
-
-def micro_reflector_training(data: str, out: Path) -> ReflectorTrainingConfig:
-    """For the micro VLM on two cores."""
-    return ReflectorTrainingConfig(
-        data=data,
-        out=out,
-        model=ReflectorConfig("micro/vlm", "micro/reflect", "micro/compare", rank=32, image_px=0),
-        loop=LoopConfig(steps=600, batch_size=32, micro_batch=32, evaluate_every=100, checkpoint_every=50),
-        optimizer=OptimizerConfig("adamw", 6e-4, warmup_steps=30, decay_steps=400, max_gradient_norm=1.0),
-        bf16=False,
-    )

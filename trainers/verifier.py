@@ -278,16 +278,3 @@ def open_training(config: VerifierTrainingConfig, rank: Rank = ALONE) -> Trainin
     order = TrainingOrder(training, config.mix, config.loop.batch_size, config.loop.seed)
     trainable = VerifierTrainable(config, held_out, training)
     return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, config.model.device)
-
-
-def micro_verifier_training(data: str, out: Path) -> VerifierTrainingConfig:
-    """For the micro VLM on two cores."""
-    return VerifierTrainingConfig(
-        data=data,
-        out=out,
-        model=RewardModelConfig("micro/vlm", "micro/verify", rank=32),
-        variant="regularised",
-        loop=LoopConfig(steps=600, batch_size=24, micro_batch=24, evaluate_every=100, checkpoint_every=50),
-        optimizer=OptimizerConfig("adamw", 4e-4, warmup_steps=30, decay_steps=200, max_gradient_norm=1.0),
-        bf16=False,
-    )

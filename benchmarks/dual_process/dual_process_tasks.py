@@ -23,11 +23,11 @@ from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.qwen import QwenVlm
 from microworld.family import micro_flux, micro_qwen
 from microworld.scenes.evaluation_split import dev_prompts, evaluation_seed
+from recipes import micro
 from schemas.atomic_file import write_whole
 from schemas.configuration import content_key
 from schemas.records import PromptRecord
 from trainers.denoiser import add_lora, clean_estimate, draw, remove_lora
-from recipes import micro
 from trainers.denoiser_config import DenoiserConfig
 from trainers.dual_process import DualProcess, NotConvergedError, as_uint8
 from trainers.dual_process_config import DualProcessConfig
@@ -52,7 +52,7 @@ class Task:
 
 def setting_config(setting: str, tries: int, steps: int = 0) -> DualProcessConfig:
     """The micro preset at one step (with the few-step LoRA) or at its four."""
-    config = replace(micro_dual_process(), num_evaluated=tries, min_probability=0.0, num_threads=1)
+    config = replace(micro.dual_process(), num_evaluated=tries, min_probability=0.0, num_threads=1)
     config = replace(config, steps=steps or config.steps)
     if setting == "one step":
         flux = micro_flux(num_steps=1, few_steps_lora=FEW_STEPS)

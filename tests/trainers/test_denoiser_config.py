@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from inference.flux.generator import FluxGeneratorConfig, production_flux
+from inference.flux.generator import FluxGeneratorConfig
 from schemas.errors import InputError, MissingWeightsError
 from trainers import flux_denoiser, sana_denoiser
 from trainers.denoiser_config import DenoiserConfig
@@ -26,7 +26,7 @@ MICRO = DualProcessConfig(
     stop_probability=0.9,
 )
 SCHNELL = DualProcessConfig(
-    DenoiserConfig(flux=replace(production_flux("black-forest-labs/FLUX.1-schnell"), num_steps=1, size_px=512)),
+    DenoiserConfig(flux=replace(FluxGeneratorConfig("black-forest-labs/FLUX.1-schnell"), num_steps=1, size_px=512)),
     TeacherConfig("Qwen/Qwen2.5-VL-7B-Instruct", dtype="bfloat16", gradient_checkpointing=True, device="cuda"),
 )
 
