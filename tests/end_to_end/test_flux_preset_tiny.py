@@ -36,13 +36,13 @@ def test_the_flux_preset_runs_through_with_tiny_weights(tmp_path):
     run = str(tmp_path / "run")
     flags = [
         *("--preset", "flux", "--num-prompts", "2", "--generate.candidates-per-prompt", "2"),
-        *("--generate.generator.model", str(flux), "--generate.generator.device", "cpu"),
-        *("--generate.generator.size-px", "32", "--generate.generator.num-steps", "2"),
-        *("--generate.generator.text-lengths", "16"),
-        *("--ground.grounded-sam.detector.model", str(dino), "--ground.grounded-sam.detector.text-encoder", str(bert)),
-        *("--ground.grounded-sam.detector.box-threshold", "0", "--ground.grounded-sam.detector.text-threshold", "0"),
-        *("--ground.grounded-sam.detector.device", "cpu", "--ground.grounded-sam.segmenter.device", "cpu"),
-        *("--ground.grounded-sam.segmenter.model", str(sam)),
+        *("--generate.generator.flux.model", str(flux), "--generate.generator.flux.device", "cpu"),
+        *("--generate.generator.flux.size-px", "32", "--generate.generator.flux.num-steps", "2"),
+        *("--generate.generator.flux.text-lengths", "16"),
+        *("--ground.grounded-sam.detector.dino.model", str(dino), "--ground.grounded-sam.detector.dino.text-encoder", str(bert)),
+        *("--ground.grounded-sam.detector.dino.box-threshold", "0", "--ground.grounded-sam.detector.dino.text-threshold", "0"),
+        *("--ground.grounded-sam.detector.dino.device", "cpu", "--ground.grounded-sam.segmenter.sam.device", "cpu"),
+        *("--ground.grounded-sam.segmenter.sam.model", str(sam)),
     ]
     done = pipelines("run", "--run", run, *flags)
     assert done.returncode == 0, done.stdout + done.stderr
