@@ -76,7 +76,7 @@ class CorrectorTrainingConfig:
             raise InputError(
                 f"a corrector of {self.generator.kind!r}",
                 field="generator.kind",
-                expected="flux, whose LoRA is trained",
+                expected="flux, which gets the LoRA",
             )
         return chosen
 

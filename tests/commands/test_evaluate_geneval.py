@@ -35,8 +35,9 @@ def layout(folder: Path) -> Path:
 def test_a_folder_is_scored_by_mask2former_and_clip_and_says_so(tmp_path, capsys):
     images = layout(tmp_path / "images")
     detector, clip = save_tiny_mask2former(tmp_path / "detector"), save_tiny_clip(tmp_path / "clip")
-    judge = ["--judge.kind", "mask2former", "--judge.mask2former.detector", str(detector)]
+    judge = ["--preset", "flux", "--judge.kind", "mask2former", "--judge.mask2former.detector", str(detector)]
     judge += ["--judge.mask2former.clip", str(clip), "--judge.mask2former.batch-size", "2"]
+    judge += ["--judge.mask2former.device", "cpu"]
     assert main(["evaluate", "geneval", "--images", str(images), "--out", str(tmp_path / "out"), *judge]) == 0
     lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert [line["filename"] for line in lines] == [f"0000{p}/samples/000{s}.png" for p in (0, 1) for s in (0, 1)]
@@ -49,7 +50,7 @@ def test_a_folder_is_scored_by_mask2former_and_clip_and_says_so(tmp_path, capsys
 
 def test_weights_that_are_not_here_are_named_before_anything_is_read(tmp_path, capsys):
     images = layout(tmp_path / "images")
-    assert main(["evaluate", "geneval", "--images", str(images), "--judge.kind", "mask2former"]) == 2
+    assert main(["evaluate", "geneval", "--images", str(images), "--preset", "flux"]) == 2
     assert "mask2former-swin-small-coco-instance" in capsys.readouterr().err
     assert not (images / "results.jsonl").exists()
 
@@ -138,7 +139,8 @@ def test_files_that_are_no_metadata_are_refused(stars, data, says, capsys):
 
 def test_classes_that_the_full_size_judge_does_not_know_are_refused_too(stars, tmp_path, capsys):
     detector, clip = save_tiny_mask2former(tmp_path / "detector"), save_tiny_clip(tmp_path / "clip")
-    judge = ["--judge.kind", "mask2former", "--judge.mask2former.detector", detector, "--judge.mask2former.clip", clip]
+    judge = ["--preset", "flux", "--judge.mask2former.detector", detector, "--judge.mask2former.clip", clip]
+    judge += ["--judge.mask2former.device", "cpu"]
     assert "computer mouse, dining table, person" in refusal(capsys, "--images", stars, *judge)
 
 

@@ -28,7 +28,7 @@ def test_a_verdict_for_each_image_with_what_was_found(files, tmp_path, capsys):
     ):
         (tmp_path / name).mkdir()
         save(model, side, tmp_path / name)
-    argv = ["judge", "a photo of two stars", *files, "--judge.model", str(tmp_path)]
+    argv = ["judge", "a photo of two stars", *files, "--judge.segmentation.model", str(tmp_path)]
     assert main(argv) == 0
     assert f"{files[1]}: wrong" in capsys.readouterr().out
     assert main([*argv, "--json"]) == 0
@@ -43,5 +43,5 @@ def test_bad_input_ends_with_two_and_says_what_is_wrong(files, capsys):
     assert main(["judge", "something else entirely", files[0]]) == 2
     assert main(["score", " ", files[0]]) == 2
     assert main(["score", "a star"]) == 2
-    assert main(["judge", "a photo of a star", files[0], "--judge.model", "nowhere/judge"]) == 2
+    assert main(["judge", "a photo of a star", files[0], "--judge.segmentation.model", "nowhere/judge"]) == 2
     assert "no weights for 'nowhere/judge'" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import numpy as np
 from commands.main import main
 from schemas.images import decode_image
 
-QUICK = ("--tools.verifier.kinds", "rewards", "--tools.generator.num-steps", "2", "--search.strategy", "noise")
+QUICK = ("--tools.verifier.kinds", "rewards", "--tools.generator.flux.num-steps", "2", "--search.strategy", "noise")
 
 
 def test_a_search_is_told_and_drawn(tmp_path, capsys):
@@ -29,7 +29,7 @@ def test_a_search_is_told_and_drawn(tmp_path, capsys):
 
 
 def test_what_is_missing_is_said_at_once(tmp_path, capsys):
-    assert main(["reflect", "a photo of a star", "--out", str(tmp_path / "no"), "--tools.corrector", ""]) == 2
+    assert main(["reflect", "a photo of a star", "--out", str(tmp_path / "no"), "--tools.corrector.flux.lora", ""]) == 2
     assert "--tools.corrector" in capsys.readouterr().err
     assert main(["reflect", " ", "--out", str(tmp_path / "no"), *QUICK]) == 2
     assert not (tmp_path / "no").exists()

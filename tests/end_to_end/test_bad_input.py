@@ -71,7 +71,7 @@ def test_a_bad_prompt_file_is_refused_before_anything_is_made(name, tmp_path, ca
         (["--preset"], r"--preset"),
         (["--schedule", "sideways"], r"sideways"),
         (["--vocabulary", "nowhere.json"], r"nowhere\.json"),
-        (["--generate.generator.model", "nowhere/model"], r"no weights for 'nowhere/model'"),
+        (["--generate.generator.flux.model", "nowhere/model"], r"no weights for 'nowhere/model'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

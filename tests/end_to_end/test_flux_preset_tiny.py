@@ -34,15 +34,15 @@ def test_the_flux_preset_runs_through_with_tiny_weights(tmp_path):
     dino = save_tiny_grounding_dino(tmp_path / "dino", bert)
     sam = save_tiny_sam(tmp_path / "sam")
     run = str(tmp_path / "run")
+    detector, segmenter = "--ground.grounded-sam.detector.dino", "--ground.grounded-sam.segmenter.sam"
     flags = [
         *("--preset", "flux", "--num-prompts", "2", "--generate.candidates-per-prompt", "2"),
-        *("--generate.generator.model", str(flux), "--generate.generator.device", "cpu"),
-        *("--generate.generator.size-px", "32", "--generate.generator.num-steps", "2"),
-        *("--generate.generator.text-lengths", "16"),
-        *("--ground.grounded-sam.detector.model", str(dino), "--ground.grounded-sam.detector.text-encoder", str(bert)),
-        *("--ground.grounded-sam.detector.box-threshold", "0", "--ground.grounded-sam.detector.text-threshold", "0"),
-        *("--ground.grounded-sam.detector.device", "cpu", "--ground.grounded-sam.segmenter.device", "cpu"),
-        *("--ground.grounded-sam.segmenter.model", str(sam)),
+        *("--generate.generator.flux.model", str(flux), "--generate.generator.flux.device", "cpu"),
+        *("--generate.generator.flux.size-px", "32", "--generate.generator.flux.num-steps", "2"),
+        *("--generate.generator.flux.text-lengths", "16"),
+        *(f"{detector}.model", str(dino), f"{detector}.text-encoder", str(bert), f"{detector}.device", "cpu"),
+        *(f"{detector}.box-threshold", "0", f"{detector}.text-threshold", "0"),
+        *(f"{segmenter}.model", str(sam), f"{segmenter}.device", "cpu"),
     ]
     done = pipelines("run", "--run", run, *flags)
     assert done.returncode == 0, done.stdout + done.stderr

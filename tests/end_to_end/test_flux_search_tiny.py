@@ -44,11 +44,11 @@ def test_the_flux_search_runs_through_with_tiny_weights_and_is_judged_by_geneval
     prompts.write_text("".join(json.dumps(prompt) + "\n" for prompt in PROMPTS))
     flags = [
         *("--preset", "flux", "--prompts", str(prompts), "--images-per-prompt", "2", "--search.depth", "2", "--quiet"),
-        *("--tools.generator.model", str(flux), "--tools.generator.device", "cpu"),
-        *("--tools.generator.size-px", "16", "--tools.generator.num-steps", "2"),
-        *("--tools.generator.text-lengths", "16", "--tools.generator.dtype", "float32"),
-        *("--tools.corrector", str(save_tiny_corrector(tmp_path / "corrector", flux))),
-        *("--vlm.model", str(save_tiny_vlm(tmp_path / "vlm")), "--vlm.serve", "in-process", "--vlm.device", "cpu"),
+        *("--tools.generator.flux.model", str(flux), "--tools.generator.flux.device", "cpu"),
+        *("--tools.generator.flux.size-px", "16", "--tools.generator.flux.num-steps", "2"),
+        *("--tools.generator.flux.text-lengths", "16", "--tools.generator.flux.dtype", "float32"),
+        *("--tools.corrector.flux.lora", str(save_tiny_corrector(tmp_path / "corrector", flux))),
+        *("--vlm.model", str(save_tiny_vlm(tmp_path / "vlm")), "--vlm.kind", "in-process", "--vlm.device", "cpu"),
         *("--vlm.dtype", "float32", "--vlm.max-new-tokens", "4"),
         *("--judge.judge.mask2former.detector", str(save_tiny_mask2former(tmp_path / "detector"))),
         *("--judge.judge.mask2former.clip", str(save_tiny_clip(tmp_path / "clip"))),

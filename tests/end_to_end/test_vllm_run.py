@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 FLAGS = [
     *("--subsets", "length", "editing", "--annotate", "--num-prompts", "8", "--unit-size", "2"),
     *("--generate.candidates-per-prompt", "4", "--pair.min-margin", "0", "--reflect.keep-given", "none"),
-    *("--vlm.serve", "vllm", "--filter.min-margin", "-1000", "--schedule", "staged"),
+    *("--vlm.kind", "vllm", "--filter.min-margin", "-1000", "--schedule", "staged"),
 ]
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from inference.prompt_grammar import parse_prompt
-from inference.search_tools import RULES_SCALE, SearchVerifierConfig, open_search_verifier
+from inference.verifier import RULES_SCALE
 from microworld.family import micro_vlm
 from microworld.scenes.captions import caption_of_record, sample_scene
 from microworld.scenes.edits import wrong_scene
 from microworld.scenes.world import SHAPES, Scene, between, render
+from recipes import micro
 from schemas.errors import InputError
 
 PROMPTS = (
@@ -23,7 +24,7 @@ PROMPTS = (
 
 @pytest.fixture(scope="module")
 def verifier():
-    return open_search_verifier(SearchVerifierConfig(kinds=("rules",)).only_what_is_used(micro_vlm()))
+    return replace(micro.verifier(), kinds=("rules",)).only_what_is_used(micro_vlm()).open()
 
 
 def malformed(rng: np.random.Generator, scene: Scene) -> Scene:

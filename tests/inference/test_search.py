@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from inference.search import NOTHING_WRONG, Remark, SearchConfig, SearchTools, next_round, search
-from inference.search_tools import MeanVerifier
+from inference.interfaces import OneCallAnImage
+from inference.search import NOTHING_WRONG, Remark, SearchConfig, SearchTools, SearchTrace, next_round, search
+from inference.verifier import MeanVerifier
 from schemas.errors import InputError
 from schemas.records import Cost
 
@@ -21,7 +22,13 @@ class Draws:
 
     def generate(self, prompts, seeds):
         self.calls.append((list(prompts), list(seeds)))
-        return [image(seed + len(prompt)) for prompt, seed in zip(prompts, seeds, strict=True)]
+        return list(self.draw(prompts, seeds))
+
+    def draw(self, prompts, seeds):
+        return (image(seed + len(prompt)) for prompt, seed in zip(prompts, seeds, strict=True))
+
+    def warm_up(self):
+        """Nothing to compile."""
 
 
 class Corrects:
@@ -47,7 +54,7 @@ class Says:
         ]
 
 
-class Bright:
+class Bright(OneCallAnImage):
     def score(self, images, prompts):
         return np.array([i.mean() for i in images], np.float32)
 
@@ -166,8 +173,6 @@ def test_each_image_has_its_own_cost_and_every_verifier_that_was_asked_counts():
 
 
 def test_searches_that_have_stopped_cost_nothing_more():
-    from inference.search import SearchTrace
-
     used, config = tools(), SearchConfig(2, 2)
     searches = [SearchTrace(prompt) for prompt in PROMPTS]
     next_round(searches, 0, config, used, PROMPTS)
@@ -192,8 +197,6 @@ def test_rounds_may_be_made_one_by_one_and_other_prompts_change_nothing():
     whole = search(PROMPTS, config, tools())
     alone = search(PROMPTS[1:2], config, tools())
     assert [d.score for d in whole[1].drafts] == [d.score for d in alone[0].drafts]
-    from inference.search import SearchTrace
-
     step_by_step = [SearchTrace(prompt) for prompt in PROMPTS]
     for number in range(3):
         next_round(step_by_step, number, config, used, PROMPTS)

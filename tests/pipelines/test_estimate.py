@@ -8,12 +8,13 @@ import pytest
 
 from commands.plan import main as plan
 from pipelines import stated_figures as stated
-from pipelines.estimate import Cluster, StageEstimate, estimate, generator_memory, grounding_memory, place
-from pipelines.presets import load_preset
+from pipelines.estimate import Cluster, StageEstimate, estimate, place
+from pipelines.model_costs import flux_memory, grounding_costs
+from recipes import catalogue
 from schemas.errors import InputError
 
-FLUX = load_preset("flux").dataset
-FLUX_24GB = load_preset("flux-24gb").dataset
+FLUX = catalogue.load("flux", "dataset")
+FLUX_24GB = catalogue.load("flux-24gb", "dataset")
 
 
 def test_arithmetic_of_a_pass_fits_the_published_figures():
@@ -22,7 +23,7 @@ def test_arithmetic_of_a_pass_fits_the_published_figures():
 
 
 def test_memory_of_flux_in_bf16_fits_the_published_peak():
-    gib, source = generator_memory(FLUX)
+    gib, source = flux_memory(FLUX.generate.generator.flux)
     assert gib - stated.CUDA_CONTEXT_GIB == pytest.approx(36.17, abs=0.05)
     assert source.startswith("derived")
 
@@ -34,7 +35,8 @@ def test_the_24gb_preset_fits_where_the_other_does_not():
     placement = estimate(FLUX_24GB, card).placement
     assert placement is not None
     assert placement.schedule == "staged"
-    for gib, _ in (generator_memory(FLUX_24GB), grounding_memory(FLUX_24GB)):
+    grounding = grounding_costs(FLUX_24GB.ground.grounded_sam, card.gpu).memory_gib
+    for gib in (flux_memory(FLUX_24GB.generate.generator.flux)[0], grounding):
         assert gib < card.gpu.memory_gib - 2
 
 
@@ -52,8 +54,11 @@ def test_eight_h100s_hold_both_models_each_and_cost_what_their_hours_cost():
 
 def stages(flux_seconds: float, ground_seconds: float, gib: float) -> list[StageEstimate]:
     return [
-        StageEstimate("generate_candidates", "images", 1, flux_seconds, flux_seconds, "stated", memory_gib=gib),
-        StageEstimate("ground_objects", "images", 1, ground_seconds, ground_seconds, "stated", memory_gib=gib),
+        StageEstimate(name, "images", 1, seconds, seconds, "stated", memory_gib=gib, flag=flag)
+        for name, seconds, flag in (
+            ("generate_candidates", flux_seconds, "generate"),
+            ("ground_objects", ground_seconds, "ground"),
+        )
     ]
 
 
@@ -93,9 +98,9 @@ def test_measured_rates_replace_stated_ones(tmp_path):
     assert by_name["ground_objects"].source.startswith("measured")
     assert by_name["select_pairs"].source.startswith("stated")
 
-    twice_the_steps = replace(
-        FLUX, generate=replace(FLUX.generate, generator=replace(FLUX.generate.generator, num_steps=60))
-    )
+    drawn = FLUX.generate.generator
+    more_steps = replace(drawn, flux=replace(drawn.flux, num_steps=60))
+    twice_the_steps = replace(FLUX, generate=replace(FLUX.generate, generator=more_steps))
     slower = {s.name: s for s in estimate(twice_the_steps, Cluster(), folder.storage.uri).stages}
     assert slower["generate_candidates"].seconds_per_item == pytest.approx(10.0)
 
@@ -124,7 +129,7 @@ def test_a_printed_plan_labels_every_figure(tmp_path, monkeypatch, capsys):
 
 
 def test_models_on_the_cpu_are_planned_without_a_cluster(capsys, monkeypatch):
-    micro = estimate(load_preset("micro").dataset)
+    micro = estimate(catalogue.load("micro", "dataset"))
     assert micro.placement is None
     assert micro.cost == 0
     assert [stage.num_items for stage in micro.stages] == [480, 480, 48]

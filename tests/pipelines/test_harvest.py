@@ -5,7 +5,6 @@ import shutil
 from typing import Any, cast
 
 import pytest
-import tyro
 
 from commands.main import main
 from commands.runs import open_run
@@ -21,7 +20,7 @@ from schemas.shards import decode_shard
 SEARCH = (
     *("--prompts", "composed", "--num-prompts", "10", "--unit-size", "4", "--seed", "3", "--num-threads", "1"),
     *("--search.width", "2", "--search.depth", "3", "--search.strategy", "reflection", "--quiet"),
-    *("--tools.generator.num-steps", "2"),
+    *("--tools.generator.flux.num-steps", "2"),
 )
 # A random corrector betters little: every image that scores higher than its parent counts here.
 ANY_GAIN = ("--harvest.max-bad", "99", "--harvest.min-good", "-99", "--harvest.min-gain", "0.05", "--quiet")
@@ -48,7 +47,7 @@ def corrector(tmp_path_factory):
 @pytest.fixture(scope="module")
 def searched(corrector, tmp_path_factory):
     run = tmp_path_factory.mktemp("searched") / "run"
-    assert main(["search", "--run", str(run), *SEARCH, "--tools.corrector", str(corrector)]) == 0
+    assert main(["search", "--run", str(run), *SEARCH, "--tools.corrector.flux.lora", str(corrector)]) == 0
     return run
 
 
@@ -158,18 +157,17 @@ def test_limits_and_partners_are_kept_to(searched, tmp_path):
     [
         (["--prompts", "micro-dev"], "a search of no benchmark's prompts"),
         (["--tools.verifier.kinds", "judge"], "no say in"),
-        (["--tools.oracles", "reflector"], "no say in"),
         (["--search.strategy", "noise"], "a search with reflections"),
     ],
 )
 def test_searches_that_must_not_train_anything_are_refused(corrector, tmp_path, arguments, says, capsys):
-
-    from commands.search import SearchArgs
+    from commands.arguments import parse_with_preset
+    from commands.search import SearchArgs, default_arguments
     from pipelines.new_run import new_run
     from pipelines.search_job import search_prompts
 
-    said = [*SEARCH, "--tools.corrector", str(corrector), *arguments, "--run", str(tmp_path / "search")]
-    job = tyro.cli(SearchArgs, args=said, config=(tyro.conf.AvoidSubcommands,)).job
+    said = [*SEARCH, "--tools.corrector.flux.lora", str(corrector), *arguments, "--run", str(tmp_path / "search")]
+    job = parse_with_preset(SearchArgs, said, "search", default_arguments).job
     rows = list(search_prompts(job))
     new_run(str(tmp_path / "search"), "micro", "search", job, rows, lambda: ({"rule": len(rows)}, {}))
     assert main(["harvest", "--run", str(tmp_path / "search"), "--out", str(tmp_path / "out")]) == 2

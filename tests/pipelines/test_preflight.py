@@ -8,8 +8,8 @@ import pytest
 from commands.plan import main as plan
 from pipelines.node_checks import check_here, homeless, passed
 from pipelines.preflight import PACKING, NodeCheck, StageCheck, check_stages
-from pipelines.presets import load_preset
 from pipelines.stage import Workers
+from recipes import catalogue
 from tests.support.toy_job import CheckColors, CheckConfig, ToyConfig, create
 
 ONE_UNIT = ToyConfig(num_prompts=4)
@@ -75,7 +75,7 @@ def test_one_failure_on_one_node_is_enough_not_to_begin():
 
 def test_missing_weights_end_the_check_of_a_node_with_their_names(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    node = check_here(load_preset("flux").dataset, "staged")
+    node = check_here(catalogue.load("flux", "dataset"), "staged")
     assert not node.passed
     assert "FLUX.1-dev" in (node.problem or "")
 

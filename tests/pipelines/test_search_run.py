@@ -1,6 +1,7 @@
 """A search over prompts is a run like any other: it resumes, goes deeper, adds up, and says what it found."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,15 +11,17 @@ from inference.judges.intervals import Interval
 from inference.search import SearchConfig
 from pipelines.evaluation import JUDGE, budgets_of, evaluate, read_rows
 from pipelines.intake import take_in
-from pipelines.jobs import DatasetConfig, resolve_chains
+from pipelines.jobs import resolve_chains
 from pipelines.prompts.compose_rules import TagWeights
 from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig, search_prompts
+from recipes import catalogue
 from schemas.errors import InputError
 
+MICRO = catalogue.load("micro", "search")
 ARGS = (
     *("--num-prompts", "6", "--unit-size", "4", "--search.strategy", "noise", "--search.width", "2"),
-    *("--tools.verifier.kinds", "rewards", "--tools.generator.num-steps", "2", "--quiet"),
+    *("--tools.verifier.kinds", "rewards", "--tools.generator.flux.num-steps", "2", "--quiet"),
     *("--num-threads", "1", "--also-score", "judge"),
 )
 
@@ -46,17 +49,17 @@ def blocks(folder):
 
 def test_composed_prompts_are_of_the_kinds_that_are_weighted():
     only = TagWeights(0, 0, 0, 0, 0, 0, 0, position_with_color=1)
-    searched = search_prompts(SearchJobConfig("composed", num_prompts=12, seed=3, tag_weights=only))
-    dataset = take_in(DatasetConfig(num_prompts=12, seed=3, tag_weights=only)).rows()
+    searched = search_prompts(replace(MICRO, prompts="composed", num_prompts=12, seed=3, tag_weights=only))
+    dataset = take_in(replace(catalogue.load("micro", "dataset"), num_prompts=12, seed=3, tag_weights=only)).rows()
     texts = [row.prompt.text for row in searched]
     assert texts == [row.prompt.text for row in dataset]
-    for row in search_prompts(SearchJobConfig("composed", num_prompts=12, seed=3, tag_weights=only)):
+    for row in search_prompts(replace(MICRO, prompts="composed", num_prompts=12, seed=3, tag_weights=only)):
         second, first = row.prompt.include
         assert first.relation
         assert first.color
         assert second.color
     with pytest.raises(InputError) as error:
-        list(search_prompts(SearchJobConfig("composed", num_prompts=2, tag_weights=TagWeights(colors=-1))))
+        list(search_prompts(replace(MICRO, prompts="composed", num_prompts=2, tag_weights=TagWeights(colors=-1))))
     assert error.value.field == "tag_weights.colors"
 
 
@@ -246,7 +249,7 @@ def test_the_page_has_filmstrips(searched):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--search.strategy", "reflection", "--tools.corrector", ""], "without a corrector"),
+        (["--search.strategy", "reflection", "--tools.corrector.flux.lora", ""], "without a corrector"),
         (["--prompts", "nowhere.jsonl"], "no such file"),
         (["--search.width", "0"], "at least 1"),
         (["--images-per-prompt", "0"], "at least 1"),
@@ -261,21 +264,21 @@ def test_what_cannot_be_is_said_before_anything_is_written(tmp_path, arguments, 
 
 
 def test_prompts_are_taken_evenly_over_tags_and_from_files(tmp_path):
-    rows = list(search_prompts(SearchJobConfig(num_prompts=12)))
+    rows = list(search_prompts(replace(MICRO, num_prompts=12)))
     tags = [row.prompt.tag for row in rows]
     assert {tags.count(tag) for tag in set(tags)} == {2}
     file = tmp_path / "prompts.jsonl"
     said = {"tag": "single_object", "include": [{"class": "star", "count": 1}], "prompt": "a photo of a star"}
     file.write_text(json.dumps(said) + "\n")
-    (row,) = search_prompts(SearchJobConfig(prompts=str(file)))
+    (row,) = search_prompts(replace(MICRO, prompts=str(file)))
     assert row.prompt.text == "a photo of a star"
     file.write_text(json.dumps(said | {"include": [{"class": "dragon", "count": 1}]}) + "\n")
     with pytest.raises(InputError, match="dragon"):
-        list(search_prompts(SearchJobConfig(prompts=str(file))))
+        list(search_prompts(replace(MICRO, prompts=str(file))))
 
 
 def test_keys_do_not_depend_on_what_is_not_used():
-    shallow, deep = (SearchJobConfig(search=SearchConfig(strategy="noise", depth=depth)) for depth in (2, 5))
+    shallow, deep = (replace(MICRO, search=SearchConfig(strategy="noise", depth=depth)) for depth in (2, 5))
     (first,), (second,) = (list(c.links().values()) for c in (shallow, deep))
     assert [link.config for link in second[:2]] == [link.config for link in first[:2]]
     assert first[0].config.tools.critic is None

@@ -15,8 +15,8 @@ from microworld.scenes.world import Scene, random_scene, render
 from pipelines.intake import lay_out
 from pipelines.jobs import DatasetConfig, resolve_chains
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, root_key
-from pipelines.stages.generate_candidates import GenerateCandidatesConfig
 from pipelines.stages.select_pairs import SelectPairs
+from recipes import catalogue
 from schemas.arrow import hash_rows
 from schemas.blocks import footer_of
 from schemas.configuration import stable_seed
@@ -49,11 +49,13 @@ class Invented:
 
 def invented_run(path: Path | str, invented: Invented = Invented()) -> tuple[RunFolder, DatasetConfig]:
     """Write a run and return it as the commands would open it."""
-    config = DatasetConfig(
+    config = catalogue.load("micro", "dataset")
+    config = replace(
+        config,
         num_prompts=invented.num_prompts,
         seed=invented.seed,
         unit_size=invented.unit_size,
-        generate=GenerateCandidatesConfig(candidates_per_prompt=invented.num_candidates),
+        generate=replace(config.generate, candidates_per_prompt=invented.num_candidates),
     )
     rng = np.random.default_rng(invented.seed)
     captions = [sample_caption(rng) for _ in range(invented.num_prompts)]

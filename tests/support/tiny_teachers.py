@@ -40,7 +40,7 @@ def tiny_training(folder: Path, **changes) -> DualProcessConfig:
     """Few steps of a random FLUX in `folder`, which no random VLM will be pleased with."""
     settings = {
         "generator": DenoiserConfig(flux=tiny_flux_config(folder)),
-        "teacher": TeacherConfig(),
+        "teacher": TeacherConfig("micro/vlm"),
         "rank": 4,
         "steps": 6,
         "batch_size": 2,

@@ -27,7 +27,7 @@ from pipelines.driver import RunOptions, drive
 from pipelines.intake import lay_out
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, root_key
-from pipelines.stage import Link, Workers
+from pipelines.stage import Link, Stage, Workers
 from pipelines.stages.select_pairs import DifficultyTertiles, SelectPairs, SelectPairsConfig
 from schemas.arrow import record_from_dict
 from schemas.configuration import execution_field, stable_seed
@@ -48,21 +48,17 @@ class DrawConfig:
     workers: Workers = execution_field(Workers())
 
 
-class DrawSquares:
+class DrawSquares(Stage):
     """Red squares, or blue ones by mistake: the more often, the harder the prompt."""
 
     name: ClassVar[str] = "draw_squares"
     version: ClassVar[int] = 1
-    reads_images: ClassVar[bool] = False
     makes_images: ClassVar[bool] = True
 
     def __init__(self, config: DrawConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
-        self.config, self.seed = config, seed
+        super().__init__(config, seed)
         self.micro_batch = config.micro_batch
         self.trouble = Trouble(self.name, "TOY_FAIL")
-
-    def load(self) -> None:
-        """Nothing to load."""
 
     def shrink(self) -> bool:
         if self.micro_batch == 1:
@@ -99,20 +95,16 @@ class CheckConfig:
     workers: Workers = execution_field(Workers())
 
 
-class CheckColors:
+class CheckColors(Stage):
     """Names the colour of the square by its mean pixel."""
 
     name: ClassVar[str] = "check_colors"
     version: ClassVar[int] = 1
     reads_images: ClassVar[bool] = True
-    makes_images: ClassVar[bool] = False
 
     def __init__(self, config: CheckConfig, seed: int, barrier: Mapping[str, Any] | None = None) -> None:
-        self.config = config
+        super().__init__(config, seed)
         self.trouble = Trouble(self.name, "TOY_FAIL_CHECK")
-
-    def load(self) -> None:
-        """Nothing to load."""
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         self.trouble.come(rows)

@@ -1,7 +1,5 @@
 """The corrector on the shipped micro FLUX: what an image depends on, and the pipeline's own without a condition."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -9,9 +7,9 @@ import torch
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux, condition_ids, place_condition
 from inference.flux.corrector import (
-    CorrectorConfig,
     CorrectorDescription,
     FluxCorrector,
+    FluxCorrectorConfig,
     corrector_text,
     read_description,
     sample,
@@ -47,7 +45,7 @@ def folder(request, generator, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def corrector(folder, generator):
-    return FluxCorrector(CorrectorConfig(str(folder), CONFIG), generator)
+    return FluxCorrector(FluxCorrectorConfig(str(folder)), generator)
 
 
 def test_without_a_condition_the_loop_is_the_pipeline_bit_for_bit(generator):
@@ -122,8 +120,8 @@ def test_the_condition_may_lie_over_the_image():
     assert place_condition(over, 2, 4)[:, 1:].tolist() == [[0.5, 0.5], [0.5, 2.5], [2.5, 0.5], [2.5, 2.5]]
 
 
-def test_bad_input_is_told(corrector, tmp_path):
+def test_bad_input_is_told(corrector, generator, tmp_path):
     with pytest.raises(InputError, match="1 images, 2 prompts"):
         corrector.correct([FLAWED], [STAR, STAR], [""], [1])
     with pytest.raises(InputError, match="is no corrector"):
-        FluxCorrector(replace(corrector.config, model=str(tmp_path)))
+        FluxCorrector(FluxCorrectorConfig(str(tmp_path)), generator)

@@ -14,9 +14,9 @@ from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux, condition_ids
 from inference.flux.corrector import (
     WEIGHTS,
-    CorrectorConfig,
     CorrectorDescription,
     FluxCorrector,
+    FluxCorrectorConfig,
     load_lora,
     read_description,
     save_corrector,
@@ -110,7 +110,7 @@ def test_on_all_tokens_diffusers_adds_it_as_strongly(generator, tmp_path, alpha)
 
 def test_a_folder_of_the_published_form_is_a_corrector_with_the_published_values(generator, tmp_path):
     folder = published(tmp_path, open_pipeline().transformer)
-    corrector = FluxCorrector(CorrectorConfig(str(folder), generator.config), generator)
+    corrector = FluxCorrector(FluxCorrectorConfig(str(folder)), generator)
     assert corrector.description == CorrectorDescription(ConditionConfig(rank=8, alpha=8.0))
     ours, file = corrector.model.lora.to_file_tensors(), load_file(folder / WEIGHTS)
     assert {f"transformer.{name}" for name in ours} == set(file)
@@ -145,7 +145,7 @@ def test_only_another_alpha_than_the_rank_is_written_into_the_header(generator, 
 def test_what_is_no_corrector_is_told(generator, tmp_path):
     def refused(message):
         with pytest.raises(InputError, match=message):
-            FluxCorrector(CorrectorConfig(str(tmp_path), generator.config), generator)
+            FluxCorrector(FluxCorrectorConfig(str(tmp_path)), generator)
 
     refused("is no corrector: .*corrector.json")  # neither description nor weights
     (tmp_path / WEIGHTS).write_bytes(b"nothing")

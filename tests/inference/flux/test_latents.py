@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from diffusers import FluxPipeline
 
-from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from inference.flux.generator import FluxGenerator
 from inference.flux.latents import (
     decode_tokens,
     denormalized,
@@ -16,6 +16,7 @@ from inference.flux.latents import (
     to_pixels,
     unpack,
 )
+from microworld.family import micro_flux
 
 
 def test_packing_and_position_ids_are_those_of_the_pipeline():
@@ -41,7 +42,7 @@ def test_pixels_and_images_are_each_others_way_back():
 
 
 def test_tokens_are_encoded_scaled_as_the_pipeline_scales_them_and_decoded_with_a_gradient():
-    pipeline = FluxGenerator(FluxGeneratorConfig()).pipeline
+    pipeline = FluxGenerator(micro_flux()).pipeline
     vae = pipeline.vae
     images = [np.random.default_rng(i).integers(0, 256, (40, 32, 3), dtype=np.uint8) for i in range(2)]
     with torch.no_grad():

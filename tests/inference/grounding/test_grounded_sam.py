@@ -25,7 +25,7 @@ RED_STAR_LEFT_OF_RING = PromptRecord(
 
 @pytest.fixture(scope="module")
 def grounded_sam() -> GroundedSam:
-    return GroundedSam.from_config(micro_grounded_sam())
+    return micro_grounded_sam().open()
 
 
 def scene(*objects: tuple[str, str, float, float]) -> Scene:

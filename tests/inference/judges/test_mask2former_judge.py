@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from inference.judges.geneval_scoring import ScoreThresholds
-from inference.judges.judge import JudgeConfig, judge_images, open_judge
+from inference.judges.judge import JudgeConfig, judge_images
 from inference.judges.mask2former_judge import Mask2FormerJudge, Mask2FormerJudgeConfig, paste_and_crop
 from inference.prompt_grammar import COLORS, parse_prompt
+from microworld.family import micro_judge
 from schemas.errors import InputError, MissingWeightsError
 from schemas.images import decode_mask
 from tests.support.tiny_judge import save_tiny_clip, save_tiny_mask2former
@@ -105,13 +106,14 @@ def test_an_object_is_pasted_on_grey_and_cropped_to_its_box():
 def test_the_search_s_configuration_names_only_the_judge_that_is_used(config):
     from schemas.configuration import model_names
 
-    both = JudgeConfig("mask2former", mask2former=config)
+    both = replace(micro_judge(), kind="mask2former", mask2former=config)
     assert model_names(both.only_what_is_used()) == (config.detector, config.clip)
-    assert model_names(JudgeConfig().only_what_is_used()) == ("micro/judge",)
+    assert model_names(replace(both, kind="segmentation").only_what_is_used()) == ("micro/judge",)
+    assert model_names(JudgeConfig().only_what_is_used()) == model_names(Mask2FormerJudgeConfig())
     assert "not GenEval's own" in both.label
-    assert isinstance(open_judge(both.only_what_is_used()), Mask2FormerJudge)
+    assert isinstance(both.only_what_is_used().open(), Mask2FormerJudge)
     with pytest.raises(InputError, match="no configuration"):
-        open_judge(replace(both.only_what_is_used(), kind="segmentation"))
+        replace(both.only_what_is_used(), kind="segmentation").open()
 
 
 def test_verdicts_follow_from_the_objects(judge):

@@ -35,11 +35,11 @@ def test_a_scorer_without_an_opinion_adds_nothing():
 
 
 def test_weights_are_one_a_scorer():
-    only_clip = combine_rewards(SCORES, EnsembleConfig(weights=(1.0, 0.0)))
+    only_clip = combine_rewards(SCORES, weights=(1.0, 0.0))
     assert only_clip == pytest.approx(standardise(SCORES["clip"], "z"))
     for weights in ((1.0,), (0.0, 0.0), (2.0, -1.0)):
         with pytest.raises(InputError, match="weights"):
-            combine_rewards(SCORES, EnsembleConfig(weights=weights))
+            combine_rewards(SCORES, weights=weights)
 
 
 def test_what_does_not_fit_together_is_refused():

@@ -1,12 +1,15 @@
 """A VLM as critic: who is asked what, with which words, and what an answer that cannot be used leaves."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from inference.interfaces import ChatAnswer
-from inference.vlm.critic import CriticConfig, VlmCritic, keeps_words
+from inference.vlm.critic import VlmCritic, VlmCriticConfig, keeps_words
 
 IMAGES = [np.full((4, 4, 3), value, np.uint8) for value in (1, 2)]
+MICRO = VlmCriticConfig(reflect="micro/reflect", refine="micro/refine", keep_words=True)
 PROMPTS, CURRENT, SCORES = ["a star", "two rings"], ["a red star", "two rings, large"], [0.123, -4.0]
 
 
@@ -40,7 +43,7 @@ def test_the_reflector_may_see_the_score_and_the_refiner_all_that_the_paper_list
     reflect = templates("reflect.txt", "{prompt} | {current} | {score}")
     refine = templates("refine.txt", "{prompt} | {current} | {score} | {reflection}")
     reflector, refiner = Echo("A"), Echo("B")
-    first, second = remarks(reflector, refiner, CriticConfig(reflect=reflect, refine=refine))
+    first, second = remarks(reflector, refiner, replace(MICRO, reflect=reflect, refine=refine))
     assert first.reflection == "A: a star | a red star | 0.12"
     assert second.prompt == f"B: two rings | two rings, large | -4.00 | {second.reflection}"
     assert [r.images[0].max() for r in reflector.asked] == [1, 2]
@@ -49,22 +52,22 @@ def test_the_reflector_may_see_the_score_and_the_refiner_all_that_the_paper_list
 
 def test_what_is_not_used_is_not_asked_for():
     reflector, refiner = Echo("A"), Echo("B")
-    (only_reflected, _) = remarks(reflector, refiner, CriticConfig(), refine=False)
+    (only_reflected, _) = remarks(reflector, refiner, MICRO, refine=False)
     assert (only_reflected.prompt, only_reflected.cost.vlm_calls) == ("a red star", 1)
     assert not refiner.asked
-    (only_refined, _) = remarks(Echo("A"), refiner, CriticConfig(), reflect=False)
+    (only_refined, _) = remarks(Echo("A"), refiner, MICRO, reflect=False)
     assert (only_refined.reflection, only_refined.cost.vlm_calls) == ("", 1)  # the micro template shows no reflection
 
 
 def test_a_refiner_that_is_shown_the_reflection_has_it_written(templates):
     refine = templates("refine.txt", "{prompt} {reflection}")
-    (first, _) = remarks(Echo("A"), Echo("B"), CriticConfig(refine=refine), reflect=False)
+    (first, _) = remarks(Echo("A"), Echo("B"), replace(MICRO, refine=refine), reflect=False)
     assert "A: " in first.prompt
     assert first.cost.vlm_calls == 2
 
 
 def test_answers_that_were_cut_off_leave_no_reflection_and_the_prompt_as_it_was():
-    first, second = remarks(Echo("A", cut="a star"), Echo("B", cut="two rings"), CriticConfig())
+    first, second = remarks(Echo("A", cut="a star"), Echo("B", cut="two rings"), MICRO)
     assert first.reflection == ""
     assert first.prompt.startswith("B: ")
     assert second.reflection.startswith("A: ")
@@ -92,8 +95,8 @@ def test_a_refined_prompt_that_lost_a_word_leaves_the_current_one(templates):
             super().answer(requests)
             return [ChatAnswer("a red star" if "star" in r.text else "a ring", True, 10, 3) for r in requests]
 
-    first, second = remarks(Echo("A"), Forgetful("B"), CriticConfig())
+    first, second = remarks(Echo("A"), Forgetful("B"), MICRO)
     assert (first.prompt, second.prompt) == ("a red star", CURRENT[1])
     assert second.cost.vlm_calls == 2  # it was asked for all the same
-    _, taken = remarks(Echo("A"), Forgetful("B"), CriticConfig(keep_words=False))
+    _, taken = remarks(Echo("A"), Forgetful("B"), replace(MICRO, keep_words=False))
     assert taken.prompt == "a ring"

@@ -1,6 +1,7 @@
 """Scores by the papers' criteria: what is asked, how answers are read, and that the shipped VLM ranks by them."""
 
 import json
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from inference.interfaces import ChatAnswer
 from inference.prompt_grammar import parse_prompt
-from inference.search_tools import SearchVerifierConfig, VerifierKind, open_search_verifier
+from inference.verifier import VerifierKind
 from inference.vlm.criteria import ANY_PROMPT, CRITERIA
 from inference.vlm.prompted_verifier import PromptedVerifier, answer_schema, criteria_of, read_points
 from inference.vlm.prompts import load_prompt
@@ -16,6 +17,7 @@ from microworld.family import micro_vlm
 from microworld.scenes.captions import caption_from_clauses, caption_of_record, sample_scene
 from microworld.scenes.edits import wrong_scene
 from microworld.scenes.world import render
+from recipes import micro
 
 NAMES = CRITERIA["colors"]
 
@@ -86,8 +88,8 @@ def test_the_schema_asks_for_each_criterion_with_a_score_and_a_reason():
 
 
 def test_the_shipped_vlm_prefers_right_scenes_to_wrong_ones():
-    config = SearchVerifierConfig(kinds=("prompted",)).only_what_is_used(micro_vlm(batch_size=32))
-    verifier, rng = open_search_verifier(config), np.random.default_rng(4)
+    config = replace(micro.verifier(), kinds=("prompted",)).only_what_is_used(micro_vlm(batch_size=32))
+    verifier, rng = config.open(), np.random.default_rng(4)
     texts, right, wrong = [], [], []
     for text in ("a photo of a red star", "a photo of two hearts", "a photo of a cross and a ring"):
         caption = caption_of_record(parse_prompt(text))
@@ -110,7 +112,7 @@ def test_verifiers_that_are_averaged_speak_of_log_odds():
     texts = ["a photo of a red star"] * 3
     chosen: list[tuple[VerifierKind, ...]] = [("vlm",), ("trained",), ("vlm", "trained")]
     scores = {
-        kinds: open_search_verifier(SearchVerifierConfig(kinds=kinds).only_what_is_used(vlm)).score(images, texts)
+        kinds: replace(micro.verifier(), kinds=kinds).only_what_is_used(vlm).open().score(images, texts)
         for kinds in chosen
     }
     normalised = TrainedVerifier("micro/verifier", vlm).score(images, texts)

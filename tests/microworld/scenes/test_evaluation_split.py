@@ -5,9 +5,10 @@ import numpy as np
 from microworld.scenes import evaluation_split
 from microworld.scenes.captions import COLORED_RELATION, TAGS, caption_of_record, composition, sample_training_caption
 from microworld.scenes.evaluation_split import SEALED, SPLITS, dev_prompts, evaluation_seed, hard_dev_prompts
-from pipelines.intake import reserved_by_the_micro_world
 from pipelines.prompts.overlap import BenchmarkOverlap, composition_of
+from pipelines.prompts.worlds import world_of
 
+WORLD = world_of("micro")
 RESERVED_TAGS = ("two_object", "colors", "position", "color_attr")
 
 
@@ -32,7 +33,7 @@ def test_dev_and_test_share_no_reserved_composition():
 
 def test_every_composition_that_can_be_is_reserved():
     for prompt in dev_prompts() + evaluation_split.test_prompts():
-        assert reserved_by_the_micro_world(prompt) == (prompt.tag in RESERVED_TAGS)
+        assert WORLD.is_reserved(prompt) == (prompt.tag in RESERVED_TAGS)
 
 
 def test_a_training_prompt_of_a_test_composition_is_caught_by_the_overlap_gate():
@@ -84,7 +85,7 @@ def test_hard_prompts_are_coloured_relations_none_twice():
 def test_hard_dev_and_hard_test_share_no_composition_and_no_training_has_one():
     dev, test = hard_dev_prompts(), evaluation_split.hard_test_prompts() + evaluation_split.second_hard_test_prompts()
     assert not {composition_of(p) for p in dev} & {composition_of(p) for p in test}
-    assert all(reserved_by_the_micro_world(p) for p in dev + test)
+    assert all(WORLD.is_reserved(p) for p in dev + test)
     rng = np.random.default_rng(0)
     trained_on = {composition(sample_training_caption(rng, {COLORED_RELATION: 1.0})) for _ in range(3000)}
     assert len(trained_on) > 1000

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inference.flux.generator import FluxGenerator, production_flux
+from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from microworld.family import micro_flux
 from schemas.errors import InputError, MissingWeightsError
 
@@ -64,4 +64,4 @@ def test_missing_weights_are_told_before_anything_is_loaded():
 
 def test_denoiser_passes_count_both_halves_of_true_guidance():
     assert micro_flux(num_steps=8, true_cfg_scale=2.0).denoiser_passes_per_image == 16
-    assert production_flux().denoiser_passes_per_image == 30
+    assert FluxGeneratorConfig().denoiser_passes_per_image == 30

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from inference.interfaces import ChatAnswer, ChatRequest, Vlm
-from inference.vlm.vlm import open_vlm
 from microworld.family import micro_vlm
 from microworld.scenes.captions import Clause, caption_from_clauses, sample_scene, sample_training_caption
 from microworld.scenes.world import Background, Scene, SceneObject, render
@@ -33,7 +32,7 @@ def test_a_reflector_is_trained_written_resumed_and_loaded(tmp_path):
     (folder / "adapter_config.json").write_text(json.dumps(described))
     scene = sample_scene(np.random.default_rng(0), sample_training_caption(np.random.default_rng(0)))
     image = render([scene]).images[0]
-    assert open_vlm(micro_vlm(model=str(folder))).answer([ChatRequest("What is wrong?", (image,))])[0].text is not None
+    assert micro_vlm(str(folder)).open().answer([ChatRequest("What is wrong?", (image,))])[0].text is not None
     curve = json.loads((tmp_path / "work" / "reflector_curve.json").read_text())
     train(replace(config, minutes=curve[-1]["minutes"] + 0.05), TINY)
     assert len(json.loads((tmp_path / "work" / "reflector_curve.json").read_text())) > len(curve)

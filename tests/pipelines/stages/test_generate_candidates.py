@@ -13,6 +13,12 @@ def test_an_image_is_encoded_while_the_next_is_drawn_and_keeps_its_place(monkeyp
     class InTurn:
         """Draws the next image when the one before it is encoded."""
 
+        def generate(self, prompts, seeds):
+            return list(self.draw(prompts, seeds))
+
+        def warm_up(self):
+            """Nothing to compile."""
+
         def draw(self, prompts, seeds):
             for number, seed in enumerate(seeds):
                 if number:
@@ -24,7 +30,7 @@ def test_an_image_is_encoded_while_the_next_is_drawn_and_keeps_its_place(monkeyp
         encoded.release()
         return png
 
-    monkeypatch.setattr("pipelines.stages.generate_candidates.encode_png", encode)
+    monkeypatch.setattr("pipelines.stages.candidate_images.encode_png", encode)
     stage = GenerateCandidates(GenerateCandidatesConfig(candidates_per_prompt=3), seed=7)
     stage.generator = InTurn()
     rows = [PromptRow(PromptRecord(f"p{n}", f"prompt {n}", "rule", "colors", ())) for n in range(2)]

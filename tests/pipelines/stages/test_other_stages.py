@@ -1,11 +1,15 @@
 """Rewards, pairing by reward, condensing, captions and the verifier's filter, on plain rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.vlm.verifier import YesNoVerifier
+from inference.rewards.reward import RewardConfig
+from inference.vlm.yes_no_verifier import YesNoVerifier
+from microworld.family import micro_rewards
 from pipelines.stages.caption_images import CaptionImages, CaptionImagesConfig
 from pipelines.stages.condense_prompts import CondensePrompts, CondensePromptsConfig
 from pipelines.stages.filter_pairs import FilterPairs, FilterPairsConfig
@@ -72,7 +76,7 @@ class ByValue:
 
 
 def test_every_scorer_and_the_ensemble_score_every_candidate_with_the_users_prompt():
-    stage = ScoreRewards(ScoreRewardsConfig(), 0)
+    stage = ScoreRewards(ScoreRewardsConfig(micro_rewards()), 0)
     stage.scorers = {"clip": ByValue(1), "hps": ByValue(-2), "pick": ByValue(3)}
     rows = [
         PromptRow(
@@ -90,16 +94,29 @@ def test_every_scorer_and_the_ensemble_score_every_candidate_with_the_users_prom
     assert done[0].cost.reward_calls == 9
 
 
-def test_an_ensemble_needs_a_model_and_fitting_weights():
-    from inference.rewards.clip_reward import ClipRewardConfig
-    from inference.rewards.ensemble import EnsembleConfig
-    from inference.rewards.presets import RewardsConfig
+def test_scorers_of_no_weight_are_left_out_and_weights_count():
+    clip, hps, pick = micro_rewards()
+    config = ScoreRewardsConfig((replace(clip, weight=2.0), replace(hps, weight=0.0), pick)).only_what_is_used()
+    assert [reward.name for reward in config.rewards] == ["clip", "pick"]
+    stage = ScoreRewards(config, 0)
+    stage.scorers = {"clip": ByValue(1), "pick": ByValue(-1)}
+    (done,) = stage([PromptRow(PromptRecord("p", "p", "length"), tuple(candidate(i, 10 * i) for i in range(2)))])
+    assert [ensemble_of(c) for c in done.candidates] == pytest.approx([-1 / 3, 1 / 3])
 
-    nobody = ClipRewardConfig(model="")
-    with pytest.raises(InputError, match="no reward has a model"):
-        ScoreRewardsConfig(RewardsConfig(nobody, nobody, nobody))
-    with pytest.raises(InputError, match="2 weights for 3 rewards"):
-        ScoreRewardsConfig(ensemble=EnsembleConfig(weights=(1.0, 2.0)))
+
+@pytest.mark.parametrize(
+    ("rewards", "says"),
+    [
+        ((), "one or more with a weight"),
+        ((RewardConfig(weight=0.0), RewardConfig("hps", weight=0.0)), "one or more with a weight"),
+        ((RewardConfig(), RewardConfig(weight=2.0)), "of different names"),
+        ((RewardConfig(weight=-1.0), RewardConfig("hps")), "0 or more"),
+        ((RewardConfig(ENSEMBLE),), "another name"),
+    ],
+)
+def test_an_ensemble_needs_scorers_with_a_weight_and_a_name_of_their_own(rewards, says):
+    with pytest.raises(InputError, match=says):
+        ScoreRewardsConfig(rewards).only_what_is_used()
 
 
 def condense(say, **config):

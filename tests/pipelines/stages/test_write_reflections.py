@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from microworld.family import micro_vlm
 from pipelines.stages.write_reflections import (
     WriteReflections,
     WriteReflectionsConfig,
@@ -28,7 +29,7 @@ def brighter(request):
 
 
 def stage(say, seed=0, reflects=None, **config):
-    made = WriteReflections(WriteReflectionsConfig(**config), seed)
+    made = WriteReflections(WriteReflectionsConfig(**{"vlm": micro_vlm()} | config), seed)
     made.vlm = ScriptedVlm(say)
     if reflects:
         made.reflector = ScriptedVlm(reflects)

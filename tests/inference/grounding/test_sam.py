@@ -13,7 +13,7 @@ from microworld.family import micro_grounded_sam
 from microworld.scenes.world import random_scene, render
 from schemas.errors import InputError, MissingWeightsError
 
-CONFIG = micro_grounded_sam().segmenter
+CONFIG = micro_grounded_sam().segmenter.sam
 
 
 @pytest.fixture(scope="module")
