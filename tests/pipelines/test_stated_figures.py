@@ -1,5 +1,7 @@
 """Stated sizes are those of the real architectures."""
 
+from typing import Any, cast
+
 import pytest
 
 from pipelines import stated_figures

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from inference.flux.condition_config import ConditionConfig
-from inference.flux.corrector import CorrectorConfig, FluxCorrector
+from inference.flux.corrector import FluxCorrector, FluxCorrectorConfig
 from inference.flux.generator import FluxGenerator
 from microworld.family import micro_flux
 from schemas.errors import InputError, WorkFailedError
@@ -190,7 +190,9 @@ def test_it_learns_and_what_it_writes_draws(shards, tmp_path):
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
     assert any("held_out" in row for row in curve)
     assert (tmp_path / "samples" / "step_00000040.png").exists()
-    corrector = FluxCorrector(CorrectorConfig(str(tmp_path / "corrector"), made.trainable.config.generator))
+    corrector = FluxCorrector(
+        FluxCorrectorConfig(str(tmp_path / "corrector")), FluxGenerator(made.trainable.config.flux)
+    )
     flawed = np.zeros((32, 32, 3), np.uint8)
     assert corrector.correct([flawed], ["a photo of a star"], ["Add a star."], [1])[0].shape == (32, 32, 3)
 
