@@ -33,6 +33,7 @@ class LoopConfig:
     """How long, how often, how many at once."""
 
     steps: int = resumable_field(6000)
+    """Optimizer steps in all."""
     batch_size: int = 64
     """Samples a step, of all ranks together."""
     micro_batch: int = resumable_field(1)
@@ -40,8 +41,11 @@ class LoopConfig:
     evaluate_every: int = resumable_field(500)
     """Each evaluation writes a checkpoint, which may become the best one."""
     checkpoint_every: int = resumable_field(250)
+    """Steps from one checkpoint to the next, besides those of evaluations."""
     keep_last: int = resumable_field(2)
+    """Checkpoints that are kept, besides the best one."""
     report_every: int = resumable_field(10)
+    """Steps from one line of progress, and point of the curves, to the next."""
     read_every: int = resumable_field(1)
     """Steps between looks at the losses (and whether they are numbers). Each look waits for the device: with small
     models on a GPU, 10 is faster. Before a checkpoint there always is one."""
@@ -50,7 +54,9 @@ class LoopConfig:
     export: Literal["last", "best"] = resumable_field("last")
     """Weights that are exported at the end: of the last step, or of the evaluation with the best score."""
     loader_workers: int = resumable_field(2)
+    """Processes of each rank that read samples ahead; 0: the training itself reads them."""
     seed: int = 0
+    """Of the new LoRA, of which samples are held out, their order, and all that is random about each of them."""
 
     def check(self, world_size: int) -> None:
         """InputError for numbers that make no sense."""
@@ -328,9 +334,9 @@ class TrainingLoop:
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
-            size, said = self.config.micro_batch, str(error).splitlines()[0]
+            size, reason = self.config.micro_batch, str(error).splitlines()[0]
             raise WorkFailedError(
-                f"step {self.step}: out of memory in {doing} with micro-batches of {size}: {said}\n"
+                f"step {self.step}: out of memory in {doing} with micro-batches of {size}: {reason}\n"
                 f"  the last checkpoint is sound; go on from it with --loop.micro-batch {max(1, size // 2)} (the same"
                 f" numbers, up\n  to rounding), or train anew with a smaller image, condition or rank; --plan says what"
                 f" each takes"
@@ -345,11 +351,11 @@ class TrainingLoop:
         name, config = self.trainable.name, self.config
         with self.averaged():
             with self._memory("the evaluation"):
-                found = self.trainable.evaluate()
-            score = found.pop("score", None)
-            if found:
-                log.write(self.step, found)
-                print(report_line(name, self.step, config.steps, found, None), flush=True)
+                figures = self.trainable.evaluate()
+            score = figures.pop("score", None)
+            if figures:
+                log.write(self.step, figures)
+                print(report_line(name, self.step, config.steps, figures, None), flush=True)
             with self._memory("drawing samples"):
                 picture = self.trainable.draw_samples(self.step)
             if picture is not None:

@@ -32,13 +32,12 @@ from inference.flux.corrector import WEIGHTS, FluxCorrector, FluxCorrectorConfig
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.model_store import resolve_model
 from microworld.family import micro_flux
+from recipes import micro, micro_gpu
 from schemas.atomic_file import write_whole
 from schemas.errors import InputError
 from trainers.corrector import (
     CorrectorTrainable,
     CorrectorTrainingConfig,
-    micro_corrector_training,
-    micro_gpu_corrector_training,
     open_training,
 )
 from trainers.shard_dataset import MixSchedule
@@ -141,8 +140,8 @@ class Measured:
 
 def base_config(arguments: Arguments, seed: int) -> Config:
     """The base of all choices."""
-    preset = micro_gpu_corrector_training if arguments.device == "cuda" else micro_corrector_training
-    config = preset(arguments.data, arguments.out)
+    recipe = micro_gpu if arguments.device == "cuda" else micro
+    config = replace(recipe.corrector_training(), data=arguments.data, out=arguments.out)
     loop = replace(config.loop, seed=seed, checkpoint_every=200, evaluate_every=10**9)
     optimizer = config.optimizer
     if arguments.start_from:

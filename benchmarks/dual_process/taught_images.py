@@ -16,7 +16,8 @@ from benchmarks.dual_process.dual_process_tasks import read_result, write_result
 from inference.dual.concept import Concept
 from schemas.atomic_file import replacing
 from schemas.configuration import content_key
-from trainers.dual_process import DualProcess, Evaluated
+from trainers.distilled import Evaluated
+from trainers.dual_process import DualProcess
 
 RESULT, IMAGES = "result.json", "images.npz"
 

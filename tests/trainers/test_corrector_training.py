@@ -16,8 +16,9 @@ from inference.flux.generator import FluxGenerator
 from microworld.family import micro_flux
 from schemas.errors import InputError, WorkFailedError
 from tests.support.micro_shards import write_micro_shards
+from tests.support.micro_trainings import micro_corrector_training
 from tests.support.tiny_models import save_tiny_flux
-from trainers.corrector import micro_corrector_training, open_training
+from trainers.corrector import open_training
 from trainers.corrector_batches import BatchConfig, BatchMaker, DropConfig, prepare, times_of
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.shard_dataset import MixSchedule, Triplet

@@ -14,9 +14,10 @@ from inference.flux.condition_config import ConditionConfig
 from microworld.family import micro_flux
 from schemas.errors import WorkFailedError
 from tests.support.micro_shards import write_micro_shards
+from tests.support.micro_trainings import micro_corrector_training, micro_gpu_corrector_training
 from tests.support.plain_shards import write_shards
 from tests.support.tiny_models import save_tiny_flux
-from trainers.corrector import micro_corrector_training, micro_gpu_corrector_training, open_training
+from trainers.corrector import open_training
 from trainers.corrector_batches import BatchConfig, DropConfig
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.shard_dataset import EVEN_MIX, PairDataset

@@ -18,11 +18,12 @@ from commands.main import main
 from schemas.errors import InputError, WorkFailedError
 from tests.support.curves import loss_curve
 from tests.support.micro_shards import write_micro_shards
+from tests.support.micro_trainings import micro_reflector_training
 from tests.support.tiny_vlm import save_tiny_vlm
 from trainers.checkpoint import Checkpoints, save_checkpoint
 from trainers.launch import LaunchConfig, launch
 from trainers.loop import LoopConfig, OptimizerConfig
-from trainers.reflector import ReflectorConfig, micro_reflector_training, open_training
+from trainers.reflector import ReflectorConfig, open_training
 
 TWO = LaunchConfig(workers=2, cpus_per_worker=0.5)
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from inference.flux.generator import production_flux
 from schemas.errors import InputError, MissingWeightsError
+from tests.support.micro_trainings import micro_corrector_training, micro_verifier_training
 from tests.support.tiny_vlm import save_tiny_vlm
 from trainers import __main__ as trainers
-from trainers.corrector import CorrectorTrainingConfig, micro_corrector_training
+from trainers.corrector import CorrectorTrainingConfig
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.plan import measured_rate, plan_corrector, plan_reflector, plan_verifier, print_plan
 from trainers.reflector import ReflectorTrainingConfig
@@ -18,12 +18,11 @@ from trainers.verifier import (
     RewardModelConfig,
     RewardModelInTraining,
     VerifierTrainingConfig,
-    micro_verifier_training,
 )
 
 
 def test_parameters_of_the_production_models_are_the_published_ones():
-    flux = plan_corrector(CorrectorTrainingConfig(generator=production_flux()))
+    flux = plan_corrector(CorrectorTrainingConfig())
     assert flux.base_parameters == 11_901_408_320 + 4_762_310_656 + 123_060_480 + 83_819_683
     assert plan_reflector(ReflectorTrainingConfig()).base_parameters == 8_292_166_656
 
@@ -40,7 +39,7 @@ def test_parameters_of_a_model_that_is_here_are_those_that_are_trained(tmp_path)
 
 
 def test_more_samples_take_more_memory_and_recomputing_takes_time_instead():
-    base = CorrectorTrainingConfig(generator=production_flux())
+    base = CorrectorTrainingConfig()
     one, four = (plan_corrector(replace(base, loop=LoopConfig(micro_batch=n))) for n in (1, 4))
     assert four.memory_gib["activations"] == pytest.approx(4 * one.memory_gib["activations"])
     saved = plan_corrector(replace(base, recompute=True))

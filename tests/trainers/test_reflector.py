@@ -15,6 +15,7 @@ from inference.vlm.qwen import QwenVlm
 from microworld.family import micro_qwen
 from schemas.errors import InputError
 from tests.support.micro_shards import write_micro_shards
+from tests.support.micro_trainings import micro_reflector_training
 from tests.support.plain_shards import write_shards
 from tests.support.recomputing import assert_recomputing_changes_no_gradient
 from tests.support.tiny_vlm import save_tiny_vlm
@@ -25,7 +26,6 @@ from trainers.reflector import (
     ReflectorConfig,
     lesson_inputs,
     lesson_of,
-    micro_reflector_training,
     open_training,
 )
 from trainers.shard_dataset import Triplet
