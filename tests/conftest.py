@@ -7,7 +7,12 @@ nothing by a second thread, which waits for the first one most of the time and t
 import os
 import sys
 
+import hypothesis
 import pytest
+
+# A neighbour at work makes any example slow now and then; what may take how long, a test says itself.
+hypothesis.settings.register_profile("beside others", deadline=None)
+hypothesis.settings.load_profile("beside others")
 
 # Before torch is imported, and for every process that a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,6 +1,7 @@
 """A search over prompts is a run like any other: it resumes, goes deeper, adds up, and says what it found."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -78,8 +79,6 @@ def test_a_deeper_search_goes_on_from_a_shallower_one(searched, tmp_path):
 
 
 def test_lost_blocks_are_made_again_and_change_nothing(searched, tmp_path, capsys):
-    import shutil
-
     shutil.copytree(searched, tmp_path / "run")
     folder, config = open_run(str(tmp_path / "run"))
     (steps,) = resolve_chains(folder, config).values()
@@ -291,10 +290,15 @@ ALLOCATED = (
 )
 
 
-def test_one_budget_is_spent_over_all_prompts_by_what_the_verifier_says(tmp_path, capsys):
-    run = tmp_path / "run"
-    assert search(run, *ALLOCATED) == 0
-    folder, config = opened(run)
+@pytest.fixture(scope="module")
+def allocated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("allocated") / "run"
+    assert search(folder, *ALLOCATED) == 0
+    return folder
+
+
+def test_one_budget_is_spent_over_all_prompts_by_what_the_verifier_says(allocated, tmp_path, capsys):
+    folder, config = opened(allocated)
     found = evaluate(folder, config)
     images = [len(one.scores) for one in found.searches]
     assert sum(images) == found.cost.generations <= 4 * 6
@@ -303,7 +307,7 @@ def test_one_budget_is_spent_over_all_prompts_by_what_the_verifier_says(tmp_path
         if len(one.scores) < max(images):  # who stopped before the others was sure, or the budget was spent
             assert max(one.scores) >= 0.5 or sum(images) > 4 * 6 - 2
         assert all(max(one.scores[:n]) < 0.5 for n in range(2, len(one.scores), 2))
-    assert main(["verify", "--run", str(run), "--deep"]) == 0
+    assert main(["verify", "--run", str(allocated), "--deep"]) == 0
     # Noise knows no chains: the images are those of the fixed scheme, as far as they go.
     fixed = tmp_path / "fixed"
     assert search(fixed, *ALLOCATED, "--allocation.budget", "0") == 0
@@ -313,9 +317,8 @@ def test_one_budget_is_spent_over_all_prompts_by_what_the_verifier_says(tmp_path
         assert one.right == all_of_it.right[:n]
 
 
-def test_an_allocated_search_that_lost_blocks_ends_the_same(tmp_path):
-    run = tmp_path / "run"
-    assert search(run, *ALLOCATED) == 0
+def test_an_allocated_search_that_lost_blocks_ends_the_same(allocated, tmp_path):
+    run = shutil.copytree(allocated, tmp_path / "run")
     before, results = blocks(run), (run / "evaluation" / "results.jsonl").read_text()
     folder, config = open_run(str(run))
     (steps,) = resolve_chains(folder, config).values()

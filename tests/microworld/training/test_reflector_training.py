@@ -22,7 +22,7 @@ TINY = ReflectorRecipe(rank=4, batch_images=4, num_generated_images=0, num_relat
 @pytest.mark.slow
 def test_a_reflector_is_trained_written_resumed_and_loaded(tmp_path):
     save_tiny_vlm(tmp_path / "out" / "vlm")
-    config = MicroTrainingConfig(0.05, tmp_path / "work", tmp_path / "out", num_threads=2)
+    config = MicroTrainingConfig(0.05, tmp_path / "work", tmp_path / "out", num_threads=1)
     train(config, TINY)
     folder = tmp_path / "out" / "reflector"
     described = json.loads((folder / "adapter_config.json").read_text())

@@ -46,7 +46,7 @@ def test_the_loss_of_bradley_and_terry_and_its_variants():
 @pytest.mark.slow
 def test_a_verifier_is_trained_written_resumed_and_loaded(tmp_path, monkeypatch):
     save_tiny_vlm(tmp_path / "out" / "vlm")
-    config = MicroTrainingConfig(0.05, tmp_path / "work", tmp_path / "out", num_threads=2)
+    config = MicroTrainingConfig(0.05, tmp_path / "work", tmp_path / "out", num_threads=1)
     train(config, TINY)
     folder = tmp_path / "out" / "verifier"
     description = read_description(folder)
