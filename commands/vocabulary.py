@@ -49,13 +49,12 @@ def main(argv: Sequence[str]) -> int:
         )
     from commands.endpoint_errors import explained
     from inference.vlm.journal import StorageJournal
-    from inference.vlm.vlm import open_vlm
     from pipelines.prompts.vocabulary import save_vocabulary
     from schemas.storage import LocalStorage
 
     say = functools.partial(print, flush=True)
     with explained(arguments.vlm):
-        vlm = open_vlm(arguments.vlm, StorageJournal(LocalStorage(arguments.answers)))
+        vlm = arguments.vlm.open(StorageJournal(LocalStorage(arguments.answers)))
         found = brainstorm_vocabulary(arguments.brainstorm, vlm, arguments.vlm.name, say)
     try:
         save_vocabulary(found.vocabulary, arguments.out)

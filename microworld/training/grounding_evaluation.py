@@ -173,19 +173,19 @@ def vae_round_trip(weights: Path) -> Transform:
 
 def evaluate(weights: Path, num_scenes: int = 400, num_per_tag: int = 80) -> dict[str, object]:
     """Every figure of the model card, on clean scenes, degraded ones, and through the VAE where there is one."""
-    from inference.grounding.grounding_dino import GroundingDinoDetector
-    from inference.grounding.sam import SamSegmenter
+    from inference.grounding.detector import DetectorConfig
+    from inference.grounding.segmenter import SegmenterConfig
     from microworld.family import micro_grounded_sam
     from microworld.training.grounding_data import degrade
 
-    config = micro_grounded_sam()
-    config = replace(
-        config,
-        detector=replace(config.detector, model=str(weights / "grounding_dino")),
-        segmenter=replace(config.segmenter, model=str(weights / "sam")),
-    )
-    ranking = GroundingDinoDetector(replace(config.detector, box_threshold=0.02, text_threshold=0.0))
-    segmenter, grounded_sam = SamSegmenter(config.segmenter), GroundedSam.from_config(config)
+    shipped = micro_grounded_sam()
+    dino, sam = shipped.detector.dino, shipped.segmenter.sam
+    assert dino is not None
+    assert sam is not None
+    dino, sam = replace(dino, model=str(weights / "grounding_dino")), replace(sam, model=str(weights / "sam"))
+    config = replace(shipped, detector=DetectorConfig("dino", dino), segmenter=SegmenterConfig("sam", sam))
+    ranking = replace(dino, box_threshold=0.02, text_threshold=0.0).open()
+    segmenter, grounded_sam = sam.open(), config.open()
     transforms: dict[str, Transform | None] = {
         "clean": None,
         "degraded": lambda images: degrade(np.random.default_rng(HELD_OUT_SEED), images, AugmentationConfig()),
