@@ -289,8 +289,8 @@ def filter_pairs() -> list[PromptRow]:
     rows = [paired_row(0, num_pairs=2, reflection=given), paired_row(1)]
     (first, second) = rows
     backwards = tuple(replace(pair, good=pair.bad, bad=pair.good) for pair in first.pairs[1:])
-    dark = tuple(candidate(c.index, 9 * c.index) for c in second.candidates)
-    return stage([replace(first, pairs=(first.pairs[0], *backwards)), replace(second, candidates=dark)])
+    close = tuple(candidate(c.index, 250 - 9 * c.index) for c in second.candidates)
+    return stage([replace(first, pairs=(first.pairs[0], *backwards)), replace(second, candidates=close)])
 
 
 # Models that write
