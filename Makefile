@@ -57,21 +57,26 @@ bootstrap: env
 	$(BIN)/python -m pipelines verify --run $(BOOTSTRAP)/whole --deep
 	@echo "now open $(BOOTSTRAP)/whole/report/index.html"
 
+# So many tests at a time, a file's all in one process: they share what a module's fixtures made. Each process takes a
+# core and 1.5 GB. Tests that start clusters or vLLM have the machine to themselves.
+WORKERS ?= 2
+TOGETHER = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
 test: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest
+	$(TOGETHER)
 
 check: env
 	$(BIN)/ruff format .
 	$(MAKE) test
 
 slow: env
-	$(BIN)/python -m pytest -m slow
+	$(TOGETHER) -m "slow and not (ray or vllm or gpu)"
 
 ray: env
-	$(BIN)/python -m pytest -m ray
+	$(BIN)/python -m pytest -m "ray and not vllm"
 
 vllm: env-vllm
 	$(BIN)/python -m pytest -m vllm

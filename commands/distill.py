@@ -23,9 +23,8 @@ from pipelines.driver import stop_signal
 from pipelines.lease import Lease
 from pipelines.stage import Workers
 from recipes import catalogue
-from schemas.configuration import model_names
 from schemas.storage import LocalStorage
-from trainers.dual_process import DualProcessConfig
+from trainers.dual_process_config import DualProcessConfig
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def default_arguments(preset: str) -> DistillArgs:
 def main(argv: Sequence[str]) -> int:
     """0: all learnt. 1: stopped before the end. 4: done, but some are not learnt, or could not be tried."""
     arguments = parse_with_preset(DistillArgs, argv, "distill", default_arguments)
-    require_models(model_names(arguments.training))
+    require_models(arguments.training.models)
     out = Path(shared_uri(arguments.run, arguments.runtime))
     with Lease(LocalStorage(out), take_over=arguments.take_over), stop_signal() as stop:
 

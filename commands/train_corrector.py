@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from commands.train_arguments import parse_with_preset
-from inference.flux.generator import production_flux
-from trainers.corrector import (
-    CorrectorTrainingConfig,
-    micro_corrector_training,
-    micro_gpu_corrector_training,
-    open_training,
-)
+from commands.arguments import Preset, parse_with_preset
+from recipes import catalogue
+from trainers.corrector import CorrectorTrainingConfig, open_training
 from trainers.launch import LaunchConfig, launch
 from trainers.plan import plan_corrector, print_plan
 
@@ -25,8 +19,7 @@ from trainers.plan import plan_corrector, print_plan
 class Arguments:
     """Train a corrector (ReflectionFlow §3.3). Killed or interrupted, the same command goes on where it stopped."""
 
-    preset: str = "micro"
-    """Sizes and hyperparameters: micro, micro-gpu (large batches, encoded ahead), or flux (the paper's)."""
+    preset: Preset = field(default_factory=catalogue.default)
     training: Annotated[CorrectorTrainingConfig, tyro.conf.arg(name="")] = field(
         default_factory=CorrectorTrainingConfig
     )
@@ -37,20 +30,18 @@ class Arguments:
     launch: Annotated[LaunchConfig, tyro.conf.arg(name="")] = field(default_factory=LaunchConfig)
 
 
-PRESETS = {
-    "micro": lambda: Arguments("micro", micro_corrector_training("", Path("runs/corrector"))),
-    "micro-gpu": lambda: Arguments("micro-gpu", micro_gpu_corrector_training("", Path("runs/corrector"))),
-    "flux": lambda: Arguments("flux", CorrectorTrainingConfig(generator=production_flux(), recompute=True)),
-}
+def default_arguments(preset: str) -> Arguments:
+    """What a preset says."""
+    return Arguments(preset, catalogue.load(preset, "corrector_training"))
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the corrector is written to `out/corrector`."""
-    arguments = parse_with_preset(Arguments, argv, "corrector", PRESETS)
+    arguments = parse_with_preset(Arguments, argv, "corrector", default_arguments, "trainers")
     training = arguments.training
     if arguments.plan:
         plan = plan_corrector(training)
-        device = training.generator.device
+        device = training.flux.device
         print_plan(plan, training.loop, training.out, device, arguments.plan_gpu, arguments.launch.workers)
         return 0
     launch(open_training, training, training.out, arguments.launch)

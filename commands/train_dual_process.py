@@ -9,18 +9,14 @@ from typing import Annotated
 
 import tyro
 
-from commands.train_arguments import parse_with_preset
+from commands.arguments import Preset, parse_with_preset
+from recipes import catalogue
 from schemas.errors import InputError
+from trainers.concept_card import finished_key
 from trainers.concept_file import read_concept
-from trainers.dual_process import (
-    DualProcess,
-    DualProcessConfig,
-    Point,
-    dev_dual_process,
-    finished_key,
-    micro_dual_process,
-    schnell_dual_process,
-)
+from trainers.distilled import Point
+from trainers.dual_process import DualProcess
+from trainers.dual_process_config import DualProcessConfig
 
 
 @dataclass(frozen=True)
@@ -32,22 +28,20 @@ class Arguments:
     """The concept's YAML file."""
     out: Path = Path("runs/concept")
     """LoRA, card, curve and pictures; checkpoints while it is not finished."""
-    preset: str = "micro"
-    """Models and hyperparameters: micro, schnell or dev (the paper's)."""
+    preset: Preset = field(default_factory=catalogue.default)
     training: Annotated[DualProcessConfig, tyro.conf.arg(name="")] = field(default_factory=DualProcessConfig)
     report_every: int = 10
+    """Steps from one line of progress to the next."""
 
 
-PRESETS = {
-    "micro": lambda: Arguments(tyro.MISSING, preset="micro", training=micro_dual_process()),
-    "schnell": lambda: Arguments(tyro.MISSING, preset="schnell", training=schnell_dual_process()),
-    "dev": lambda: Arguments(tyro.MISSING, preset="dev", training=dev_dual_process()),
-}
+def default_arguments(preset: str) -> Arguments:
+    """What a preset says."""
+    return Arguments(tyro.MISSING, preset=preset, training=catalogue.load(preset, "dual_process"))
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the concept is learnt; 1 where the VLM does not give the wanted answers even then (the LoRA is kept)."""
-    arguments = parse_with_preset(Arguments, argv, "dual-process", PRESETS)
+    arguments = parse_with_preset(Arguments, argv, "dual-process", default_arguments, "trainers")
     concept = read_concept(arguments.config)
     import torch
 
@@ -69,10 +63,11 @@ def main(argv: Sequence[str]) -> int:
             line = f"{concept.name} {point.step + 1}/{arguments.training.steps}"
             print(f"{line}  loss {point.loss:.4g}  probability {point.probability:.3f}", flush=True)
 
-    found = models.distill(concept, arguments.out, report)
+    distilled = models.distill(concept, arguments.out, report)
+    before, after = distilled.before.probability, distilled.after.probability
     print(
-        f"{concept.name}: {len(found.curve)} steps in {found.seconds:.0f} s; the answers' probability on other seeds "
-        f"than it was trained on: {found.before.probability:.2f} before, {found.after.probability:.2f} after"
+        f"{concept.name}: {len(distilled.curve)} steps in {distilled.seconds:.0f} s; the answers' probability on other "
+        f"seeds than it was trained on: {before:.2f} before, {after:.2f} after"
     )
     print(f"the LoRA: {arguments.out}")
     return 0

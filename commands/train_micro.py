@@ -60,7 +60,9 @@ class MicroArgs:
     out: Path = Path("microworld/weights")
     """Weights go to a folder a model below this one."""
     device: Literal["cpu", "cuda"] = "cpu"
+    """Where it trains."""
     seed: int = 0
+    """Of the first weights and of all training data."""
     threads: int = 2
     """CPU threads."""
     data_workers: int = 0

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
 
-from commands.train_arguments import parse_with_preset
+from commands.arguments import Preset, parse_with_preset
+from recipes import catalogue
 from trainers.launch import LaunchConfig, launch
 from trainers.plan import plan_reflector, print_plan
-from trainers.reflector import ReflectorConfig, ReflectorTrainingConfig, micro_reflector_training, open_training
+from trainers.reflector import ReflectorTrainingConfig, open_training
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Train a reflector (ReflectionFlow §3.3). Killed or interrupted, the same command goes on where it stopped."""
 
-    preset: str = "micro"
-    """Sizes and hyperparameters: micro, or qwen (Qwen2.5-VL-7B)."""
+    preset: Preset = field(default_factory=catalogue.default)
     training: Annotated[ReflectorTrainingConfig, tyro.conf.arg(name="")] = field(
         default_factory=ReflectorTrainingConfig
     )
@@ -31,15 +30,14 @@ class Arguments:
     launch: Annotated[LaunchConfig, tyro.conf.arg(name="")] = field(default_factory=LaunchConfig)
 
 
-PRESETS = {
-    "micro": lambda: Arguments("micro", micro_reflector_training("", Path("runs/reflector"))),
-    "qwen": lambda: Arguments("qwen", replace(ReflectorTrainingConfig(), model=ReflectorConfig(device="cuda"))),
-}
+def default_arguments(preset: str) -> Arguments:
+    """What a preset says."""
+    return Arguments(preset, catalogue.load(preset, "reflector_training"))
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the reflector is written to `out/reflector`."""
-    arguments = parse_with_preset(Arguments, argv, "reflector", PRESETS)
+    arguments = parse_with_preset(Arguments, argv, "reflector", default_arguments, "trainers")
     training = arguments.training
     if arguments.plan:
         plan = plan_reflector(training)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from commands.train_arguments import parse_with_preset
+from commands.arguments import Preset, parse_with_preset
+from recipes import catalogue
 from trainers.launch import LaunchConfig, launch
 from trainers.plan import plan_verifier, print_plan
-from trainers.verifier import RewardModelConfig, VerifierTrainingConfig, micro_verifier_training, open_training
+from trainers.verifier import VerifierTrainingConfig, open_training
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Train a verifier (ReflectionFlow §3.2). Killed or interrupted, the same command goes on where it stopped."""
 
-    preset: str = "micro"
-    """Sizes and hyperparameters: micro, or qwen (the paper's, Qwen2.5-VL-3B)."""
+    preset: Preset = field(default_factory=catalogue.default)
     training: Annotated[VerifierTrainingConfig, tyro.conf.arg(name="")] = field(default_factory=VerifierTrainingConfig)
     plan: bool = False
     """Say what memory and time it takes, and do nothing."""
@@ -29,15 +28,14 @@ class Arguments:
     launch: Annotated[LaunchConfig, tyro.conf.arg(name="")] = field(default_factory=LaunchConfig)
 
 
-PRESETS = {
-    "micro": lambda: Arguments("micro", micro_verifier_training("", Path("runs/verifier"))),
-    "qwen": lambda: Arguments("qwen", VerifierTrainingConfig(model=RewardModelConfig(device="cuda"), recompute=True)),
-}
+def default_arguments(preset: str) -> Arguments:
+    """What a preset says."""
+    return Arguments(preset, catalogue.load(preset, "verifier_training"))
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the verifier is written to `out/verifier`."""
-    arguments = parse_with_preset(Arguments, argv, "verifier", PRESETS)
+    arguments = parse_with_preset(Arguments, argv, "verifier", default_arguments, "trainers")
     training = arguments.training
     if arguments.plan:
         plan = plan_verifier(training)

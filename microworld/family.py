@@ -66,24 +66,28 @@ def micro_qwen(model: str = "micro/vlm", **changes: Any) -> QwenVlmConfig:
     return replace(QwenVlmConfig(model=model), **changes)
 
 
-def micro_grounded_sam(device: str = "cpu") -> GroundedSamConfig:
-    """The models that `python -m trainers micro` trains. Thresholds: a sweep on held-out scenes
-    through the VAE (`microworld.training.grounding_evaluation`) is flat from .25 to .4; on generated images, looked at
-    one by one, .25 misses the fewest real objects, which counting needs most, and accepts some more malformed
-    shapes."""
+def micro_dino(model: str = "micro/grounding_dino", **changes: Any) -> GroundingDinoConfig:
+    """The micro GroundingDINO. Thresholds: a sweep on held-out scenes through the VAE
+    (`microworld.training.grounding_evaluation`) is flat from .25 to .4; on generated images, looked at one by one, .25
+    misses the fewest real objects, which counting needs most, and accepts some more malformed shapes."""
     dino = GroundingDinoConfig(
-        model="micro/grounding_dino",
-        box_threshold=0.25,
-        text_threshold=0.25,
-        nms_iou=0.5,
-        batch_size=32,
-        text_length=20,
-        device=device,
+        model=model, box_threshold=0.25, text_threshold=0.25, nms_iou=0.5, batch_size=32, text_length=20
     )
-    sam = SamConfig(model="micro/sam", image_batch=32, box_batch=64, device=device)
+    return replace(dino, **changes)
+
+
+def micro_sam(model: str = "micro/sam", **changes: Any) -> SamConfig:
+    """The micro SAM."""
+    return replace(SamConfig(model=model, image_batch=32, box_batch=64), **changes)
+
+
+def micro_grounded_sam(dino: GroundingDinoConfig | None = None, sam: SamConfig | None = None) -> GroundedSamConfig:
+    """Both, and the world's palette; other models where they are named."""
     palette = PixelColorConfig(palette=tuple((name, rgb) for name, rgb in COLORS.items()))
     return GroundedSamConfig(
-        DetectorConfig("dino", dino), SegmenterConfig("sam", sam), ColorNamerConfig("pixels", palette)
+        DetectorConfig("dino", dino or micro_dino()),
+        SegmenterConfig("sam", sam or micro_sam()),
+        ColorNamerConfig("pixels", palette),
     )
 
 

@@ -7,13 +7,18 @@ scene with the correction made, as a corrector that always does as it is told. (
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
 from inference.judges.geneval_scoring import judge_objects
-from inference.judges.segmentation_judge import SegmentationJudge
+from inference.judges.segmentation_judge import SegmentationJudge, SegmentationJudgeConfig
 from inference.prompt_grammar import parse_prompt
-from inference.search import NOTHING_WRONG, Remark
+from inference.search import NOTHING_WRONG, Remark, SearchConfig, SearchTools
+from inference.search_tools import SearchToolsConfig
+from inference.vlm.endpoint import Journal
+from inference.vlm.vlm import VlmConfig
 from microworld.scenes.apply_edit import apply_edit
 from microworld.scenes.captions import caption_of_record
 from microworld.scenes.corrections import corrections, refine_prompt
@@ -21,6 +26,36 @@ from microworld.scenes.instructions import instruction, parse_instruction, split
 from microworld.scenes.world import COLORS, SHAPES, Background, Scene, SceneObject, render
 from schemas.configuration import stable_seed
 from schemas.records import DetectedObject
+
+OracleKind = Literal["corrector", "reflector"]
+
+
+@dataclass(frozen=True)
+class OracleToolsConfig(SearchToolsConfig):
+    """The models of a search, some of them replaced by parts that see what the judge sees."""
+
+    oracles: tuple[OracleKind, ...] = ()
+    sees: SegmentationJudgeConfig = field(default_factory=lambda: SegmentationJudgeConfig(model="micro/judge"))
+    """The judge through whose eyes they see."""
+
+    @classmethod
+    def of(cls, tools: SearchToolsConfig, oracles: tuple[OracleKind, ...]) -> OracleToolsConfig:
+        """`tools` with oracles."""
+        corrector = None if "corrector" in oracles else tools.corrector
+        return cls(tools.generator, corrector, tools.critic, tools.verifier, oracles)
+
+    def for_search(self, search: SearchConfig, vlm: VlmConfig) -> OracleToolsConfig:
+        """What a strategy needs of it and nothing else. InputError for what is missing."""
+        drawn_again = "corrector" in self.oracles
+        asked = replace(search, strategy="noise+prompt") if drawn_again and "reflection" in search.strategy else search
+        return OracleToolsConfig.of(SearchToolsConfig.for_search(self, asked, vlm), self.oracles)
+
+    def open(self, journal: Journal | None = None) -> SearchTools:
+        """Load what it names. MissingWeightsError, InputError."""
+        tools, judge = super().open(journal), SegmentationJudge(self.sees)
+        if "corrector" in self.oracles:
+            tools = replace(tools, corrector=OracleCorrector(judge))
+        return replace(tools, critic=OracleCritic(judge)) if "reflector" in self.oracles else tools
 
 
 def scene_of(objects: Sequence[DetectedObject], min_score: float, background: Background | None = None) -> Scene:

@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from schemas.errors import InputError, MissingWeightsError, ReflectionFlowError
 from schemas.storage import LocalStorage
+from trainers.concept_card import CARD, finished_key
 from trainers.concept_file import concept_files, read_concept
-from trainers.dual_process import CARD, DualProcessConfig, NotConvergedError, finished_key
+from trainers.dual_process import NotConvergedError
+from trainers.dual_process_config import DualProcessConfig
 
 if TYPE_CHECKING:
     from trainers.dual_process import DualProcess

@@ -39,6 +39,12 @@ from pipelines.stages.judge_candidates import JudgeCandidatesConfig
 from pipelines.stages.score_rewards import ScoreRewardsConfig
 from pipelines.stages.select_pairs import SelectPairsConfig
 from pipelines.stages.write_reflections import WriteReflectionsConfig
+from trainers.corrector import CorrectorTrainingConfig
+from trainers.denoiser_config import DenoiserConfig
+from trainers.dual_process_config import DualProcessConfig
+from trainers.reflector import ReflectorConfig, ReflectorTrainingConfig
+from trainers.verifier import RewardModelConfig, VerifierTrainingConfig
+from trainers.vqa_loss import TeacherConfig
 
 VIT_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 ON_GPU = Workers(count=0, cpus=2.0, gpus=1.0)
@@ -159,3 +165,32 @@ def search() -> SearchJobConfig:
         workers=Workers(count=0, cpus=4.0, gpus=1.0),
         judge=JudgeCandidatesConfig(judge(), workers=QUARTER_GPU),
     )
+
+
+def corrector_training() -> CorrectorTrainingConfig:
+    """The paper's (§3.3, §4.1): FLUX.1-dev at 1024 px, a LoRA of rank 256 on the condition's tokens; blocks are
+    recomputed, or their activations would not fit 80 GB."""
+    return CorrectorTrainingConfig(generator=generator(), recompute=True)
+
+
+def verifier_training() -> VerifierTrainingConfig:
+    """The paper's, of Qwen2.5-VL-3B (10,080 steps, learning rate 2e-6); layers are recomputed, so that 80 GB do."""
+    return VerifierTrainingConfig(model=RewardModelConfig(device="cuda"), recompute=True)
+
+
+def reflector_training() -> ReflectorTrainingConfig:
+    """A LoRA on Qwen2.5-VL-7B (the paper trains all of it: `ReflectorTrainingConfig`)."""
+    return ReflectorTrainingConfig(model=ReflectorConfig(device="cuda"))
+
+
+def dual_process() -> DualProcessConfig:
+    """FLUX.1-dev at a random one of 28 steps, taught by Qwen2.5-VL-7B at 512 px, on one 80 GB GPU (Dual-Process
+    Distillation, §4.1)."""
+    return DualProcessConfig(
+        DenoiserConfig(flux=FluxGeneratorConfig(num_steps=28, size_px=512)), teacher(), gradient_checkpointing=True
+    )
+
+
+def teacher() -> TeacherConfig:
+    """Qwen2.5-VL-7B; its activations are recomputed."""
+    return TeacherConfig(dtype="bfloat16", gradient_checkpointing=True, device="cuda")

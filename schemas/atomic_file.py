@@ -39,8 +39,9 @@ def create_whole(path: Path, data: bytes) -> bool:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name to write a file under (with the same suffix), for libraries that write files themselves. The file takes
-    the place of `path` when the block ends, and is removed when an exception ends it."""
+    """A name to write a file under, for libraries that write files themselves (NumPy gives it a suffix of its own, and
+    wants it opened). The file takes the place of `path` when the block ends, and is removed when an exception ends
+    it."""
     temporary = _beside(path)
     try:
         yield temporary
@@ -61,8 +62,9 @@ def put_in_place(finished: Path, target: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    # A name of its own, so that two writers of one file do not write into each other's half.
-    return path.parent / f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}"
+    # A name of its own, so that two writers of one file do not write into each other's half; with another suffix, so
+    # that whoever looks for *.tar does not find a half.
+    return path.parent / f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}"
 
 
 def _sync(path: Path) -> None:

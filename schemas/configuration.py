@@ -36,6 +36,12 @@ def execution_field(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"role": "execution"})
 
 
+def resumable_field(default: Any) -> Any:
+    """Dataclass field that says how long, how often, where or with how much memory a training computes: it may change
+    when the training goes on from a checkpoint, with the same numbers up to rounding. (What it makes depends on it.)"""
+    return dataclasses.field(default=default, metadata={"resumable": True})
+
+
 def model_names(config: Any) -> tuple[str, ...]:
     """Every model a configuration names, nested configurations included, in field order, without empty names."""
     return _named(config, "model")

@@ -1,6 +1,5 @@
 """Who imports whom, read from the source of every file, and what a command may cost before it works."""
 
-import ast
 import os
 import subprocess
 import sys
@@ -9,138 +8,95 @@ from pathlib import Path
 import pytest
 
 from commands.main import GROUPS
+from tests.support.import_rules import (
+    DOORS,
+    HEAVY,
+    OF_MICRO,
+    heavy_at_start,
+    heavy_schemas,
+    imported,
+    in_circles,
+    knows_micro,
+    knows_ray,
+    module_of,
+    out_of_floor,
+    read_sources,
+    tops,
+)
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("schemas", "inference", "trainers", "pipelines", "microworld", "recipes", "commands")
-HEAVY = {
-    "datasets",
-    "diffusers",
-    "matplotlib",
-    "openai",
-    "ray",
-    "segment_anything",
-    "torch",
-    "torchvision",
-    "transformers",
-    "vllm",
-}
-FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imported(path: Path, *, at_module_level: bool) -> set[str]:
-    """Full names that a file imports: `a.b` for `import a.b`, `a.b` and `a.b.c` for `from a.b import c`."""
-
-    def walk(node: ast.AST):
-        for child in ast.iter_child_nodes(node):
-            inner = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-            if at_module_level and (inner or _only_for_types(child)):
-                continue
-            yield child
-            yield from walk(child)
-
-    names: set[str] = set()
-    for node in walk(ast.parse(path.read_text(), str(path))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
-
-
-def _only_for_types(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-
-
-def top(names: set[str]) -> set[str]:
-    return {name.partition(".")[0] for name in names}
-
-
-def reachable(entry: str) -> dict[str, str]:
-    """Modules of ours that importing `entry` imports, each with the module that it was first imported by."""
-    files = {module_name(path): path for path in FILES}
-    found, waiting = {entry: ""}, [entry]
-    while waiting:
-        module = waiting.pop()
-        for name in imported(files[module], at_module_level=True):
-            parts = name.split(".")
-            for end in range(1, len(parts) + 1):
-                prefix = ".".join(parts[:end])
-                if prefix in files and prefix not in found:
-                    found[prefix] = module
-                    waiting.append(prefix)
-    return found
+SOURCES = read_sources(ROOT)
+# pipelines.__main__ ... and commands.*: what a command line starts.
+ENTRIES = sorted(
+    module_of(path)
+    for path in SOURCES
+    if path.endswith("/__main__.py") or (path.startswith("commands/") and not path.endswith("/__init__.py"))
+)
 
 
 def test_there_is_something_to_look_at():
-    assert len(FILES) > 40
-    assert top(imported(ROOT / "pipelines" / "driver.py", at_module_level=True)) >= {"pipelines", "schemas", "logging"}
+    assert len(SOURCES) > 200
+    assert tops(imported(SOURCES["pipelines/driver.py"])) >= {"pipelines", "schemas", "logging"}
+    assert {*DOORS, *OF_MICRO} <= SOURCES.keys()
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_imports_go_one_way(package):
-    later = set(PACKAGES[PACKAGES.index(package) + 1 :])
-    wrong = {
-        str(path.relative_to(ROOT)): sorted(names)
-        for path in FILES
-        if path.relative_to(ROOT).parts[0] == package
-        if (names := top(imported(path, at_module_level=False)) & (later | {"tests", "benchmarks"}))
-    }
-    assert wrong == {}
+def test_every_package_imports_what_its_floor_may():
+    assert out_of_floor(SOURCES) == {}
 
 
-@pytest.mark.parametrize("package", [name for name in PACKAGES if name != "trainers"])
-def test_no_file_imports_itself_in_a_circle(package):
-    """Imports inside functions count: one that waits until it is called hides a circle, and does not cut it."""
-    files = {module_name(path): path for path in FILES if path.relative_to(ROOT).parts[0] == package}
-    uses = {
-        module: {name for name in imported(path, at_module_level=False) if name in files and name != module}
-        for module, path in files.items()
-    }
-    for _ in uses:  # what uses nothing that is left is in no circle
-        uses = {module: left for module, names in uses.items() if (left := names & uses.keys())}
-    assert uses == {}
+def test_nothing_but_its_own_recipe_knows_the_micro_world():
+    assert knows_micro(SOURCES) == {}
+
+
+def test_no_module_imports_itself_in_a_circle():
+    assert in_circles(SOURCES) == set()
 
 
 def test_ray_is_known_to_its_runtime_and_one_trainer_module_alone():
-    users = [path.relative_to(ROOT) for path in FILES if "ray" in top(imported(path, at_module_level=False))]
-    assert [str(path) for path in users if path.parts[0] == "inference" or path.parts[0] == "schemas"] == []
-    assert [str(path) for path in users if path.parts[0] == "pipelines" and path.parts[1] != "runtime"] == []
-    assert len([path for path in users if path.parts[0] == "trainers"]) <= 1
+    assert knows_ray(SOURCES) == []
 
 
 def test_schemas_are_light():
-    allowed = {"schemas", "numpy", "pyarrow", "PIL", *sys.stdlib_module_names}
-    wrong = {
-        path.name: sorted(top(imported(path, at_module_level=False)) - allowed)
-        for path in FILES
-        if path.relative_to(ROOT).parts[0] == "schemas"
-    }
-    assert {name: names for name, names in wrong.items() if names} == {}
-
-
-ENTRIES = sorted(
-    module_name(path)
-    for path in FILES
-    if path.name == "__main__.py" or (path.parts[-2] == "commands" and path.name != "__init__.py")
-)
+    assert heavy_schemas(SOURCES) == {}
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_no_command_imports_a_heavy_library_before_it_works(entry):
-    files = {module_name(path): path for path in FILES}
-    modules = reachable(entry)
-    wrong = {
-        module: f"{sorted(names)}, imported by {modules[module]}"
-        for module in modules
-        if (names := top(imported(files[module], at_module_level=True)) & HEAVY)
-    }
-    assert wrong == {}
+    assert heavy_at_start(SOURCES, entry) == {}
+
+
+BROKEN = {
+    "a stage knows a recipe": ("pipelines/stages/select_pairs.py", "from recipes import flux", out_of_floor),
+    "a schema knows a model": ("schemas/records.py", "from inference import search", out_of_floor),
+    "inference trains": ("inference/search.py", "from trainers.loop import TrainingLoop", out_of_floor),
+    "a trainer runs a pipeline": ("trainers/loop.py", "import pipelines.driver", out_of_floor),
+    "the driver knows a command": ("pipelines/driver.py", "from commands import run", out_of_floor),
+    "the micro world knows a pipeline": ("microworld/oracles.py", "from pipelines import stage", out_of_floor),
+    "a recipe knows a command": ("recipes/flux.py", "import commands.run", out_of_floor),
+    "production knows a benchmark": ("pipelines/driver.py", "from benchmarks import gpu", out_of_floor),
+    "a door leads elsewhere": ("pipelines/__main__.py", "from commands.run import main as run", out_of_floor),
+    "a relative import": ("pipelines/driver.py", "from . import stage", out_of_floor),
+    "production draws triangles": ("inference/search.py", "from microworld.scenes import world", knows_micro),
+    "a recipe borrows from micro": ("recipes/flux.py", "from microworld import family", knows_micro),
+    "a default is a micro model": ("inference/flux/generator.py", 'MODEL = "micro/flux"', knows_micro),
+    "a circle": ("inference/search.py", "from inference import search_tools", in_circles),
+    "a circle that waits": ("schemas/errors.py", "def f():\n    from schemas import configuration", in_circles),
+    "ray in a stage": ("pipelines/stages/select_pairs.py", "import ray", knows_ray),
+    "ray in a second trainer module": ("trainers/verifier.py", "import ray", knows_ray),
+    "torch in a schema": ("schemas/images.py", "def f():\n    import torch", heavy_schemas),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_each_rule_notices_when_it_is_broken(name):
+    path, line, rule = BROKEN[name]
+    assert not rule(SOURCES)
+    assert rule(SOURCES | {path: f"{SOURCES[path]}\n{line}\n"})
+
+
+def test_a_heavy_library_at_the_top_of_a_module_is_noticed():
+    broken = SOURCES | {"schemas/errors.py": SOURCES["schemas/errors.py"] + "\nimport torch\n"}
+    assert heavy_at_start(broken, "commands.status")
 
 
 HELPS = [
@@ -189,7 +145,7 @@ def test_what_tests_share_lies_in_support_and_no_test_imports_from_another():
     wrong = {
         str(path.relative_to(ROOT)): sorted(names)
         for path in files
-        if (names := {n for n in imported(path, at_module_level=False) if n.startswith("tests.") and not shared(n)})
+        if (names := {n for n in imported(path.read_text()) if n.startswith("tests.") and not shared(n)})
     }
     assert wrong == {}
     helpers = [parts for parts in files.values() if not parts[-1].startswith(("test_", "__init__", "conftest"))]

@@ -5,33 +5,31 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from schemas.atomic_file import write_whole
+from trainers.distilled import Distilled
+from trainers.dual_process_config import DualProcessConfig
 
-if TYPE_CHECKING:
-    from trainers.dual_process import Distilled, DualProcessConfig
-
+CARD = "card.json"  # written last: a folder that has it is finished
 GRID_PX = 128  # of an image's side in the grid, at least
 GAP_PX = 4
 
 
-def write_card(out: Path, found: Distilled, config: DualProcessConfig) -> None:
+def write_card(out: Path, distilled: Distilled, config: DualProcessConfig) -> None:
     """`grid.png`, `curve.png`, `README.md` and, last, `card.json`."""
-    from trainers.dual_process import CARD
-
-    Image.fromarray(before_after(found)).save(out / "grid.png")
-    draw_curve(found, out / "curve.png", config.stop_probability)
-    (out / "README.md").write_text(readme(found, config), encoding="utf-8")
-    write_whole(out / CARD, json.dumps(card(found, config), indent=1, ensure_ascii=False) + "\n")
+    Image.fromarray(before_after(distilled)).save(out / "grid.png")
+    draw_curve(distilled, out / "curve.png", config.stop_probability)
+    (out / "README.md").write_text(readme(distilled, config), encoding="utf-8")
+    write_whole(out / CARD, json.dumps(card(distilled, config), indent=1, ensure_ascii=False) + "\n")
 
 
-def card(found: Distilled, config: DualProcessConfig) -> dict[str, Any]:
+def card(distilled: Distilled, config: DualProcessConfig) -> dict[str, Any]:
     """Plain data."""
-    concept = found.concept
+    concept = distilled.concept
     return {
         "name": concept.name,
         "prompt": concept.prompt,
@@ -40,24 +38,33 @@ def card(found: Distilled, config: DualProcessConfig) -> dict[str, Any]:
             {"question": q.question, "answer": q.answer, "overlays": [type(o).__name__ for o in q.overlays]}
             for q in concept.questions
         ],
-        "key": found.key,
-        "converged": found.converged,
-        "steps": len(found.curve),
-        "seconds": round(found.seconds, 2),
-        "probability_before": round(found.before.probability, 4),
-        "probability_after": round(found.after.probability, 4),
-        "probabilities_before": np.round(found.before.probabilities, 4).tolist(),
-        "probabilities_after": np.round(found.after.probabilities, 4).tolist(),
-        "curve": [asdict(point) for point in found.curve],
-        "config": json.loads(json.dumps(asdict(config), default=str)),
+        "key": distilled.key,
+        "converged": distilled.converged,
+        "steps": len(distilled.curve),
+        "seconds": round(distilled.seconds, 2),
+        "probability_before": round(distilled.before.probability, 4),
+        "probability_after": round(distilled.after.probability, 4),
+        "probabilities_before": np.round(distilled.before.probabilities, 4).tolist(),
+        "probabilities_after": np.round(distilled.after.probabilities, 4).tolist(),
+        "curve": [asdict(point) for point in distilled.curve],
+        "config": json.loads(json.dumps(config.described(), default=str)),
     }
 
 
-def readme(found: Distilled, config: DualProcessConfig) -> str:
+def finished_key(folder: Path) -> str | None:
+    """The key of the concept that a folder holds finished; None where it is not."""
+    try:
+        card = json.loads((folder / CARD).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return card.get("key") if isinstance(card, dict) else None
+
+
+def readme(distilled: Distilled, config: DualProcessConfig) -> str:
     """For people, and for a model hub."""
-    concept = found.concept
+    concept, before, after = distilled.concept, distilled.before.probability, distilled.after.probability
     asked = "\n".join(f"- {q.question} **{q.answer}**" for q in concept.questions)
-    verdict = "" if found.converged else "\n**Not learnt**: the VLM is not sure of the wanted answers.\n"
+    verdict = "" if distilled.converged else "\n**Not learnt**: the VLM is not sure of the wanted answers.\n"
     others = ", ".join(f'"{prompt}"' for prompt in concept.other_prompts)
     return f"""---
 base_model: {config.generator.model}
@@ -66,23 +73,23 @@ tags: [lora, dual-process-distillation]
 # {concept.name}
 
 A LoRA of `{config.generator.model}` for "{concept.prompt}"{f" (also meant for {others})" if others else ""}, taught by
-`{config.teacher.model}` in {len(found.curve)} steps ({found.seconds:.0f} s):
+`{config.teacher.model}` in {len(distilled.curve)} steps ({distilled.seconds:.0f} s):
 
 {asked}
 {verdict}
-The answers' probability on {len(found.before.images)} seeds that were not trained on: {found.before.probability:.2f}
-before, {found.after.probability:.2f} after.
+The answers' probability on {len(distilled.before.images)} seeds that were not trained on: {before:.2f}
+before, {after:.2f} after.
 
 ![Before (above) and after, the same seeds](grid.png) ![The answers' probability while it was trained](curve.png)
 
-`FluxPipeline.load_lora_weights` loads this folder; draw with {config.generator.num_steps} steps at
+`{config.generator.pipeline}.load_lora_weights` loads this folder; draw with {config.generator.num_steps} steps at
 {config.generator.size_px} px, as it was trained.
 """
 
 
-def before_after(found: Distilled) -> np.ndarray:
+def before_after(distilled: Distilled) -> np.ndarray:
     """uint8 (H, W, 3): the same seeds before (above) and after, under the overlay that they were asked about."""
-    overlaid = next((q for q in found.concept.questions if q.overlays), None)
+    overlaid = next((q for q in distilled.concept.questions if q.overlays), None)
 
     def row(images: np.ndarray) -> np.ndarray:
         scale = max(1, GRID_PX // images.shape[1])
@@ -92,17 +99,17 @@ def before_after(found: Distilled) -> np.ndarray:
         padded = [np.pad(image, ((0, GAP_PX), (0, GAP_PX), (0, 0)), constant_values=255) for image in shown]
         return np.concatenate(padded, axis=1)
 
-    return np.concatenate([row(found.before.images), row(found.after.images)])
+    return np.concatenate([row(distilled.before.images), row(distilled.after.images)])
 
 
-def draw_curve(found: Distilled, path: Path, bound: float) -> None:
+def draw_curve(distilled: Distilled, path: Path, bound: float) -> None:
     """Probability of the wanted answers against steps: each step's, and the mean of the last ten."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3), dpi=100, layout="constrained")
     axes = figure.subplots()
-    steps = [point.step for point in found.curve]
-    values = [point.probability for point in found.curve]
+    steps = [point.step for point in distilled.curve]
+    values = [point.probability for point in distilled.curve]
     means = [float(np.mean(values[max(0, i - 9) : i + 1])) for i in range(len(values))]
     axes.plot(steps, values, ".", color="0.7", markersize=3, label="step")
     axes.plot(steps, means, color="tab:blue", label="mean of ten")

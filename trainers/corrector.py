@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import CorrectorDescription, FluxCorrector, load_lora, read_description, save_corrector
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
-from schemas.configuration import model_field
+from inference.generator import GeneratorConfig
+from schemas.configuration import model_field, resumable_field
 from schemas.errors import InputError
-from trainers.corrector_batches import BatchConfig, BatchMaker, DropConfig, TrainingBatch
+from trainers.corrector_batches import BatchConfig, BatchMaker, TrainingBatch
 from trainers.encoded_triplets import EncodedTriplets
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     import torch
 
 EVALUATION_SEED = 7_000_003
-# Nine in ten of the micro world's triplets are edits: they stay in.
-EDITING_STAYS = {"general": 0.1, "length": 0.1, "rule": 0.3, "editing": 0.5}
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,9 @@ class CorrectorTrainingConfig:
 
     data: str = ""
     """Run folder or folder of shards, local or s3://."""
-    out: Path = Path("runs/corrector")
+    out: Path = resumable_field(Path("runs/corrector"))
     """Checkpoints, curves and pictures; the corrector itself in `out/corrector`."""
-    generator: FluxGeneratorConfig = field(default_factory=FluxGeneratorConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     condition: ConditionConfig = field(default_factory=ConditionConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -51,22 +50,35 @@ class CorrectorTrainingConfig:
     one."""
     held_out_share: float = 0.02
     """Share of the triplets that are kept for evaluation."""
-    num_evaluated: int = 64
+    num_evaluated: int = resumable_field(64)
+    """Held-out triplets that each evaluation looks at."""
     held_out_batch: BatchConfig | None = None
     """How held-out samples are made, where that is to be the same for trainings that differ in `batch`."""
-    bf16: bool | None = None
+    bf16: bool | None = resumable_field(None)
     """The frozen transformer in bfloat16; the LoRA stays in float32. None: wherever the device multiplies in it (GPUs,
     and CPUs with AVX512-BF16 or AMX: others take five times as long as in float32)."""
     encode: EncodingConfig = field(default_factory=EncodingConfig)
-    compile: Literal["none", "whole", "blocks"] = "none"
+    compile: Literal["none", "whole", "blocks"] = resumable_field("none")
     """whole: one torch.compile graph for each text length, for small models, which otherwise wait for Python; blocks:
     one graph a kind of block and shape, for large models and few shapes. The first steps take minutes."""
     guidance: float | None = None
     """What the corrector says it is to be drawn with; trained with 1, as published. None: the generator's own."""
-    compiled_rows: int = 16
+    compiled_rows: int = resumable_field(16)
     """Samples that a whole graph takes at once; what does not fill it is padded."""
-    recompute: bool = False
+    recompute: bool = resumable_field(False)
     """Gradient checkpointing: blocks are computed again in the backward pass; a third more time, far less memory."""
+
+    @property
+    def flux(self) -> FluxGeneratorConfig:
+        """The generator that is corrected. InputError for a kind that is none of FLUX's."""
+        chosen = self.generator.chosen
+        if not isinstance(chosen, FluxGeneratorConfig):
+            raise InputError(
+                f"a corrector of {self.generator.kind!r}",
+                field="generator.kind",
+                expected="flux, which gets the LoRA",
+            )
+        return chosen
 
     @property
     def frozen_in_bf16(self) -> bool:
@@ -75,7 +87,7 @@ class CorrectorTrainingConfig:
 
         if self.bf16 is not None:
             return self.bf16
-        on_cpu = self.generator.device == "cpu"
+        on_cpu = self.flux.device == "cpu"
         return not on_cpu or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
@@ -89,11 +101,11 @@ class CorrectorTrainable:
         import torch
 
         from inference.flux.conditioning import ConditionedFlux
+        from inference.flux.plain_attention import use_plain_attention
         from inference.model_store import resolve_model
-        from microworld.training.flux_model import use_plain_attention
 
         self.config, self._held_out = config, held_out
-        self.generator = FluxGenerator(config.generator)
+        self.generator = FluxGenerator(config.flux)
         torch.manual_seed(config.loop.seed)
         self.model = ConditionedFlux(self.generator.pipeline.transformer, config.condition)
         if config.start_from:
@@ -102,11 +114,11 @@ class CorrectorTrainable:
             if condition != config.condition:
                 raise InputError(f"{folder} has the condition {condition}", expected=f"{config.condition}")
             load_lora(self.model, folder)
-        self.model.to(config.generator.device)
+        self.model.to(config.flux.device)
         if config.frozen_in_bf16:
             torch.nn.Module.to(self.model.base, torch.bfloat16)  # not diffusers' own, which warns
-        if config.generator.device == "cpu":
-            use_plain_attention()
+        if config.flux.device == "cpu":
+            use_plain_attention(self.model.base)
         self._batches = BatchMaker(self.generator, config.batch, config.condition, config.loop.seed)
         if config.recompute or config.compile == "blocks":
             from inference.flux.conditioned_blocks import run_blocks
@@ -189,8 +201,8 @@ class CorrectorTrainable:
         if not every:
             return {}
         mean = sum(every) / len(every)
-        found = {f"held_out/{name}": sum(losses) / len(losses) for name, losses in by_subset.items()}
-        return found | {"held_out": mean, "score": -mean}
+        figures = {f"held_out/{name}": sum(losses) / len(losses) for name, losses in by_subset.items()}
+        return figures | {"held_out": mean, "score": -mean}
 
     def draw_samples(self, step: int, count: int = 8) -> Path | None:
         """`samples/step_N.png`: flawed images, what the corrector makes of them, and the better images, a row each."""
@@ -222,9 +234,7 @@ class CorrectorTrainable:
     def description(self) -> CorrectorDescription:
         """What the exported corrector says of itself."""
         config = self.config
-        return CorrectorDescription(
-            config.condition, config.batch.condition_px, config.generator.model, config.guidance
-        )
+        return CorrectorDescription(config.condition, config.batch.condition_px, config.flux.model, config.guidance)
 
     def export(self) -> None:
         """`out/corrector`, as `FluxCorrector` loads it."""
@@ -266,53 +276,5 @@ def open_training(config: CorrectorTrainingConfig, rank: Rank = ALONE) -> Traini
     if config.encode.ahead:
         source = trainable.encode_ahead(open_index(config.data, config.out / "cache"), order)
         print(f"corrector: {len(order.index)} triplets encoded, {source.num_bytes / 2**20:.0f} MiB", flush=True)
-    device = config.generator.device
+    device = config.flux.device
     return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, device, source)
-
-
-def micro_gpu_corrector_training(data: str, out: Path) -> CorrectorTrainingConfig:
-    """The micro FLUX on one GPU: everything encoded ahead, batches large enough that the GPU and not Python is busy."""
-    base = micro_corrector_training(data, out)
-    return replace(
-        base,
-        generator=FluxGeneratorConfig(device="cuda", batch_size=64),
-        loop=LoopConfig(
-            steps=20_000,
-            batch_size=1024,
-            micro_batch=1024,
-            evaluate_every=1000,
-            checkpoint_every=500,
-            report_every=100,
-            read_every=20,
-            ema_decay=0.998,
-        ),
-        optimizer=OptimizerConfig("adamw", 2e-3, warmup_steps=200, decay_steps=5000, max_gradient_norm=1.0),
-        mix=MixSchedule(end=EDITING_STAYS, steps=1000),
-        num_evaluated=512,
-        compiled_rows=256,
-        encode=EncodingConfig(ahead=True, batch_size=1024, threads=8, fast_noise=True),
-    )
-
-
-def micro_corrector_training(data: str, out: Path) -> CorrectorTrainingConfig:
-    """For the micro FLUX on two cores, as the shipped corrector was trained.
-
-    The condition at full resolution (half of 32 px would leave four tokens) and over the image, the LoRA on all tokens,
-    more of the noisy times and a quarter of the samples at t = 1, where it is decided what goes where, and more weight
-    where the images differ.
-    """
-    return CorrectorTrainingConfig(
-        data=data,
-        out=out,
-        condition=ConditionConfig(lora_on="all", position="over", adapt_text=True, rank=32, alpha=32.0),
-        batch=BatchConfig(
-            32, 32, DropConfig(0.05, 0.05, 0.15), time_shift=1.0, start_share=0.25, difference_weight=1.0
-        ),
-        loop=LoopConfig(
-            steps=2000, batch_size=192, micro_batch=192, checkpoint_every=100, report_every=20, ema_decay=0.998
-        ),
-        optimizer=OptimizerConfig("adamw", 2e-3, warmup_steps=60, decay_steps=700, max_gradient_norm=1.0),
-        mix=MixSchedule(end=EDITING_STAYS, steps=500),
-        held_out_share=0.05,
-        guidance=2.0,
-    )

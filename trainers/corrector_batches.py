@@ -32,6 +32,7 @@ class DropConfig:
     image: float = 0.1
     """The flawed image is black and there is no reflection; never for `editing`."""
     reflection: float = 0.2
+    """The reflection is left out; the flawed image stays."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class BatchConfig:
     """How samples are made."""
 
     size_px: int = 1024
+    """Height and width of the images that it learns to draw."""
     condition_px: int = 512
+    """Height and width of the flawed image as the transformer sees it."""
     drop: DropConfig = field(default_factory=DropConfig)
     time_shift: float = 0.0
     """t = sigmoid(time_shift + N(0, 1))"""

@@ -116,3 +116,11 @@ def remove_lora(network: Any) -> None:
 def lora_parameters(network: Any) -> dict[str, torch.nn.Parameter]:
     """What is trained, by name."""
     return {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+
+def plain_lora_config(config: Any) -> dict[str, Any]:
+    """A peft configuration for the header of a LoRA file: plain JSON in an order that is always the same."""
+    plain = {}
+    for name, value in sorted(config.to_dict().items()):
+        plain[name] = sorted(value) if isinstance(value, set) else value
+    return plain

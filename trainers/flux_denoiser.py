@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference.flux.generator import FluxGenerator
 from inference.flux.latents import decode_tokens
-from trainers.denoiser import ADAPTER
+from trainers.denoiser import ADAPTER, plain_lora_config
 
 if TYPE_CHECKING:
     import torch
@@ -127,11 +127,3 @@ class FluxDenoiser:
         channels = pipeline.transformer.config.in_channels // 4
         dtype = pipeline.transformer.dtype
         return pipeline.prepare_latents(len(seeds), channels, size, size, dtype, self._device, generators)
-
-
-def plain_lora_config(config: Any) -> dict[str, Any]:
-    """A peft configuration for the header of a LoRA file: plain JSON in an order that is always the same."""
-    plain = {}
-    for name, value in sorted(config.to_dict().items()):
-        plain[name] = sorted(value) if isinstance(value, set) else value
-    return plain

@@ -33,7 +33,9 @@ class LaunchConfig:
     """Processes; more than one run under Ray Train (RAY_ADDRESS, or a cluster started for the training). The batch is
     shared out among them."""
     cpus_per_worker: float = 1.0
+    """Cores that Ray reserves for each of several workers."""
     gpus_per_worker: float = 0.0
+    """GPUs, or a share of one, that Ray reserves for each of several workers; 0: none."""
     max_failures: int = 3
     """Times that lost workers are started again; each time the training goes on from its last checkpoint."""
     resume: bool = False

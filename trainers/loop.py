@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from schemas.configuration import resumable_field
 from schemas.errors import InputError, WorkFailedError
 from trainers.checkpoint import Checkpoints
 from trainers.curve import Curve
@@ -31,25 +32,31 @@ if TYPE_CHECKING:
 class LoopConfig:
     """How long, how often, how many at once."""
 
-    steps: int = 6000
+    steps: int = resumable_field(6000)
+    """Optimizer steps in all."""
     batch_size: int = 64
     """Samples a step, of all ranks together."""
-    micro_batch: int = 1
+    micro_batch: int = resumable_field(1)
     """Samples a forward pass of one rank."""
-    evaluate_every: int = 500
+    evaluate_every: int = resumable_field(500)
     """Each evaluation writes a checkpoint, which may become the best one."""
-    checkpoint_every: int = 250
-    keep_last: int = 2
-    report_every: int = 10
-    read_every: int = 1
+    checkpoint_every: int = resumable_field(250)
+    """Steps from one checkpoint to the next, besides those of evaluations."""
+    keep_last: int = resumable_field(2)
+    """Checkpoints that are kept, besides the best one."""
+    report_every: int = resumable_field(10)
+    """Steps from one line of progress, and point of the curves, to the next."""
+    read_every: int = resumable_field(1)
     """Steps between looks at the losses (and whether they are numbers). Each look waits for the device: with small
     models on a GPU, 10 is faster. Before a checkpoint there always is one."""
     ema_decay: float = 0.0
     """Of a moving average of the trained weights, which is then what is evaluated, drawn with and exported; 0: none."""
-    export: Literal["last", "best"] = "last"
+    export: Literal["last", "best"] = resumable_field("last")
     """Weights that are exported at the end: of the last step, or of the evaluation with the best score."""
-    loader_workers: int = 2
+    loader_workers: int = resumable_field(2)
+    """Processes of each rank that read samples ahead; 0: the training itself reads them."""
     seed: int = 0
+    """Of the new LoRA, of which samples are held out, their order, and all that is random about each of them."""
 
     def check(self, world_size: int) -> None:
         """InputError for numbers that make no sense."""
@@ -327,9 +334,9 @@ class TrainingLoop:
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
-            size, said = self.config.micro_batch, str(error).splitlines()[0]
+            size, reason = self.config.micro_batch, str(error).splitlines()[0]
             raise WorkFailedError(
-                f"step {self.step}: out of memory in {doing} with micro-batches of {size}: {said}\n"
+                f"step {self.step}: out of memory in {doing} with micro-batches of {size}: {reason}\n"
                 f"  the last checkpoint is sound; go on from it with --loop.micro-batch {max(1, size // 2)} (the same"
                 f" numbers, up\n  to rounding), or train anew with a smaller image, condition or rank; --plan says what"
                 f" each takes"
@@ -344,11 +351,11 @@ class TrainingLoop:
         name, config = self.trainable.name, self.config
         with self.averaged():
             with self._memory("the evaluation"):
-                found = self.trainable.evaluate()
-            score = found.pop("score", None)
-            if found:
-                log.write(self.step, found)
-                print(report_line(name, self.step, config.steps, found, None), flush=True)
+                figures = self.trainable.evaluate()
+            score = figures.pop("score", None)
+            if figures:
+                log.write(self.step, figures)
+                print(report_line(name, self.step, config.steps, figures, None), flush=True)
             with self._memory("drawing samples"):
                 picture = self.trainable.draw_samples(self.step)
             if picture is not None:

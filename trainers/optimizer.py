@@ -15,12 +15,17 @@ class OptimizerConfig:
     """Which optimizer, and how fast."""
 
     name: Literal["prodigy", "adamw"] = "prodigy"
+    """prodigy finds the size of its steps itself (learning rate 1); adamw takes them as it is told."""
     learning_rate: float = 1.0
+    """At its highest."""
     weight_decay: float = 0.01
+    """Decoupled: at each step weights shrink by this times the learning rate."""
     warmup_steps: int = 0
+    """Over the first so many steps the learning rate rises linearly."""
     decay_steps: int = 0
     """Over the last so many steps the learning rate falls linearly to a fiftieth."""
     max_gradient_norm: float = 0.5
+    """Longer gradients, of all trained weights together, are shortened to this length."""
 
 
 def make_optimizer(parameters: Sequence[torch.Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -105,7 +105,7 @@ def plan_corrector(config: CorrectorTrainingConfig) -> Plan:
 
     from inference.flux.conditioning import ConditionedFlux
 
-    flux, drawn = config.generator.model, config.generator
+    flux, drawn = config.flux.model, config.flux
     folder = _folder(flux, FLUX_MODELS)
     described: Any = FLUX_DEV if folder is None else FluxTransformer2DModel.load_config(folder, subfolder="transformer")
     with torch.device("meta"):

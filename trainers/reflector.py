@@ -16,7 +16,7 @@ from inference.flux.corrector import MIN_REFLECTION_CHARS
 from inference.interfaces import ChatRequest
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
-from schemas.configuration import stable_seed
+from schemas.configuration import resumable_field, stable_seed
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
 from trainers.shard_index import ShardIndex
@@ -45,7 +45,9 @@ class ReflectorConfig:
     image_px: int = 768
     """Images are shown with at most this longer side in a comparison; 0: as they are."""
     rank: int = 64
-    device: str = "cpu"
+    """Of the LoRA on the language model; its alpha is as large."""
+    device: str = resumable_field("cpu")
+    """Where it computes: cpu, cuda, cuda:1."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class ReflectorTrainingConfig:
 
     data: str = ""
     """Run folder or folder of shards, local or s3://."""
-    out: Path = Path("runs/reflector")
+    out: Path = resumable_field(Path("runs/reflector"))
+    """Checkpoints, curves and reflections to read; the reflector itself in `out/reflector`."""
     model: ReflectorConfig = field(default_factory=ReflectorConfig)
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=5000, batch_size=32, micro_batch=2))
     optimizer: OptimizerConfig = field(
@@ -66,11 +69,14 @@ class ReflectorTrainingConfig:
     )
     mix: MixSchedule = field(default_factory=lambda: EVEN_MIX)
     held_out_share: float = 0.05
-    num_evaluated: int = 128
-    num_written: int = 32
+    """Share of the triplets that are kept for evaluation."""
+    num_evaluated: int = resumable_field(128)
+    """Held-out triplets that each evaluation looks at."""
+    num_written: int = resumable_field(32)
     """Held-out reflections that are written out at each evaluation, to be read (`out/samples`)."""
-    bf16: bool = True
-    recompute: bool = False
+    bf16: bool = resumable_field(True)
+    """Forward passes in bfloat16 (autocast); weights stay in float32."""
+    recompute: bool = resumable_field(False)
     """Gradient checkpointing: layers are computed again in the backward pass; half more time, far less memory."""
 
 
@@ -106,17 +112,17 @@ def lesson_inputs(processor: Any, lessons: Sequence[Lesson]) -> tuple[dict[str, 
     from inference.vlm.qwen import chat_messages
 
     processor.tokenizer.padding_side = "right"
-    told = [lesson.answer + END_OF_TURN for lesson in lessons]
+    answers = [lesson.answer + END_OF_TURN for lesson in lessons]
     texts = [
         processor.apply_chat_template(chat_messages(lesson.request), tokenize=False, add_generation_prompt=True)
         + answer
-        for lesson, answer in zip(lessons, told, strict=True)
+        for lesson, answer in zip(lessons, answers, strict=True)
     ]
     images = [image for lesson in lessons for image in lesson.request.images]
     inputs = dict(processor(text=texts, images=images, padding=True, return_tensors="pt"))
     labels = torch.full_like(inputs["input_ids"], IGNORED)
     ends = inputs["attention_mask"].sum(1).tolist()
-    for row, (answer, end) in enumerate(zip(told, ends, strict=True)):
+    for row, (answer, end) in enumerate(zip(answers, ends, strict=True)):
         # The template ends in a line break, so that an answer's tokens are its own.
         start = end - len(processor.tokenizer(answer, add_special_tokens=False).input_ids)
         labels[row, start : end - 1] = inputs["input_ids"][row, start : end - 1]  # the last is the line break
@@ -190,7 +196,7 @@ class ReflectorTrainable:
         loss = float(torch.cat(parts).mean())
         written = self._write(triplets[: self.config.num_written])
         self.model.train()
-        same = sum(said == triplet.reflection for said, triplet in zip(written, triplets, strict=False))
+        same = sum(text == triplet.reflection for text, triplet in zip(written, triplets, strict=False))
         return {"held_out_loss": loss, "word_for_word": same / max(1, len(written)), "score": -loss}
 
     def _write(self, triplets: Sequence[Triplet]) -> list[str]:
@@ -209,8 +215,8 @@ class ReflectorTrainable:
             return
         self.model.eval()
         lines = [
-            json.dumps({"prompt": t.prompt, "written": said, "dataset": t.reflection}, ensure_ascii=False)
-            for t, said in zip(triplets, self._write(triplets), strict=True)
+            json.dumps({"prompt": t.prompt, "written": text, "dataset": t.reflection}, ensure_ascii=False)
+            for t, text in zip(triplets, self._write(triplets), strict=True)
         ]
         self.model.train()
         folder = self.config.out / "samples"
@@ -230,15 +236,3 @@ def open_training(config: ReflectorTrainingConfig, rank: Rank = ALONE) -> Traini
     )
     trainable = ReflectorTrainable(config, held_out)
     return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, config.model.device)
-
-
-def micro_reflector_training(data: str, out: Path) -> ReflectorTrainingConfig:
-    """For the micro VLM on two cores."""
-    return ReflectorTrainingConfig(
-        data=data,
-        out=out,
-        model=ReflectorConfig("micro/vlm", "micro/reflect", "micro/compare", rank=32, image_px=0),
-        loop=LoopConfig(steps=600, batch_size=32, micro_batch=32, evaluate_every=100, checkpoint_every=50),
-        optimizer=OptimizerConfig("adamw", 6e-4, warmup_steps=30, decay_steps=400, max_gradient_norm=1.0),
-        bf16=False,
-    )

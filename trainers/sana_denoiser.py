@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from trainers.denoiser import ADAPTER
-from trainers.flux_denoiser import plain_lora_config
+from schemas.configuration import execution_field, model_field
+from schemas.errors import InputError
+from trainers.denoiser import ADAPTER, plain_lora_config
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,35 @@ LORA_TARGETS = (
     "attn2.to_v",
     "attn2.to_out.0",
 )
+"""Self- and cross-attention of every block."""
+
+
+@dataclass(frozen=True)
+class SanaConfig:
+    """Which Sana draws, and how. No classifier-free guidance: one forward pass a step."""
+
+    model: str = model_field("Efficient-Large-Model/Sana_1600M_512px_diffusers")
+    """Local folder or hub id of a `diffusers.SanaPipeline` whose scheduler predicts flows."""
+    num_steps: int = 20
+    """Denoising steps."""
+    size_px: int = 512
+    """Height and width."""
+    max_text_length: int = 300
+    """Gemma's tokens, padding included: a prompt is padded to so many, and cut there."""
+    batch_size: int = 1
+    """Images a forward pass, where finished ones are drawn."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Of all weights; the LoRA is trained in float32."""
+    device: str = execution_field("cuda")
+    """Where it computes."""
+
+    def __post_init__(self) -> None:
+        if min(self.num_steps, self.batch_size, self.max_text_length) < 1:
+            raise InputError(
+                f"{self.num_steps} steps, {self.batch_size} images, {self.max_text_length} tokens",
+                field="num_steps, batch_size, max_text_length",
+                expected="all at least 1",
+            )
 
 
 @dataclass(frozen=True)
@@ -34,17 +64,24 @@ class SanaText:
 
 
 class SanaDenoiser:
-    """See `trainers.denoiser.Denoiser`, around a `diffusers.SanaPipeline`. Latents are (B, C, h, w). No classifier-free
-    guidance: one forward pass a step."""
+    """See `trainers.denoiser.Denoiser`, around a `diffusers.SanaPipeline`. Latents are (B, C, h, w). The scheduler's
+    times are used, Euler steps are taken."""
 
-    def __init__(self, pipeline: Any, num_steps: int, size_px: int, max_text_length: int = 300) -> None:
-        """The pipeline's scheduler must predict flows; its times are used, Euler steps are taken."""
-        self.pipeline, self._size_px, self._max_text_length = pipeline, size_px, max_text_length
+    def __init__(self, config: SanaConfig) -> None:
+        """Loads the pipeline. MissingWeightsError where the model is not on this machine."""
+        import torch
+        from diffusers import SanaPipeline
+
+        from inference.model_store import resolve_model
+
+        pipeline: Any = SanaPipeline.from_pretrained(resolve_model(config.model), dtype=getattr(torch, config.dtype))
+        pipeline.set_progress_bar_config(disable=True)
+        self.config, self.pipeline = config, pipeline.to(config.device)
         for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):
             part.requires_grad_(False).eval()
-        pipeline.scheduler.set_timesteps(num_steps)
+        pipeline.scheduler.set_timesteps(config.num_steps)
         sigmas = [float(sigma) for sigma in pipeline.scheduler.sigmas]
-        self.times = (*sigmas[:num_steps], 0.0)
+        self.times = (*sigmas[: config.num_steps], 0.0)
 
     @property
     def network(self) -> torch.nn.Module:
@@ -56,7 +93,7 @@ class SanaDenoiser:
 
         with torch.no_grad():
             embeds, mask, _, _ = self.pipeline.encode_prompt(
-                prompt, do_classifier_free_guidance=False, max_sequence_length=self._max_text_length
+                prompt, do_classifier_free_guidance=False, max_sequence_length=self.config.max_text_length
             )
         return SanaText(embeds, mask)
 
@@ -69,8 +106,8 @@ class SanaDenoiser:
         return pipeline.prepare_latents(
             len(seeds),
             transformer.config.in_channels,
-            self._size_px,
-            self._size_px,
+            self.config.size_px,
+            self.config.size_px,
             torch.float32,
             transformer.device,
             generators,

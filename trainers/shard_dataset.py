@@ -34,8 +34,11 @@ class MixSchedule:
     start: dict[str, float] = field(
         default_factory=lambda: {"general": 0.1, "length": 0.1, "rule": 0.1, "editing": 0.7}
     )
+    """Weights of general, length, rule and editing at the first step; they need not sum to 1."""
     end: dict[str, float] = field(default_factory=lambda: {"general": 0.3, "length": 0.3, "rule": 0.4, "editing": 0.0})
+    """The same from step `steps` on."""
     steps: int = 5000
+    """Training steps over which the weights move."""
 
     def weights(self, step: np.ndarray, subsets: Sequence[str]) -> np.ndarray:
         """float64 (n, subsets): shares at each step, of the subsets that there are. InputError where all are 0."""

@@ -27,6 +27,7 @@ from inference.flux.corrector import corrector_text
 from inference.flux.latents import encode_images, tokens_a_side
 from inference.model_store import model_digest
 from schemas.atomic_file import replacing
+from schemas.configuration import resumable_field
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image
 from schemas.shards import ShardSample
@@ -53,16 +54,16 @@ class EncodingConfig:
     """Encode everything first and train from that: no VAE, text encoder or image file in a step."""
     dtype: Literal["float16", "float32"] = "float16"
     """Of what is kept."""
-    keep_on: Literal["device", "memory", "disk"] = "device"
+    keep_on: Literal["device", "memory", "disk"] = resumable_field("device")
     """From where it is taken: beside the model, main memory, or the cache's files (sample by sample)."""
-    batch_size: int = 256
+    batch_size: int = resumable_field(256)
     """Images, or texts, an encoder's forward pass."""
-    threads: int = 4
+    threads: int = resumable_field(4)
     """Decode images."""
     fast_noise: bool = False
     """Times, noises and drops are drawn for a whole step at once, on the device, from (seed, step): other numbers than
     without, the same after a restart and on any number of workers, but not the same on CPU and GPU."""
-    cache: Path | None = None
+    cache: Path | None = resumable_field(None)
     """Folder of what was encoded; default: `out/cache`."""
 
 

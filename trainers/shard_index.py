@@ -177,8 +177,8 @@ def _reads(file: BinaryIO, sample: tuple[int, int, int], where: str) -> bool:
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """An `.npz` file that appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        np.savez(temporary, **arrays)  # pyright: ignore[reportArgumentType] - its stub takes names for `allow_pickle`
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - its stub takes names for `allow_pickle`
 
 
 def read_shard(index: ShardIndex, shard: int) -> Iterator[ShardSample | CorruptDataError]:

@@ -25,6 +25,7 @@ from inference.vlm.trained_verifier import (
     rewards_of,
     write_description,
 )
+from schemas.configuration import resumable_field
 from schemas.errors import InputError
 from trainers.bradley_terry import Variant, bradley_terry_loss
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
@@ -50,8 +51,11 @@ class RewardModelConfig:
     template: str = "verify"
     """Prompt template with {prompt}: the question whose end the reward token is."""
     rank: int = 64
+    """Of the LoRA on the language model; its alpha is as large."""
     train_vision: bool = True
-    device: str = "cpu"
+    """Train all weights of the vision tower, too."""
+    device: str = resumable_field("cpu")
+    """Where it computes: cpu, cuda, cuda:1."""
 
 
 class RewardModelInTraining:
@@ -125,7 +129,8 @@ class VerifierTrainingConfig:
 
     data: str = ""
     """Run folder or folder of shards, local or s3://."""
-    out: Path = Path("runs/verifier")
+    out: Path = resumable_field(Path("runs/verifier"))
+    """Checkpoints and curves; the verifier itself in `out/verifier`."""
     model: RewardModelConfig = field(default_factory=RewardModelConfig)
     variant: Variant = "bt"
     """Of the loss. margin, scaled: pairs have margins where the run's verifier scored them (`--filter.verifier`)."""
@@ -138,9 +143,12 @@ class VerifierTrainingConfig:
     )
     mix: MixSchedule = field(default_factory=lambda: EVEN_MIX)
     held_out_share: float = 0.05
-    num_evaluated: int = 256
-    bf16: bool = True
-    recompute: bool = False
+    """Share of the triplets that are kept for evaluation."""
+    num_evaluated: int = resumable_field(256)
+    """Held-out triplets that each evaluation scores; at the end, as many training ones, for mean and deviation."""
+    bf16: bool = resumable_field(True)
+    """Forward passes in bfloat16 (autocast); weights stay in float32."""
+    recompute: bool = resumable_field(False)
     """Gradient checkpointing: layers are computed again in the backward pass; half more time, far less memory."""
 
 
@@ -207,8 +215,8 @@ class VerifierTrainable:
         for triplet, hit in zip(triplets, right, strict=True):
             by_subset.setdefault(triplet.subset, []).append(hit)
         share = sum(right) / len(right)
-        found = {f"preferred/{name}": sum(hits) / len(hits) for name, hits in by_subset.items()}
-        return found | {"preferred": share, "score": share}
+        figures = {f"preferred/{name}": sum(hits) / len(hits) for name, hits in by_subset.items()}
+        return figures | {"preferred": share, "score": share}
 
     def draw_samples(self, step: int) -> None:
         """A verifier draws nothing."""
@@ -255,31 +263,18 @@ def open_training(config: VerifierTrainingConfig, rank: Rank = ALONE) -> Trainin
     order, held_out = open_data(
         config.data, config.out, config.held_out_share, config.mix, config.loop.batch_size, config.loop.seed
     )
-    training, said = choose_pairs(order.index, config)
+    training, account = choose_pairs(order.index, config)
     if not len(training):
         raise InputError(
-            f"the verifier has nothing to learn from: {said}",
+            f"the verifier has nothing to learn from: {account}",
             file=config.data,
             field="--pairs, --variant",
             expected="verdicts (--reflect.cot-share of the run) for --pairs confirmed, scores of the run's verifier "
             "for the variants margin and scaled; published shards have neither: --pairs all --variant bt",
         )
     if rank.is_first:
-        print(f"verifier: {said}", flush=True)
+        print(f"verifier: {account}", flush=True)
     held_out, _ = choose_pairs(held_out, config)
     order = TrainingOrder(training, config.mix, config.loop.batch_size, config.loop.seed)
     trainable = VerifierTrainable(config, held_out, training)
     return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, config.model.device)
-
-
-def micro_verifier_training(data: str, out: Path) -> VerifierTrainingConfig:
-    """For the micro VLM on two cores."""
-    return VerifierTrainingConfig(
-        data=data,
-        out=out,
-        model=RewardModelConfig("micro/vlm", "micro/verify", rank=32),
-        variant="regularised",
-        loop=LoopConfig(steps=600, batch_size=24, micro_batch=24, evaluate_every=100, checkpoint_every=50),
-        optimizer=OptimizerConfig("adamw", 4e-4, warmup_steps=30, decay_steps=200, max_gradient_norm=1.0),
-        bf16=False,
-    )

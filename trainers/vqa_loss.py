@@ -27,9 +27,10 @@ YES_NO = ("yes", "no")
 class TeacherConfig:
     """Which VLM teaches, and how it is asked."""
 
-    model: str = model_field("micro/vlm")
+    model: str = model_field("Qwen/Qwen2.5-VL-7B-Instruct")
     """Model zoo name, local folder (of a Qwen2.5-VL's adapter, too) or hub id: a Qwen2.5-VL or an Idefics2."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the VLM's weights and products."""
     question_postfix: str = "Answer with Yes or No."
     """Behind every question whose answer is yes or no (Dual-Process Distillation, "VLM Input Formatting")."""
     gradient_checkpointing: bool = execution_field(False)

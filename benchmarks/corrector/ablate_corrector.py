@@ -28,17 +28,16 @@ from benchmarks.corrector.corrector_gain import Gain, as_data
 from benchmarks.results_file import Circumstances, print_table, run_command, save
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux
-from inference.flux.corrector import WEIGHTS, CorrectorConfig, FluxCorrector, read_description, save_corrector
+from inference.flux.corrector import WEIGHTS, FluxCorrector, FluxCorrectorConfig, read_description, save_corrector
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.model_store import resolve_model
 from microworld.family import micro_flux
+from recipes import micro, micro_gpu
 from schemas.atomic_file import write_whole
 from schemas.errors import InputError
 from trainers.corrector import (
     CorrectorTrainable,
     CorrectorTrainingConfig,
-    micro_corrector_training,
-    micro_gpu_corrector_training,
     open_training,
 )
 from trainers.shard_dataset import MixSchedule
@@ -141,8 +140,8 @@ class Measured:
 
 def base_config(arguments: Arguments, seed: int) -> Config:
     """The base of all choices."""
-    preset = micro_gpu_corrector_training if arguments.device == "cuda" else micro_corrector_training
-    config = preset(arguments.data, arguments.out)
+    recipe = micro_gpu if arguments.device == "cuda" else micro
+    config = replace(recipe.corrector_training(), data=arguments.data, out=arguments.out)
     loop = replace(config.loop, seed=seed, checkpoint_every=200, evaluate_every=10**9)
     optimizer = config.optimizer
     if arguments.start_from:
@@ -267,7 +266,7 @@ def train_and_measure(arguments: Arguments, choice: str, seed: int, gain: Gain) 
 
 def measure(choice: str, seed: int, model: str, gain: Gain) -> Measured:
     """What a corrector makes of the wrong images and the open prompts."""
-    corrector = FluxCorrector(CorrectorConfig(model, gain.generator.config), gain.generator)
+    corrector = FluxCorrector(FluxCorrectorConfig(model), gain.generator)
     if not gain.turned:
         gain.without_corrector()
     gain.with_corrector(choice, corrector)

@@ -33,7 +33,7 @@ from benchmarks.corrector.wrong_images import (
 )
 from benchmarks.dataset.referee import names_one_of
 from benchmarks.results_file import RESULTS, Circumstances, name_on_split, print_table, run_command, save
-from inference.flux.corrector import CorrectorConfig, FluxCorrector, corrector_text
+from inference.flux.corrector import FluxCorrector, FluxCorrectorConfig, corrector_text
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.judges.segmentation_judge import SegmentationJudge
@@ -110,9 +110,7 @@ class Gain:
         """(corrector or "", way) -> what `underspecified.obeyed` gives."""
 
     def _reflector(self) -> Vlm:
-        from inference.vlm.vlm import open_vlm
-
-        return open_vlm(micro_vlm(model=self.arguments.reflector, device=self.arguments.generator.device))
+        return micro_vlm(model=self.arguments.reflector, device=self.arguments.generator.device).open()
 
     def without_corrector(self) -> None:
         """The two ways that need none."""
@@ -249,7 +247,7 @@ def measure(arguments: Arguments) -> Gain:
         raise InputError("no corrector", field="--correctors", expected="folders of trained correctors")
     gain = Gain(arguments)
     for number, (name, folder) in enumerate(zip(short_names(arguments.correctors), arguments.correctors, strict=True)):
-        corrector = FluxCorrector(CorrectorConfig(folder, arguments.generator), gain.generator)
+        corrector = FluxCorrector(FluxCorrectorConfig(folder), gain.generator)
         if number == 0:
             gain.without_corrector()
         gain.with_corrector(name, corrector)

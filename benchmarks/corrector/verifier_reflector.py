@@ -31,13 +31,12 @@ from inference.judges.intervals import Interval, mean_over_tags
 from inference.judges.segmentation_judge import SegmentationJudge
 from inference.rewards.clip_reward import ClipReward
 from inference.rewards.ensemble import combine_rewards
-from inference.rewards.presets import RewardsConfig
 from inference.vlm.prompted_verifier import PromptedVerifier
 from inference.vlm.prompts import load_prompt
 from inference.vlm.trained_verifier import TrainedVerifier
-from inference.vlm.verifier import YesNoVerifier
-from inference.vlm.vlm import VlmConfig, open_vlm
-from microworld.family import micro_flux, micro_segmentation_judge, micro_vlm
+from inference.vlm.vlm import VlmConfig
+from inference.vlm.yes_no_verifier import YesNoVerifier
+from microworld.family import micro_clip, micro_flux, micro_rewards, micro_segmentation_judge, micro_vlm
 from microworld.scenes import evaluation_split
 from microworld.scenes.evaluation_split import evaluation_seed
 from microworld.scenes.instructions import parse_instruction, split_sentences
@@ -48,6 +47,7 @@ from trainers.shard_dataset import hold_out
 from trainers.shard_index import SampleReader, open_index
 
 TRAINED, ASKED = "trained", "VLM, yes or no"
+REWARDS = tuple(reward.name for reward in micro_rewards())
 TARGET = "trained above the asked VLM and every reward; more reflections true after training than before"
 
 
@@ -118,7 +118,7 @@ class Scorers:
     @property
     def names(self) -> list[str]:
         asked = [ASKED, *(["VLM, by criteria"] if self._arguments.criteria else [])]
-        return [*([TRAINED] if self._arguments.verifier else []), *asked, *RewardsConfig().chosen()]
+        return [*([TRAINED] if self._arguments.verifier else []), *asked, *REWARDS]
 
     def scores(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> dict[str, np.ndarray]:
         """float (n,) by name."""
@@ -133,10 +133,10 @@ class Scorers:
         if name == TRAINED:
             return TrainedVerifier(self._arguments.verifier, self._vlm_config)
         if name == ASKED:
-            return YesNoVerifier(open_vlm(self._vlm_config), load_prompt("micro/verify"))
+            return YesNoVerifier(self._vlm_config.open(), load_prompt("micro/verify"))
         if name == "VLM, by criteria":
-            return PromptedVerifier(open_vlm(self._vlm_config), load_prompt("micro/judge"))
-        return ClipReward(replace(RewardsConfig().chosen()[name], device=self._arguments.device))
+            return PromptedVerifier(self._vlm_config.open(), load_prompt("micro/judge"))
+        return ClipReward(replace(micro_clip(name), device=self._arguments.device))
 
 
 def preferred(good: np.ndarray, bad: np.ndarray) -> np.ndarray:
@@ -150,7 +150,7 @@ def measure_pairs(pairs: Sequence[HeldOutPair], scorers: Scorers) -> dict[str, A
     good = scorers.scores([pair.good for pair in pairs], prompts)
     bad = scorers.scores([pair.bad for pair in pairs], prompts)
     right = {name: preferred(good[name], bad[name]) for name in good}
-    rewards = [name for name in RewardsConfig().chosen() if name in good]
+    rewards = [name for name in REWARDS if name in good]
     together = [combine_rewards({n: np.array([good[n][i], bad[n][i]]) for n in rewards}) for i in range(len(pairs))]
     right["ensemble"] = np.array([preferred(one[:1], one[1:])[0] for one in map(np.asarray, together)])
     subsets = np.array([pair.subset for pair in pairs])
@@ -174,7 +174,7 @@ def measure_ranking(
     count = right.shape[1]
     texts = [prompt.text for prompt in prompts for _ in range(count)]
     scores = {name: s.reshape(right.shape) for name, s in scorers.scores(images, texts).items()}
-    rewards = [name for name in RewardsConfig().chosen() if name in scores]
+    rewards = [name for name in REWARDS if name in scores]
     scores["ensemble"] = np.stack([combine_rewards({n: scores[n][i] for n in rewards}) for i in range(len(right))])
     picked = {name: right[np.arange(len(right)), s.argmax(1)].astype(float) for name, s in scores.items()}
     picked |= {"one at random": right.mean(1), "a right one": right.any(1).astype(float)}
@@ -237,7 +237,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
         wrong = find_wrong_images(generator, judge, prompts, arguments.per_prompt).images
         vlm = replace(arguments.vlm, device=arguments.device)
         trained = replace(vlm, model=arguments.reflector, endpoint_model="", base_url="")
-        told = {"before": reflections_by(open_vlm(vlm), wrong), "after": reflections_by(open_vlm(trained), wrong)}
+        told = {"before": reflections_by(vlm.open(), wrong), "after": reflections_by(trained.open(), wrong)}
         figures["reflections"] = measure_reflections(wrong, told)
         figures["examples"] = [
             {"prompt": w.prompt.text, "needed": w.reflection, "before": b, "after": a}

@@ -26,9 +26,10 @@ from benchmarks.dataset.synthetic_images import photo_like
 from benchmarks.results_file import Circumstances, print_table, save
 from microworld.scenes.captions import sample_captioned_scene
 from microworld.scenes.world import render
+from recipes import micro, micro_gpu
 from schemas.images import encode_jpeg, encode_png
 from schemas.shards import ShardSample, encode_shard
-from trainers.corrector import CorrectorTrainingConfig, micro_corrector_training, micro_gpu_corrector_training
+from trainers.corrector import CorrectorTrainingConfig
 from trainers.corrector import open_training as open_corrector
 from trainers.shard_dataset import EVEN_MIX, PairLoader, TrainingOrder
 from trainers.shard_encoder import EncodingConfig
@@ -158,13 +159,13 @@ def training_step(config: CorrectorTrainingConfig, steps: int) -> dict[str, floa
     for step in range(steps):
         samples, wait_s = next(batches)
         if step == first:
-            if config.generator.device == "cuda":
+            if config.flux.device == "cuda":
                 torch.cuda.synchronize()
             waited_s, started, made_before = 0.0, time.perf_counter(), making.spent_s
         training._train_step(samples)
         training.step += 1
         waited_s += wait_s
-    if config.generator.device == "cuda":
+    if config.flux.device == "cuda":
         torch.cuda.synchronize()
     whole_s = time.perf_counter() - started
     counted = steps - first
@@ -179,7 +180,7 @@ def training_step(config: CorrectorTrainingConfig, steps: int) -> dict[str, floa
 def training_steps(folder: Path, out: Path, arguments: Arguments) -> dict[str, dict[str, float]]:
     """The ways in which samples come: files, encoded ahead, and with the noise of a whole step drawn at once."""
     on_gpu = arguments.device == "cuda"
-    base = (micro_gpu_corrector_training if on_gpu else micro_corrector_training)(str(folder), out)
+    base = replace((micro_gpu if on_gpu else micro).corrector_training(), data=str(folder), out=out)
     base = replace(base, bf16=on_gpu, held_out_share=0.02, loop=replace(base.loop, steps=arguments.steps))
     ways = {
         "files, two workers": EncodingConfig(),

@@ -31,13 +31,13 @@ from inference.interfaces import Verifier
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.model_store import model_digest
 from inference.vlm.prompts import load_prompt
-from inference.vlm.verifier import VerifierConfig, open_verifier
+from inference.vlm.yes_no_verifier import YesNoVerifierConfig
 from microworld.family import micro_vlm
 from schemas.configuration import content_key, model_names
 
 FIRST_SEED = 5000  # neither trained on (100 to 199) nor evaluated while it was learnt
 GENERATORS = ("base", "taught")
-VERIFIER = VerifierConfig(vlm=micro_vlm())  # asked yes or no: the same VLM that taught
+VERIFIER = YesNoVerifierConfig(micro_vlm(), "micro/verify")  # asked yes or no: the same VLM that taught
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def main() -> None:
     circumstances = Circumstances.now(" ".join(["python -m benchmarks.dual_process.distilled_search", *sys.argv[1:]]))
     pairs = chosen_pairs(arguments.pairs_per_category, sealed=False)
     tables = Tables("multi-step", pairs, arguments.tries, arguments.tables, arguments.steps)
-    base, verifier = FluxGenerator(tables.models.config.generator), open_verifier(VERIFIER)
+    base, verifier = FluxGenerator(tables.models.config.generator.flux), VERIFIER.open()
     tasks = [
         Task("multi-step", number, side, "base")
         for number, pair in enumerate(pairs)

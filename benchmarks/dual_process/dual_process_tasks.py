@@ -23,11 +23,14 @@ from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.qwen import QwenVlm
 from microworld.family import micro_flux, micro_qwen
 from microworld.scenes.evaluation_split import dev_prompts, evaluation_seed
+from recipes import micro
 from schemas.atomic_file import write_whole
 from schemas.configuration import content_key
 from schemas.records import PromptRecord
 from trainers.denoiser import add_lora, clean_estimate, draw, remove_lora
-from trainers.dual_process import DualProcess, DualProcessConfig, NotConvergedError, as_uint8, micro_dual_process
+from trainers.denoiser_config import DenoiserConfig
+from trainers.dual_process import DualProcess, NotConvergedError, as_uint8
+from trainers.dual_process_config import DualProcessConfig
 
 FEW_STEPS = "micro/flux_few_steps"
 UNRELATED_PER_TAG = 4
@@ -49,11 +52,11 @@ class Task:
 
 def setting_config(setting: str, tries: int, steps: int = 0) -> DualProcessConfig:
     """The micro preset at one step (with the few-step LoRA) or at its four."""
-    config = replace(micro_dual_process(), num_evaluated=tries, min_probability=0.0, num_threads=1)
+    config = replace(micro.dual_process(), num_evaluated=tries, min_probability=0.0, num_threads=1)
     config = replace(config, steps=steps or config.steps)
     if setting == "one step":
-        generator = micro_flux(num_steps=1, few_steps_lora=FEW_STEPS)
-        return replace(config, generator=generator, gradient_steps=1)
+        flux = micro_flux(num_steps=1, few_steps_lora=FEW_STEPS)
+        return replace(config, generator=DenoiserConfig(flux=flux), gradient_steps=1)
     return config
 
 
@@ -204,7 +207,7 @@ class Tables:
         z = denoiser.noise([0])
         for method in ("latents", "weights"):
             if method == "weights":
-                add_lora(denoiser.network, config.rank, config.rank * config.alpha_per_rank, config.lora_targets, 0)
+                add_lora(denoiser.network, config.rank, config.rank * config.alpha_per_rank, config.targets, 0)
             noise = z.clone().requires_grad_(method == "latents")
             with kept_for_gradient((pipeline.transformer, pipeline.vae)) as kept:
                 image = clean_estimate(denoiser, noise, text, 0, config.gradient_steps)

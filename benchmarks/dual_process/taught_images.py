@@ -16,7 +16,8 @@ from benchmarks.dual_process.dual_process_tasks import read_result, write_result
 from inference.dual.concept import Concept
 from schemas.atomic_file import replacing
 from schemas.configuration import content_key
-from trainers.dual_process import DualProcess, Evaluated
+from trainers.distilled import Evaluated
+from trainers.dual_process import DualProcess
 
 RESULT, IMAGES = "result.json", "images.npz"
 
@@ -77,5 +78,5 @@ def _evaluated(models: DualProcess, concepts: Sequence[Concept]) -> list[Evaluat
 
 def _write_images(path: Path, before: Sequence[Evaluated], after: Sequence[Evaluated]) -> None:
     images = [np.stack([one.images for one in seen]) for seen in (before, after)]
-    with replacing(path) as temporary:
-        np.savez_compressed(temporary, before=images[0], after=images[1])
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, before=images[0], after=images[1])

@@ -20,10 +20,16 @@ import tyro
 from benchmarks.micro.micro_rewards import preferred_share
 from benchmarks.results_file import RESULTS, Circumstances, print_table, save
 from inference.flux.generator import FluxGenerator
-from inference.grounding.grounded_sam import GroundedSam
 from inference.judges.geneval_scoring import score_by_tag
 from inference.judges.segmentation_judge import SegmentationJudge
-from microworld.family import micro_flux, micro_grounded_sam, micro_qwen, micro_segmentation_judge, micro_vlm
+from microworld.family import (
+    micro_flux,
+    micro_grounded_sam,
+    micro_qwen,
+    micro_rewards,
+    micro_segmentation_judge,
+    micro_vlm,
+)
 from microworld.scenes.captions import caption_of_record, sample_scene, sample_training_caption
 from microworld.scenes.evaluation_split import dev_prompts, evaluation_seed
 from microworld.scenes.world import random_scene, render
@@ -154,20 +160,18 @@ def grounding() -> list[Figure]:
         Figure("the same through the VAE", report["through_vae"]["mean_iou"], report["num_scenes"]),
     ]
     prompts, images = dev_images(1)
-    ours = GroundedSam.from_config(micro_grounded_sam()).check(images, prompts)
+    ours = micro_grounded_sam().open().check(images, prompts)
     same = [a.correct == b.correct for a, b in zip(ours, dev_verdicts(1), strict=True)]
     return [*figures, at_least("agrees with the judge on generated images", float(np.mean(same)), len(same), 0.9)]
 
 
 def rewards() -> list[Figure]:
-    from inference.rewards.clip_reward import ClipReward
     from inference.rewards.ensemble import combine_rewards
-    from inference.rewards.presets import RewardsConfig
 
     prompts, images = dev_images(ORACLE_IMAGES)
     right = np.array([v.correct for v in dev_verdicts(ORACLE_IMAGES)]).reshape(-1, ORACLE_IMAGES)
     texts = [p.text for p in prompts]
-    scores = {n: ClipReward(c).score(images, texts).reshape(right.shape) for n, c in RewardsConfig().chosen().items()}
+    scores = {r.name: r.open().score(images, texts).reshape(right.shape) for r in micro_rewards()}
     scores["ensemble"] = np.stack([combine_rewards({n: s[i] for n, s in scores.items()}) for i in range(len(right))])
     mixed = np.flatnonzero(right.any(1) & ~right.all(1))
     shares = {n: float(np.mean([preferred_share(s[i], right[i]) for i in mixed])) for n, s in scores.items()}
@@ -214,7 +218,7 @@ def verifier() -> list[Figure]:
     from inference.vlm.prompts import load_prompt
     from inference.vlm.qwen import QwenVlm
     from inference.vlm.trained_verifier import TrainedVerifier
-    from inference.vlm.verifier import YesNoVerifier
+    from inference.vlm.yes_no_verifier import YesNoVerifier
 
     prompts, images = dev_images(ORACLE_IMAGES)
     right = np.array([v.correct for v in dev_verdicts(ORACLE_IMAGES)]).reshape(-1, ORACLE_IMAGES)
@@ -240,7 +244,7 @@ def reflector() -> list[Figure]:
     figures = []
     for name, model in (("the VLM's", "micro/vlm"), ("the reflector's", "micro/reflector")):
         if (MICRO_WEIGHTS / model.removeprefix("micro/")).is_dir():
-            told = reflections_by(open_vlm(micro_vlm(model=model)), found.images)
+            told = reflections_by(micro_vlm(model=model).open(), found.images)
             true = [names_one_of(text, image.needed) for text, image in zip(told, found.images, strict=True)]
             figures.append(Figure(f"{name} reflections name a real flaw", float(np.mean(true)), len(true)))
     return figures

@@ -66,7 +66,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments)
     circumstances = Circumstances.now("python -m benchmarks.micro.micro_generator" + " --sweep" * arguments.sweep)
     prompts = prompts_by_tag(arguments.per_tag)
-    checker = GroundedSam.from_config(micro_grounded_sam())
+    checker = micro_grounded_sam().open()
     default = micro_flux()
     settings = [default]
     if arguments.sweep:

@@ -15,10 +15,8 @@ from benchmarks.results_file import Circumstances, print_table, save
 from inference.flux.generator import FluxGenerator
 from inference.judges.segmentation_judge import SegmentationJudge
 from inference.prompt_grammar import parse_prompt
-from inference.rewards.clip_reward import ClipReward
 from inference.rewards.ensemble import EnsembleConfig, combine_rewards
-from inference.rewards.presets import RewardsConfig
-from microworld.family import micro_flux, micro_segmentation_judge
+from microworld.family import micro_flux, micro_rewards, micro_segmentation_judge
 from microworld.scenes.captions import TAGS, sample_caption
 from schemas.configuration import stable_seed
 
@@ -51,10 +49,7 @@ def main() -> None:
     checks = SegmentationJudge(micro_segmentation_judge()).judge(images, [parse_prompt(text) for text in texts])
     shape = (len(prompts), arguments.images)
     right = np.array([check.correct for check in checks]).reshape(shape)
-    scores = {
-        name: ClipReward(config).score(images, texts).reshape(shape)
-        for name, config in RewardsConfig().chosen().items()
-    }
+    scores = {reward.name: reward.open().score(images, texts).reshape(shape) for reward in micro_rewards()}
     by_prompt = [{name: values[i] for name, values in scores.items()} for i in range(len(prompts))]
     for method in ("z", "rank"):
         config = EnsembleConfig(method)

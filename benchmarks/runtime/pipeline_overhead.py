@@ -26,20 +26,21 @@ import numpy as np
 
 from benchmarks.dataset.synthetic_images import noise, photo_like
 from benchmarks.results_file import Circumstances, print_table, save
-from inference.flux.generator import production_flux
+from inference.flux.generator import FluxGeneratorConfig
+from inference.generator import GeneratorConfig
 from pipelines import pack_shards as packing
 from pipelines import run_folder
 from pipelines.driver import RunOptions, drive
 from pipelines.new_run import new_dataset_run as create_run
 from pipelines.pack_shards import PackShardsConfig
-from pipelines.presets import micro
 from pipelines.runtime import local
 from pipelines.runtime.unit_worker import UnitWorker
 from pipelines.stage import Link
-from pipelines.stages import generate_candidates as generating
+from pipelines.stages import candidate_images
 from pipelines.stages.generate_candidates import GenerateCandidates, GenerateCandidatesConfig
 from pipelines.stages.ground_objects import GroundObjects
 from pipelines.stages.select_pairs import SelectPairs
+from recipes import micro
 from tests.support.toy_job import CheckColors, ToyConfig, create
 
 FLUX_S_PER_IMAGE = 7.18
@@ -123,7 +124,7 @@ def timed(places: Mapping[str, Sequence[tuple[Any, str]]]) -> Iterator[dict[str,
 
 def measure_micro(num_prompts: int) -> dict[str, Any]:
     """The micro preset, from an empty folder."""
-    config = replace(micro().dataset, num_prompts=num_prompts)
+    config = replace(micro.dataset(), num_prompts=num_prompts)
     stages = (GenerateCandidates, GroundObjects, SelectPairs)
     places = {stage.name: [(stage, "__call__")] for stage in stages} | {"load": [(UnitWorker, "stage")]}
     with tempfile.TemporaryDirectory() as folder, timed(places) as seconds:
@@ -150,13 +151,13 @@ def measure_micro(num_prompts: int) -> dict[str, Any]:
 
 def measure_1024(pictures: str, num_units: int) -> dict[str, Any]:
     """Wall time that is neither drawing nor checking."""
-    generate = StandInConfig(generator=production_flux("stand-in"), pictures=pictures)
+    generate = StandInConfig(generator=GeneratorConfig("flux", FluxGeneratorConfig("stand-in")), pictures=pictures)
     config = DrawnConfig(num_prompts=num_units * UNIT_SIZE, generate=generate)
     places = {
         "load": [(UnitWorker, "stage")],
         "draw": [(StandIn, "wait")],
         "check": [(CheckColors, "__call__")],
-        "encode_png_beside_drawing": [(generating, "encode_png")],
+        "encode_png_beside_drawing": [(candidate_images, "encode_png")],
         "commit": [(run_folder.RunFolder, "write_block")],
         "read_images": [(run_folder.RunFolder, "with_images")],
         "pack": [(local, "pack_shard")],

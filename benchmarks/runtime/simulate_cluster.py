@@ -15,7 +15,7 @@ import tyro
 from benchmarks.results_file import Circumstances, print_table, save
 from benchmarks.runtime.cluster_model import Failures, Simulated, simulate
 from pipelines.estimate import Cluster, estimate
-from pipelines.presets import load_preset
+from recipes import flux
 
 # Llama 3's report (Table 5): 419 unexpected interruptions in 54 days on 16,384 H100s, so one in 50,700 GPU hours.
 OWNED = Failures(mean_hours=50_700 / 8, away_s=1800.0)
@@ -39,10 +39,10 @@ class Arguments:
 
 def stage_seconds(prompts_a_unit: int) -> tuple[list[float], list[str]]:
     """Seconds of one GPU for a unit in each stage of the flux preset that has a GPU, and where they come from."""
-    config = load_preset("flux").dataset
+    config = flux.dataset()
     plan = estimate(config, Cluster(gpus=1, gpu_type="h100"))
-    on_gpu = [stage for stage in plan.stages if stage.memory_gib]
-    each = [stage.seconds / config.num_prompts * prompts_a_unit for stage in on_gpu]
+    on_gpu = [stage for stage in plan.stages if stage.memory_gib and stage.seconds is not None]
+    each = [(stage.seconds or 0.0) / config.num_prompts * prompts_a_unit for stage in on_gpu]
     return each, [f"{stage.name}: {stage.seconds_per_item:.2f} s an image, {stage.source}" for stage in on_gpu]
 
 

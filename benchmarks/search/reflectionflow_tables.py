@@ -52,12 +52,15 @@ from benchmarks.search.search_tables import (
     times_table,
     verifier_table,
 )
+from inference.corrector import CorrectorConfig
+from inference.flux.corrector import FluxCorrectorConfig
 from inference.model_store import model_digest, resolve_model
 from inference.search import Carry, Strategy
-from inference.search_tools import VerifierKind
+from inference.verifier import VerifierKind
 from microworld.scenes.evaluation_split import SEALED
-from pipelines.presets import load_search_preset
+from pipelines.driver import RunOptions
 from pipelines.search_job import SearchJobConfig
+from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.errors import InputError, MissingWeightsError
 
@@ -144,7 +147,8 @@ def main() -> None:
         raise InputError(f"{', '.join(DIAGNOSES)} on the sealed split", field="--only", expected="--split micro-dev")
     circumstances = Circumstances.now(arguments.command())
     openings = _openings(arguments, circumstances)
-    job, options = load_search_preset(arguments.preset)
+    job = catalogue.load(arguments.preset, "search")
+    options = catalogue.load_or(arguments.preset, "run_options", RunOptions())
     base = _base_job(arguments, job)
     arms = _arms(arguments, base)
     left_out = [arm.name for arm in arms if lacks_corrector(arm)]
@@ -195,13 +199,16 @@ def _base_job(arguments: Arguments, job: SearchJobConfig) -> SearchJobConfig:
     verifier = replace(tools.verifier, kinds=arguments.verifier)
     if verifier.trained:
         verifier = replace(verifier, trained=replace(verifier.trained, model=arguments.model("verifier")))
-    critic = replace(tools.critic, reflector=arguments.reflector) if tools.critic else None
+    critic = tools.critic
+    if critic is not None and critic.vlm is not None:
+        critic = replace(critic, vlm=replace(critic.vlm, reflector=arguments.reflector))
+    corrector = CorrectorConfig("flux", FluxCorrectorConfig(arguments.model("corrector")))
     job = replace(
         job,
         prompts=arguments.split,
         num_prompts=arguments.num_prompts,
         search=replace(job.search, carry=arguments.carry),
-        tools=replace(tools, verifier=verifier, critic=critic, corrector=arguments.model("corrector")),
+        tools=replace(tools, verifier=verifier, critic=critic, corrector=corrector),
     )
     if arguments.preset != "micro":
         return job
@@ -246,11 +253,11 @@ def _models(base: SearchJobConfig) -> dict[str, Any]:
     """Who took part."""
     tools = base.tools
     return {
-        "generator": tools.generator.model,
+        "generator": next(iter(model_names(tools.generator)), ""),
         "num_steps": tools.generator.num_steps,
-        "corrector": tools.corrector,
+        "corrector": next(iter(model_names(tools.corrector)), "") if tools.corrector else "",
         "vlm": base.vlm.name,
-        "reflector": tools.critic.reflector if tools.critic else "",
+        "reflector": tools.critic.vlm.reflector if tools.critic and tools.critic.vlm else "",
         "verifier": list(tools.verifier.kinds),
         "trained_verifier": tools.verifier.trained.model if tools.verifier.trained else "",
         "judge": base.judge.judge.label,

@@ -18,7 +18,8 @@ from typing import Any
 from commands.runs import Finish, open_run, work
 from commands.search import start_search
 from inference.search import Strategy
-from inference.search_tools import OracleKind, VerifierKind
+from inference.verifier import VerifierKind
+from microworld.oracles import OracleKind, OracleToolsConfig
 from pipelines.driver import RunOptions
 from pipelines.evaluation import Evaluation, evaluate
 from pipelines.run_folder import RunFolder
@@ -116,19 +117,31 @@ ORACLES: dict[str, tuple[OracleKind, ...]] = {
 def oracle_arms(base: SearchJobConfig, depth: int) -> list[Arm]:
     """Reflection with parts that see what the judge sees (not of sealed prompts)."""
     job = with_search(base, REFLECTION, 2, depth)
-    return [Arm(name, replace(job, tools=replace(job.tools, oracles=oracles))) for name, oracles in ORACLES.items()]
+    tools = {name: OracleToolsConfig.of(job.tools, oracles) for name, oracles in ORACLES.items()}
+    return [Arm(name, replace(job, tools=one)) for name, one in tools.items()]
 
 
 def lacks_corrector(arm: Arm) -> bool:
     """True for a search that needs a corrector where none is named."""
     tools = arm.job.tools
-    return "reflection" in arm.job.search.strategy and not tools.corrector and "corrector" not in tools.oracles
+    by_oracle = isinstance(tools, OracleToolsConfig) and "corrector" in tools.oracles
+    return "reflection" in arm.job.search.strategy and not by_oracle and not _has_corrector(arm)
+
+
+def _has_corrector(arm: Arm) -> bool:
+    corrector = arm.job.tools.corrector
+    return corrector is not None and corrector.names_a_model
+
+
+def _is_of_oracles(arm: Arm) -> bool:
+    """Searches whose folder does not tell all of their tools: their own job does."""
+    return isinstance(arm.job.tools, OracleToolsConfig)
 
 
 def as_deep_as_there_is(arm: Arm, folder: Path) -> Arm:
     """The arm, or the same search as deep as it was made before: smaller depths are its beginning."""
     uri = str(folder / arm.name)
-    if RunFolder.exists(uri):
+    if RunFolder.exists(uri) and not _is_of_oracles(arm):
         _, config = open_run(uri)
         if isinstance(config, SearchJobConfig) and config.search.depth > arm.job.search.depth:
             deeper = replace(arm.job, search=replace(arm.job.search, depth=config.search.depth))
@@ -170,7 +183,9 @@ def _work(arm: Arm, folder: str, preset: str, options: RunOptions) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     with open(f"{folder}/{arm.name}.log", "a", buffering=1) as log, _into(log):
         try:
-            run = start_search(f"{folder}/{arm.name}", preset, arm.job, options)
+            uri = f"{folder}/{arm.name}"
+            known = _is_of_oracles(arm) and RunFolder.exists(uri)
+            run = RunFolder.open(uri) if known else start_search(uri, preset, arm.job, options)
             code = work(run, arm.job, options, Finish())
         except ReflectionFlowError as error:
             print(f"error: {error}")
@@ -195,7 +210,7 @@ def read_arm(arm: Arm, folder: Path) -> Found | None:
     uri = str(folder / arm.name)
     if not RunFolder.exists(uri):
         return None
-    run, config = open_run(uri)
+    run, config = (RunFolder.open(uri), arm.job) if _is_of_oracles(arm) else open_run(uri)
     assert isinstance(config, SearchJobConfig)
     found = evaluate(run, config)
     if found.num_unfinished or not found.searches:

@@ -15,10 +15,12 @@ from typing import Any
 import tyro
 
 from benchmarks.results_file import Circumstances, print_table, run_command, save
+from inference.corrector import CorrectorConfig
+from inference.flux.corrector import FluxCorrectorConfig
 from inference.search import SearchConfig, SearchTools, Strategy, search
-from inference.search_tools import SearchToolsConfig, open_search_tools
-from pipelines.presets import load_search_preset
+from inference.search_tools import SearchToolsConfig
 from pipelines.search_job import SearchJobConfig, search_prompts
+from recipes import catalogue
 
 TOGETHER = {"one chain at a time": (1, 1), "a prompt's chains together": (2, 2), "a unit's chains together": (2, 0)}
 """By name: chains of a prompt in one call (the others are searched after it), and images a forward pass (0: the
@@ -95,7 +97,7 @@ def watch(tools: SearchTools, device: str) -> Parts:
         return answers
 
     vlm.answer = timed_answer
-    parts.wrap(tools.verifier, "score", "verifier")
+    parts.wrap(tools.verifier, "score_with_costs", "verifier")
     return parts
 
 
@@ -112,7 +114,7 @@ def timed_search(prompts: list[str], config: SearchConfig, tools: SearchTools, c
 
 def by_part(config: SearchToolsConfig, prompts: list[str], search_config: SearchConfig) -> dict[str, float]:
     """Milliseconds an image, and `everything else`."""
-    tools = open_search_tools(config)
+    tools = config.open()
     search(prompts[:2], replace(search_config, depth=2), tools)  # first passes take longer
     parts = watch(tools, config.generator.device)
     tools.generator._encoded.clear()  # pyright: ignore - texts of the first passes
@@ -129,11 +131,12 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(arguments.num_threads)
-    job, _ = load_search_preset(arguments.preset)
+    job = catalogue.load(arguments.preset, "search")
     strategy: Strategy = "noise+prompt+reflection" if arguments.corrector else "noise+prompt"
     search_config = SearchConfig(2, arguments.depth, strategy)
     job = replace(job, num_prompts=arguments.num_prompts, search=search_config)
-    config = replace(job.tools, corrector=arguments.corrector).for_search(search_config, job.vlm)
+    corrector = CorrectorConfig("flux", FluxCorrectorConfig(arguments.corrector))
+    config = replace(job.tools, corrector=corrector).for_search(search_config, job.vlm)
     prompts = [row.prompt.text for row in search_prompts(replace(job, images_per_prompt=1))]
     parts = by_part(config, prompts, search_config)
     table = [[part, f"{ms:.2f}", f"{ms / sum(parts.values()):.0%}"] for part, ms in parts.items()]
@@ -154,8 +157,8 @@ def batching(
     """Milliseconds an image of each way to draw the chains."""
     found = {}
     for name, (chains, batch) in TOGETHER.items():
-        generator = replace(config.generator, batch_size=batch or config.generator.batch_size)
-        tools = open_search_tools(replace(config, generator=generator))
+        generator = config.generator.with_batch_size(batch or config.generator.batch_size)
+        tools = replace(config, generator=generator).open()
         alone = batch != 0
         timed_search(prompts[:2], replace(search_config, depth=2), tools, chains, alone)
         some = prompts[: max(2, len(prompts) // 4)] if alone else prompts  # slow ways are timed on fewer

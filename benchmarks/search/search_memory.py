@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
@@ -25,11 +25,14 @@ import tyro
 from benchmarks.results_file import Circumstances, print_table, run_command, save
 from benchmarks.runtime.decide_what_is_left import peak_gib
 from commands.search import start_search
+from inference.interfaces import OneCallAnImage
 from inference.judges.geneval_scoring import ScoreThresholds
+from inference.judges.judge import JudgeConfig
 from inference.search import SearchConfig, SearchTools
+from inference.search_tools import SearchToolsConfig
 from pipelines.driver import drive
 from pipelines.evaluation import write_evaluation
-from pipelines.presets import load_search_preset
+from recipes import catalogue
 from schemas.records import DetectedObject, PromptRecord
 
 TARGET = "the driver: less than 1 KiB a prompt"
@@ -47,14 +50,23 @@ class Arguments:
     """Folder of one measurement, in a process of its own."""
 
 
-class Grey:
+class Grey(OneCallAnImage):
     """Generator, verifier and judge."""
 
     thresholds = ScoreThresholds()
+    known_classes = frozenset({"star"})
+    known_colors = frozenset({"red"})
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
         """One grey square a seed."""
-        return [np.full((8, 8, 3), seed % 251, np.uint8) for seed in seeds]
+        return list(self.draw(prompts, seeds))
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[np.ndarray]:
+        """The same, one by one."""
+        return (np.full((8, 8, 3), seed % 251, np.uint8) for seed in seeds)
+
+    def warm_up(self) -> None:
+        """Nothing to do."""
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
         """Brightness."""
@@ -71,12 +83,12 @@ class Grey:
 def measure(folder: Path, num_prompts: int, depth: int) -> dict[str, float]:
     """Peak memory of this process, MiB: before the search, of driving it, and with its evaluation."""
     (folder / "prompts.txt").write_text("a photo of a red star\n" * num_prompts)
-    job, options = load_search_preset("micro")
+    job, options = catalogue.load("micro", "search"), catalogue.load("micro", "run_options")
     job = replace(job, prompts=str(folder / "prompts.txt"), search=SearchConfig(2, depth, "noise"))
     grey = Grey()
     with (
-        mock.patch("pipelines.stages.draft_round.open_search_tools", return_value=SearchTools(grey, grey)),
-        mock.patch("pipelines.stages.judge_candidates.open_judge", return_value=grey),
+        mock.patch.object(SearchToolsConfig, "open", return_value=SearchTools(grey, grey)),
+        mock.patch.object(JudgeConfig, "open", return_value=grey),
     ):
         before = peak_mib()
         run = start_search(str(folder / "run"), "micro", job, replace(options, quiet=True))

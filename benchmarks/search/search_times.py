@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.search.search_arms import Found
 from inference.judges.intervals import Interval
-from pipelines.stated_figures import GPUS, VLM_SECONDS, flux_pass_tflop
+from pipelines.stated_figures import FILTER_SECONDS, GPUS, REFLECT_SECONDS, flux_pass_tflop
 
 FLUX_STEPS, FLUX_PX, FLUX_TOKENS, CONDITION_PX = 30, 1024, 512, 512
 
@@ -44,7 +44,7 @@ def measured_seconds(found: Found, budget: int) -> float:
 
 def flux_seconds(found: Found, budget: int) -> float:
     """The same search with FLUX.1-dev at 1024 px and a 7B VLM: 30 passes an image, a corrector's passes longer by its
-    condition (512 px); the VLM's seconds are assumptions (`stated_figures.VLM_SECONDS`)."""
+    condition (512 px); the VLM's seconds are assumptions (`stated_figures.REFLECT_SECONDS`)."""
     spent = found.spent_at(budget)
     if spent is None:
         return float("inf")
@@ -54,8 +54,8 @@ def flux_seconds(found: Found, budget: int) -> float:
     searches = found.evaluation.searches
     cost, number = spent.cost, len(searches)
     again = sum(sum(s.corrected[: spent.images]) for s in searches) / number
-    asked = cost.vlm_calls / number * VLM_SECONDS["write_reflections"]
-    verified = cost.verifier_calls / number * VLM_SECONDS["filter_pairs"]
+    asked = cost.vlm_calls / number * REFLECT_SECONDS
+    verified = cost.verifier_calls / number * FILTER_SECONDS
     return (cost.generations / number - again) * plain + again * corrected + asked + verified
 
 

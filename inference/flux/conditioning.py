@@ -320,7 +320,8 @@ def _attend(
 ) -> tuple[list[torch.Tensor], KeysAndValues]:
     """All streams attend to all, and to the prefix. Per stream (B, n, d); and the streams' own keys and values."""
     from diffusers.models.embeddings import apply_rotary_emb
-    from diffusers.models.transformers import transformer_flux
+
+    from inference.flux.plain_attention import attend
 
     turn: Any = apply_rotary_emb  # typed for one table where it takes two
     both = list(zip(streams, projected, strict=True))
@@ -330,9 +331,7 @@ def _attend(
     own = (keys, values)
     if prefix is not None:
         keys, values = torch.cat([keys, prefix[0]], 1), torch.cat([values, prefix[1]], 1)
-    # Looked up in its module, as diffusers' own processor does: the micro trainers put plain products there.
-    y = transformer_flux.dispatch_attention_fn(queries, keys, values, backend=attn.processor._attention_backend)
-    y = y.flatten(2, 3).to(queries.dtype)
+    y = attend(attn, queries, keys, values).flatten(2, 3).to(queries.dtype)
     return list(y.split([s.x.shape[1] for s in streams], dim=1)), own
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from schemas.configuration import execution_field, model_field
+from schemas.configuration import execution_field, model_field, resumable_field
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ class FluxGeneratorConfig:
     text_lengths: tuple[int, ...] = (512,)
     """T5 tokens, padding included: a prompt is padded to the shortest of these that holds it, and cut at the last (FLUX
     sees the padding, so it belongs to the configuration)."""
-    batch_size: int = 1
+    batch_size: int = resumable_field(1)
     """Images a forward pass; always this many, short batches are padded."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Of all weights and products."""
     quantization: Literal["none", "fp8", "fp8_dynamic", "int8"] = "none"
     """How the transformer's weights are kept: fp8 is cast to `dtype` layer by layer (half the memory, slower);
     fp8_dynamic multiplies in 8 bits (half the memory, faster on Hopper); int8 also the T5's, through bitsandbytes on a
@@ -60,6 +61,7 @@ class FluxGeneratorConfig:
     """What waits in main memory while it is not used: whole models (T5, then transformer, then VAE), or single layers
     (least memory, many times slower). Changes no image."""
     device: str = execution_field("cuda")
+    """Where it computes: cpu, cuda, cuda:1."""
 
     @property
     def denoiser_passes_per_image(self) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from inference.grounding.grounding_dino import GroundingDinoConfig
+from inference.grounding.grounding_dino import GroundingDinoConfig, GroundingDinoDetector
+from inference.grounding.groundingdino_py import GroundingDinoPyDetector
 from inference.interfaces import Detector
 from schemas.configuration import chosen_kind, without_other_kinds
 
@@ -24,4 +25,5 @@ class DetectorConfig:
 
     def open(self) -> Detector:
         """Load it. MissingWeightsError, InputError."""
-        return chosen_kind(self).open()
+        dino: GroundingDinoConfig = chosen_kind(self)
+        return GroundingDinoDetector(dino) if dino.backend == "transformers" else GroundingDinoPyDetector(dino)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from inference.interfaces import Detection, Detector
+from inference.interfaces import Detection
 from inference.model_store import resolve_model
 from schemas.configuration import execution_field, model_field
 from schemas.errors import InputError
@@ -40,14 +40,6 @@ class GroundingDinoConfig:
     device: str = execution_field("cpu")
     dtype: str = "float32"
     """Of weights and sums: float32, bfloat16 or float16."""
-
-    def open(self) -> Detector:
-        """Load it, through the backend. MissingWeightsError, InputError."""
-        if self.backend == "transformers":
-            return GroundingDinoDetector(self)
-        from inference.grounding.groundingdino_py import GroundingDinoPyDetector
-
-        return GroundingDinoPyDetector(self)
 
 
 @dataclass(frozen=True)

@@ -62,19 +62,18 @@ class FluxModel:
         import torch
 
         from inference.flux.latents import image_ids
+        from inference.flux.plain_attention import use_plain_attention
         from microworld.scenes.world import COLORS, SHAPES
         from microworld.training.flux_model import (
             TEXT_LENGTHS,
             build_clip_text,
             build_t5,
             build_transformer,
-            use_plain_attention,
         )
 
-        if device == "cpu":
-            use_plain_attention()
-
         transformer = build_transformer()
+        if device == "cpu":
+            use_plain_attention(transformer)
         self.modules = torch.nn.ModuleDict({"transformer": transformer, "t5": build_t5(), "clip": build_clip_text()})
         self._head_sizes = (len(SHAPES) + 1, len(COLORS) + 1)
         self.modules["align"] = torch.nn.Linear(transformer.inner_dim, sum(self._head_sizes))

@@ -58,14 +58,15 @@ def train(config: MicroTrainingConfig, recipe: FewStepsRecipe | None = None) -> 
     from peft import LoraConfig, get_peft_model_state_dict
 
     from inference.flux.latents import image_ids
-    from microworld.training.flux_model import TEXT_LENGTHS, use_plain_attention
+    from inference.flux.plain_attention import use_plain_attention
+    from microworld.training.flux_model import TEXT_LENGTHS
     from microworld.training.latent_pool import Tokenize, sample_training_text
 
     recipe = recipe or (FewStepsRecipe() if config.device == "cpu" else gpu_recipe())
     prepare_process(config)
-    # Faster on the CPU; on an H100 (PyTorch 2.11) a step with fused kernels ended in an illegal memory access.
-    use_plain_attention()
     pipeline = load_pipeline(config.out_dir / "flux", config.device)
+    # Faster on the CPU; on an H100 (PyTorch 2.11) a step with fused kernels ended in an illegal memory access.
+    use_plain_attention(pipeline.transformer)
     t5, clip = (m.requires_grad_(False).eval() for m in (pipeline.text_encoder_2, pipeline.text_encoder))
     student = pipeline.transformer.requires_grad_(False)
     tokenize, img_ids = Tokenize(), image_ids(4, 4).to(config.device)

@@ -38,13 +38,12 @@ def train(config: MicroTrainingConfig, recipe: GuidanceRecipe | None = None) -> 
     import torch
 
     from inference.flux.latents import image_ids, pack
-    from microworld.training.flux_model import TEXT_LENGTHS, save_pipeline, use_plain_attention
+    from inference.flux.plain_attention import use_plain_attention
+    from microworld.training.flux_model import TEXT_LENGTHS, save_pipeline
     from microworld.training.latent_pool import Tokenize
 
     recipe = recipe or GuidanceRecipe()
     prepare_process(config)
-    if config.device == "cpu":
-        use_plain_attention()
     teacher_folder = config.work_dir / "flux_before_guidance"
     if not (teacher_folder / "model_index.json").exists():
         # The student goes to where the teacher was: keep the teacher, or a second start would learn from itself.
@@ -52,6 +51,8 @@ def train(config: MicroTrainingConfig, recipe: GuidanceRecipe | None = None) -> 
             lambda folder: shutil.copytree(config.out_dir / "flux", folder, dirs_exist_ok=True), teacher_folder
         )
     pipeline = load_pipeline(teacher_folder, config.device)
+    if config.device == "cpu":
+        use_plain_attention(pipeline.transformer)
     pool = open_pool(config, load_frozen_vae(config))
     if len(pool) == 0:
         pool.grow(30_000)

@@ -173,19 +173,14 @@ def vae_round_trip(weights: Path) -> Transform:
 
 def evaluate(weights: Path, num_scenes: int = 400, num_per_tag: int = 80) -> dict[str, object]:
     """Every figure of the model card, on clean scenes, degraded ones, and through the VAE where there is one."""
-    from inference.grounding.detector import DetectorConfig
-    from inference.grounding.segmenter import SegmenterConfig
-    from microworld.family import micro_grounded_sam
+    from inference.grounding.grounding_dino import GroundingDinoDetector
+    from inference.grounding.sam import SamSegmenter
+    from microworld.family import micro_dino, micro_grounded_sam, micro_sam
     from microworld.training.grounding_data import degrade
 
-    shipped = micro_grounded_sam()
-    dino, sam = shipped.detector.dino, shipped.segmenter.sam
-    assert dino is not None
-    assert sam is not None
-    dino, sam = replace(dino, model=str(weights / "grounding_dino")), replace(sam, model=str(weights / "sam"))
-    config = replace(shipped, detector=DetectorConfig("dino", dino), segmenter=SegmenterConfig("sam", sam))
-    ranking = replace(dino, box_threshold=0.02, text_threshold=0.0).open()
-    segmenter, grounded_sam = sam.open(), config.open()
+    dino, sam = micro_dino(str(weights / "grounding_dino")), micro_sam(str(weights / "sam"))
+    ranking = GroundingDinoDetector(replace(dino, box_threshold=0.02, text_threshold=0.0))
+    segmenter, grounded_sam = SamSegmenter(sam), micro_grounded_sam(dino, sam).open()
     transforms: dict[str, Transform | None] = {
         "clean": None,
         "degraded": lambda images: degrade(np.random.default_rng(HELD_OUT_SEED), images, AugmentationConfig()),

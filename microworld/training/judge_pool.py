@@ -48,8 +48,8 @@ class JudgePool:
         """One more chunk."""
         index, whole = len(self._chunks), self._made.next()
         path = self._folder / f"chunk_{index:03d}.npz"
-        with replacing(path) as temporary:
-            np.savez(temporary, **vars(whole))
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **vars(whole))
         self._chunks.append(whole)
 
     def draw(self, rng: np.random.Generator, size: int) -> JudgeImages:

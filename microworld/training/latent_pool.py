@@ -131,8 +131,8 @@ class LatentPool:
             "num_tokens": self._tokenize.num_tokens(texts).astype(np.int16),
         }
         path = self._folder / f"chunk_{index:03d}.npz"
-        with replacing(path) as temporary:
-            np.savez(temporary, **arrays)
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
         self._chunks.append(self._read(path))
 
     def draw(self, rng: np.random.Generator, size: int, length: int | None = None) -> EncodedScenes:

@@ -102,8 +102,8 @@ def write_images(path: Path, items: Sequence[PooledImage]) -> None:
     """A chunk, whole or not at all."""
     records = [{"scene": scene_to_json(m.scene), "caption": caption_to_json(m.caption)} for m in items]
     images = np.stack([m.image for m in items]) if items else np.zeros((0, 32, 32, 3), np.uint8)
-    with replacing(path) as temporary:
-        np.savez(temporary, images=images, records=np.frombuffer(json.dumps(records).encode(), np.uint8))
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, images=images, records=np.frombuffer(json.dumps(records).encode(), np.uint8))
 
 
 class ImagePool:
@@ -247,10 +247,10 @@ def draw_captions(
 
 
 def _open_corrector(flux_folder: Path, device: str, batch_size: int) -> FluxCorrector:
-    from inference.flux.corrector import CorrectorConfig, FluxCorrector
+    from inference.flux.corrector import FluxCorrector, FluxCorrectorConfig
 
     generator = _open_generator(flux_folder, device, batch_size)
-    return FluxCorrector(CorrectorConfig(str(flux_folder.parent / "corrector"), generator.config), generator)
+    return FluxCorrector(FluxCorrectorConfig(str(flux_folder.parent / "corrector")), generator)
 
 
 def correct_drawings(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from inference.model_store import KNOWN_MODELS
+from inference.model_store import KNOWN_MODELS, SHIPPED
 from pipelines.jobs import JobConfig, models_of
 from pipelines.report.statistics import DatasetFigures, as_json, dataset_figures
 from pipelines.run_folder import RunFolder
@@ -164,9 +164,8 @@ def _model_table(folder: RunFolder, config: JobConfig, figures: DatasetFigures) 
     rows = []
     for name in models_of(config):
         known = KNOWN_MODELS.get(name.rpartition("/")[2] if name.endswith(".pth") else name)
-        licence = (
-            known.licence if known else "Apache-2.0 (this project)" if name.startswith("micro/") else "see the model"
-        )
+        ours = "Apache-2.0 (this project)" if name.partition("/")[0] in SHIPPED else "see the model"
+        licence = known.licence if known else ours
         rows.append((f"`{name}`", f"`{folder.info.digests.get(name, '?')}`", licence))
     for name in set(figures.annotators) - set(models_of(config)) - set(_NO_MODELS):
         rows.append((f"`{name}`", "at an endpoint", "see its provider's terms"))

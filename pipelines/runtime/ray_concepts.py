@@ -15,7 +15,7 @@ from pipelines.distill import ConceptOutcome, make_worker
 from pipelines.runtime.ray import connect
 from pipelines.stage import Workers
 from schemas.errors import ReflectionFlowError
-from trainers.dual_process import DualProcessConfig
+from trainers.dual_process_config import DualProcessConfig
 
 
 class ConceptActor:

@@ -13,9 +13,10 @@ CONCEPT = "name: star\nprompt: a photo of a red star\nqa_pairs:\n  - question: I
 def flags(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     flux, vlm = save_tiny_flux(folder / "flux"), save_tiny_vlm(folder / "vlm")
-    sizes = ["--generator.size-px", "16", "--generator.num-steps", "2", "--gradient-steps", "1", "--batch-size", "1"]
+    drawn = ["--generator.flux.model", str(flux), "--generator.flux.size-px", "16", "--generator.flux.num-steps", "2"]
+    sizes = ["--gradient-steps", "1", "--batch-size", "1"]
     short = ["--steps", "2", "--num-evaluated", "2", "--rank", "2", "--num-threads", "1"]
-    return ["--generator.model", str(flux), "--teacher.model", str(vlm), *sizes, *short]
+    return [*drawn, "--teacher.model", str(vlm), *sizes, *short]
 
 
 def test_a_concept_is_distilled_once_and_never_over_another(flags, tmp_path, capsys):

@@ -38,6 +38,7 @@ def test_with_reflections_each_chain_corrects_its_own_last_image():
     used = tools()
     (one, *_) = search(PROMPTS, SearchConfig(2, 3), used)
     for draft in one.drafts[2:]:
+        assert draft.parent is not None
         parent = one.drafts[draft.parent]
         assert (parent.chain, parent.round) == (draft.chain, draft.round - 1)
         assert draft.image.mean() == parent.image.mean() + 1

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any, cast
 
 import pytest
 
@@ -11,6 +12,8 @@ from inference.flux.condition_config import ConditionConfig
 from microworld.family import micro_flux
 from pipelines.evaluation import read_rows
 from pipelines.jobs import resolve_chains
+from pipelines.run_folder import RunFolder
+from pipelines.search_job import SearchJobConfig
 from schemas.images import decode_image
 from schemas.shards import decode_shard
 
@@ -55,12 +58,19 @@ def harvest(searched, tmp_path_factory):
     return out
 
 
+def opened(run) -> tuple[RunFolder, SearchJobConfig]:
+    """A search's run."""
+    folder, config = open_run(str(run))
+    assert isinstance(config, SearchJobConfig)
+    return folder, config
+
+
 def samples(run):
     return [s for tar in sorted((run / "shards").glob("*.tar")) for s in decode_shard(tar.read_bytes(), tar.name)]
 
 
 def test_pairs_are_what_the_corrector_made_better_by_a_reflection(searched, harvest):
-    folder, config = open_run(str(searched))
+    folder, config = opened(searched)
     traces = {row.prompt.prompt_id: row for row in read_rows(folder, config, with_images=True) if row}
     found = samples(harvest)
     assert found
@@ -111,7 +121,7 @@ def test_lost_blocks_and_shards_are_made_again_the_same(harvest, tmp_path):
 def test_an_export_shows_how_the_answer_came_about(searched, tmp_path):
     from pipelines.export_search import best_of, export_search, path_to
 
-    folder, config = open_run(str(searched))
+    folder, config = opened(searched)
     assert export_search(folder, config, str(tmp_path / "out")) == 10
     for number, row in enumerate(r for r in read_rows(folder, config, with_images=True) if r):
         best = best_of(row.candidates)
@@ -127,7 +137,7 @@ def test_limits_and_partners_are_kept_to(searched, tmp_path):
     out = tmp_path / "best"
     arguments = [*ANY_GAIN, "--harvest.partner", "best", "--harvest.pairs-per-prompt", "1"]
     assert main(["harvest", "--run", str(searched), "--out", str(out), *arguments]) == 0
-    folder, config = open_run(str(searched))
+    folder, config = opened(searched)
     best = {
         row.prompt.prompt_id: max(row.candidates, key=lambda c: (c.search.score, -c.index)).image_sha256
         for row in read_rows(folder, config)
@@ -178,7 +188,7 @@ def test_prompts_of_a_file_that_a_benchmark_has_are_turned_down(searched, tmp_pa
     everyday = PromptRecord(
         "cat", "a photo of a cat and a dog", "rule", "two_object", (*map(ObjectClause, ("cat", "dog")),)
     )
-    folder, _ = open_run(str(searched))
+    folder, _ = opened(searched)
 
     class Prompts:
         def all_prompts(self):
@@ -186,7 +196,7 @@ def test_prompts_of_a_file_that_a_benchmark_has_are_turned_down(searched, tmp_pa
             yield from map(PromptRow, (reserved, sealed, everyday))
 
     counts = Counter()
-    rows = list(harvest_prompts(Prompts(), "micro", counts))
+    rows = list(harvest_prompts(cast(Any, Prompts()), "micro", counts))
     assert [row.rejection.reason for row in rows if row.rejection] == ["benchmark_prompt"] * 2
     assert counts["rule"] == 13
     assert [row.rejection is None for row in rows[-3:]] == [False, False, True]
@@ -195,7 +205,7 @@ def test_prompts_of_a_file_that_a_benchmark_has_are_turned_down(searched, tmp_pa
 def test_a_search_that_is_not_finished_is_said_to_be(searched, tmp_path, capsys):
     half = tmp_path / "half"
     shutil.copytree(searched, half)
-    folder, config = open_run(str(half))
+    folder, config = opened(half)
     (steps,) = resolve_chains(folder, config).values()
     folder.delete_block("draft_round", steps[2].key, 1)
     code = main(["harvest", "--run", str(half), "--out", str(tmp_path / "out"), *ANY_GAIN])

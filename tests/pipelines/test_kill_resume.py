@@ -46,9 +46,10 @@ class Driver:
             time.sleep(0.005)
 
     def send(self, number: int) -> None:
+        assert self.process.pid is not None
         os.kill(self.process.pid, number)
 
-    def end(self) -> int:
+    def end(self) -> int | None:
         self.process.join(timeout=90)
         return self.process.exitcode
 

@@ -1,6 +1,7 @@
 """The preflight says what would fail before it does: at loading, at a unit, for want of a GPU, or of weights."""
 
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.support.toy_job import CheckColors, CheckConfig, ToyConfig, create
 ONE_UNIT = ToyConfig(num_prompts=4)
 
 
-def by_stage(tmp_path, config=ONE_UNIT, schedule="staged", **options):
+def by_stage(tmp_path, config=ONE_UNIT, schedule: Any = "staged", **options):
     checks = check_stages(create(str(tmp_path / "run"), config), config, schedule, **options)
     return {check.stage: check for check in checks}
 
@@ -110,7 +111,7 @@ def test_each_kind_of_node_is_asked_once(monkeypatch):
             {"num_cpus": 2, "num_gpus": 1},
             {"num_cpus": 2, "num_gpus": 2},
         ):
-            cluster.add_node(**resources)
+            cluster.add_node(**cast(Any, resources))
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         found = on_each_kind_of_node(gpus_and_name, "hello")
         assert sorted(value for value in found.values() if isinstance(value, tuple)) == [("hello", 0), ("hello", 1)]

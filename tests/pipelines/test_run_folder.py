@@ -22,7 +22,7 @@ def folder_with(segments, unit_size) -> RunFolder:
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(1, 9))
 def test_every_prompt_is_in_one_unit_and_units_are_numbered_through(counts, unit_size):
-    subsets = dict(zip(("rule", "general", "length", "editing"), counts, strict=False))
+    subsets: dict[str, int] = dict(zip(("rule", "general", "length", "editing"), counts, strict=False))
     folder = folder_with(lay_out(subsets, unit_size), unit_size)
     assert folder.units() == list(range(folder.num_units))
     assert [unit for subset in folder.subsets for unit in folder.units(subset)] == folder.units()

@@ -65,7 +65,7 @@ def test_a_search_killed_ten_times_at_random_ends_with_the_same_results(tmp_path
             assert time.monotonic() < until, (run.parent / "output.txt").read_text()
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.4))
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL, f"kill {kill} came too late"
         now = blocks(run)

@@ -13,6 +13,7 @@ from pipelines.evaluation import JUDGE, budgets_of, evaluate, read_rows
 from pipelines.intake import take_in
 from pipelines.jobs import resolve_chains
 from pipelines.prompts.compose_rules import TagWeights
+from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig, search_prompts
 from recipes import catalogue
 from schemas.errors import InputError
@@ -34,6 +35,12 @@ def searched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search") / "run"
     assert search(folder, "--search.depth", "3", "--images-per-prompt", "2") == 0
     return folder
+
+
+def opened(folder) -> tuple[RunFolder, SearchJobConfig]:
+    found, config = open_run(str(folder))
+    assert isinstance(config, SearchJobConfig)
+    return found, config
 
 
 def blocks(folder):
@@ -99,8 +106,7 @@ def test_what_is_asked_differently_is_refused(searched, capsys):
 
 
 def test_budgets_are_prefixes_and_the_oracle_is_a_bound(searched):
-    folder, config = open_run(str(searched))
-    assert isinstance(config, SearchJobConfig)
+    folder, config = opened(searched)
     assert budgets_of(config) == [1, 2, 4, 6]
     found = evaluate(folder, config)
     assert len(found.searches) == 12
@@ -120,7 +126,7 @@ def test_budgets_are_prefixes_and_the_oracle_is_a_bound(searched):
 
 
 def test_verifiers_without_a_say_are_heard_all_the_same(searched):
-    folder, config = open_run(str(searched))
+    folder, config = opened(searched)
     found = evaluate(folder, config)
     assert set(found.searches[0].opinions) == {"judge"}
     # The judge as a verifier says what the judge says; whoever it would have chosen is right where one is.
@@ -180,7 +186,7 @@ def test_what_has_no_effect_on_a_run_is_refused(searched, flag, capsys):
 def test_all_images_are_exported_in_the_published_layout(searched, tmp_path, capsys):
     out = tmp_path / "published"
     assert main(["evaluate", "--run", str(searched), "--export", str(out)]) == 0
-    folder, config = open_run(str(searched))
+    folder, config = opened(searched)
     rows = [row for row in read_rows(folder, config, with_images=True) if row]
     places = sorted(path.name for path in out.iterdir())
     assert places == [f"{i:05}" for i in range(6)]
@@ -234,7 +240,7 @@ def test_a_broken_folder_is_named(searched, tmp_path, capsys):
 
 def test_the_page_has_filmstrips(searched):
     page = (searched / "evaluation" / "index.html").read_text()
-    folder, config = open_run(str(searched))
+    folder, config = opened(searched)
     assert page.count('class="strip"') + page.count("class=strip") == 12
     assert page.count("data:image/png") == sum(len(row.candidates) for row in read_rows(folder, config) if row)
     assert "<script" not in page
@@ -288,7 +294,7 @@ ALLOCATED = (
 def test_one_budget_is_spent_over_all_prompts_by_what_the_verifier_says(tmp_path, capsys):
     run = tmp_path / "run"
     assert search(run, *ALLOCATED) == 0
-    folder, config = open_run(str(run))
+    folder, config = opened(run)
     found = evaluate(folder, config)
     images = [len(one.scores) for one in found.searches]
     assert sum(images) == found.cost.generations <= 4 * 6
@@ -301,7 +307,7 @@ def test_one_budget_is_spent_over_all_prompts_by_what_the_verifier_says(tmp_path
     # Noise knows no chains: the images are those of the fixed scheme, as far as they go.
     fixed = tmp_path / "fixed"
     assert search(fixed, *ALLOCATED, "--allocation.budget", "0") == 0
-    whole = evaluate(*open_run(str(fixed))).searches
+    whole = evaluate(*opened(fixed)).searches
     for one, all_of_it, n in zip(found.searches, whole, images, strict=True):
         assert one.scores == all_of_it.scores[:n]
         assert one.right == all_of_it.right[:n]

@@ -1,5 +1,6 @@
 import json
 from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,6 +42,7 @@ def test_rows_that_differ_in_more_than_images_have_different_hashes(one, other):
 def test_images_do_not_count_towards_the_hash_and_masks_do():
     row = prompt_row(0)
     first, second = row.candidates
+    assert first.check is not None
     mask = replace(first.check.objects[0], mask_png=b"another")
     without_image = replace(row, candidates=(replace(first, image=None), second))
     other_mask = replace(row, candidates=(replace(first, check=replace(first.check, objects=(mask,))), second))
@@ -68,7 +70,7 @@ def test_none_is_written_in_optional_fields_alone():
     assert schema.field("image").nullable
     assert not schema.field("seed").nullable
     with pytest.raises(pa.ArrowInvalid, match="non-nullable"):
-        pq.write_table(to_table(Quarantine, [Quarantine(stage="x", error=None)]), pa.BufferOutputStream())
+        pq.write_table(to_table(Quarantine, [Quarantine(stage="x", error=cast(Any, None))]), pa.BufferOutputStream())
 
 
 def test_a_field_type_that_arrow_does_not_know_is_refused():

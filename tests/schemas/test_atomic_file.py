@@ -40,12 +40,12 @@ def test_what_fails_before_the_rename_leaves_the_old_file_alone(tmp_path, monkey
 
 def test_an_exception_while_a_library_writes_leaves_the_old_file_alone(tmp_path):
     path = tmp_path / "arrays.npz"
-    with replacing(path) as temporary:
-        np.savez(temporary, x=np.arange(3))
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, x=np.arange(3))
 
     def stopped():
-        with replacing(path) as temporary:
-            np.savez(temporary, x=np.arange(9))
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, x=np.arange(9))
             raise ValueError("stop")
 
     with pytest.raises(ValueError, match="stop"):

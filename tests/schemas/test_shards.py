@@ -5,6 +5,7 @@ import json
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -111,7 +112,7 @@ def test_hugging_face_datasets_reads_the_five_members(shard_file, tmp_path, monk
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     import datasets
 
-    loaded = datasets.load_dataset(
+    loaded: Any = datasets.load_dataset(
         "webdataset", data_files={"train": str(shard_file)}, split="train", cache_dir=str(tmp_path / "cache")
     )
     assert loaded["__key__"] == [s.key for s in SAMPLES]

@@ -60,6 +60,7 @@ class Arena:
     @property
     def address(self) -> str:
         """For RAY_ADDRESS."""
+        assert self.cluster.address is not None
         return self.cluster.address
 
     def kill_node(self) -> int:

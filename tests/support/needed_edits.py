@@ -1,7 +1,6 @@
 """What an image needs, said by the objects that a judge saw in it."""
 
-from benchmarks.wrong_images import edits_needed
-
+from benchmarks.corrector.wrong_images import edits_needed
 from inference.prompt_grammar import parse_prompt
 from schemas.records import DetectedObject
 

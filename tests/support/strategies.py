@@ -4,6 +4,7 @@ import dataclasses
 import types
 import typing
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -19,12 +20,12 @@ _SCALARS = {
 }
 
 
-def values(annotation):
+def values(annotation: Any) -> Any:
     """Any value that a field of this annotation may hold."""
     if isinstance(annotation, types.UnionType):
         (inner,) = (arg for arg in typing.get_args(annotation) if arg is not type(None))
         return st.none() | values(inner)
-    if dataclasses.is_dataclass(annotation):
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         hints = typing.get_type_hints(annotation)
         return st.builds(annotation, **{f.name: values(hints[f.name]) for f in dataclasses.fields(annotation)})
     if typing.get_origin(annotation) is tuple:

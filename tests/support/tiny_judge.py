@@ -1,6 +1,7 @@
 """GenEval's judge at tiny random sizes: a Mask2Former of three COCO classes, and a CLIP with a word tokenizer."""
 
 from pathlib import Path
+from typing import Any
 
 from inference.prompt_grammar import COLORS
 
@@ -17,6 +18,7 @@ def save_tiny_mask2former(folder: Path, seed: int = 0) -> Path:
     )
 
     torch.manual_seed(seed)
+    features: dict[str, Any] = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
     backbone = SwinConfig(
         image_size=64,
         patch_size=4,
@@ -24,7 +26,7 @@ def save_tiny_mask2former(folder: Path, seed: int = 0) -> Path:
         depths=[1, 1, 1, 1],
         num_heads=[1, 1, 2, 2],
         window_size=4,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
+        **features,
     )
     config = Mask2FormerConfig(
         backbone_config=backbone,
@@ -80,6 +82,6 @@ def save_tiny_clip(folder: Path, seed: int = 0) -> Path:
         projection_dim=16,
     )
     CLIPModel(config).save_pretrained(folder)
-    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    sizes: dict[str, Any] = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
     CLIPProcessor(CLIPImageProcessor(**sizes), fast).save_pretrained(folder)
     return folder

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, cast
 
 from inference.grounding.groundingdino_py_loading import (
     FixedLengthTokenizer,
@@ -86,9 +87,9 @@ def save_tiny_flux(folder: Path, seed: int = 0) -> Path:
         axes_dims_rope=(4, 6, 6),
     )
     vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 16),
+        down_block_types=cast(Any, ("DownEncoderBlock2D",) * 2),
+        up_block_types=cast(Any, ("UpDecoderBlock2D",) * 2),
+        block_out_channels=cast(Any, (8, 16)),
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=4,
@@ -102,7 +103,7 @@ def save_tiny_flux(folder: Path, seed: int = 0) -> Path:
         scheduler,
         vae,
         build_clip_text(),
-        build_tokenizer(clip=True),
+        cast(Any, build_tokenizer(clip=True)),
         build_t5(),
         build_tokenizer(clip=False),
         transformer,

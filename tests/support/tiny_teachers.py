@@ -8,7 +8,9 @@ from microworld.family import micro_flux
 from microworld.training.vlm_model import build_processor, build_vlm
 from tests.support.tiny_models import save_tiny_flux
 from tests.support.tiny_vlm import TINY_SHAPE, tiny_tokenizer
-from trainers.dual_process import DualProcess, DualProcessConfig
+from trainers.denoiser_config import DenoiserConfig
+from trainers.dual_process import DualProcess
+from trainers.dual_process_config import DualProcessConfig
 from trainers.flux_denoiser import FluxDenoiser
 from trainers.vqa_loss import TeacherConfig, VqaTeacher
 
@@ -37,8 +39,8 @@ def tiny_concept(name: str = "star") -> Concept:
 def tiny_training(folder: Path, **changes) -> DualProcessConfig:
     """Few steps of a random FLUX in `folder`, which no random VLM will be pleased with."""
     settings = {
-        "generator": tiny_flux_config(folder),
-        "teacher": TeacherConfig(),
+        "generator": DenoiserConfig(flux=tiny_flux_config(folder)),
+        "teacher": TeacherConfig("micro/vlm"),
         "rank": 4,
         "steps": 6,
         "batch_size": 2,

@@ -113,6 +113,7 @@ class CheckColors(Stage):
     def _check(self, row: PromptRow) -> PromptRow:
         candidates = []
         for candidate in row.candidates:
+            assert candidate.image is not None
             red, _, blue = decode_image(candidate.image, row.prompt.prompt_id).mean(axis=(0, 1))
             color = "red" if red - blue > self.config.threshold else "blue"
             size = float(candidate.width_px)

@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from inference.flux.condition_config import ConditionConfig
-from inference.flux.corrector import CorrectorConfig, FluxCorrector
+from inference.flux.corrector import FluxCorrector, FluxCorrectorConfig
 from inference.flux.generator import FluxGenerator
 from microworld.family import micro_flux
 from schemas.errors import InputError, WorkFailedError
 from tests.support.micro_shards import write_micro_shards
-from trainers.corrector import micro_corrector_training, open_training
+from tests.support.micro_trainings import micro_corrector_training
+from tests.support.tiny_models import save_tiny_flux
+from trainers.corrector import open_training
 from trainers.corrector_batches import BatchConfig, BatchMaker, DropConfig, prepare, times_of
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.shard_dataset import MixSchedule, Triplet
@@ -120,10 +122,16 @@ LOOP = LoopConfig(
 ADAMW = OptimizerConfig("adamw", 1e-3)
 
 
-def config(shards, out, optimizer=ADAMW, **changes):
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory):
+    """A random one, for what holds whatever is learnt."""
+    return micro_flux(str(save_tiny_flux(tmp_path_factory.mktemp("flux") / "flux")), num_steps=2, batch_size=4)
+
+
+def config(shards, out, flux, optimizer=ADAMW, **changes):
     return replace(
         micro_corrector_training(str(shards), Path(out)),
-        generator=micro_flux(num_steps=2, batch_size=4),
+        generator=flux,
         condition=ConditionConfig(rank=4, alpha=4.0),
         mix=MixSchedule(steps=10),
         loop=replace(LOOP, **changes),
@@ -154,10 +162,10 @@ def curve_of(out):
     return [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
 
 
-def test_a_killed_training_goes_on_with_the_same_numbers(shards, tmp_path):
-    whole = trained(config(shards, tmp_path / "whole"))
-    trained(config(shards, tmp_path / "killed"), kill_at=4)  # after the checkpoint of step 3
-    again = trained(config(shards, tmp_path / "killed"))
+def test_a_killed_training_goes_on_with_the_same_numbers(shards, flux, tmp_path):
+    whole = trained(config(shards, tmp_path / "whole", flux))
+    trained(config(shards, tmp_path / "killed", flux), kill_at=4)  # after the checkpoint of step 3
+    again = trained(config(shards, tmp_path / "killed", flux))
     assert again.step == whole.step == 6
     for name, value in whole.trainable.model.lora.state_dict().items():
         assert torch.equal(value, again.trainable.model.lora.state_dict()[name]), name
@@ -166,60 +174,64 @@ def test_a_killed_training_goes_on_with_the_same_numbers(shards, tmp_path):
     assert any(name.startswith("loss/") for name in rows[0][6])
 
 
-def test_micro_batches_change_nothing_but_rounding(shards, tmp_path):
-    one = trained(config(shards, tmp_path / "a", steps=2))
-    two = trained(config(shards, tmp_path / "b", steps=2, micro_batch=4))
+def test_micro_batches_change_nothing_but_rounding(shards, flux, tmp_path):
+    one = trained(config(shards, tmp_path / "a", flux, steps=2))
+    two = trained(config(shards, tmp_path / "b", flux, steps=2, micro_batch=4))
     for a, b in zip(one.parameters, two.parameters, strict=True):
         torch.testing.assert_close(a, b, atol=2e-4, rtol=0.05)
 
 
 def test_it_learns_and_what_it_writes_draws(shards, tmp_path):
-    often = {"evaluate_every": 20, "checkpoint_every": 20, "report_every": 5}
-    made = trained(config(shards, tmp_path, steps=40, optimizer=OptimizerConfig("adamw", 5e-3), **often))
+    micro = micro_flux(num_steps=2, batch_size=4)
+    seldom = {"evaluate_every": 40, "checkpoint_every": 40, "report_every": 5, "micro_batch": 4}
+    made = trained(config(shards, tmp_path, micro, steps=40, optimizer=OptimizerConfig("adamw", 5e-3), **seldom))
     curve = curve_of(tmp_path)
     losses = [row["loss"] for row in curve if "loss" in row]
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
     assert any("held_out" in row for row in curve)
     assert (tmp_path / "samples" / "step_00000040.png").exists()
-    corrector = FluxCorrector(CorrectorConfig(str(tmp_path / "corrector"), made.trainable.config.generator))
+    corrector = FluxCorrector(
+        FluxCorrectorConfig(str(tmp_path / "corrector")), FluxGenerator(made.trainable.config.flux)
+    )
     flawed = np.zeros((32, 32, 3), np.uint8)
     assert corrector.correct([flawed], ["a photo of a star"], ["Add a star."], [1])[0].shape == (32, 32, 3)
 
 
-def test_a_loss_that_is_no_number_stops_and_says_where(shards, tmp_path):
-    training = open_training(config(shards, tmp_path))
+def test_a_loss_that_is_no_number_stops_and_says_where(shards, flux, tmp_path):
+    training = open_training(config(shards, tmp_path, flux))
     with torch.no_grad():
         training.parameters[0].fill_(float("nan"))
     with pytest.raises(WorkFailedError, match=r"step 0: the loss is nan; samples 0 to 3"):
         training.run()
 
 
-def test_bad_settings_are_refused(shards, tmp_path):
+def test_bad_settings_are_refused(shards, flux, tmp_path):
     with pytest.raises(InputError, match="no data"):
-        open_training(config("", tmp_path))
+        open_training(config("", tmp_path, flux))
     with pytest.raises(InputError, match="all at least 1"):
-        open_training(config(shards, tmp_path, steps=0))
-    trained(config(shards, tmp_path, steps=1))
-    other = replace(config(shards, tmp_path), condition=ConditionConfig(rank=2, alpha=2.0))
+        open_training(config(shards, tmp_path, flux, steps=0))
+    trained(config(shards, tmp_path, flux, steps=1))
+    other = replace(config(shards, tmp_path, flux), condition=ConditionConfig(rank=2, alpha=2.0))
     with pytest.raises(InputError, match=r"condition.rank was 4, is 2; condition.alpha was 4.0, is 2.0"):
         open_training(other)
 
 
-def test_a_training_starts_from_another_correctors_weights(shards, tmp_path):
-    first = trained(config(shards, tmp_path / "first", steps=2))
+def test_a_training_starts_from_another_correctors_weights(shards, flux, tmp_path):
+    first = trained(config(shards, tmp_path / "first", flux, steps=2))
     name = str(tmp_path / "first" / "corrector")
-    second = open_training(replace(config(shards, tmp_path / "second"), start_from=name))
+    second = open_training(replace(config(shards, tmp_path / "second", flux), start_from=name))
     assert second.step == 0
     for one, other in zip(first.parameters, second.parameters, strict=True):
         torch.testing.assert_close(one.to(torch.bfloat16), other.to(torch.bfloat16))
-    unlike = replace(config(shards, tmp_path / "third"), start_from=name, condition=ConditionConfig(rank=2, alpha=2.0))
+    third = config(shards, tmp_path / "third", flux)
+    unlike = replace(third, start_from=name, condition=ConditionConfig(rank=2, alpha=2.0))
     with pytest.raises(InputError, match="has the condition"):
         open_training(unlike)
     with pytest.raises(InputError, match="is no corrector"):
-        open_training(replace(config(shards, tmp_path / "third"), start_from=str(tmp_path)))
+        open_training(replace(third, start_from=str(tmp_path)))
 
 
-def test_all_subsets_of_the_mix_are_used(shards, tmp_path):
-    training = open_training(config(shards, tmp_path))
+def test_all_subsets_of_the_mix_are_used(shards, flux, tmp_path):
+    training = open_training(config(shards, tmp_path, flux))
     used = Counter(training.order.subset_of(n) for n in range(200))
     assert set(used) == {"rule", "editing"}

@@ -15,8 +15,9 @@ from inference.flux.generator import FluxGenerator
 from schemas.errors import InputError, WorkFailedError
 from tests.support.tiny_models import save_tiny_flux
 from tests.support.tiny_teachers import QUESTION, tiny_concept, tiny_dual_process, tiny_flux_config, tiny_training
+from trainers.concept_card import finished_key
 from trainers.denoiser import add_lora, draw, remove_lora
-from trainers.dual_process import NotConvergedError, as_uint8, finished_key
+from trainers.dual_process import NotConvergedError, as_uint8
 from trainers.flux_denoiser import LORA_TARGETS
 from trainers.kept_prompts import KeptPrompts
 

@@ -14,9 +14,10 @@ from inference.flux.condition_config import ConditionConfig
 from microworld.family import micro_flux
 from schemas.errors import WorkFailedError
 from tests.support.micro_shards import write_micro_shards
+from tests.support.micro_trainings import micro_corrector_training, micro_gpu_corrector_training
 from tests.support.plain_shards import write_shards
 from tests.support.tiny_models import save_tiny_flux
-from trainers.corrector import micro_corrector_training, micro_gpu_corrector_training, open_training
+from trainers.corrector import open_training
 from trainers.corrector_batches import BatchConfig, DropConfig
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.shard_dataset import EVEN_MIX, PairDataset
@@ -36,10 +37,16 @@ def shards(tmp_path_factory):
     return write_micro_shards(tmp_path_factory.mktemp("data"), 40)
 
 
-def config(shards, out, encode=EXACT, **changes):
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory):
+    """A random one: what is encoded, kept and read again is the same whatever was learnt."""
+    return micro_flux(str(save_tiny_flux(tmp_path_factory.mktemp("flux") / "flux")), num_steps=1, batch_size=4)
+
+
+def config(shards, out, flux, encode=EXACT, **changes):
     return replace(
         micro_corrector_training(str(shards), Path(out)),
-        generator=micro_flux(num_steps=1, batch_size=4),
+        generator=flux,
         condition=ConditionConfig(rank=4, alpha=4.0),
         batch=OFTEN_DROPPED,
         mix=EVEN_MIX,
@@ -61,8 +68,8 @@ def losses_by_number(trainable, samples):
     return trained
 
 
-def test_losses_are_those_of_the_plain_path_for_the_same_samples(shards, tmp_path):
-    training = open_training(config(shards, tmp_path))
+def test_losses_are_those_of_the_plain_path_for_the_same_samples(shards, flux, tmp_path):
+    training = open_training(config(shards, tmp_path, flux))
     trainable, dataset = training.trainable, PairDataset(training.order)
     numbers = list(range(100, 160))
     plain = losses_by_number(trainable, [dataset[n] for n in numbers])
@@ -71,15 +78,15 @@ def test_losses_are_those_of_the_plain_path_for_the_same_samples(shards, tmp_pat
     for n in numbers:
         assert ahead[n][1] == pytest.approx(plain[n][1], rel=2e-4), n
     assert len({round(loss, 4) for _, loss in plain.values()}) > 50  # they do differ from each other
-    half = open_training(config(shards, tmp_path / "half", replace(EXACT, dtype="float16"))).trainable
+    half = open_training(config(shards, tmp_path / "half", flux, replace(EXACT, dtype="float16"))).trainable
     rounded = losses_by_number(half, numbers)
     assert np.abs([rounded[n][1] / plain[n][1] - 1 for n in numbers]).max() < 0.02
 
 
-def test_what_is_read_from_disk_is_what_is_kept_in_memory(shards, tmp_path):
+def test_what_is_read_from_disk_is_what_is_kept_in_memory(shards, flux, tmp_path):
     encode = replace(EXACT, cache=tmp_path / "cache")
-    kept = open_training(config(shards, tmp_path / "a", encode)).trainable.encoded
-    read = open_training(config(shards, tmp_path / "b", replace(encode, keep_on="disk"))).trainable.encoded
+    kept = open_training(config(shards, tmp_path / "a", flux, encode)).trainable.encoded
+    read = open_training(config(shards, tmp_path / "b", flux, replace(encode, keep_on="disk"))).trainable.encoded
     assert kept.num_bytes > 0 == read.num_bytes
     for one, other in zip(kept.tensors(range(40)), read.tensors(range(40)), strict=True):
         for name, value in vars(one).items():
@@ -92,7 +99,7 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("fast_noise", [False, True])
-def test_a_killed_training_ends_with_the_same_bytes(shards, tmp_path, fast_noise):
+def test_a_killed_training_ends_with_the_same_bytes(shards, flux, tmp_path, fast_noise):
     encode = EncodingConfig(ahead=True, fast_noise=fast_noise)
 
     def trained(out, kill_at=None):
@@ -100,7 +107,7 @@ def test_a_killed_training_ends_with_the_same_bytes(shards, tmp_path, fast_noise
             if step == kill_at:
                 raise Killed
 
-        training = open_training(config(shards, out, encode, ema_decay=0.9))
+        training = open_training(config(shards, out, flux, encode, ema_decay=0.9))
         with contextlib.suppress(Killed):
             training.run(on_step)
         return training
@@ -114,8 +121,8 @@ def test_a_killed_training_ends_with_the_same_bytes(shards, tmp_path, fast_noise
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_fast_noise_is_the_same_in_any_micro_batch_and_on_any_rank(shards, tmp_path):
-    encoded = open_training(config(shards, tmp_path, replace(EXACT, fast_noise=True))).trainable.encoded
+def test_fast_noise_is_the_same_in_any_micro_batch_and_on_any_rank(shards, flux, tmp_path):
+    encoded = open_training(config(shards, tmp_path, flux, replace(EXACT, fast_noise=True))).trainable.encoded
 
     def noises(*parts):
         return {
@@ -133,21 +140,21 @@ def test_fast_noise_is_the_same_in_any_micro_batch_and_on_any_rank(shards, tmp_p
     assert noises(range(8, 16)).values() != whole.values()
 
 
-def test_what_is_in_the_cache_is_not_encoded_again_whatever_seed_and_mix(shards, tmp_path):
+def test_what_is_in_the_cache_is_not_encoded_again_whatever_seed_and_mix(shards, flux, tmp_path):
     encode = replace(EXACT, cache=tmp_path / "cache")
-    open_training(config(shards, tmp_path / "a", encode))
+    open_training(config(shards, tmp_path / "a", flux, encode))
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
     assert len(files) == 5  # one a shard
-    open_training(replace(config(shards, tmp_path / "b", encode, seed=3), held_out_share=0.1))
+    open_training(replace(config(shards, tmp_path / "b", flux, encode, seed=3), held_out_share=0.1))
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == files
-    other = replace(config(shards, tmp_path / "c", encode), batch=replace(OFTEN_DROPPED, condition_px=16))
+    other = replace(config(shards, tmp_path / "c", flux, encode), batch=replace(OFTEN_DROPPED, condition_px=16))
     open_training(other)
     assert len(list((tmp_path / "cache").iterdir())) == 10
 
 
-def test_broken_triplets_are_replaced_and_counted_as_without_the_cache(tmp_path, caplog):
+def test_broken_triplets_are_replaced_and_counted_as_without_the_cache(flux, tmp_path, caplog):
     folder = write_shards(tmp_path / "data", ["rule"] * 12, broken=(3, 4))
-    training = open_training(replace(config(folder, tmp_path / "out"), held_out_share=0.0))
+    training = open_training(replace(config(folder, tmp_path / "out", flux), held_out_share=0.0))
     assert sum("sample skipped" in r.getMessage() for r in caplog.records) == 2
     dataset = PairDataset(training.order)
     plain = losses_by_number(training.trainable, [dataset[n] for n in range(24)])
@@ -158,15 +165,17 @@ def test_broken_triplets_are_replaced_and_counted_as_without_the_cache(tmp_path,
     assert training.num_broken > dataset.num_broken  # counted on over the steps
     hopeless = write_shards(tmp_path / "hopeless", ["rule"] * 3, broken=(0, 1, 2))
     with pytest.raises(WorkFailedError, match="do not read"):
-        open_training(replace(config(hopeless, tmp_path / "b"), held_out_share=0.0)).run()
+        open_training(replace(config(hopeless, tmp_path / "b", flux), held_out_share=0.0)).run()
 
 
 def test_data_takes_little_of_a_step(shards, tmp_path):
-    """Of a CPU's step: on a GPU the lookups are kernels, and 10,000 samples a second leave 100 us for each."""
+    """Of the micro FLUX's step on a CPU: on a GPU the lookups are kernels, and 10,000 samples a second leave 100 us
+    for each."""
+    flux = micro_flux(num_steps=1, batch_size=4)
     encode = EncodingConfig(ahead=True, fast_noise=True)
-    trainable = open_training(config(shards, tmp_path, encode, batch_size=64, micro_batch=64)).trainable
+    trainable = open_training(config(shards, tmp_path, flux, encode, batch_size=64, micro_batch=64)).trainable
     data_s, step_s = [], []
-    for step in range(6):
+    for step in range(4):
         started = time.process_time()
         batches = trainable.encoded.tensors(range(64 * step, 64 * step + 64))
         data_s.append(time.process_time() - started)
@@ -178,12 +187,12 @@ def test_data_takes_little_of_a_step(shards, tmp_path):
 
 @pytest.mark.gpu  # it runs on a CPU too, where Inductor takes minutes for it
 @pytest.mark.timeout(1200)
-def test_the_compiled_transformer_trains_to_the_same_weights(shards, tmp_path):
-    flux = micro_flux(str(save_tiny_flux(tmp_path / "flux")), num_steps=1, size_px=8, batch_size=4)
+def test_the_compiled_transformer_trains_to_the_same_weights(shards, flux, tmp_path):
+    flux = replace(flux, size_px=8)
     batch = replace(OFTEN_DROPPED, size_px=8, condition_px=8)
     trained = {}
     for compiled in ("none", "whole"):
-        base = config(shards, tmp_path / compiled, EncodingConfig(ahead=True), steps=3)
+        base = config(shards, tmp_path / compiled, flux, EncodingConfig(ahead=True), steps=3)
         training = open_training(replace(base, generator=flux, batch=batch, compile=compiled))
         training.run()
         trained[compiled] = training.parameters

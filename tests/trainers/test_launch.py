@@ -8,19 +8,22 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from commands.main import main
 from schemas.errors import InputError, WorkFailedError
 from tests.support.curves import loss_curve
 from tests.support.micro_shards import write_micro_shards
+from tests.support.micro_trainings import micro_reflector_training
 from tests.support.tiny_vlm import save_tiny_vlm
 from trainers.checkpoint import Checkpoints, save_checkpoint
 from trainers.launch import LaunchConfig, launch
 from trainers.loop import LoopConfig, OptimizerConfig
-from trainers.reflector import ReflectorConfig, micro_reflector_training, open_training
+from trainers.reflector import ReflectorConfig, open_training
 
 TWO = LaunchConfig(workers=2, cpus_per_worker=0.5)
 
@@ -60,7 +63,7 @@ def test_resume_needs_a_checkpoint(folders, tmp_path, capsys):
     started = []
     save_checkpoint(tmp_path / "checkpoints" / "step_00000003.pt", {"step": 3})
 
-    def note_start(config, rank):
+    def note_start(config, rank) -> Any:
         started.append(rank)
         return SimpleNamespace(run=lambda: None)
 
@@ -128,7 +131,7 @@ def test_what_would_come_again_ends_a_training_at_once_with_its_own_error(cluste
     def no_number_on_the_second(config, rank):
         training = counted_start(config, rank)
         if not rank.is_first:
-            broken = sum(p.sum() for p in training.parameters)[None] * math.nan
+            broken = torch.stack([p.sum() for p in training.parameters]).sum()[None] * math.nan
             training.trainable.losses = lambda samples: [(["rule"], broken)]
         return training
 

@@ -6,6 +6,7 @@ import sys
 import types
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -151,7 +152,7 @@ def test_evaluations_come_at_the_steps_that_were_asked_for_each_with_a_checkpoin
 @pytest.mark.parametrize("name", ["report_every", "evaluate_every", "checkpoint_every"])
 def test_every_zero_steps_is_refused(order, tmp_path, name):
     with pytest.raises(InputError, match=f"field: --loop.{name.replace('_', '-')}"):
-        loop(order, tmp_path, **{name: 0})
+        loop(order, tmp_path, **cast(Any, {name: 0}))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ def run_until(training, kill_at):
 
 @pytest.mark.parametrize("kills", [(5,), (2, 8, 11), (6, 7)])
 def test_kills_leave_the_curve_as_it_is_without_them(order, tmp_path, kills):
-    changes = {"report_every": 4, "checkpoint_every": 3}
+    changes: dict[str, Any] = {"report_every": 4, "checkpoint_every": 3}
     loop(order, tmp_path / "whole", **changes).run()
     for step in kills:
         run_until(loop(order, tmp_path / "killed", **changes), step)

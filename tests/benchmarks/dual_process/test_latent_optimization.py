@@ -29,16 +29,20 @@ def test_the_answer_becomes_more_probable(models):
 
 
 def test_images_of_a_batch_do_not_influence_each_other(models):
-    both = optimize_latents(*models, tiny_concept(), [1, 2], CONFIG)
-    alone = optimize_latents(*models, tiny_concept(), [2], CONFIG)
+    denoiser, teacher = models
+    both = optimize_latents(denoiser, teacher, tiny_concept(), [1, 2], CONFIG)
+    alone = optimize_latents(denoiser, teacher, tiny_concept(), [2], CONFIG)
     assert np.abs(both.images[1].astype(int) - alone.images[0]).max() <= 1
 
 
 def test_a_finished_image_stays_as_it_is(models):
-    start = optimize_latents(*models, tiny_concept(), [1, 2], LatentConfig(1, gradient_steps=2, learning_rate=0.0))
+    denoiser, teacher = models
+    start = optimize_latents(
+        denoiser, teacher, tiny_concept(), [1, 2], LatentConfig(1, gradient_steps=2, learning_rate=0.0)
+    )
     bound = float(start.probabilities.min())  # one of the two is finished from the start
     found = optimize_latents(
-        *models, tiny_concept(), [1, 2], LatentConfig(5, 0.1, gradient_steps=2, stop_probability=bound)
+        denoiser, teacher, tiny_concept(), [1, 2], LatentConfig(5, 0.1, gradient_steps=2, stop_probability=bound)
     )
     done = int(start.probabilities.argmax())
     assert found.steps[done] == 0

@@ -39,10 +39,10 @@ from benchmarks.search.search_tables import (
 )
 from benchmarks.search.search_times import equal_time_rows, flux_seconds, time_rows
 from pipelines.evaluation import Evaluation, SearchResult
-from pipelines.presets import load_search_preset
 from pipelines.search_cost import Spent
 from pipelines.search_job import SearchJobConfig
-from pipelines.stated_figures import GPUS, VLM_SECONDS
+from pipelines.stated_figures import FILTER_SECONDS, GPUS, REFLECT_SECONDS
+from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.errors import InputError
 from schemas.records import Cost
@@ -187,9 +187,9 @@ def test_at_equal_time_best_of_n_has_as_many_images_as_fit():
     assert (row["budget"], row["noise_budget"]) == (2, 4)
     assert row["gain"][0] == pytest.approx(0.5 - 0.25)
     # FLUX's costs: 30 passes an image, and a tenth of a second for each look at it
-    assert flux_seconds(NOISES, 4) == pytest.approx(4 * (30 * GPUS["h100"].pass_seconds + VLM_SECONDS["filter_pairs"]))
+    assert flux_seconds(NOISES, 4) == pytest.approx(4 * (30 * GPUS["h100"].pass_seconds + FILTER_SECONDS))
     corrected = found_with_corrections(WHOLES, 1)
-    assert flux_seconds(WHOLES, 4) == pytest.approx(flux_seconds(NOISES, 4) + 8 * VLM_SECONDS["write_reflections"])
+    assert flux_seconds(WHOLES, 4) == pytest.approx(flux_seconds(NOISES, 4) + 8 * REFLECT_SECONDS)
     longer = flux_seconds(corrected, 4) - flux_seconds(WHOLES, 4)  # a pass with the condition's tokens, of one image
     assert 0.05 < longer / (30 * GPUS["h100"].pass_seconds) < 1
     assert flux_seconds(corrected, 2) == flux_seconds(WHOLES, 2)
@@ -256,7 +256,7 @@ def test_each_opening_of_the_sealed_split_is_written_down_before_anything_is_sea
 
 
 def test_no_micro_model_takes_part_in_fluxs_tables(tmp_path):
-    job, _ = load_search_preset("flux")
+    job = catalogue.load("flux", "search")
     arguments = Arguments(preset="flux", only=("verifiers", "shapes"), corrector=str(tmp_path))
     base = reflectionflow_tables._base_job(arguments, job)
     arms = reflectionflow_tables._arms(arguments, base)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def package_outputs(config: GroundingDinoConfig, image: np.ndarray, caption: str
             T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
         ]
     )
-    pixels, _ = transform(Image.fromarray(image), None)
+    pixels: Any = transform(Image.fromarray(image), None)[0]
     with torch.no_grad():
         return network(pixels[None], captions=[caption])
 
@@ -129,7 +130,7 @@ def test_classes_that_do_not_fit_one_caption_are_asked_in_several(config, detect
     ("size", "expected"), [((1024, 1024), (800, 800)), ((480, 640), (800, 1066)), ((400, 1600), (333, 1332))]
 )
 def test_target_sizes_are_the_demos(size, expected):
-    assert target_size(*size, 800, 1333) == expected
+    assert target_size(size[0], size[1], 800, 1333) == expected
 
 
 def test_a_checkpoint_that_needs_unpickling_is_refused(tmp_path):

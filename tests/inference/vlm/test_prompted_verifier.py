@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from inference.interfaces import ChatAnswer
 from inference.prompt_grammar import parse_prompt
+from inference.verifier import VerifierKind
 from inference.vlm.criteria import ANY_PROMPT, CRITERIA
 from inference.vlm.prompted_verifier import PromptedVerifier, answer_schema, criteria_of, read_points
 from inference.vlm.prompts import load_prompt
@@ -69,7 +71,7 @@ class Answers:
 
 def test_scores_are_log_odds_that_order_as_the_points_do():
     vlm = Answers(judged(4, 5, 5, 5), judged(8, 1, 1, 1), judged(8, 9, 9, 9), "nothing")
-    verifier = PromptedVerifier(vlm, load_prompt("micro/judge"))
+    verifier = PromptedVerifier(cast(Any, vlm), load_prompt("micro/judge"))
     scores = verifier.score([np.zeros((8, 8, 3), np.uint8)] * 4, ["a photo of a red star"] * 4)
     assert scores.dtype == np.float32
     assert scores[3] < scores[0] < 0 < scores[1] < scores[2]
@@ -108,9 +110,10 @@ def test_verifiers_that_are_averaged_speak_of_log_odds():
     vlm = micro_vlm(batch_size=8)
     images = [np.random.default_rng(i).integers(0, 255, (32, 32, 3), np.uint8) for i in range(3)]
     texts = ["a photo of a red star"] * 3
+    chosen: list[tuple[VerifierKind, ...]] = [("vlm",), ("trained",), ("vlm", "trained")]
     scores = {
         kinds: replace(micro.verifier(), kinds=kinds).only_what_is_used(vlm).open().score(images, texts)
-        for kinds in (("vlm",), ("trained",), ("vlm", "trained"))
+        for kinds in chosen
     }
     normalised = TrainedVerifier("micro/verifier", vlm).score(images, texts)
     std = read_description(resolve_model("micro/verifier")).std

@@ -38,7 +38,7 @@ def is_shorter_and_implied(short: str, long: str) -> bool:
     if len(told) > len(known):
         return False
     said = {"outlined" if w == "outline" else w for w in long_words}
-    others = set(words) - FUNCTION_WORDS - NOUNS - set(COUNT_WORDS) - {"outline"}
+    others = set(words) - FUNCTION_WORDS - NOUNS - set(COUNT_WORDS.values()) - {"outline"}
     if not others <= said:
         return False
     return any(

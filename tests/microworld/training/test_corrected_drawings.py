@@ -1,5 +1,7 @@
 """Drawings of the corrector as training images: of wrong drawings alone, reproducibly, and found again."""
 
+from typing import Any, cast
+
 import numpy as np
 
 from microworld.scenes.captions import Clause, caption_from_clauses
@@ -34,7 +36,7 @@ class CopyingCorrector:
 
 def corrected(size, seed=0):
     corrector = CopyingCorrector()
-    captions, images = correct_drawings(corrector, DRAWINGS, np.random.default_rng(seed), size)
+    captions, images = correct_drawings(cast(Any, corrector), DRAWINGS, np.random.default_rng(seed), size)
     assert captions == [RED_STAR] * len(images)
     return corrector.told, images
 

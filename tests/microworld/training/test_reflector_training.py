@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inference.interfaces import ChatAnswer, ChatRequest
+from inference.interfaces import ChatAnswer, ChatRequest, Vlm
 from microworld.family import micro_vlm
 from microworld.scenes.captions import Clause, caption_from_clauses, sample_scene, sample_training_caption
 from microworld.scenes.world import Background, Scene, SceneObject, render
@@ -38,7 +38,7 @@ def test_a_reflector_is_trained_written_resumed_and_loaded(tmp_path):
     assert len(json.loads((tmp_path / "work" / "reflector_curve.json").read_text())) > len(curve)
 
 
-class Parrot:
+class Parrot(Vlm):
     """Says the same of every image."""
 
     def __init__(self, text):
@@ -46,6 +46,9 @@ class Parrot:
 
     def answer(self, requests):
         return [ChatAnswer(self.text, True, 0, 0) for _ in requests]
+
+    def first_word_probabilities(self, requests, words):
+        raise NotImplementedError("nobody asks a parrot")
 
 
 def test_a_reflection_counts_where_it_names_what_the_image_lacks():

@@ -110,7 +110,7 @@ def test_a_few_steps_on_one_batch_put_it_in_order(vae, worse):
     examples, _ = make_examples(rng, 8, worse, vae)
     model = RewardModel(TINY, "cpu")
     optimizer = torch.optim.AdamW(model.modules.parameters(), lr=3e-3)
-    losses = []
+    losses, ordered = [], 0.0
     for _ in range(30):
         loss, ordered = reward_loss(model, examples, 50, worse, rng)
         optimizer.zero_grad()

@@ -10,12 +10,17 @@ INPUTS = torch.randn(40, 8, 4, generator=torch.Generator().manual_seed(0))
 
 def start(tmp_path, name="toy") -> Training:
     torch.manual_seed(1)
-    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 1))
-    model[0].requires_grad_(False)
-    matrices, rest = [model[1].weight], [model[1].bias]
+    frozen, trained = torch.nn.Linear(4, 4), torch.nn.Linear(4, 1)
+    model = torch.nn.Sequential(frozen, trained)
+    frozen.requires_grad_(False)
+    matrices, rest = [trained.weight], [trained.bias]
     optimizers = [(torch.optim.Muon(matrices, 1e-2), 1e-2), (torch.optim.AdamW(rest, 1e-2), 1e-2)]
     config = MicroTrainingConfig(minutes=1e9, work_dir=tmp_path)  # the schedule stays where it is
     return Training(config, name, model, optimizers, ema_decay=0.9, warmup=0.0)
+
+
+def weight_of(training: Training, layer: int) -> torch.Tensor:
+    return training.model.get_parameter(f"{layer}.weight")
 
 
 def go_on(training: Training, upto: int) -> None:
@@ -37,29 +42,29 @@ def test_a_resumed_training_ends_with_the_same_weights_average_and_counts(tmp_pa
     assert again.clock.num_steps == 12
     assert again.seed(5) == [0, 5, 12]
     go_on(again, 30)
-    assert torch.equal(again.model[1].weight, whole.model[1].weight)
+    assert torch.equal(weight_of(again, 1), weight_of(whole, 1))
     assert again.clock.num_samples == whole.clock.num_samples == 240
     with again.ema.applied(), whole.ema.applied():
-        assert torch.equal(again.model[1].weight, whole.model[1].weight)
-    assert not torch.equal(again.model[1].weight, start(tmp_path, "fresh").model[1].weight)
+        assert torch.equal(weight_of(again, 1), weight_of(whole, 1))
+    assert not torch.equal(weight_of(again, 1), weight_of(start(tmp_path, "fresh"), 1))
 
 
 def test_frozen_weights_stay_as_they_are_and_out_of_the_checkpoint(tmp_path):
     training = start(tmp_path)
-    before = training.model[0].weight.clone()
+    before = weight_of(training, 0).clone()
     go_on(training, 5)
     training.checkpoint()
-    assert torch.equal(training.model[0].weight, before)
+    assert torch.equal(weight_of(training, 0), before)
     saved = torch.load(checkpoint_path(training.config, "toy"), weights_only=True)
     assert set(saved["model"]) == {"1.weight", "1.bias"}
 
 
 def test_a_pass_that_only_compiles_changes_nothing(tmp_path):
     training = start(tmp_path)
-    before = training.model[1].weight.clone()
+    before = weight_of(training, 1).clone()
     training.warm_up(lambda: training.model(INPUTS[0]).square().mean())
-    assert torch.equal(training.model[1].weight, before)
-    assert training.model[1].weight.grad is None
+    assert torch.equal(weight_of(training, 1), before)
+    assert weight_of(training, 1).grad is None
     assert training.clock.num_steps == 0
 
 

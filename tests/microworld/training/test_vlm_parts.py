@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def source():
 def test_the_vocabulary_is_deterministic_survives_a_checkpoint_and_spells_any_text():
     tokenizer = tiny_tokenizer()
     assert build_tokenizer(sample_texts(0, 30)).get_vocab() == tokenizer.get_vocab()
-    state = tokenizer_state(tokenizer)
+    state: dict[str, Any] = tokenizer_state(tokenizer)
     again = tokenizer_from_vocabulary(state["vocabulary"], state["merges"])
     text = 'A red star, "Zürich" — 星 {"score": 10}\n<|im_end|>'
     assert again(text).input_ids == tokenizer(text).input_ids

@@ -1,6 +1,7 @@
 import json
 import re
 import tracemalloc
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -183,7 +184,7 @@ BAD_JSONL = [
 @pytest.mark.parametrize(("bad", "field", "problem"), BAD_JSONL, ids=[f"{row[1]}-{row[2]}" for row in BAD_JSONL])
 def test_a_bad_row_stops_with_file_line_and_field_or_becomes_a_rejection(tmp_path, bad, field, problem):
     path = file_of(tmp_path, {"prompt": "first"}, "", bad, {"prompt": "last"})
-    known = {"known_classes": frozenset({"cat", "dog"}), "known_colors": frozenset({"red", "blue"})}
+    known: dict[str, Any] = {"known_classes": frozenset({"cat", "dog"}), "known_colors": frozenset({"red", "blue"})}
 
     with pytest.raises(InputError) as caught:
         list(read_prompts(path, "general", **known))

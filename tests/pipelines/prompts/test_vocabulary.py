@@ -142,7 +142,7 @@ def test_a_file_that_is_no_vocabulary_is_an_input_error(tmp_path, content, probl
 def test_an_unknown_name_lists_the_shipped_ones():
     with pytest.raises(InputError, match="did you mean 'everyday'") as caught:
         load_vocabulary("evryday")
-    assert "everyday or micro" in caught.value.expected
+    assert "everyday or micro" in (caught.value.expected or "")
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path):

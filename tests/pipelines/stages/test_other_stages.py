@@ -174,6 +174,8 @@ def test_pairs_that_the_verifier_denies_are_thrown_out_with_both_scores():
     kept, lost = done.pairs
     assert kept.good_score == pytest.approx(np.log(9), abs=1e-4)
     assert kept.bad_score == pytest.approx(-np.log(4), abs=1e-4)
+    assert lost.good_score is not None
+    assert lost.bad_score is not None
     assert lost.good_score < lost.bad_score
     assert done.cost.verifier_calls == 4
     assert done.rejection is None

@@ -54,7 +54,7 @@ def test_files_of_both_kinds_give_the_same_pairs_as_the_world_itself(tmp_path, n
     done = stage()(rows)
     for number, row in zip(wanted, done, strict=True):
         values = sample_edit_row(3, number, 0.4)
-        by_index = {c.index: decode_image(c.image) for c in row.candidates}
+        by_index = {c.index: decode_image(c.image or b"") for c in row.candidates}
         assert (by_index[SOURCE] == decode_image(values["src_img"])).all()
         assert (by_index[EDITED] == decode_image(values["edited_img"])).all()
         (pair,) = row.pairs

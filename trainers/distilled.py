@@ -1,0 +1,44 @@
+"""What comes of a distillation: its curve, and images before and after with what the VLM thinks of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inference.dual.concept import Concept
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training step: mean loss and mean probability of the wanted answers; `at`: where the gradient starts."""
+
+    step: int
+    loss: float
+    probability: float
+    at: int
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """A generator on the evaluation seeds: images uint8 (n, H, W, 3), probabilities (n, questions)."""
+
+    images: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def probability(self) -> float:
+        return float(self.probabilities.mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Distilled:
+    """What came of a concept. seconds: of training, all attempts together."""
+
+    concept: Concept
+    key: str
+    curve: tuple[Point, ...]
+    before: Evaluated
+    after: Evaluated
+    converged: bool
+    seconds: float
