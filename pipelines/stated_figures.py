@@ -1,5 +1,5 @@
 """Figures that a plan starts from, each with its source. Parameter counts are checked against the real architectures by
-`tests/pipelines/test_presets.py`; everything else is replaced by a run's own rates as soon as there are some."""
+`tests/pipelines/test_stated_figures.py`; everything else is replaced by a run's own rates as soon as there are some."""
 
 from dataclasses import dataclass
 

@@ -4,7 +4,7 @@ import hashlib
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from schemas.errors import CorruptDataError
 
@@ -41,6 +41,8 @@ def open_image(data: bytes, what: str = "image") -> Image.Image:
         image.load()
     except CorruptDataError:
         raise
+    except UnidentifiedImageError as error:  # whose own words name a place in memory, and blocks hold this message
+        raise CorruptDataError(f"{what}: does not decode as an image (none of {', '.join(FORMATS)})") from error
     except Exception as error:  # Pillow's decoders raise many types on broken bytes
         raise CorruptDataError(f"{what}: does not decode as an image ({type(error).__name__}: {error})") from error
     return image

@@ -92,7 +92,7 @@ def test_bad_flags_end_with_two_before_anyone_is_asked(tmp_path, capsys, more, w
 
 
 def test_the_micro_model_is_not_even_asked(tmp_path, capsys):
-    assert main(["vocabulary", "--out", str(tmp_path / "words.json")]) == 2
+    assert main(["vocabulary", "--out", str(tmp_path / "words.json"), "--vlm.model", "micro/vlm"]) == 2
     printed = capsys.readouterr().err
     assert "micro/vlm knows the words of its own small world alone" in printed
     assert "--vlm.endpoint-model NAME" in printed

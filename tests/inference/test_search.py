@@ -1,70 +1,12 @@
 """Algorithm 1 on numbers in place of images: what is drawn from what, what it costs, and that budgets are prefixes."""
 
-import numpy as np
 import pytest
 
-from inference.interfaces import OneCallAnImage
-from inference.search import NOTHING_WRONG, Remark, SearchConfig, SearchTools, SearchTrace, next_round, search
+from inference.search import NOTHING_WRONG, Remark, SearchConfig, SearchTrace, next_round, search
 from inference.verifier import MeanVerifier
 from schemas.errors import InputError
 from schemas.records import Cost
-
-
-def image(value):
-    return np.full((1, 1, 3), value % 251, np.uint8)
-
-
-class Draws:
-    """An image's grey depends on seed and prompt."""
-
-    def __init__(self):
-        self.calls = []
-
-    def generate(self, prompts, seeds):
-        self.calls.append((list(prompts), list(seeds)))
-        return list(self.draw(prompts, seeds))
-
-    def draw(self, prompts, seeds):
-        return (image(seed + len(prompt)) for prompt, seed in zip(prompts, seeds, strict=True))
-
-    def warm_up(self):
-        """Nothing to compile."""
-
-
-class Corrects:
-    """One brighter than what it is given, whatever it is told."""
-
-    def __init__(self):
-        self.calls = []
-
-    def correct(self, images, prompts, reflections, seeds):
-        self.calls.append((list(prompts), list(reflections), [int(i.mean()) for i in images]))
-        return [image(int(i.mean()) + 1) for i in images]
-
-
-class Says:
-    def __init__(self):
-        self.calls = []
-
-    def remark(self, images, prompts, current, scores, *, reflect, refine):
-        self.calls.append((list(prompts), list(current), list(scores), reflect, refine))
-        return [
-            Remark(f"brighter than {int(i.mean())}", f"{now}!", Cost(vlm_calls=2))
-            for i, now in zip(images, current, strict=True)
-        ]
-
-
-class Bright(OneCallAnImage):
-    def score(self, images, prompts):
-        return np.array([i.mean() for i in images], np.float32)
-
-
-def tools(**changes):
-    made = SearchTools(Draws(), Bright(), Corrects(), Says(), generator_passes=8, corrector_passes=9)
-    for name, value in changes.items():
-        setattr(made, name, value)
-    return made
-
+from tests.support.scripted_search import Bright, Corrects, Says, image, tools
 
 PROMPTS = ["a star", "two rings", "a heart"]
 

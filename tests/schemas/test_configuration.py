@@ -1,9 +1,24 @@
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.configuration import content_key, execution_field, model_field, model_names, output_config, stable_seed
+from schemas.configuration import (
+    chosen_kind,
+    content_key,
+    execution_field,
+    kinds_of,
+    model_field,
+    model_names,
+    output_config,
+    stable_seed,
+    template_field,
+    template_names,
+    without_other_kinds,
+)
+from schemas.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -65,3 +80,89 @@ def test_seeds_lie_in_the_range_that_generators_take(parts):
 
 def test_seeds_differ_between_parts_that_look_alike_when_joined():
     assert len({stable_seed("a", "bc"), stable_seed("ab", "c"), stable_seed("abc"), stable_seed("a", "b", "c")}) == 4
+
+
+# Seams: a configuration with a kind
+
+
+@dataclass(frozen=True)
+class Asked:
+    model: str = model_field("zoo/vlm")
+    prompt: str = template_field("verify")
+
+
+@dataclass(frozen=True)
+class Seam:
+    kind: Literal["dino", "in-words", "none-here"] = "dino"
+    dino: Detector | None = field(default_factory=Detector)
+    in_words: Asked | None = field(default_factory=Asked)
+    none_here: Asked | None = None
+    weight: float = 1.0
+
+
+def test_the_kinds_of_a_seam_are_those_that_its_annotation_names():
+    assert kinds_of(Seam) == ("dino", "in-words", "none-here")
+
+
+def test_the_chosen_kind_is_the_nested_configuration_of_its_name():
+    assert chosen_kind(Seam()) == Detector()
+    assert chosen_kind(Seam("in-words")) == Asked()
+
+
+def test_a_kind_without_a_configuration_is_refused_with_those_that_have_one():
+    for refuses in (chosen_kind, without_other_kinds):
+        with pytest.raises(InputError, match="'none-here' has no configuration here") as refused:
+            refuses(Seam("none-here"))
+        assert (refused.value.field, refused.value.expected) == ("kind", "dino or in-words")
+    with pytest.raises(InputError) as refused:
+        chosen_kind(Seam(dino=None, in_words=None))
+    assert refused.value.expected == "a model"
+
+
+def test_without_other_kinds_their_models_are_not_needed_nor_part_of_a_key():
+    seam = Seam("in-words", weight=2.0)
+    assert without_other_kinds(seam) == Seam("in-words", dino=None, weight=2.0)
+    assert model_names(seam) == ("zoo/detector", "zoo/vlm")
+    assert model_names(without_other_kinds(seam)) == ("zoo/vlm",)
+    other = replace(seam, dino=Detector(threshold=0.9))
+    assert output_config(without_other_kinds(other), {}) == output_config(without_other_kinds(seam), {})
+    assert without_other_kinds(without_other_kinds(seam)) == without_other_kinds(seam)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several configurations in one field."""
+
+    members: tuple[Seam, ...] = (Seam(), Seam("in-words", dino=None))
+    palette: tuple[tuple[str, int], ...] = (("red", 1), ("blue", 2))
+
+
+def test_models_and_templates_are_found_in_tuples_of_configurations_once_each():
+    assert model_names(Ensemble()) == ("zoo/detector", "zoo/vlm")
+    assert template_names(Ensemble()) == ("verify",)
+    assert model_names(Ensemble(())) == ()
+
+
+def test_tuples_of_configurations_count_as_their_members_do():
+    digests = {"zoo/detector": "22", "zoo/vlm": "33", "verify": "44"}
+
+    def key(ensemble: Ensemble) -> str:
+        return content_key(output_config(ensemble, digests))
+
+    first, second = Ensemble().members
+    assert output_config(Ensemble((second,)), digests)["members"] == [
+        {
+            "kind": "in-words",
+            "dino": None,
+            "in_words": {"model": "33", "prompt": "44"},
+            "none_here": None,
+            "weight": 1.0,
+        }
+    ]
+    on_gpu = replace(first, dino=Detector(device="cuda"))
+    moved = replace(first, dino=Detector(model="/models/detector"))
+    digests["/models/detector"] = "22"
+    assert key(Ensemble((on_gpu, second))) == key(Ensemble((moved, second))) == key(Ensemble())
+    changed = [(second, first), (first,), (replace(first, weight=0.5), second), ()]
+    assert len({key(Ensemble(members)) for members in [*changed, Ensemble().members]}) == 5
+    assert key(Ensemble(palette=(("blue", 2), ("red", 1)))) != key(Ensemble())

@@ -70,6 +70,18 @@ def test_broken_bytes_raise_nothing_but_corrupt_data(noise, at):
         assert decoded.ndim == 3
 
 
+@pytest.mark.parametrize("broken", [b"", b"no image", encode_png(image(0))[:40]])
+def test_what_is_said_of_broken_bytes_is_the_same_each_time(broken):
+    """It is kept in blocks, whose bytes must not depend on where something lay in memory."""
+    said = set()
+    for _ in range(2):
+        with pytest.raises(CorruptDataError) as refused:
+            decode_image(broken)
+        said.add(str(refused.value))
+    assert len(said) == 1
+    assert " at 0x" not in said.pop()
+
+
 def test_formats_other_than_those_of_shards_are_refused():
     buffer = io.BytesIO()
     Image.fromarray(image(0)).save(buffer, format="BMP")
