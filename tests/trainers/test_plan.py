@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from microworld.family import micro_generator
 from schemas.errors import InputError, MissingWeightsError
 from tests.support.micro_trainings import micro_corrector_training, micro_verifier_training
 from tests.support.tiny_vlm import save_tiny_vlm
@@ -58,13 +59,13 @@ def test_the_vlms_recompute_too_and_a_plan_names_only_flags_that_its_trainer_has
         whole, saved = plan(config), plan(replace(config, recompute=True))
         assert saved.memory_gib["activations"] < 0.5 * whole.memory_gib["activations"]
         assert saved.sample_tflop == pytest.approx(1.5 * whole.sample_tflop)
-        assert trainers.main([trainer, "--preset", "qwen", "--plan"]) == 0
+        assert trainers.main([trainer, "--preset", "flux", "--plan"]) == 0
         assert "of 79.6 (h100): fits" in capsys.readouterr().out
-        assert trainers.main([trainer, "--preset", "qwen", "--plan", "--no-recompute", "--plan-gpu", "rtx4090"]) == 0
+        assert trainers.main([trainer, "--preset", "flux", "--plan", "--no-recompute", "--plan-gpu", "rtx4090"]) == 0
         micro = config.loop.micro_batch
         assert f"does NOT fit: --recompute or --loop.micro-batch {micro // 2}\n" in capsys.readouterr().out
         given = ["--recompute", "--loop.micro-batch", "1", "--plan-gpu", "rtx4090", "--model.rank", "2048"]
-        assert trainers.main([trainer, "--preset", "qwen", "--plan", *given]) == 0
+        assert trainers.main([trainer, "--preset", "flux", "--plan", *given]) == 0
         assert "does NOT fit: a GPU with more memory is needed" in capsys.readouterr().out
 
 
@@ -92,4 +93,4 @@ def test_what_is_not_known_is_refused(tmp_path):
     with pytest.raises(InputError, match="no figures of 'tpu'"):
         print_plan(plan_corrector(config), config.loop, tmp_path, "cuda", "tpu", 1)
     with pytest.raises(MissingWeightsError):
-        plan_corrector(replace(config, generator=replace(config.generator, model="some/flux")))
+        plan_corrector(replace(config, generator=micro_generator("some/flux")))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from microworld.family import micro_generator
 from schemas.errors import InputError
 from trainers.corrector import CorrectorTrainingConfig
 from trainers.optimizer import OptimizerConfig
@@ -18,7 +19,7 @@ DATA, OUT = "s3://b/run", Path("out")
 # As the version before resumable fields wrote them in checkpoints, of each trainer's defaults.
 STORED = json.loads((Path(__file__).parents[1] / "golden" / "training_settings.json").read_text())
 DEFAULTS = {
-    "corrector": CorrectorTrainingConfig(data=DATA),
+    "corrector": CorrectorTrainingConfig(data=DATA, generator=micro_generator()),  # then the default
     "verifier": VerifierTrainingConfig(data=DATA),
     "reflector": ReflectorTrainingConfig(data=DATA),
 }
@@ -56,7 +57,7 @@ def test_how_long_how_often_where_and_with_how_much_memory_may_change():
         assert settings_of(replace(config, loop=replace(loop, seed=1))) != settings_of(config)
     corrector = DEFAULTS["corrector"]
     encode = EncodingConfig(keep_on="disk", batch_size=2, threads=1, cache=Path("cache"))
-    drawn = replace(corrector.generator, batch_size=2)
+    drawn = corrector.generator.with_batch_size(2)
     others = replace(corrector, encode=encode, generator=drawn, compile="whole", compiled_rows=4)
     assert settings_of(others) == settings_of(corrector)
     verifier = replace(DEFAULTS["verifier"], model=RewardModelConfig(device="cuda"))
