@@ -33,7 +33,7 @@ $(VENV)/.installed-vllm: $(VENV)/.installed requirements-cpu.txt
 # The VLM compares both images of a share of the pairs; of the others the shipped reflector says what is wrong. The shipped
 # verifier must find the good image clearly better (docs/findings/datasets.md has what reflector and margin are worth).
 ANNOTATED = --annotate --reflect.cot-share 0.3 --reflect.reflector micro/reflector
-VERIFIED = $(ANNOTATED) --filter.verifier.kinds trained --filter.min-margin 1.5
+VERIFIED = $(ANNOTATED) --filter.verifier.kinds trained --filter.verifier.trained.model micro/verifier --filter.min-margin 1.5
 demo: env
 	$(BIN)/python -m pipelines run --run runs/demo --subsets rule general length editing $(VERIFIED) --num-prompts 32
 	$(BIN)/python -m pipelines verify --run runs/demo --deep
@@ -52,8 +52,7 @@ bootstrap: env
 	$(BIN)/python -m trainers verifier --data $(BOOTSTRAP)/share --out $(BOOTSTRAP)/verifier $(BOOTSTRAP_LOOP)
 	test -e $(BOOTSTRAP)/whole/run.json || $(BIN)/python -m pipelines run --run $(BOOTSTRAP)/share \
 	  --fork $(BOOTSTRAP)/whole $(BOOTSTRAP_RUN) --reflect.reflector $(CURDIR)/$(BOOTSTRAP)/reflector/reflector \
-	  --filter.verifier.kinds trained \
-	  --filter.verifier.trained.model $(CURDIR)/$(BOOTSTRAP)/verifier/verifier --filter.min-margin 1.5
+	  --filter.verifier.kinds trained --filter.verifier.trained.model $(CURDIR)/$(BOOTSTRAP)/verifier/verifier --filter.min-margin 1.5
 	$(BIN)/python -m pipelines resume --run $(BOOTSTRAP)/whole
 	$(BIN)/python -m pipelines verify --run $(BOOTSTRAP)/whole --deep
 	@echo "now open $(BOOTSTRAP)/whole/report/index.html"
