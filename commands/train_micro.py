@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
-from microworld.training.training_loop import MicroTrainingConfig
+from commands.arguments import parse
 from schemas.errors import InputError
 
 # Model -> (module with `train(config)`, minutes on two cores that its shipped weights took). In the order of `all`.
@@ -76,7 +74,11 @@ class MicroArgs:
 
 def main(argv: Sequence[str]) -> int:
     """0 when the weights are written."""
-    arguments = tyro.cli(MicroArgs, args=list(argv), prog="python -m trainers micro")
+    arguments = parse(MicroArgs, argv, "micro", package="trainers")
+    try:
+        from microworld.training.training_loop import MicroTrainingConfig
+    except ModuleNotFoundError as error:
+        raise InputError(f"the micro world is not installed ({error.name})", expected="a full clone") from error
     if arguments.minutes is not None and arguments.minutes <= 0:
         raise InputError(f"{arguments.minutes} minutes", field="--minutes", expected="more than 0")
     names = list(MODELS) if arguments.model == "all" else [arguments.model]
