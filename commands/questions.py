@@ -20,6 +20,7 @@ class QuestionsArgs:
     """Write a concept file from a prompt: its questions by template (GenEval's six forms), or written by a model."""
 
     prompt: Annotated[str, tyro.conf.Positional]
+    """What a right image shows, or implies."""
     description: str = ""
     """What a right image shows, in full, where the prompt only implies it; for the model."""
     name: str = ""

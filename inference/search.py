@@ -64,10 +64,12 @@ class SearchConfig:
     depth: int = 16
     """Rounds, round 0 included; the budget is width * depth images."""
     strategy: Strategy = "noise+prompt+reflection"
+    """What changes from round to round: the noise, the prompt, or the flawed image by a reflection."""
     carry: Carry = "own"
     """Whose image a chain goes on from: its own last one, one of the best `width` so far (`topk`), or its own best
     (`best`), which it leaves for a fresh start after `patience` corrections in vain."""
     patience: int = 2
+    """Corrections in vain before a chain starts afresh (`carry` best)."""
     seed: Annotated[int, tyro.conf.Suppress] = 0
 
     def __post_init__(self) -> None:

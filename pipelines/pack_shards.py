@@ -34,8 +34,11 @@ class PackShardsConfig:
     """What shards look like. jpeg_quality counts for `jpg` alone; chroma is never subsampled."""
 
     units_per_shard: int = 64
+    """Units whose pairs make one shard."""
     image_format: Literal["jpg", "png"] = "jpg"
+    """How images are packed; png keeps every pixel."""
     jpeg_quality: int = 95
+    """1 to 100."""
 
 
 def shard_ranges(folder: RunFolder, config: PackShardsConfig) -> list[range]:

@@ -38,6 +38,7 @@ class GroundingDinoConfig:
     text_length: int = 256
     """Tokens of every text, padded to this."""
     device: str = execution_field("cpu")
+    """Where it computes: cpu, cuda, cuda:1."""
     dtype: str = "float32"
     """Of weights and sums: float32, bfloat16 or float16."""
 

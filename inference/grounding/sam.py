@@ -54,6 +54,7 @@ class SamConfig:
     model: str = model_field("sam_vit_h_4b8939.pth")
     """A file sam_vit_{h,l,b}*.pth, a folder as a trainer writes it, or a shipped model's name."""
     device: str = execution_field("cpu")
+    """Where it computes: cpu, cuda, cuda:1."""
     image_batch: int = 16
     """Images through the encoder at once, padded."""
     box_batch: int = 64

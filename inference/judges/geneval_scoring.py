@@ -17,7 +17,9 @@ class ScoreThresholds:
     """Objects count whose score is strictly above. GenEval's Mask2Former has .3, and .9 for the counting tag."""
 
     default: float = 0.3
+    """Of all tags but counting."""
     counting: float = 0.9
+    """Of prompts that count."""
 
     def of(self, tag: str | None) -> float:
         return self.counting if tag == Tag.COUNTING else self.default

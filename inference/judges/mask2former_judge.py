@@ -47,6 +47,7 @@ class Mask2FormerJudgeConfig:
     detector: str = model_field("facebook/mask2former-swin-small-coco-instance")
     """Folder or hub id of a `Mask2FormerForUniversalSegmentation` for COCO instances."""
     clip: str = model_field("openai/clip-vit-large-patch14")
+    """Folder or hub id of a CLIP, which names colours."""
     thresholds: ScoreThresholds = field(default_factory=ScoreThresholds)
     """GenEval: strictly above .3, and .9 for the counting tag."""
     batch_size: int = 4
@@ -54,6 +55,7 @@ class Mask2FormerJudgeConfig:
     color_batch_size: int = 32
     """Objects a forward pass of CLIP."""
     device: str = execution_field("cpu")
+    """Where it computes: cpu, cuda, cuda:1."""
 
     @property
     def label(self) -> str:

@@ -42,6 +42,7 @@ class SegmentationJudgeConfig:
     batch_size: int = 32
     """Images, or objects, a forward pass; short batches are padded."""
     device: str = execution_field("cpu")
+    """Where it computes: cpu, cuda, cuda:1."""
 
     @property
     def label(self) -> str:

@@ -28,7 +28,9 @@ class ClipRewardConfig:
     batch_size: int = 8
     """Images, or prompts, a forward pass; short batches are padded."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of weights and sums."""
     device: str = execution_field("cpu")
+    """Where it computes: cpu, cuda, cuda:1."""
 
     def open(self) -> ClipReward:
         """Load it. MissingWeightsError, InputError."""

@@ -51,7 +51,9 @@ class BrainstormConfig:
     num_objects: int = 300
     """Different kinds of objects."""
     objects_per_request: int = 50
+    """Asked for at once."""
     num_colors: int = 10
+    """Different colours."""
     colors: tuple[str, ...] = ()
     """These instead of asking: where the checker knows only some."""
     max_count: int = 4

@@ -31,13 +31,21 @@ class TagWeights:
     """
 
     single_object: float = 1.0
+    """"a photo of a bench"."""
     two_object: float = 1.0
+    """"a photo of a bench and a goose"."""
     counting: float = 1.0
+    """"a photo of three geese"."""
     colors: float = 1.0
+    """"a photo of a blue bench"."""
     position: float = 1.0
+    """"a photo of a bench left of a goose"."""
     color_attr: float = 1.0
+    """"a photo of a blue bench and a white goose"."""
     counting_with_color: float = 0.5
+    """"a photo of three white geese"."""
     position_with_color: float = 0.0
+    """"a photo of a blue bench left of a white goose"."""
 
 
 @dataclass(frozen=True)

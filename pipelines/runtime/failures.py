@@ -18,16 +18,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FailurePolicy:
-    """When to try again and when to give up.
-
-    outage_rows: this many rows failing alike, one after the other, is an outage; so is a whole unit of at least four.
-    Waits double from `first_wait_s`.
-    """
+    """When to try again and when to give up."""
 
     max_attempts: int = 5
+    """Tries of what may pass: time-outs, a server that is busy."""
     first_wait_s: float = 0.5
+    """Seconds before the second try; each wait is twice the one before."""
     max_wait_s: float = 30.0
+    """Longest wait, in seconds."""
     outage_rows: int = 8
+    """So many rows failing alike, one after the other, are an outage; so is a whole unit of at least four."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import pkgutil
 import textwrap
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -10,14 +11,22 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import pytest
 import tyro
 
-# Module and class of a command's arguments. Other commands are added here once all of their fields have a docstring.
-COMMANDS = [
-    "commands.train_corrector.Arguments",
-    "commands.train_verifier.Arguments",
-    "commands.train_reflector.Arguments",
-    "commands.train_dual_process.Arguments",
-    "commands.train_micro.MicroArgs",
-]
+import commands
+from commands.main import GROUPS
+
+
+def all_arguments() -> list[str]:
+    """Module and class of every command's arguments."""
+    found = []
+    for module in pkgutil.iter_modules(commands.__path__):
+        if module.name != "__main__":
+            here = vars(importlib.import_module(f"commands.{module.name}")).values()
+            kinds = [k for k in here if isinstance(k, type) and k.__module__ == f"commands.{module.name}"]
+            found += [f"{k.__module__}.{k.__name__}" for k in kinds if k.__name__.endswith(("Args", "Arguments"))]
+    return found
+
+
+COMMANDS = all_arguments()
 
 
 def with_docstring(kind: type) -> set[str]:
@@ -62,6 +71,13 @@ def without_help(kind: type, seen: set[type] | None = None) -> list[str]:
         if not nested and one.name not in told and not any(getattr(extra, "help", None) for extra in extras):
             missing.append(f"{kind.__module__}.{kind.__qualname__}.{one.name}")
     return missing
+
+
+def test_every_command_is_looked_at():
+    modules = {name.split(".")[1] for name in COMMANDS}
+    started = {module.partition(".")[2] for group in GROUPS.values() for module, _ in group.commands.values()}
+    assert started - modules <= {"resume", "retry"}  # they share the arguments of `commands.runs`
+    assert "commands.runs.ResumeArgs" in COMMANDS
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)
