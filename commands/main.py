@@ -3,6 +3,7 @@ inference. A command's module is imported when it is called, and has `main(argv)
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -80,7 +81,8 @@ def main(argv: Sequence[str] | None = None, package: str | None = None) -> int:
     groups = GROUPS if package is None else {package: GROUPS[package]}
     program = "reflectionflow" if package is None else f"python -m {package}"
     if not arguments or arguments[0] in ("-h", "--help"):
-        _print_usage(program, groups)
+        with contextlib.suppress(BrokenPipeError):  # `--help | head`
+            _print_usage(program, groups)
         return 0 if arguments else 2
     name = arguments[0]
     group = next((group for group in groups.values() if name in group.commands), None)

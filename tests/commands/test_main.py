@@ -1,0 +1,37 @@
+"""One table of commands for `reflectionflow`, `python -m pipelines`, `trainers` and `inference`."""
+
+import importlib
+
+import pytest
+
+from commands.main import GROUPS, main
+
+
+def test_names_are_unique_and_each_module_has_a_main():
+    names = [name for group in GROUPS.values() for name in group.commands]
+    assert len(set(names)) == len(names)
+    for group in GROUPS.values():
+        for module, _ in group.commands.values():
+            assert callable(importlib.import_module(module).main)
+
+
+@pytest.mark.parametrize("package", [None, *GROUPS])
+def test_help_lists_what_a_door_opens(package, capsys):
+    assert main(["--help"], package) == 0
+    said = capsys.readouterr().out
+    for name, group in GROUPS.items():
+        assert all((f"  {command} " in said) == (package in (None, name)) for command in group.commands)
+    assert main([], package) == 2
+
+
+def test_an_unknown_command_is_refused_by_what_there_is(capsys):
+    assert main(["generate"], "pipelines") == 2
+    said = capsys.readouterr().err
+    assert "unknown command 'generate'" in said
+    assert "run, search" in said
+    assert main(["paint"]) == 2
+
+
+def test_an_error_ends_with_its_exit_code(capsys):
+    assert main(["status", "--run", "nowhere"]) != 0
+    assert capsys.readouterr().err.startswith("error: ")
