@@ -20,7 +20,7 @@ def test_help_lists_what_a_door_opens(package, capsys):
     assert main(["--help"], package) == 0
     said = capsys.readouterr().out
     for name, group in GROUPS.items():
-        assert all((f"  {command} " in said) == (package in (None, name)) for command in group.commands)
+        assert all((f"\n  {command} " in said) == (package in (None, name)) for command in group.commands)
     assert main([], package) == 2
 
 
