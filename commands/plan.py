@@ -95,7 +95,7 @@ def print_plan(plan: Estimate) -> None:
             each = f"{stage.seconds_per_item * 1e3:.1f} ms" if fast else f"{stage.seconds_per_item:.2f} s"
             whole = format_seconds(stage.seconds)
         print(f"  {stage.name:<20} {items:>16} {each:>10} {whole:>12}  {stage.source}")
-    unknown = [stage.name for stage in plan.stages if not stage.known]
+    unknown = [stage.name for stage in plan.stages if stage.seconds is None]
     if unknown:
         print(f"  without {', '.join(unknown)} from here on: run a pilot, then `plan --run` on it")
     storage = f"{_bytes(plan.block_bytes)} of blocks, {_bytes(plan.shard_bytes)} of shards"

@@ -12,7 +12,7 @@ from commands.arguments import Preset, parse_with_preset
 from recipes import catalogue
 from trainers.corrector import CorrectorTrainingConfig, open_training
 from trainers.launch import LaunchConfig, launch
-from trainers.plan import plan_corrector, print_plan
+from trainers.training_plan import plan_corrector, print_plan
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import tyro
 from commands.arguments import Preset, parse_with_preset
 from recipes import catalogue
 from trainers.launch import LaunchConfig, launch
-from trainers.plan import plan_reflector, print_plan
 from trainers.reflector import ReflectorTrainingConfig, open_training
+from trainers.training_plan import plan_reflector, print_plan
 
 
 @dataclass(frozen=True)

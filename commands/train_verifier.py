@@ -11,7 +11,7 @@ import tyro
 from commands.arguments import Preset, parse_with_preset
 from recipes import catalogue
 from trainers.launch import LaunchConfig, launch
-from trainers.plan import plan_verifier, print_plan
+from trainers.training_plan import plan_verifier, print_plan
 from trainers.verifier import VerifierTrainingConfig, open_training
 
 

@@ -50,8 +50,9 @@ class Cluster:
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """One stage on one worker. source: "stated", "derived" or "measured", and of what. memory_gib: peak on its GPU.
-    None: unknown. flag: under which `run` configures it; none for a stage that is no field of the configuration."""
+    """One stage on one worker. source: "stated", "derived" or "measured", and of what. Seconds are None where nobody
+    knows them. memory_gib: peak on its GPU; None: unknown, so that it gets whole ones. flag: under which `run` configures
+    it; none for a stage that is no field of the configuration."""
 
     name: str
     item: str
@@ -62,11 +63,6 @@ class StageEstimate:
     memory_gib: float | None = 0.0
     memory_source: str = ""
     flag: str = ""
-
-    @property
-    def known(self) -> bool:
-        """Whether there is anything to reckon with."""
-        return self.seconds is not None and self.memory_gib is not None
 
 
 @dataclass(frozen=True)
@@ -159,7 +155,7 @@ def _of_stage(
         seconds_per_item=each,
         seconds=None if each is None else each * count,
         source=source,
-        memory_gib=costs.memory_gib if gpu else 0.0,
+        memory_gib=costs.memory_gib if gpu and (costs.memory_gib is not None or link.workers.gpus) else 0.0,
         memory_source=costs.memory_source if gpu else "",
         flag=_flag_of(config, link),
     )
@@ -203,9 +199,13 @@ class _Known:
 def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
     """Which schedule, and how many GPUs each stage gets so that none starves. Stages without memory need no GPU; those
     that nobody knows are left out."""
-    known = [_Known(s.name, s.flag, s.seconds, s.memory_gib) for s in stages if s.seconds is not None and s.memory_gib]
-    chosen = sorted(known, key=lambda stage: -stage.seconds)
     available, n = cluster.gpu.memory_gib, cluster.gpus
+    known = [
+        _Known(s.name, s.flag, s.seconds, available if s.memory_gib is None else s.memory_gib)
+        for s in stages
+        if s.seconds is not None and s.memory_gib != 0
+    ]
+    chosen = sorted(known, key=lambda stage: -stage.seconds)
     for stage in chosen:
         if stage.memory_gib > available:
             raise InputError(

@@ -3,11 +3,15 @@ stands in no figure is unknown, and `plan` says so."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from inference.flux.generator import FluxGeneratorConfig
 from inference.generator import GeneratorConfig
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.grounding.grounding_dino import GroundingDinoConfig
 from inference.grounding.sam import SamConfig
+from inference.rewards.clip_reward import ClipRewardConfig
+from inference.rewards.reward import RewardConfig
 from inference.vlm.vlm import VlmConfig
 from pipelines import stated_figures as stated
 from pipelines.stage import UNKNOWN, StageCosts
@@ -35,8 +39,10 @@ def vlm_costs(seconds: float, cpu_seconds: float, vlm: VlmConfig | None, gpu: Gp
     return StageCosts(seconds, source, gib, how)
 
 
-def reward_costs(gpu: Gpu | None) -> StageCosts:
+def reward_costs(rewards: Sequence[RewardConfig], gpu: Gpu | None) -> StageCosts:
     """Of one image in CLIP, HPSv2.1 and PickScore."""
+    if not all(isinstance(chosen_kind(reward), ClipRewardConfig) for reward in rewards):
+        return UNKNOWN
     if gpu is None:
         return cpu_costs(0.005)
     gib = stated.REWARDS * 2 / GIB + stated.REWARDS_WORKING_GIB + stated.CUDA_CONTEXT_GIB

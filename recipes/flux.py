@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from inference.corrector import CorrectorConfig
 from inference.critic import CriticConfig
+from inference.flux.condition_config import ConditionConfig
 from inference.flux.generator import FluxGeneratorConfig
 from inference.generator import GeneratorConfig
 from inference.grounding.detector import DetectorConfig
@@ -17,6 +18,7 @@ from inference.judges.judge import JudgeConfig
 from inference.judges.mask2former_judge import Mask2FormerJudgeConfig
 from inference.rewards.clip_reward import ClipRewardConfig
 from inference.rewards.reward import RewardConfig
+from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig
 from inference.verifier import VerifierConfig
 from inference.vlm.critic import VlmCriticConfig
@@ -40,9 +42,13 @@ from pipelines.stages.score_rewards import ScoreRewardsConfig
 from pipelines.stages.select_pairs import SelectPairsConfig
 from pipelines.stages.write_reflections import WriteReflectionsConfig
 from trainers.corrector import CorrectorTrainingConfig
+from trainers.corrector_batches import BatchConfig, DropConfig
 from trainers.denoiser_config import DenoiserConfig
 from trainers.dual_process_config import DualProcessConfig
+from trainers.loop import LoopConfig
+from trainers.optimizer import OptimizerConfig
 from trainers.reflector import ReflectorConfig, ReflectorTrainingConfig
+from trainers.shard_dataset import MixSchedule
 from trainers.verifier import RewardModelConfig, VerifierTrainingConfig
 from trainers.vqa_loss import TeacherConfig
 
@@ -161,6 +167,7 @@ def search() -> SearchJobConfig:
         unit_size=4,
         closed_vocabulary=False,
         vlm=shared,
+        search=SearchConfig(width=2, depth=16, strategy="noise+prompt+reflection", carry="own"),
         tools=tools,
         workers=Workers(count=0, cpus=4.0, gpus=1.0),
         judge=JudgeCandidatesConfig(judge(), workers=QUARTER_GPU),
@@ -168,19 +175,43 @@ def search() -> SearchJobConfig:
 
 
 def corrector_training() -> CorrectorTrainingConfig:
-    """The paper's (§3.3, §4.1): FLUX.1-dev at 1024 px, a LoRA of rank 256 on the condition's tokens; blocks are
-    recomputed, or their activations would not fit 80 GB."""
-    return CorrectorTrainingConfig(generator=generator(), recompute=True)
+    """The paper's (§3.3, §4.1, and its published training): FLUX.1-dev at 1024 px, the flawed image at 512 px to its
+    left, a LoRA of rank 256 on its tokens alone, Prodigy, 6,000 steps of 64, the mix of subsets moving from edits to the
+    others over 5,000. Blocks are recomputed, or their activations would not fit 80 GB."""
+    return CorrectorTrainingConfig(
+        generator=generator(),
+        condition=ConditionConfig(attention="joint", lora_on="condition", position="left", rank=256, alpha=256.0),
+        batch=BatchConfig(size_px=1024, condition_px=512, drop=DropConfig(text=0.1, image=0.1, reflection=0.2)),
+        loop=LoopConfig(steps=6000, batch_size=64, micro_batch=1),
+        optimizer=OptimizerConfig("prodigy", learning_rate=1.0, weight_decay=0.01, max_gradient_norm=0.5),
+        mix=MixSchedule(
+            start={"general": 0.1, "length": 0.1, "rule": 0.1, "editing": 0.7},
+            end={"general": 0.3, "length": 0.3, "rule": 0.4, "editing": 0.0},
+            steps=5000,
+        ),
+        recompute=True,
+    )
 
 
 def verifier_training() -> VerifierTrainingConfig:
-    """The paper's, of Qwen2.5-VL-3B (10,080 steps, learning rate 2e-6); layers are recomputed, so that 80 GB do."""
-    return VerifierTrainingConfig(model=RewardModelConfig(device="cuda"), recompute=True)
+    """The paper's, of Qwen2.5-VL-3B (its published training: 10,080 steps, learning rate 2e-6); layers are recomputed,
+    so that 80 GB do."""
+    return VerifierTrainingConfig(
+        model=RewardModelConfig("Qwen/Qwen2.5-VL-3B-Instruct", "verify", rank=64, train_vision=True, device="cuda"),
+        loop=LoopConfig(steps=10_080, batch_size=32, micro_batch=4),
+        optimizer=OptimizerConfig("adamw", 2e-6, warmup_steps=500, max_gradient_norm=1.0),
+        recompute=True,
+    )
 
 
 def reflector_training() -> ReflectorTrainingConfig:
-    """A LoRA on Qwen2.5-VL-7B (the paper trains all of it: `ReflectorTrainingConfig`)."""
-    return ReflectorTrainingConfig(model=ReflectorConfig(device="cuda"))
+    """A LoRA on Qwen2.5-VL-7B, with hyperparameters common for one (the paper trains all of the model, which one GPU
+    cannot hold: `ReflectorTrainingConfig`)."""
+    return ReflectorTrainingConfig(
+        model=ReflectorConfig("Qwen/Qwen2.5-VL-7B-Instruct", "reflect", "compare", rank=64, device="cuda"),
+        loop=LoopConfig(steps=5000, batch_size=32, micro_batch=2),
+        optimizer=OptimizerConfig("adamw", 1e-4, warmup_steps=150, decay_steps=5000, max_gradient_norm=1.0),
+    )
 
 
 def dual_process() -> DualProcessConfig:

@@ -15,6 +15,7 @@ from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.judges.judge import JudgeConfig
 from inference.rewards.clip_reward import ClipRewardConfig
 from inference.rewards.reward import RewardConfig
+from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig
 from inference.verifier import VerifierConfig
 from inference.vlm.critic import VlmCriticConfig
@@ -40,7 +41,8 @@ from trainers.corrector_batches import BatchConfig, DropConfig
 from trainers.denoiser_config import DenoiserConfig
 from trainers.dual_process_config import DualProcessConfig
 from trainers.flux_denoiser import TEXT_TARGETS
-from trainers.loop import LoopConfig, OptimizerConfig
+from trainers.loop import LoopConfig
+from trainers.optimizer import OptimizerConfig
 from trainers.reflector import ReflectorConfig, ReflectorTrainingConfig
 from trainers.shard_dataset import MixSchedule
 from trainers.verifier import RewardModelConfig, VerifierTrainingConfig
@@ -115,13 +117,14 @@ def dataset() -> DatasetConfig:
 
 
 def search() -> SearchJobConfig:
-    """The micro world's own benchmark."""
+    """The micro world's own benchmark, searched as the paper does (width 2, depth 16; ReflectionFlow §4)."""
     critic = VlmCriticConfig(reflect="micro/reflect", refine="micro/refine", keep_words=True)
     return SearchJobConfig(
         prompts="micro-dev",
         vocabulary="micro",
         closed_vocabulary=True,
         unit_size=8,
+        search=SearchConfig(width=2, depth=16, strategy="noise+prompt+reflection", carry="own"),
         vlm=vlm(),
         tools=SearchToolsConfig(
             generator=generator(),

@@ -7,7 +7,8 @@ from dataclasses import replace
 from microworld import family
 from recipes import micro
 from trainers.corrector import CorrectorTrainingConfig
-from trainers.loop import LoopConfig, OptimizerConfig
+from trainers.loop import LoopConfig
+from trainers.optimizer import OptimizerConfig
 from trainers.shard_dataset import MixSchedule
 from trainers.shard_encoder import EncodingConfig
 

@@ -47,7 +47,7 @@ class ScoreRewards(Stage):
 
     @classmethod
     def costs(cls, config: ScoreRewardsConfig, gpu: Gpu | None) -> StageCosts:
-        return reward_costs(gpu)
+        return reward_costs(config.rewards, gpu)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         flat = flat_images(rows)

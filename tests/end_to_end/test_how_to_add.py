@@ -233,10 +233,10 @@ def test_a_toy_stage_generator_reward_and_preset_are_run_planned_helped_and_repo
     toy = ("--preset", "toy", "--subsets", "general", "--num-prompts", "8")
     plan = json.loads(command(copy, "pipelines", "plan", *toy, "--json"))
     of = {stage["name"]: stage for stage in plan["stages"]}
-    for name in ("nod_at_prompts", "generate_candidates"):
+    for name in ("nod_at_prompts", "generate_candidates", "score_rewards"):
         assert of[name]["seconds"] is None
         assert "run a pilot" in of[name]["source"]
-    assert "without nod_at_prompts, generate_candidates" in command(copy, "pipelines", "plan", *toy)
+    assert "without nod_at_prompts, generate_candidates, score_rewards" in command(copy, "pipelines", "plan", *toy)
 
     helped = command(copy, "pipelines", "run", "--preset", "toy", "--help")
     for word in ("toy", "--generate.generator.squares.side-px", "--rewards.rewards.0.darkness.scale", "--nod.nods"):

@@ -13,8 +13,8 @@ from tests.support.tiny_vlm import save_tiny_vlm
 from trainers import __main__ as trainers
 from trainers.corrector import CorrectorTrainingConfig
 from trainers.loop import LoopConfig, OptimizerConfig
-from trainers.plan import measured_rate, plan_corrector, plan_reflector, plan_verifier, print_plan
 from trainers.reflector import ReflectorTrainingConfig
+from trainers.training_plan import measured_rate, plan_corrector, plan_reflector, plan_verifier, print_plan
 from trainers.verifier import (
     RewardModelConfig,
     RewardModelInTraining,

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import torch
 
     from trainers.corrector import CorrectorTrainingConfig
-    from trainers.loop import LoopConfig, OptimizerConfig
+    from trainers.loop import LoopConfig
+    from trainers.optimizer import OptimizerConfig
     from trainers.reflector import ReflectorTrainingConfig
     from trainers.verifier import VerifierTrainingConfig
 
