@@ -51,7 +51,7 @@ class Cluster:
 @dataclass(frozen=True)
 class StageEstimate:
     """One stage on one worker. source: "stated", "derived" or "measured", and of what. Seconds are None where nobody
-    knows them. memory_gib: peak on its GPU; None: unknown, so that it gets whole ones. flag: under which `run` configures
+    knows them. memory_gib: peak on its GPU; None: unknown, so that it gets whole ones. flag: what of `run` configures
     it; none for a stage that is no field of the configuration."""
 
     name: str
