@@ -176,8 +176,8 @@ def search() -> SearchJobConfig:
 
 def corrector_training() -> CorrectorTrainingConfig:
     """The paper's (§3.3, §4.1, and its published training): FLUX.1-dev at 1024 px, the flawed image at 512 px to its
-    left, a LoRA of rank 256 on its tokens alone, Prodigy, 6,000 steps of 64, the mix of subsets moving from edits to the
-    others over 5,000. Blocks are recomputed, or their activations would not fit 80 GB."""
+    left, a LoRA of rank 256 on its tokens alone, Prodigy, 6,000 steps of 64, the mix of subsets moving from edits to
+    the others over 5,000. Blocks are recomputed, or their activations would not fit 80 GB."""
     return CorrectorTrainingConfig(
         generator=generator(),
         condition=ConditionConfig(attention="joint", lora_on="condition", position="left", rank=256, alpha=256.0),
