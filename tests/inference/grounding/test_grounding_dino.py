@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from inference.grounding.grounding_dino import GroundingDinoDetector
-from microworld.family import micro_grounded_sam
+from microworld.family import micro_dino
 from microworld.scenes.world import Background, Scene, SceneObject, render
 from schemas.errors import InputError, MissingWeightsError
 
 GREY = Background(top=(140, 140, 140), bottom=(140, 140, 140))
 STAR_AND_CIRCLE = Scene(GREY, (SceneObject("star", "red", 8.5, 9, 12), SceneObject("circle", "blue", 23, 22, 11)))
 TWO_RINGS = Scene(GREY, (SceneObject("ring", "white", 8, 23, 12), SceneObject("ring", "green", 22, 9, 12)))
-CONFIG = micro_grounded_sam().detector.dino
+CONFIG = micro_dino()
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def test_erosion_takes_the_rim():
 
 @pytest.mark.parametrize("color", list(COLORS))
 def test_every_color_of_the_world_on_every_shape(color):
-    namer = PixelColorNamer(micro_grounded_sam().color.pixels)
+    namer = micro_grounded_sam().color.open()
     scenes = [Scene(Background(), (SceneObject(shape, color, 16, 16, 9),)) for shape in SHAPES]
     rendered = render(scenes)
     for image, masks in zip(rendered.images, rendered.masks, strict=True):

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 from inference.grounding.sam import OFFICIAL, SamArchitecture, SamSegmenter, build_sam, decode_boxes, load_sam
-from microworld.family import micro_grounded_sam
+from microworld.family import micro_sam
 from microworld.scenes.world import random_scene, render
 from schemas.errors import InputError, MissingWeightsError
 
-CONFIG = micro_grounded_sam().segmenter.sam
+CONFIG = micro_sam()
 
 
 @pytest.fixture(scope="module")

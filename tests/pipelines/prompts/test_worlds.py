@@ -4,12 +4,13 @@ import sys
 
 import pytest
 
+from microworld.prompt_source import MicroWorld
 from microworld.scenes.edit_file import sample_edit_row
 from microworld.scenes.evaluation_split import SPLITS, dev_prompts
 from pipelines.prompts.worlds import benchmark_names, benchmark_prompts, edits_at, place_of_edits, world_of
 from schemas.errors import InputError
 
-MICRO = world_of("micro")
+MICRO = MicroWorld()
 
 
 @pytest.fixture
@@ -24,13 +25,15 @@ def test_other_vocabularies_are_of_no_world(vocabulary):
 
 
 def test_the_micro_world_has_its_vocabulary_s_name():
-    assert MICRO.name == "micro"
+    world = world_of("micro")
+    assert isinstance(world, MicroWorld)
+    assert world.name == "micro"
 
 
 def test_benchmarks_are_found_by_name():
     assert benchmark_names() == list(SPLITS)
     assert "micro-dev" in benchmark_names()
-    assert benchmark_prompts("micro-dev")() == dev_prompts()
+    assert benchmark_prompts("micro-dev") is dev_prompts
     for name in ("micro", "micro-", "micro-devil", "everyday-dev", "composed", "evaluation_metadata.jsonl"):
         assert benchmark_prompts(name) is None
 
@@ -38,8 +41,11 @@ def test_benchmarks_are_found_by_name():
 def test_the_edits_of_a_place_are_those_of_its_seed():
     place = place_of_edits(MICRO, 3)
     assert place == "micro-world:3"
-    assert edits_at(place)(5) == MICRO.edit_row(3, 5) == sample_edit_row(3, 5)
-    assert edits_at("micro-world:4")(5) != MICRO.edit_row(3, 5)
+    here, elsewhere = edits_at(place), edits_at("micro-world:4")
+    assert here is not None
+    assert elsewhere is not None
+    assert here(5) == MICRO.edit_row(3, 5) == sample_edit_row(3, 5)
+    assert elsewhere(5) != here(5)
 
 
 @pytest.mark.parametrize(

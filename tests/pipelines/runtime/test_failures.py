@@ -1,8 +1,10 @@
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
 from pipelines.runtime.failures import Breaker, FailurePolicy, classify, execute
+from pipelines.stage import Stage
 from schemas.arrow import hash_rows
 from schemas.errors import OutageError, StorageError, TransientError
 from schemas.records import Cost, PromptRecord, PromptRow, Rejection
@@ -14,12 +16,14 @@ def rows(count: int) -> list[PromptRow]:
     return [PromptRow(PromptRecord(f"p{number:04d}", "a red square", "rule")) for number in range(count)]
 
 
-class Doubler:
+class Doubler(Stage):
     """Costs one call a row. fails: prompt id -> the error it raises. errors: raised by the first calls, in turn."""
 
-    name = "doubler"
+    name: ClassVar[str] = "doubler"
+    version: ClassVar[int] = 1
 
     def __init__(self, fails=(), errors=(), micro_batch=8, fits=8):
+        super().__init__(None, 0)
         self.fails, self.errors = dict(fails), list(errors)
         self.micro_batch, self.fits = micro_batch, fits
         self.calls = []
@@ -28,16 +32,16 @@ class Doubler:
         self.micro_batch //= 2
         return self.micro_batch >= 1
 
-    def __call__(self, batch):
-        self.calls.append(len(batch))
+    def __call__(self, rows):
+        self.calls.append(len(rows))
         if self.errors:
             raise self.errors.pop(0)
         if self.micro_batch > self.fits:
             raise MemoryError
-        for row in batch:
+        for row in rows:
             if row.prompt.prompt_id in self.fails:
                 raise self.fails[row.prompt.prompt_id]
-        return [replace(row, cost=Cost(verifier_calls=1)) for row in batch]
+        return [replace(row, cost=Cost(verifier_calls=1)) for row in rows]
 
 
 def test_one_poison_row_in_a_thousand_is_found_in_few_calls():
@@ -110,10 +114,10 @@ def test_units_after_an_out_of_memory_are_marked_too():
 
 def test_a_row_too_big_for_the_smallest_micro_batch_is_quarantined_alone():
     class Huge(Doubler):
-        def __call__(self, batch):
-            if any(row.prompt.prompt_id == "p0002" for row in batch):
+        def __call__(self, rows):
+            if any(row.prompt.prompt_id == "p0002" for row in rows):
                 raise MemoryError
-            return super().__call__(batch)
+            return super().__call__(rows)
 
     done, failures = execute(Huge(), rows(8), POLICY)
     assert [row.prompt.prompt_id for row in done if row.quarantine] == ["p0002"]
@@ -162,13 +166,14 @@ def test_a_full_disk_is_not_the_rows_fault():
 
 @pytest.mark.parametrize("returned", [[], [0, 1, 2], [0, 1, 2, 3, 0]])
 def test_a_stage_that_loses_or_makes_up_rows_is_caught(returned):
-    class Wrong:
+    class Wrong(Stage):
         name = "wrong"
+        version = 1
 
-        def __call__(self, batch):
-            return [batch[i] for i in returned] if len(batch) == 4 else list(batch)
+        def __call__(self, rows):
+            return [rows[i] for i in returned] if len(rows) == 4 else list(rows)
 
-    done, failures = execute(Wrong(), rows(4), POLICY)
+    done, failures = execute(Wrong(None, 0), rows(4), POLICY)
     assert failures == []
     assert [row.prompt.prompt_id for row in done] == ["p0000", "p0001", "p0002", "p0003"]
 

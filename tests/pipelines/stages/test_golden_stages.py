@@ -1,10 +1,12 @@
 """Whoever changes what a stage makes bumps its version: blocks of the old kind are then made again."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from pipelines.stage import Stage
+from schemas.records import PromptRecord, PromptRow
 from tests.support import golden_stages
 from tests.support.golden_stages import GOLDEN, SCENARIOS, output_of, stage_classes
 
@@ -47,14 +49,14 @@ class Loud(Stage):
     said = "a"
 
     def __call__(self, rows):
-        return [self.said for _ in rows]
+        return [replace(row, condensed=self.said) for row in rows]
 
 
 @pytest.fixture
 def loud(tmp_path, monkeypatch):
     monkeypatch.setattr(golden_stages, "GOLDEN", tmp_path)
     monkeypatch.setattr(golden_stages, "stage_classes", lambda: {"loud": Loud})
-    monkeypatch.setitem(SCENARIOS, "loud", lambda: Loud(None, 0)([None]))
+    monkeypatch.setitem(SCENARIOS, "loud", lambda: Loud(None, 0)([PromptRow(PromptRecord("p", "p", "length"))]))
     return tmp_path / "loud.json"
 
 
@@ -67,4 +69,5 @@ def test_a_golden_file_is_written_over_after_a_bump_alone(loud, monkeypatch):
     assert loud.read_text() == before
     monkeypatch.setattr(Loud, "version", 2)
     assert golden_stages.write("loud") == "loud: written, version 2"
-    assert json.loads(loud.read_text()) == {"version": 2, "rows": ["b"]}
+    assert json.loads(loud.read_text())["version"] == 2
+    assert json.loads(loud.read_text())["rows"][0]["condensed"] == "b"

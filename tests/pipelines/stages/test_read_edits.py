@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from microworld.prompt_source import MicroWorld
 from microworld.scenes.edit_file import sample_edit_row, write_edit_file
 from pipelines.prompts.edit_files import EditIntake, EditQuality, iterate_edits, iterate_world_edits
-from pipelines.prompts.worlds import world_of
 from pipelines.stages.caption_images import CaptionImages, CaptionImagesConfig
 from pipelines.stages.read_edits import EDITED, SOURCE, ReadEdits, ReadEditsConfig
 from schemas.errors import CorruptDataError, InputError
@@ -60,7 +60,7 @@ def test_files_of_both_kinds_give_the_same_pairs_as_the_world_itself(tmp_path, n
         (pair,) = row.pairs
         assert (pair.good, pair.bad) == (EDITED, SOURCE)
         assert pair.reflection.text == values["edited_prompt_list"][0] == row.prompt.text
-    first = next(iterate_world_edits(world_of("micro"), 3, EditQuality(), world_counts))
+    first = next(iterate_world_edits(MicroWorld(), 3, EditQuality(), world_counts))
     assert stage()([first])[0].pairs
 
 

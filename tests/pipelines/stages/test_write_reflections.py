@@ -15,6 +15,8 @@ from schemas.errors import InputError
 from schemas.records import Reason, Reflection
 from tests.support.vlm_rows import ScriptedVlm, paired_row
 
+MICRO = micro_vlm()
+
 
 def said(result, instruction="Add a red star.", analysis="One shows it."):
     return json.dumps({"Analysis": analysis, "Result": result, "Instructions": instruction})
@@ -28,8 +30,8 @@ def brighter(request):
     return "left" if request.images[0][:, :half].mean() > request.images[0][:, half:].mean() else "right"
 
 
-def stage(say, seed=0, reflects=None, **config):
-    made = WriteReflections(WriteReflectionsConfig(**{"vlm": micro_vlm()} | config), seed)
+def stage(say, seed=0, reflects=None, vlm=MICRO, **config):
+    made = WriteReflections(WriteReflectionsConfig(vlm, **config), seed)
     made.vlm = ScriptedVlm(say)
     if reflects:
         made.reflector = ScriptedVlm(reflects)
