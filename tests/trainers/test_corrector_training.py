@@ -13,7 +13,8 @@ import torch
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import FluxCorrector, FluxCorrectorConfig
 from inference.flux.generator import FluxGenerator
-from microworld.family import micro_flux
+from inference.generator import GeneratorConfig
+from microworld.family import micro_flux, micro_generator
 from schemas.errors import InputError, WorkFailedError
 from tests.support.micro_shards import write_micro_shards
 from tests.support.micro_trainings import micro_corrector_training
@@ -102,7 +103,7 @@ def test_the_frozen_transformer_is_in_bfloat16_where_the_machine_multiplies_in_i
     assert config.frozen_in_bf16 is any(hardware)
     assert replace(config, bf16=True).frozen_in_bf16
     assert not replace(config, bf16=False).frozen_in_bf16
-    assert replace(config, generator=micro_flux(device="cuda")).frozen_in_bf16
+    assert replace(config, generator=micro_generator(device="cuda")).frozen_in_bf16
 
 
 def test_a_reflection_too_short_is_none():
@@ -131,7 +132,7 @@ def flux(tmp_path_factory):
 def config(shards, out, flux, optimizer=ADAMW, **changes):
     return replace(
         micro_corrector_training(str(shards), Path(out)),
-        generator=flux,
+        generator=GeneratorConfig("flux", flux),
         condition=ConditionConfig(rank=4, alpha=4.0),
         mix=MixSchedule(steps=10),
         loop=replace(LOOP, **changes),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from inference.flux.generator import FluxGeneratorConfig
+from microworld.family import micro_flux
 from schemas.errors import InputError, MissingWeightsError
 from trainers import flux_denoiser, sana_denoiser
 from trainers.denoiser_config import DenoiserConfig
@@ -14,7 +15,9 @@ from trainers.sana_denoiser import SanaConfig
 from trainers.vqa_loss import TeacherConfig
 
 # The micro preset's, with three prompts to keep.
-MICRO = DualProcessConfig(
+PLAIN = DualProcessConfig(DenoiserConfig(flux=micro_flux()), TeacherConfig("micro/vlm"))  # what all defaults were then
+MICRO = replace(
+    PLAIN,
     keep_weight=10.0,
     keep_prompts=("a photo of a red star", "two rings", "a photo of a blue star left of a ring"),
     batch_size=8,
@@ -38,7 +41,7 @@ def key(config, denoiser="FluxDenoiser"):
 
 @pytest.mark.parametrize(
     ("config", "pinned"),
-    [(DualProcessConfig(), "0476ff5d2e82591f"), (MICRO, "ea6dc44f3ddb5de3"), (SCHNELL, "b5fc0dcae45c9273")],
+    [(PLAIN, "0476ff5d2e82591f"), (MICRO, "ea6dc44f3ddb5de3"), (SCHNELL, "b5fc0dcae45c9273")],
 )
 def test_what_was_finished_when_flux_was_the_only_kind_still_is(config, pinned):
     assert key(config) == pinned
@@ -57,7 +60,7 @@ def test_a_key_changes_with_what_is_used_and_with_nothing_else():
 
 
 def test_each_kind_has_its_own_lora_targets_and_models():
-    flux, sana = DualProcessConfig(), DualProcessConfig(DenoiserConfig("sana"))
+    flux, sana = PLAIN, replace(PLAIN, generator=DenoiserConfig("sana"))
     assert flux.targets == flux_denoiser.LORA_TARGETS
     assert sana.targets == sana_denoiser.LORA_TARGETS
     assert replace(sana, lora_targets=("attn1.to_q",)).targets == ("attn1.to_q",)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from inference.flux.condition_config import ConditionConfig
+from inference.generator import GeneratorConfig
 from microworld.family import micro_flux
 from schemas.errors import WorkFailedError
 from tests.support.micro_shards import write_micro_shards
@@ -46,7 +47,7 @@ def flux(tmp_path_factory):
 def config(shards, out, flux, encode=EXACT, **changes):
     return replace(
         micro_corrector_training(str(shards), Path(out)),
-        generator=flux,
+        generator=GeneratorConfig("flux", flux),
         condition=ConditionConfig(rank=4, alpha=4.0),
         batch=OFTEN_DROPPED,
         mix=EVEN_MIX,
@@ -193,7 +194,7 @@ def test_the_compiled_transformer_trains_to_the_same_weights(shards, flux, tmp_p
     trained = {}
     for compiled in ("none", "whole"):
         base = config(shards, tmp_path / compiled, flux, EncodingConfig(ahead=True), steps=3)
-        training = open_training(replace(base, generator=flux, batch=batch, compile=compiled))
+        training = open_training(replace(base, generator=GeneratorConfig("flux", flux), batch=batch, compile=compiled))
         training.run()
         trained[compiled] = training.parameters
     for plain, compiled in zip(trained["none"], trained["whole"], strict=True):
