@@ -9,7 +9,7 @@ from schemas.records import ObjectClause, Tag
 
 
 @dataclass(frozen=True)
-class Draft:
+class ComposedPhrase:
     """A prompt without its number; `phrase` is what "a photo of" is put before."""
 
     tag: Tag
@@ -25,7 +25,7 @@ class Kind:
 
     name: str
     size: int
-    compose: Callable[[int], Draft | None]
+    compose: Callable[[int], ComposedPhrase | None]
 
 
 def _confusable(first: ObjectClass, second: ObjectClass) -> bool:
@@ -50,29 +50,29 @@ def prompt_kinds(vocabulary: Vocabulary) -> tuple[Kind, ...]:
     num_color_pairs = len(colors) * (len(colors) - 1)
     num_two_colored = len(colored) * (len(colored) - 1) * num_color_pairs
 
-    def single_object(index: int) -> Draft:
+    def single_object(index: int) -> ComposedPhrase:
         cls = classes[index]
-        return Draft(Tag.SINGLE_OBJECT, noun_phrase(cls), (ObjectClause(cls.name),))
+        return ComposedPhrase(Tag.SINGLE_OBJECT, noun_phrase(cls), (ObjectClause(cls.name),))
 
-    def two_object(index: int) -> Draft | None:
+    def two_object(index: int) -> ComposedPhrase | None:
         first, second = (classes[i] for i in _two_different(index, len(classes)))
         if _confusable(first, second):
             return None
         phrase = f"{noun_phrase(first)} and {noun_phrase(second)}"
-        return Draft(Tag.TWO_OBJECT, phrase, (ObjectClause(first.name), ObjectClause(second.name)))
+        return ComposedPhrase(Tag.TWO_OBJECT, phrase, (ObjectClause(first.name), ObjectClause(second.name)))
 
-    def counting(index: int) -> Draft:
+    def counting(index: int) -> ComposedPhrase:
         number, count = divmod(index, num_counts)
         cls, count = counted[number], count + 2
         include, exclude = (ObjectClause(cls.name, count),), (ObjectClause(cls.name, count + 1),)
-        return Draft(Tag.COUNTING, noun_phrase(cls, count), include, exclude)
+        return ComposedPhrase(Tag.COUNTING, noun_phrase(cls, count), include, exclude)
 
-    def colors_(index: int) -> Draft:
+    def colors_(index: int) -> ComposedPhrase:
         number, color = divmod(index, len(colors))
         cls, color = colored[number], colors[color]
-        return Draft(Tag.COLORS, noun_phrase(cls, color=color), (ObjectClause(cls.name, color=color),))
+        return ComposedPhrase(Tag.COLORS, noun_phrase(cls, color=color), (ObjectClause(cls.name, color=color),))
 
-    def position(index: int) -> Draft | None:
+    def position(index: int) -> ComposedPhrase | None:
         pair, number = divmod(index, len(relations))
         first, second = (classes[i] for i in _two_different(pair, len(classes)))
         if _confusable(first, second):
@@ -82,7 +82,7 @@ def prompt_kinds(vocabulary: Vocabulary) -> tuple[Kind, ...]:
             ObjectClause(second.name),
             ObjectClause(first.name, relation=relations[number], relative_to=0),
         )
-        return Draft(Tag.POSITION, phrase, include)
+        return ComposedPhrase(Tag.POSITION, phrase, include)
 
     def two_colored(index: int) -> tuple[ObjectClass, str, ObjectClass, str] | None:
         pair, color_pair = divmod(index, num_color_pairs)
@@ -90,15 +90,15 @@ def prompt_kinds(vocabulary: Vocabulary) -> tuple[Kind, ...]:
         color, other = (colors[i] for i in _two_different(color_pair, len(colors)))
         return None if _confusable(first, second) else (first, color, second, other)
 
-    def color_attr(index: int) -> Draft | None:
+    def color_attr(index: int) -> ComposedPhrase | None:
         if (objects := two_colored(index)) is None:
             return None
         first, color, second, other = objects
         phrase = f"{noun_phrase(first, color=color)} and {noun_phrase(second, color=other)}"
         include = (ObjectClause(first.name, color=color), ObjectClause(second.name, color=other))
-        return Draft(Tag.COLOR_ATTR, phrase, include)
+        return ComposedPhrase(Tag.COLOR_ATTR, phrase, include)
 
-    def position_with_color(index: int) -> Draft | None:
+    def position_with_color(index: int) -> ComposedPhrase | None:
         index, number = divmod(index, len(relations))
         if (objects := two_colored(index)) is None:
             return None
@@ -108,14 +108,14 @@ def prompt_kinds(vocabulary: Vocabulary) -> tuple[Kind, ...]:
             ObjectClause(second.name, color=other),
             ObjectClause(first.name, color=color, relation=relations[number], relative_to=0),
         )
-        return Draft(Tag.POSITION, phrase, include)
+        return ComposedPhrase(Tag.POSITION, phrase, include)
 
-    def counting_with_color(index: int) -> Draft:
+    def counting_with_color(index: int) -> ComposedPhrase:
         index, color = divmod(index, len(colors))
         number, count = divmod(index, num_counts)
         cls, count, color = counted_colored[number], count + 2, colors[color]
         include, exclude = (ObjectClause(cls.name, count, color),), (ObjectClause(cls.name, count + 1),)
-        return Draft(Tag.COUNTING, noun_phrase(cls, count, color), include, exclude)
+        return ComposedPhrase(Tag.COUNTING, noun_phrase(cls, count, color), include, exclude)
 
     return (
         Kind("single_object", len(classes), single_object),
