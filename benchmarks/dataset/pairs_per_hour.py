@@ -4,7 +4,7 @@
 own statistics) by the pairs that were shipped, subset by subset and over all.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import tyro
@@ -29,7 +29,7 @@ def main() -> None:
     circumstances = Circumstances.now(f"python -m benchmarks.dataset.pairs_per_hour --run {arguments.run}")
     folder, config = open_run(arguments.run)
     timings = read_timings(folder)
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     units: Counter[str] = Counter()
     for subset, steps in resolve_chains(folder, config).items():
         for step in steps:

@@ -99,7 +99,9 @@ def main() -> None:
     circumstances = Circumstances.now(" ".join(["python -m benchmarks.dual_process.distilled_search", *sys.argv[1:]]))
     pairs = chosen_pairs(arguments.pairs_per_category, sealed=False)
     tables = Tables("multi-step", pairs, arguments.tries, arguments.tables, arguments.steps)
-    base, verifier = FluxGenerator(tables.models.config.generator.flux), VERIFIER.open()
+    flux = tables.models.config.generator.flux
+    assert flux is not None  # the settings here are all of FLUX
+    base, verifier = FluxGenerator(flux), VERIFIER.open()
     tasks = [
         Task("multi-step", number, side, "base")
         for number, pair in enumerate(pairs)

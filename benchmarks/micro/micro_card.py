@@ -262,6 +262,7 @@ def judge_itself() -> list[Figure]:
     ]
 
 
+MET = {True: "yes", False: "no", None: ""}
 SECTIONS: dict[Section, Callable[[], list[Figure]]] = {
     "renderer": renderer,
     "vae": vae,
@@ -309,7 +310,7 @@ def main() -> None:
         figures[name] = [asdict(row) for row in rows]
         print_table(
             [name, "measured", "of", "target", "met"],
-            [[r.figure, f"{r.value:.3f}", r.count, r.target, {True: "yes", False: "no"}.get(r.met, "")] for r in rows],
+            [[r.figure, f"{r.value:.3f}", r.count, r.target, MET[r.met]] for r in rows],
         )
         ordered = {name: figures[name] for name in SECTIONS if name in figures}
         save("micro_card", circumstances, ordered, compared_with="the targets in the table", path=path)
