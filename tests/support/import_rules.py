@@ -1,8 +1,9 @@
 """Who may import whom, as functions of the sources: path in the repository -> text. Each gives what breaks it."""
 
 import ast
+import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 PRODUCTION = ("schemas", "inference", "trainers", "pipelines")
@@ -52,7 +53,8 @@ def module_of(path: str) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported(source: str, *, at_module_level: bool = False) -> set[str]:
+@functools.cache
+def imported(source: str, *, at_module_level: bool = False) -> frozenset[str]:
     """Full names that a file imports: `a.b` for `import a.b`, `a.b` and `a.b.c` for `from a.b import c`. What is
     imported for types alone does not count."""
 
@@ -71,14 +73,21 @@ def imported(source: str, *, at_module_level: bool = False) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = "." * node.level + (node.module or "")
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return names
+    return frozenset(names)
+
+
+@functools.cache
+def constants(source: str) -> frozenset[str]:
+    """Every text that stands in a file."""
+    found = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
+    return frozenset(value for value in found if isinstance(value, str))
 
 
 def _only_for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
 
 
-def tops(names: set[str]) -> set[str]:
+def tops(names: Iterable[str]) -> set[str]:
     """First parts of names."""
     return {name.partition(".")[0] for name in names}
 
