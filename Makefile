@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 help:
 	@echo "make demo   install, build a small dataset with the micro models, verify it, draw its page (two minutes or three)"
-	@echo "make test   install, then lint, types and the fast tests (ten to twelve minutes)"
+	@echo "make test   install, then lint, types and the fast tests (about ten minutes)"
 	@echo "make check  format, then what make test does"
 	@echo "make slow | ray | vllm   the longer tests; make soak: the long fault tests"
 	@echo "make weights   check the shipped weights against their digests"
