@@ -28,7 +28,9 @@ from schemas.records import PromptRow
 from schemas.shards import ShardSidecar, sidecar_name
 from schemas.storage import Storage
 
-FORMAT = 1
+FORMAT = 2
+"""Of `run.json`. 1: models were written into the configuration without a kind."""
+_PROMPTS_FORMAT = 1
 FOLDER_UNITS = 1000
 _PROMPTS_ROW_GROUP = 1024
 _LISTINGS_AT_ONCE = 16
@@ -67,7 +69,7 @@ class RunInfo:
 def root_key(seed: int, unit_size: int, num_threads: int) -> str:
     """Key of the prompts, from which every stage's key descends. The prompts themselves are checked by hash, by
     unit."""
-    return content_key("prompts", FORMAT, seed, unit_size, num_threads)
+    return content_key("prompts", _PROMPTS_FORMAT, seed, unit_size, num_threads)
 
 
 def quarantine_path(stage: str, unit: int, row: int) -> str:
@@ -120,7 +122,10 @@ class RunFolder:
         except ValueError as error:
             raise ForeignRunError(f"{uri}/run.json: not JSON ({error})") from None
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-            raise ForeignRunError(f"{uri}/run.json: not a run of format {FORMAT}")
+            found = raw.get("format") if isinstance(raw, dict) else None
+            older = isinstance(found, int) and found < FORMAT
+            hint = "; an older version made it: its shards still train, to go on take that version" if older else ""
+            raise ForeignRunError(f"{uri}/run.json: not a run of format {FORMAT}{hint}")
         try:
             return cls(storage, record_from_dict(RunInfo, raw))
         except (TypeError, KeyError, AttributeError) as error:

@@ -92,7 +92,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path, capsys):
     assert "no run" in refused(capsys, tmp_path, "--run", str(tmp_path / "thesis" / "chapter.tex"), code=3)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": 1}'])
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": 1}', '{"format": 2}'])
 def test_a_folder_whose_run_json_does_not_read_is_refused(tmp_path, capsys, content):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text(content)

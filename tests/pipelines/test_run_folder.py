@@ -96,8 +96,9 @@ def test_a_folder_travels_to_a_worker(tmp_path):
         b"{}",
         b'{"format": 99}',
         b'{"format": 1}',
+        b'{"format": 2}',
         b"\xff\xfe",
-        b'{"format": 1, "segments": 3}',
+        b'{"format": 2, "segments": 3}',
     ],
 )
 def test_a_folder_that_is_no_run_is_a_foreign_run(tmp_path, content):
