@@ -52,16 +52,19 @@ class VerifierConfig:
         asking = [getattr(self, kind) for kind in self.kinds if kind in ("vlm", "prompted", "trained")]
         return next((chosen.vlm for chosen in asking if chosen), None)
 
+    def _of(self, kind: VerifierKind) -> Any:
+        """A kind's configuration. InputError where the preset has none."""
+        chosen = getattr(self, kind)
+        if not chosen:
+            raise InputError(f"verifier {kind!r} has no configuration", field=f"verifier.{kind}", expected="a model")
+        return chosen
+
     def only_what_is_used(self, vlm: VlmConfig) -> VerifierConfig:
         """Without the configurations of others, on which the search does not depend; `vlm` is who is asked where no
         other is named. InputError for a kind that the preset has no model of."""
         kept: dict[str, Any] = {}
         for kind in self.kinds:
-            chosen = getattr(self, kind)
-            if not chosen:
-                raise InputError(
-                    f"verifier {kind!r} has no configuration", field=f"verifier.{kind}", expected="a model"
-                )
+            chosen = self._of(kind)
             if kind == "rewards":
                 chosen = without_weights(used_rewards(chosen))
             elif kind in ("rules", "judge"):
@@ -79,9 +82,7 @@ class VerifierConfig:
 
     def open_one(self, kind: VerifierKind, journal: Journal | None = None) -> Verifier:
         """Load one of them alone. MissingWeightsError, InputError."""
-        chosen = getattr(self, kind)
-        if not chosen:
-            raise InputError(f"verifier {kind!r} has no configuration", field=f"verifier.{kind}", expected="a model")
+        chosen = self._of(kind)
         if kind == "rewards":
             return MeanVerifier([RewardVerifier(reward.open()) for reward in chosen])
         if kind == "rules":

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import recipes
@@ -69,9 +68,9 @@ def load_or(preset: str, part: Part, otherwise: Any) -> Any:
     return load(preset, part)
 
 
-def in_words(known: Sequence[str] | None = None) -> str:
+def in_words() -> str:
     """For help texts."""
-    return ", ".join(names() if known is None else known)
+    return ", ".join(names())
 
 
 def _module(name: str) -> Any:
