@@ -218,14 +218,14 @@ def test_stopping_at_a_score_is_replayed(capsys):
 
 
 def test_a_search_that_was_made_deeper_before_is_taken_as_it_is(tmp_path):
-    from pipelines.run_folder import RunFolder, RunInfo
+    from pipelines.run_folder import FORMAT, RunFolder, RunInfo
     from schemas.configuration import content_key
 
     arm = Arm(NOISE, with_search(SearchJobConfig(), NOISE, 2, 4))
     assert as_deep_as_there_is(arm, tmp_path) is arm
     for depth, taken in ((3, 4), (9, 9)):
         job = with_search(SearchJobConfig(), NOISE, 2, depth)
-        info = RunInfo(1, "micro", asdict(job), 0, 8, content_key(0), (), {}, {}, "", "", "search")
+        info = RunInfo(FORMAT, "micro", asdict(job), 0, 8, content_key(0), (), {}, {}, "", "", "search")
         RunFolder.create(str(tmp_path / NOISE), info, [])
         assert as_deep_as_there_is(arm, tmp_path).job.search.depth == taken
 
