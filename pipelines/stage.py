@@ -6,12 +6,13 @@ stages a subset's prompts pass; each stage's key is a hash of everything that ch
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 from inference.vlm.endpoint import Journal
 from pipelines.stated_figures import Gpu
 from schemas.configuration import content_key, output_config
+from schemas.errors import InputError
 from schemas.records import PromptRow
 
 Item = Literal["prompts", "images"]
@@ -62,6 +63,13 @@ class Stage(ABC):
         return False
 
     @classmethod
+    def is_client(cls, config: Any) -> bool:
+        """Whether all its work is to ask servers: then a worker needs no GPU and has several units under way. config:
+        the stage's own."""
+        del config
+        return False
+
+    @classmethod
     def costs(cls, config: Any, gpu: Gpu | None) -> StageCosts:
         """For `plan`, from stated figures. config: the stage's own. gpu: which its models lie on; None for the CPU."""
         del config, gpu
@@ -93,7 +101,15 @@ class Workers:
     cpus: float = 1.0
     """CPUs each."""
     gpus: float = 0.0
-    """GPUs each; fractions share one."""
+    """GPUs each; fractions share one. Whose work is to ask a vLLM or an endpoint needs none, and takes none."""
+    units_at_once: int = 8
+    """Units that each has under way, where all its work is to ask a vLLM or an endpoint; others take one by one."""
+    mib_at_once: int = 1024
+    """MiB of images, as PNG, that these units may hold together."""
+
+    def __post_init__(self) -> None:
+        if self.units_at_once < 1:
+            raise InputError(f"{self.units_at_once}", field="workers.units_at_once", expected="at least 1")
 
 
 @dataclass(frozen=True)
@@ -107,8 +123,9 @@ class Link:
 
     @property
     def workers(self) -> Workers:
-        """Who does it on Ray."""
-        return self.config.workers
+        """Who does it."""
+        asked: Workers = self.config.workers
+        return replace(asked, gpus=0.0) if self.stage.is_client(self.config) else replace(asked, units_at_once=1)
 
 
 @dataclass(frozen=True)

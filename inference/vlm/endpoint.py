@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -67,6 +68,7 @@ class EndpointVlm:
         if config.concurrency < 1:
             raise InputError(f"{config.concurrency} requests at once", field="concurrency", expected="at least 1")
         self.config, self._journal = config, journal
+        self._room = threading.BoundedSemaphore(config.concurrency)  # of all who ask at the same time
         self._client = openai.OpenAI(
             base_url=config.base_url,
             api_key=os.environ.get(config.api_key_env) or "none",
@@ -133,7 +135,8 @@ class EndpointVlm:
         return [known[key] for key in keys]
 
     def _ask(self, key: str, payload: dict[str, Any], read: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        value = self._ask_patiently(payload, read)
+        with self._room:
+            value = self._ask_patiently(payload, read)
         if self._journal is not None:
             self._journal.put(key, value)
         return value

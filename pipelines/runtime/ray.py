@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.metrics import Counter, Histogram
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from inference.vlm.vllm_server import serve_with
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import pack_shard, shard_ranges
 from pipelines.run_folder import RunFolder
@@ -26,12 +28,13 @@ from pipelines.runtime.failures import FailurePolicy
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.runtime import UnitTask, Work, stage_order, waves
 from pipelines.runtime.unit_worker import UnitWorker
+from pipelines.runtime.vlm_deployment import ServedVlm, Serving
 from pipelines.stage import Step, Workers
 from schemas.errors import CorruptDataError, ReflectionFlowError, WorkFailedError
 
 log = logging.getLogger(__name__)
 CALLS_AHEAD = 2
-"""Calls waiting at each actor: one works, the next is there already."""
+"""Calls waiting at each actor: one works (or as many as it has under way), the next is there already."""
 CRASHES_PER_UNIT = 20
 """A unit that brought its worker down so often stops the run: it is named instead of being tried for ever. Calls that
 were lost with a node count as well."""
@@ -52,8 +55,11 @@ class BlockReport:
 class StageActor:
     """One worker of one stage."""
 
-    def __init__(self, folder: RunFolder, policy: FailurePolicy, num_threads: int, step: Step) -> None:
+    def __init__(
+        self, folder: RunFolder, policy: FailurePolicy, num_threads: int, step: Step, serving: Serving
+    ) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it lets the block at hand be finished
+        serve_with(partial(ServedVlm, serving))
         self.step, self.folder = step, folder
         self.worker = UnitWorker(folder, policy, num_threads)
         tags = {"stage": step.name}
@@ -240,7 +246,8 @@ class _Flow:
                 self.in_flight[pool.call(actor, task, index)] = (task, index, pool, actor)
 
     def _crowded(self, key: str) -> bool:
-        return len(self.queues[key]) > 4 * CALLS_AHEAD * len(self.pools[key].actors)
+        pool = self.pools[key]
+        return len(self.queues[key]) > 4 * pool.calls * len(pool.actors)
 
     def _finish(self, reference: Any) -> None:
         task, index, pool, actor = self.in_flight.pop(reference)
@@ -284,14 +291,18 @@ class _Pool:
 
     def __init__(self, work: Work, step: Step, workers: Workers, count: int) -> None:
         self.name, self.workers = step.name, workers
+        self.calls = CALLS_AHEAD + workers.units_at_once - 1
         actor_class = ray.remote(
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
+            max_concurrency=workers.units_at_once,
             max_restarts=-1,
             max_task_retries=CRASHES_PER_UNIT,
         )(StageActor)
+        # Of a cluster of this machine's own, nobody else need reach the VLMs.
+        serving = Serving("0.0.0.0" if os.environ.get("RAY_ADDRESS") else "127.0.0.1", work.schedule == "staged")
         self.actors: list[Any] = [
-            actor_class.remote(work.folder, work.policy, work.config.num_threads, step) for _ in range(count)
+            actor_class.remote(work.folder, work.policy, work.config.num_threads, step, serving) for _ in range(count)
         ]
         self.waiting = dict.fromkeys(self.actors, 0)
         # An actor that has no place in the cluster yet gets no calls: they would wait with it while others are idle.
@@ -314,7 +325,7 @@ class _Pool:
                 ) from error
         idle = set(self.actors) - set(self.unplaced.values()) - set(self.loading.values())
         actor = min(idle, key=lambda a: self.waiting[a], default=None)
-        return actor if actor is not None and self.waiting[actor] < CALLS_AHEAD else None
+        return actor if actor is not None and self.waiting[actor] < self.calls else None
 
     def call(self, actor: Any, task: UnitTask, index: int) -> Any:
         """Have an actor make a unit's block of one step."""
