@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import signal
@@ -19,10 +20,10 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from inference.model_store import model_digest, resolve_model
 from inference.vlm import vllm_guard
@@ -62,6 +63,14 @@ class VllmServerConfig:
         MissingWeightsError."""
         return content_key(asdict(self), model_digest(self.model))
 
+    @property
+    def gpus_each(self) -> float:
+        """Of one vLLM: several where the model is divided over GPUs."""
+        if self.device == "cpu":
+            return 0.0
+        said = engine_arguments(self.arguments)
+        return self.gpus * said.get("tensor_parallel_size", 1) * said.get("pipeline_parallel_size", 1)
+
     def folder(self) -> Path:
         """With weights, tokenizer and processor; an adapter merged. MissingWeightsError."""
         return merged_folder(resolve_model(self.model), model_digest(self.model), self.dtype)
@@ -76,6 +85,29 @@ class VllmServerConfig:
         if self.device != "cpu" and "--gpu-memory-utilization" not in self.arguments:
             arguments += ["--gpu-memory-utilization", f"{self.gpu_memory:g}"]
         return arguments
+
+
+def engine_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """vLLM's arguments of a command line, as those of its engine: `--max-model-len 8192` is {"max_model_len": 8192}."""
+    found: dict[str, Any] = {}
+    name = ""
+    for word in arguments:
+        flag, is_set, value = word.partition("=")
+        if word.startswith("--"):
+            name = flag.removeprefix("--").replace("-", "_")
+            off = name.startswith("no_") and not is_set
+            name = name.removeprefix("no_") if off else name
+            found[name] = _plain(value) if is_set else not off
+        else:
+            found[name] = _plain(word)
+    return found
+
+
+def _plain(word: str) -> Any:
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word
 
 
 class Server(Protocol):

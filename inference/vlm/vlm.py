@@ -82,6 +82,19 @@ class VlmConfig:
         """Whether another process answers."""
         return bool(self.endpoint_model) or self.kind != "in-process"
 
+    @property
+    def server(self) -> VllmServerConfig:
+        """The vLLM of kind `vllm`."""
+        return VllmServerConfig(
+            self.model,
+            self.dtype,
+            arguments=self.vllm_arguments,
+            device=self.device,
+            gpus=self.gpus,
+            gpu_memory=self.gpu_memory,
+            replicas=self.replicas,
+        )
+
     def of_model(self, model: str) -> VlmConfig:
         """Other weights, reached in the same way (an endpoint has its own alone: then in this process)."""
         return replace(self, model=model, endpoint_model="", base_url="", kind=self._kind_of_weights)
@@ -109,17 +122,7 @@ class VllmVlm:
     def __init__(self, config: VlmConfig, journal: Journal | None = None) -> None:
         """Has vLLM started and waits for it. MissingWeightsError; WorkFailedError when it does not start."""
         self._config, self._journal = config, journal
-        self._server = open_server(
-            VllmServerConfig(
-                config.model,
-                config.dtype,
-                arguments=config.vllm_arguments,
-                device=config.device,
-                gpus=config.gpus,
-                gpu_memory=config.gpu_memory,
-                replicas=config.replicas,
-            )
-        )
+        self._server = open_server(config.server)
         self._opened: EndpointVlm | None = None
         self._asked()
 

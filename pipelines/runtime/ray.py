@@ -10,7 +10,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from pipelines.runtime.progress import Progress
 from pipelines.runtime.runtime import UnitTask, Work, stage_order, waves
 from pipelines.runtime.unit_worker import UnitWorker
 from pipelines.runtime.vlm_deployment import ServedVlm, Serving
+from pipelines.served_vlms import served_vlms
 from pipelines.stage import Step, Workers
 from schemas.errors import CorruptDataError, ReflectionFlowError, WorkFailedError
 
@@ -167,9 +168,11 @@ class _Flow:
                 stages.setdefault(step.loaded_as, step)
         order = [name for name, _ in stage_order(tasks)]
         stages = dict(sorted(stages.items(), key=lambda item: order.index(item[1].name)))
-        wanted = [step.link.workers for step in stages.values()]
         self.largest = {"CPU": 0.0, "GPU": 0.0} | cluster_size()
-        counts = share_out(wanted, self.largest["CPU"], self.largest["GPU"])
+        wanted = [with_clients(step, self.largest["GPU"]) for step in stages.values()]
+        served = {vlm.server for step in stages.values() for vlm in served_vlms(step.link.config)}
+        for_vlms = sum(server.gpus_each * max(1, server.replicas) for server in served)
+        counts = share_out(wanted, self.largest["CPU"], max(0.0, self.largest["GPU"] - for_vlms))
         for (key, step), workers, count in zip(stages.items(), wanted, counts, strict=True):
             self.queues[key] = deque()
             self.pools[key] = _Pool(work, step, workers, count)
@@ -292,13 +295,14 @@ class _Pool:
     def __init__(self, work: Work, step: Step, workers: Workers, count: int) -> None:
         self.name, self.workers = step.name, workers
         self.calls = CALLS_AHEAD + workers.units_at_once - 1
-        actor_class = ray.remote(
+        options: Any = ray.remote(
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
             max_concurrency=workers.units_at_once,
             max_restarts=-1,
             max_task_retries=CRASHES_PER_UNIT,
-        )(StageActor)
+        )
+        actor_class = options(StageActor)
         # Of a cluster of this machine's own, nobody else need reach the VLMs.
         serving = Serving("0.0.0.0" if os.environ.get("RAY_ADDRESS") else "127.0.0.1", work.schedule == "staged")
         self.actors: list[Any] = [
@@ -392,6 +396,17 @@ def on_each_kind_of_node(function: Callable[..., Any], *arguments: Any) -> dict[
 def cluster_size() -> dict[str, float]:
     """CPUs and GPUs of the nodes that are alive."""
     return {name: amount for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU")}
+
+
+def with_clients(step: Step, gpus: float) -> Workers:
+    """A stage's workers; of one that asks a vLLM and leaves their count open, one for each that the cluster may have,
+    so that each of these has enough to do."""
+    workers = step.link.workers
+    if workers.count or not step.link.stage.is_client(step.link.config):
+        return workers
+    servers = [vlm.server for vlm in served_vlms(step.link.config)]
+    of_each = [server.replicas or (int(gpus / server.gpus_each) if server.gpus_each else 1) for server in servers]
+    return replace(workers, count=max(1, *of_each) if of_each else 1)
 
 
 def share_out(wanted: Sequence[Workers], cpus: float, gpus: float) -> list[int]:

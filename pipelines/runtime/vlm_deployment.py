@@ -9,7 +9,6 @@ it has nothing to keep.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import socket
@@ -23,7 +22,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from inference.vlm.vllm_server import CPU_ENVIRONMENT, VllmServerConfig
+from inference.vlm.vllm_server import CPU_ENVIRONMENT, VllmServerConfig, engine_arguments
 from schemas.errors import WorkFailedError
 
 log = logging.getLogger(__name__)
@@ -148,7 +147,8 @@ class VlmKeeper:
             probe.bind(("", 0))
             port: int = probe.getsockname()[1]
         serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
-        self._port = _get_global_client().http_config.port
+        client: Any = _get_global_client()
+        self._port = client.http_config.port
 
     def _deploy(self, key: str, config: VllmServerConfig, serving: Serving) -> None:
         from ray import serve
@@ -158,7 +158,7 @@ class VlmKeeper:
         one = {"min_replicas": 1, "max_replicas": 1}
         app = build_openai_app(
             {
-                "llm_configs": [llm_config(config, config.model, replicas_of(config, serving))],
+                "llm_configs": [settings_of(config, config.model, replicas_of(config, serving))],
                 "ingress_deployment_config": {
                     "ray_actor_options": {"num_cpus": 0.1},
                     "autoscaling_config": one,
@@ -195,7 +195,7 @@ def keeper() -> Any:
     return remote.options(name=_KEEPER, namespace=_NAMESPACE, get_if_exists=True).remote()
 
 
-def llm_config(config: VllmServerConfig, source: str, replicas: dict[str, Any]) -> Any:
+def settings_of(config: VllmServerConfig, source: str, replicas: dict[str, Any]) -> Any:
     """Ray Serve's configuration. source: the folder that vLLM loads, of the node where it does."""
     from ray.serve.llm import LLMConfig
 
@@ -204,12 +204,12 @@ def llm_config(config: VllmServerConfig, source: str, replicas: dict[str, Any]) 
     on_cpu = config.device == "cpu"
     if on_cpu:
         environment = CPU_ENVIRONMENT | environment
-    arguments = engine_arguments(config.all_arguments())
+    arguments, kind = engine_arguments(config.all_arguments()), {"kind": "cpu" if on_cpu else "gpu"}
     del arguments["served_model_name"]
     return LLMConfig(
         model_loading_config={"model_id": config.model, "model_source": source},
         engine_kwargs=arguments,
-        accelerator_config={"kind": "cpu" if on_cpu else "gpu"},
+        accelerator_config=kind,  # pyright: ignore[reportArgumentType] - pydantic reads it
         placement_group_config={"bundle_per_worker": {"CPU": 1} if on_cpu else {"CPU": 1, "GPU": config.gpus}},
         runtime_env={"env_vars": environment},
         server_cls=_server_class(config),
@@ -233,8 +233,9 @@ def _server_class(config: VllmServerConfig) -> Any:
     class VlmServer(LLMServer):
         """Looks for the model where it works: nodes need not have it at the same place, and an adapter is merged."""
 
-        async def __init__(self, said: Any) -> None:
-            await super().__init__(llm_config(config, str(config.folder()), {}))
+        async def __init__(self, llm_config: Any) -> None:
+            del llm_config  # it names the model, not where it lies here
+            await super().__init__(settings_of(config, str(config.folder()), {}))
 
         async def check_health(self) -> None:
             """A replica whose engine died answers every question at once, with an error, and so draws them all to
@@ -247,27 +248,11 @@ def _server_class(config: VllmServerConfig) -> Any:
     return VlmServer
 
 
-def engine_arguments(arguments: list[str]) -> dict[str, Any]:
-    """vLLM's arguments of a command line, as those of its engine: `--max-model-len 8192` is {"max_model_len": 8192}."""
-    found: dict[str, Any] = {}
-    name = ""
-    for word in arguments:
-        flag, is_set, value = word.partition("=")
-        if word.startswith("--"):
-            name = flag.removeprefix("--").replace("-", "_")
-            off = name.startswith("no_") and not is_set
-            name = name.removeprefix("no_") if off else name
-            found[name] = _plain(value) if is_set else not off
-        else:
-            found[name] = _plain(word)
-    return found
-
-
 def replicas_of(config: VllmServerConfig, serving: Serving) -> dict[str, Any]:
     """Of a deployment: how many at first, and at most."""
     if config.replicas:
         return {"num_replicas": config.replicas}
-    each = gpus_each(config)
+    each = config.gpus_each
     most = max(1, int(ray.cluster_resources().get("GPU", 0) / each)) if each else 1
     free = max(1, int(ray.available_resources().get("GPU", 0) / each)) if each and serving.all_gpus else 1
     return {
@@ -279,21 +264,6 @@ def replicas_of(config: VllmServerConfig, serving: Serving) -> dict[str, Any]:
             "upscale_delay_s": 10.0,
         }
     }
-
-
-def gpus_each(config: VllmServerConfig) -> float:
-    """GPUs of one replica: several where the model is divided."""
-    if config.device == "cpu":
-        return 0.0
-    said = engine_arguments(list(config.arguments))
-    return config.gpus * said.get("tensor_parallel_size", 1) * said.get("pipeline_parallel_size", 1)
-
-
-def _plain(word: str) -> Any:
-    try:
-        return json.loads(word)
-    except ValueError:
-        return word
 
 
 def _head_address() -> str:
