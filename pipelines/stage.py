@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal, Protocol
 from inference.vlm.endpoint import Journal
 from pipelines.stated_figures import Gpu
 from schemas.configuration import content_key, output_config
-from schemas.errors import InputError
 from schemas.records import PromptRow
 
 Item = Literal["prompts", "images"]
@@ -102,14 +101,6 @@ class Workers:
     """CPUs each."""
     gpus: float = 0.0
     """GPUs each; fractions share one. Whose work is to ask a vLLM or an endpoint needs none, and takes none."""
-    units_at_once: int = 8
-    """Units that each has under way, where all its work is to ask a vLLM or an endpoint; others take one by one."""
-    mib_at_once: int = 1024
-    """MiB of images, as PNG, that these units may hold together."""
-
-    def __post_init__(self) -> None:
-        if self.units_at_once < 1:
-            raise InputError(f"{self.units_at_once}", field="workers.units_at_once", expected="at least 1")
 
 
 @dataclass(frozen=True)
@@ -123,9 +114,14 @@ class Link:
 
     @property
     def workers(self) -> Workers:
-        """Who does it."""
-        asked: Workers = self.config.workers
-        return replace(asked, gpus=0.0) if self.stage.is_client(self.config) else replace(asked, units_at_once=1)
+        """Who does it on Ray."""
+        workers: Workers = self.config.workers
+        return replace(workers, gpus=0.0) if self.is_client else workers
+
+    @property
+    def is_client(self) -> bool:
+        """Whether all its work is to ask servers."""
+        return self.stage.is_client(self.config)
 
 
 @dataclass(frozen=True)

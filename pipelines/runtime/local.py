@@ -52,7 +52,7 @@ class LocalRuntime:
         stop: Callable[[], bool],
     ) -> bool:
         """One stage over its units: in threads where it only waits for answers."""
-        at_once = wave[0].steps[wave[0].upto].link.workers.units_at_once
+        at_once = self.work.units_at_once(wave[0].steps[wave[0].upto])
         if at_once == 1:
             return all(self._make(task, progress, shard_complete_with, stop) for task in wave)
         failed = threading.Event()

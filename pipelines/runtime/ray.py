@@ -171,7 +171,8 @@ class _Flow:
         self.largest = {"CPU": 0.0, "GPU": 0.0} | cluster_size()
         wanted = [with_clients(step, self.largest["GPU"]) for step in stages.values()]
         served = {vlm.server for step in stages.values() for vlm in served_vlms(step.link.config)}
-        for_vlms = sum(server.gpus_each * max(1, server.replicas) for server in served)
+        largest = max((workers.gpus for workers in wanted), default=0.0)
+        for_vlms = sum(s.gpus_each * max(1, s.replicas) for s in served if s.gpus_each + largest > 1)  # not beside them
         counts = share_out(wanted, self.largest["CPU"], max(0.0, self.largest["GPU"] - for_vlms))
         for (key, step), workers, count in zip(stages.items(), wanted, counts, strict=True):
             self.queues[key] = deque()
@@ -294,17 +295,19 @@ class _Pool:
 
     def __init__(self, work: Work, step: Step, workers: Workers, count: int) -> None:
         self.name, self.workers = step.name, workers
-        self.calls = CALLS_AHEAD + workers.units_at_once - 1
+        at_once = work.units_at_once(step)
+        self.calls = CALLS_AHEAD + at_once - 1
         options: Any = ray.remote(
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
-            max_concurrency=workers.units_at_once,
+            max_concurrency=at_once,
             max_restarts=-1,
             max_task_retries=CRASHES_PER_UNIT,
         )
         actor_class = options(StageActor)
         # Of a cluster of this machine's own, nobody else need reach the VLMs.
-        serving = Serving("0.0.0.0" if os.environ.get("RAY_ADDRESS") else "127.0.0.1", work.schedule == "staged")
+        host = "0.0.0.0" if os.environ.get("RAY_ADDRESS") else "127.0.0.1"
+        serving = Serving(host, work.schedule == "staged" and step.link.is_client)
         self.actors: list[Any] = [
             actor_class.remote(work.folder, work.policy, work.config.num_threads, step, serving) for _ in range(count)
         ]
@@ -402,7 +405,7 @@ def with_clients(step: Step, gpus: float) -> Workers:
     """A stage's workers; of one that asks a vLLM and leaves their count open, one for each that the cluster may have,
     so that each of these has enough to do."""
     workers = step.link.workers
-    if workers.count or not step.link.stage.is_client(step.link.config):
+    if workers.count or not step.link.is_client:
         return workers
     servers = [vlm.server for vlm in served_vlms(step.link.config)]
     of_each = [server.replicas or (int(gpus / server.gpus_each) if server.gpus_each else 1) for server in servers]

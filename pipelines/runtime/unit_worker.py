@@ -23,6 +23,8 @@ from schemas.errors import CorruptDataError, ReflectionFlowError, WorkFailedErro
 from schemas.records import PromptRow
 
 log = logging.getLogger(__name__)
+IMAGE_BYTES_AT_ONCE = 1 << 30
+"""Of PNGs that the units of a stage hold together, where several are under way: 16 units of 40 images at 1024 px."""
 
 
 class UnitWorker:
@@ -129,7 +131,7 @@ class UnitWorker:
     def _image_bytes(self, steps: Sequence[Step], unit: int) -> int:
         """What the last step reads of the others' images, where several units may do so at once."""
         *upstream, step = steps
-        if not step.link.stage.reads_images or step.link.workers.units_at_once == 1:
+        if not step.link.stage.reads_images or not step.link.is_client:
             return 0
         paths = [self.folder.block_path(s.name, s.key, unit) for s in upstream if s.link.stage.makes_images]
         return sum(self.folder.storage.size(path) or 0 for path in paths)
@@ -154,7 +156,7 @@ class UnitWorker:
         key = step.loaded_as
         with self._loading:
             if key not in self._stages:
-                self._gates[key] = ByteGate(step.link.workers.mib_at_once << 20)
+                self._gates[key] = ByteGate(IMAGE_BYTES_AT_ONCE)
                 self._breakers[key] = Breaker()
                 self._stages[key] = self._loaded(step)
             return self._stages[key]

@@ -28,6 +28,8 @@ from schemas.errors import WorkFailedError
 log = logging.getLogger(__name__)
 SILENCE_S = 30.0
 """A deployment that nobody has asked for in so long is taken down."""
+IDLE_S = 600.0
+"""A keeper that has had nothing to keep for so long ends. Serve itself stays, which needs no GPU."""
 REQUESTS_A_REPLICA = 32
 """In flight, at least, before another replica is started; vLLM takes as many together as its cache holds."""
 _SAID_EVERY_S = 5.0
@@ -100,7 +102,6 @@ class VlmKeeper:
         from ray import serve
 
         self._lock = threading.Lock()
-        self._started_serve = False
         self._port = 0
         self._heard: dict[str, float] = {}
         with contextlib.suppress(Exception):  # Serve has never been started here
@@ -109,7 +110,7 @@ class VlmKeeper:
                 for name in serve.status().applications
                 if name.startswith(_APP)
             }
-        self._begun = time.monotonic()
+        self._last_kept = time.monotonic()
         threading.Thread(target=self._sweep, daemon=True).start()
 
     def claim(self, key: str, config: VllmServerConfig, serving: Serving) -> Claim:
@@ -142,7 +143,6 @@ class VlmKeeper:
         from ray import serve
         from ray.serve.context import _get_global_client
 
-        self._started_serve = _get_global_client(raise_if_no_controller_running=False) is None
         with socket.socket() as probe:
             probe.bind(("", 0))
             port: int = probe.getsockname()[1]
@@ -180,11 +180,10 @@ class VlmKeeper:
                     del self._heard[key]
                     with contextlib.suppress(Exception):  # tried again at the next start of a keeper
                         serve.delete(_APP + key)
-                if self._heard or now - self._begun < SILENCE_S:
-                    continue
-                if self._started_serve and not serve.status().applications:
-                    serve.shutdown()
-                ray.kill(ray.get_runtime_context().current_actor)
+                if self._heard:
+                    self._last_kept = now
+                elif now - self._last_kept > IDLE_S:
+                    ray.kill(ray.get_runtime_context().current_actor)
 
 
 def keeper() -> Any:
