@@ -148,7 +148,7 @@ def search() -> SearchJobConfig:
     """ReflectionFlow §4: FLUX.1-dev, width 2, depth 16, Qwen2.5-VL as verifier and critic, on GenEval's prompts."""
     tools = SearchToolsConfig(
         generator=dataset().generate.generator,
-        corrector=CorrectorConfig(),  # none is published: `--tools.corrector.flux.lora` names one's own
+        corrector=CorrectorConfig(),  # the published one
         critic=CriticConfig("vlm", VlmCriticConfig(reflect="reflect_scored", refine="refine", keep_words=False)),
         verifier=VerifierConfig(
             vlm=YesNoVerifierConfig(prompt="verify"),
