@@ -50,8 +50,8 @@ class CorrectorDescription:
 
 @dataclass(frozen=True)
 class FluxCorrectorConfig:
-    """Which LoRA corrects, and what it is shown; it draws with the search's FLUX. Defaults are the paper's reading; what
-    the published search does otherwise is said beside each."""
+    """Which LoRA corrects, and what it is shown; it draws with the search's FLUX. Defaults are the paper's reading;
+    what the published search does otherwise is said beside each."""
 
     lora: str = model_field("diffusion-cot/FLUX-Corrector")
     """Folder that `python -m trainers corrector` wrote, or one with the published corrector's file, or its hub id;

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-import tyro
 
 from inference.interfaces import ChatRequest, Vlm
 from inference.search import Remark
@@ -26,10 +24,13 @@ class VlmCriticConfig:
     """Who reflects and refines, and in which words it is asked. A template may have {prompt}, {current}, {score} and
     {reflection}; it must have {prompt}."""
 
-    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    vlm: VlmConfig | None = None
     """The run's VLM, unless the critic has one of its own."""
     reflector: str = model_field("")
-    """A trained reflector, reached as `vlm` is; without one `vlm` reflects."""
+    """A trained reflector's weights; without one the VLM itself reflects."""
+    reflector_vlm: VlmConfig | None = None
+    """How the reflector is reached and samples, where that is not as `vlm` is; its model is the reflector unless
+    `reflector` names another."""
     reflect: str = template_field("reflect_scored")
     """Template that asks what is wrong with an image."""
     refine: str = template_field("refine")
@@ -40,15 +41,24 @@ class VlmCriticConfig:
     @property
     def writer(self) -> str:
         """Who writes the reflections."""
-        return self.reflector or (self.vlm or VlmConfig()).name
+        return self._reflecting.name
+
+    @property
+    def _reflecting(self) -> VlmConfig:
+        return reflecting_vlm(self.reflector, self.reflector_vlm, self.vlm or VlmConfig())
 
     def open(self, journal: Journal | None = None) -> VlmCritic:
         """Load reflector and refiner: one VLM, or two where a reflector was trained. MissingWeightsError."""
         vlm = self.vlm or VlmConfig()
         refiner = vlm.open(journal)
-        if not self.reflector:
-            return VlmCritic(refiner, refiner, self)
-        return VlmCritic(vlm.of_model(self.reflector).open(journal), refiner, self)
+        reflecting = self._reflecting
+        return VlmCritic(refiner if reflecting == vlm else reflecting.open(journal), refiner, self)
+
+
+def reflecting_vlm(reflector: str, own: VlmConfig | None, otherwise: VlmConfig) -> VlmConfig:
+    """Who reflects. reflector: a model's name, or "". own: how it is reached, or None for as `otherwise` is."""
+    vlm = own or otherwise
+    return vlm.of_model(reflector) if reflector else vlm
 
 
 class VlmCritic:

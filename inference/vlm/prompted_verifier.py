@@ -7,10 +7,9 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
 
 from inference.interfaces import ChatAnswer, ChatRequest, Vlm
 from inference.prompt_grammar import parse_prompt
@@ -31,7 +30,7 @@ _OVERALL = re.compile(rf'"{OVERALL}"\s*:\s*(?:\{{\s*"score"\s*:\s*)?(\d+(?:\.\d+
 class PromptedVerifierConfig:
     """Who is asked, and how."""
 
-    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    vlm: VlmConfig | None = None
     """The run's VLM."""
     prompt: str = template_field("judge")
     """Template with {prompt} and {keys}, the criteria by name."""

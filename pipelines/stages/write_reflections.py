@@ -4,11 +4,10 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
-
-import tyro
+from typing import ClassVar, Literal
 
 from inference.interfaces import ChatRequest, Vlm
+from inference.vlm.critic import reflecting_vlm
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
@@ -47,14 +46,17 @@ _MIN_CHARS = 5  # the published trainer takes anything shorter for no reflection
 class WriteReflectionsConfig:
     """Who writes reflections, and how the two images are shown."""
 
-    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    vlm: VlmConfig | None = None
     """The run's VLM, unless this stage has one of its own."""
     prompt: str = template_field("compare")
     """Template with {prompt} for the chain of thought over both images: a name in inference/prompts, or a file."""
     cot_share: float = 1.0
     """Share of the pairs (seeded) that `vlm` compares in a chain of thought; the reflector writes the others'."""
     reflector: str = model_field("")
-    """A trained reflector, reached as `vlm` is; without one the other pairs keep what they have."""
+    """A trained reflector's weights; without one the other pairs keep what they have."""
+    reflector_vlm: VlmConfig | None = None
+    """How the reflector is reached and samples, where that is not as `vlm` is; its model is the reflector unless
+    `reflector` names another."""
     reflector_prompt: str = template_field("reflect")
     """Template with {prompt} for the bad image alone."""
     layout: Literal["grid", "apart"] = "grid"
@@ -66,6 +68,13 @@ class WriteReflectionsConfig:
     max_attempts: int = 3
     """Tries for an answer that reads as JSON."""
     workers: Workers = execution_field(Workers())
+
+    @property
+    def reflecting(self) -> VlmConfig | None:
+        """Who writes without a chain of thought, where anybody does."""
+        if not (self.reflector or self.reflector_vlm):
+            return None
+        return reflecting_vlm(self.reflector, self.reflector_vlm, self.vlm or VlmConfig())
 
     def __post_init__(self) -> None:
         if not 0 <= self.cot_share <= 1:
@@ -105,8 +114,8 @@ class WriteReflections(AsksVlm):
     def load(self) -> None:
         if self.config.cot_share > 0:
             self.vlm: Vlm = self._vlm_config.open(self.journal)
-        if self.config.reflector:
-            self.reflector: Vlm = self._vlm_config.of_model(self.config.reflector).open(self.journal)
+        if self.config.reflecting:
+            self.reflector: Vlm = self.config.reflecting.open(self.journal)
 
     @classmethod
     def costs(cls, config: WriteReflectionsConfig, gpu: Gpu | None) -> StageCosts:
@@ -136,7 +145,7 @@ class WriteReflections(AsksVlm):
                 images = image_grid(both, config.image_px) if config.layout == "grid" else both
                 text = fill_prompt(load_prompt(config.prompt), prompt=prompt.text)
                 yield _Task(number, pair, side, ChatRequest(text, tuple(images), json_schema=ANSWER_SCHEMA))
-            elif config.reflector:
+            elif config.reflecting:
                 text = fill_prompt(load_prompt(config.reflector_prompt), prompt=prompt.text)
                 yield _Task(number, pair, None, ChatRequest(text, (bad,)))
 
@@ -169,7 +178,7 @@ class WriteReflections(AsksVlm):
         done = {}
         for task, found in zip(tasks, asked, strict=True):
             text = found.value or ""
-            pair = replace(task.pair, reflection=Reflection(text, self.config.reflector))
+            pair = replace(task.pair, reflection=Reflection(text, self.config.reflecting.name))
             if (problem := problem_of(text)) is not None:
                 pair = self._reject(pair, problem, text)
             done[task.row, pair.index] = (pair, found.cost)
