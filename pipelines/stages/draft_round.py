@@ -9,8 +9,10 @@ import tyro
 
 from inference.search import Draft, SearchConfig, SearchTrace, next_round, parents_of_next_round
 from inference.search_tools import SearchToolsConfig
-from pipelines.stage import Stage, Workers
+from pipelines.model_costs import draft_costs
+from pipelines.stage import Item, Stage, StageCosts, Workers
 from pipelines.stages.candidate_images import drawn_candidate, image_of
+from pipelines.stated_figures import Gpu
 from schemas.configuration import execution_field
 from schemas.records import Candidate, Cost, PromptRow, SearchStep
 
@@ -37,6 +39,11 @@ class DraftRound(Stage):
     version: ClassVar[int] = 3
     reads_images: ClassVar[bool] = True
     makes_images: ClassVar[bool] = True
+    item: ClassVar[Item] = "images"
+
+    @classmethod
+    def costs(cls, config: DraftRoundConfig, gpu: Gpu | None) -> StageCosts:
+        return draft_costs(config.tools, gpu)
 
     def load(self) -> None:
         self.tools = self.config.tools.open(self.journal)

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from inference.verifier import VerifierConfig
-from pipelines.stage import Item, Stage, Workers
+from pipelines.model_costs import cpu_costs, verifier_gib, verifier_seconds
+from pipelines.stage import Item, Stage, StageCosts, Workers
 from pipelines.stages.candidate_images import by_row, flat_images
+from pipelines.stated_figures import Gpu
 from schemas.configuration import execution_field
 from schemas.records import Candidate, Cost, PromptRow, Reward
 
@@ -26,6 +28,14 @@ class ScoreDrafts(Stage):
     version: ClassVar[int] = 2
     reads_images: ClassVar[bool] = True
     item: ClassVar[Item] = "images"
+
+    @classmethod
+    def costs(cls, config: ScoreDraftsConfig, gpu: Gpu | None) -> StageCosts:
+        seconds = sum(verifier_seconds(kind)[0] for kind in config.verifier.kinds)
+        if gpu is None:
+            return cpu_costs(seconds)
+        source = "stated: an assumption; measure it with a pilot run"
+        return StageCosts(seconds, source, verifier_gib(config.verifier), "stated: what its verifiers load")
 
     def load(self) -> None:
         config = self.config.verifier
