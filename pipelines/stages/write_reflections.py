@@ -4,13 +4,16 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 from inference.interfaces import ChatRequest, Vlm
+from inference.reflection_text import is_empty, nothing_to_correct, reflection_in
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
+from inference.vlm.reflector_words import words_of
 from inference.vlm.vlm import VlmConfig
 from pipelines.model_costs import vlm_costs
 from pipelines.stage import StageCosts, Workers
@@ -56,7 +59,8 @@ class WriteReflectionsConfig:
     reflector: str = model_field("")
     """A trained reflector, reached as `vlm` is; without one the other pairs keep what they have."""
     reflector_prompt: str = template_field("reflect")
-    """Template with {prompt} for the bad image alone."""
+    """Template with {prompt} for the bad image alone; empty: the words that the reflector was trained in, as its folder
+    says (`reflector.json`)."""
     layout: Literal["grid", "apart"] = "grid"
     """Both images side by side in one, or as two."""
     image_px: int = 768
@@ -99,7 +103,7 @@ class WriteReflections(AsksVlm):
     """
 
     name: ClassVar[str] = "write_reflections"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads_images: ClassVar[bool] = True
 
     def load(self) -> None:
@@ -115,6 +119,10 @@ class WriteReflections(AsksVlm):
     @property
     def _vlm_config(self) -> VlmConfig:
         return self.config.vlm or VlmConfig()
+
+    @cached_property
+    def _reflector_words(self) -> str:
+        return words_of(self.config.reflector, self.config.reflector_prompt)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         tasks = [task for number, row in enumerate(rows) for task in self._tasks(number, row)]
@@ -137,7 +145,7 @@ class WriteReflections(AsksVlm):
                 text = fill_prompt(load_prompt(config.prompt), prompt=prompt.text)
                 yield _Task(number, pair, side, ChatRequest(text, tuple(images), json_schema=ANSWER_SCHEMA))
             elif config.reflector:
-                text = fill_prompt(load_prompt(config.reflector_prompt), prompt=prompt.text)
+                text = fill_prompt(self._reflector_words, prompt=prompt.text)
                 yield _Task(number, pair, None, ChatRequest(text, (bad,)))
 
     def _compare(self, tasks: Sequence[_Task]) -> dict[tuple[int, int], tuple[Pair, Cost]]:
@@ -165,10 +173,12 @@ class WriteReflections(AsksVlm):
         if not tasks:
             return {}
         requests = [task.request for task in tasks]
-        asked = ask_until_read(self.reflector, requests, lambda _, text: text or None, self.config.max_attempts)
+        asked = ask_until_read(
+            self.reflector, requests, lambda _, text: None if is_empty(text) else text, self.config.max_attempts
+        )
         done = {}
         for task, found in zip(tasks, asked, strict=True):
-            text = found.value or ""
+            text = reflection_in(found.value or "")
             pair = replace(task.pair, reflection=Reflection(text, self.config.reflector))
             if (problem := problem_of(text)) is not None:
                 pair = self._reject(pair, problem, text)
@@ -212,6 +222,8 @@ def read_verdict(text: str) -> Verdict | None:
 
 def problem_of(instruction: str) -> Reason | None:
     """Why an instruction is none that a corrector could follow; None for one that is."""
+    if nothing_to_correct(instruction):
+        return Reason.NOTHING_TO_CORRECT
     if len(instruction) < _MIN_CHARS:
         return Reason.EMPTY_REFLECTION
     if _REFUSAL.search(instruction):
