@@ -71,6 +71,8 @@ class VlmConfig:
     headers: tuple[str, ...] = execution_field(())
     """More headers for the endpoint, as NAME=VARIABLE: the environment variable holds the value, so that no secret is
     written down."""
+    max_images: int = execution_field(2)
+    """Images that one request may hold, as vLLM is told when it is started; what asks with more says so."""
     vllm_arguments: tuple[str, ...] = execution_field(("--max-model-len", "8192"))
     """More arguments of vLLM's API server."""
     device: str = execution_field("cuda")
@@ -151,7 +153,9 @@ class VllmVlm:
 
         folder = str(merged_folder(resolve_model(config.model), model_digest(config.model), config.dtype))
         self._server = VllmServer.shared(
-            VllmServerConfig(folder, config.model, config.dtype, arguments=config.vllm_arguments, device=config.device)
+            VllmServerConfig(
+                folder, config.model, config.dtype, config.max_images, config.vllm_arguments, config.device
+            )
         )
         self._server.ensure()
         self._endpoint = EndpointVlm(_endpoint(config, self._server.base_url, config.model), journal)

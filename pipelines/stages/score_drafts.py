@@ -46,18 +46,18 @@ class ScoreDrafts(Stage):
         spent = [Cost()] * len(flat.images)
         columns: dict[str, list[float]] = {}
         for kind, verifier in self.verifiers.items():
-            scores, costs = verifier.score_with_costs(flat.images, flat.texts)
-            columns[kind] = scores.tolist()
-            spent = [before + more for before, more in zip(spent, costs, strict=True)]
-        opinions = [
+            opinions = verifier.verify(flat.images, flat.texts)
+            columns[kind] = [one.score for one in opinions]
+            spent = [before + one.cost for before, one in zip(spent, opinions, strict=True)]
+        rewards = [
             tuple(Reward(kind, float(value)) for kind, value in zip(columns, values, strict=True))
             for values in zip(*columns.values(), strict=True)
         ]
         return [
             replace(row, candidates=tuple(map(_scored, row.candidates, found)), cost=sum(costs, Cost()))
-            for row, found, costs in zip(rows, by_row(rows, opinions), by_row(rows, spent), strict=True)
+            for row, found, costs in zip(rows, by_row(rows, rewards), by_row(rows, spent), strict=True)
         ]
 
 
-def _scored(candidate: Candidate, opinions: tuple[Reward, ...]) -> Candidate:
-    return replace(candidate, rewards=opinions)
+def _scored(candidate: Candidate, rewards: tuple[Reward, ...]) -> Candidate:
+    return replace(candidate, rewards=rewards)

@@ -4,10 +4,12 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Literal
 
 from inference.interfaces import ChatRequest, Vlm
-from inference.vlm.critic import reflecting_vlm
+from inference.reflection_text import is_empty, nothing_to_correct, reflection_in
+from inference.vlm.critic import reflecting_vlm, reflector_words
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
@@ -58,7 +60,8 @@ class WriteReflectionsConfig:
     """How the reflector is reached and samples, where that is not as `vlm` is; its model is the reflector unless
     `reflector` names another."""
     reflector_prompt: str = template_field("reflect")
-    """Template with {prompt} for the bad image alone."""
+    """Template with {prompt} for the bad image alone; empty: the words that the reflector was trained in, as its folder
+    says (`reflector.json`)."""
     layout: Literal["grid", "apart"] = "grid"
     """Both images side by side in one, or as two."""
     image_px: int = 768
@@ -108,7 +111,7 @@ class WriteReflections(AsksVlm):
     """
 
     name: ClassVar[str] = "write_reflections"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads_images: ClassVar[bool] = True
 
     def load(self) -> None:
@@ -124,6 +127,10 @@ class WriteReflections(AsksVlm):
     @property
     def _vlm_config(self) -> VlmConfig:
         return self.config.vlm or VlmConfig()
+
+    @cached_property
+    def _reflector_words(self) -> str:
+        return reflector_words(self.config.reflecting, self.config.reflector_prompt)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         tasks = [task for number, row in enumerate(rows) for task in self._tasks(number, row)]
@@ -146,7 +153,7 @@ class WriteReflections(AsksVlm):
                 text = fill_prompt(load_prompt(config.prompt), prompt=prompt.text)
                 yield _Task(number, pair, side, ChatRequest(text, tuple(images), json_schema=ANSWER_SCHEMA))
             elif config.reflecting:
-                text = fill_prompt(load_prompt(config.reflector_prompt), prompt=prompt.text)
+                text = fill_prompt(self._reflector_words, prompt=prompt.text)
                 yield _Task(number, pair, None, ChatRequest(text, (bad,)))
 
     def _compare(self, tasks: Sequence[_Task]) -> dict[tuple[int, int], tuple[Pair, Cost]]:
@@ -174,10 +181,12 @@ class WriteReflections(AsksVlm):
         if not tasks:
             return {}
         requests = [task.request for task in tasks]
-        asked = ask_until_read(self.reflector, requests, lambda _, text: text or None, self.config.max_attempts)
+        asked = ask_until_read(
+            self.reflector, requests, lambda _, text: None if is_empty(text) else text, self.config.max_attempts
+        )
         done = {}
         for task, found in zip(tasks, asked, strict=True):
-            text = found.value or ""
+            text = reflection_in(found.value or "")
             pair = replace(task.pair, reflection=Reflection(text, self.config.reflecting.name))
             if (problem := problem_of(text)) is not None:
                 pair = self._reject(pair, problem, text)
@@ -221,6 +230,8 @@ def read_verdict(text: str) -> Verdict | None:
 
 def problem_of(instruction: str) -> Reason | None:
     """Why an instruction is none that a corrector could follow; None for one that is."""
+    if nothing_to_correct(instruction):
+        return Reason.NOTHING_TO_CORRECT
     if len(instruction) < _MIN_CHARS:
         return Reason.EMPTY_REFLECTION
     if _REFUSAL.search(instruction):
