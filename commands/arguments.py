@@ -5,6 +5,7 @@ from typing import Annotated, TypeVar
 
 import tyro
 
+from commands.own_vlms import with_own_vlms
 from recipes import catalogue
 from schemas.errors import InputError
 
@@ -29,7 +30,7 @@ def parse_with_preset(
     arguments: type[T], argv: Sequence[str], command: str, default: Callable[[str], T], package: str = "pipelines"
 ) -> T:
     """The same; the preset is looked up first, and `default` makes of its name what every other flag is by default."""
-    return parse(arguments, argv, command, default(preset_of(argv)), package)
+    return parse(arguments, argv, command, with_own_vlms(default(preset_of(argv)), argv), package)
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from commands.arguments import Preset, parse_with_preset
+from commands.arguments import Preset, parse_with_preset, preset_of
 from commands.runs import print_json
 from inference.model_store import require_models
 from pipelines.driver import RunOptions
@@ -16,14 +16,20 @@ from pipelines.jobs import DatasetConfig, models_of
 from pipelines.node_checks import check, checks_json, passed, print_checks
 from pipelines.placement_picture import as_svg, as_text, gpu_times
 from pipelines.runtime.progress import format_seconds
+from pipelines.search_job import SearchJobConfig, search_prompts
 from pipelines.stated_figures import GPUS
 from recipes import catalogue
 from schemas.errors import InputError, MissingWeightsError
 
+GENEVAL_FILE = "evaluation_metadata.jsonl"
+GENEVAL_PROMPTS = 553
+GENEVAL_URL = "https://raw.githubusercontent.com/djghosh13/geneval/main/prompts/evaluation_metadata.jsonl"
+
 
 @dataclass(frozen=True)
 class PlanArgs:
-    """Say what a run will make: images, time, memory, storage, cost. Nothing is written."""
+    """Say what a run will make: images, time, memory, storage, cost. Nothing is written. `plan search ...` says it of a
+    search, and takes the flags of one."""
 
     run: str | None = None
     """A run that has begun: its measured rates replace the stated ones."""
@@ -40,12 +46,32 @@ class PlanArgs:
     """Draw which GPU does what into this SVG file."""
 
 
+@dataclass(frozen=True)
+class SearchPlanArgs:
+    """Say what a search will draw: images, time, memory, storage, cost. Nothing is written."""
+
+    run: str | None = None
+    """A search that has begun: its measured rates replace the stated ones."""
+    preset: Preset = field(default_factory=catalogue.default)
+    cluster: Annotated[Cluster, tyro.conf.arg(name="")] = field(default_factory=Cluster)
+    job: Annotated[SearchJobConfig, tyro.conf.arg(name="")] = field(default_factory=SearchJobConfig)
+    options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
+    json: bool = False
+    """Print one JSON object."""
+    check: bool = False
+    """Try it: load every model once, take one unit through a round that draws and one that corrects, here or (--runtime
+    ray) on one node of each kind, and say what would fail. Exit code 2 when something would."""
+    picture: Path | None = None
+    """Draw which GPU does what into this SVG file."""
+
+
 def main(argv: Sequence[str]) -> int:
     """0; 2 when the run could not start (missing weights, a GPU too small, a stage that fails its check)."""
-    arguments = parse_with_preset(PlanArgs, argv, "plan", default_arguments)
-    plan = estimate(arguments.dataset, arguments.cluster, arguments.run)
-    missing = _missing(arguments.dataset)
-    checks = check(arguments.dataset, arguments.options) if arguments.check and not missing else []
+    arguments, config = _parsed(argv)
+    number, no_prompts = (0, None) if isinstance(config, DatasetConfig) else num_searches(config)
+    plan = estimate(config, arguments.cluster, arguments.run, number)
+    missing = _missing(config) or no_prompts
+    checks = check(config, arguments.options) if arguments.check and not missing else []
     if arguments.json:
         tried = {"check": checks_json(checks)} if checks else {}
         print_json({**plan_json(plan), **tried, "preset": arguments.preset, "missing_weights": missing})
@@ -60,6 +86,17 @@ def main(argv: Sequence[str]) -> int:
     return 2 if missing or not passed(checks) else 0
 
 
+def _parsed(argv: Sequence[str]) -> tuple[PlanArgs | SearchPlanArgs, DatasetConfig | SearchJobConfig]:
+    """Of a search where it is asked for, or the preset is for nothing else."""
+    asked, preset = list(argv[:1]) == ["search"], preset_of(argv)
+    no_dataset = preset in catalogue.names("search") and preset not in catalogue.names("dataset")
+    if asked or no_dataset:
+        found = parse_with_preset(SearchPlanArgs, argv[1:] if asked else argv, "plan search", search_arguments)
+        return found, found.job
+    arguments = parse_with_preset(PlanArgs, argv, "plan", default_arguments)
+    return arguments, arguments.dataset
+
+
 def default_arguments(preset: str) -> PlanArgs:
     """What a preset says."""
     return PlanArgs(
@@ -70,7 +107,25 @@ def default_arguments(preset: str) -> PlanArgs:
     )
 
 
-def _missing(config: DatasetConfig) -> str | None:
+def search_arguments(preset: str) -> SearchPlanArgs:
+    """What a preset says."""
+    return SearchPlanArgs(
+        preset=preset,
+        cluster=catalogue.load_or(preset, "cluster", Cluster()),
+        job=catalogue.load(preset, "search"),
+        options=catalogue.load_or(preset, "run_options", RunOptions()),
+    )
+
+
+def num_searches(config: SearchJobConfig) -> tuple[int, str | None]:
+    """Prompts times images a prompt; where GenEval's file is not here, its number, and how to get it."""
+    if config.prompts == GENEVAL_FILE and not Path(GENEVAL_FILE).exists():
+        prompts = min(config.num_prompts or GENEVAL_PROMPTS, GENEVAL_PROMPTS)
+        return prompts * config.images_per_prompt, f"no {GENEVAL_FILE} here: `curl -LO {GENEVAL_URL}`"
+    return sum(1 for _ in search_prompts(config)), None
+
+
+def _missing(config: DatasetConfig | SearchJobConfig) -> str | None:
     try:
         require_models(models_of(config))
     except MissingWeightsError as error:
@@ -85,7 +140,10 @@ def plan_json(plan: Estimate) -> dict[str, object]:
 
 def print_plan(plan: Estimate) -> None:
     """A plan for people. Every figure that was not measured says where it comes from."""
-    print(f"{plan.num_prompts:,} prompts in {plan.num_units:,} units, subsets {', '.join(plan.subsets)}")
+    if plan.num_pairs:
+        print(f"{plan.num_prompts:,} prompts in {plan.num_units:,} units, subsets {', '.join(plan.subsets)}")
+    else:
+        print(f"{plan.num_prompts:,} searches in {plan.num_units:,} units, {plan.num_images:,} images")
     print(f"  {'stage':<20} {'items':>16} {'each':>10} {'one worker':>12}  figure")
     for stage in plan.stages:
         items = f"{stage.num_items:,} {stage.item}"
@@ -98,7 +156,8 @@ def print_plan(plan: Estimate) -> None:
     unknown = [stage.name for stage in plan.stages if stage.seconds is None]
     if unknown:
         print(f"  without {', '.join(unknown)} from here on: run a pilot, then `plan --run` on it")
-    storage = f"{_bytes(plan.block_bytes)} of blocks, {_bytes(plan.shard_bytes)} of shards"
+    storage = f"{_bytes(plan.block_bytes)} of blocks"
+    storage += f", {_bytes(plan.shard_bytes)} of shards" if plan.num_pairs else ""
     if plan.cluster is None or plan.placement is None:
         print(f"  about {format_seconds(plan.seconds)} on one worker, {storage}")
         return
@@ -126,7 +185,12 @@ def print_plan(plan: Estimate) -> None:
     print(
         f"  {format_seconds(placement.hours * 3600)} (derived; loading models not counted), "
         f"{plan.gpu_hours:,.1f} GPU hours, ${plan.cost:,.0f} at ${cluster.hour_cost:.2f} an hour ({price})\n"
-        f"  {storage}, about {plan.num_pairs:,} pairs (assumed: two prompts in five are of middling difficulty)"
+        f"  {storage}"
+        + (
+            f", about {plan.num_pairs:,} pairs (assumed: two prompts in five are of middling difficulty)"
+            if plan.num_pairs
+            else f"; {plan.num_prompts:,} images are delivered, the best of each search"
+        )
     )
 
 
@@ -139,9 +203,11 @@ def write_picture(plan: Estimate, path: Path) -> None:
     path.write_text(as_svg(times, plan.placement, plan.cluster))
 
 
-def announce(config: DatasetConfig, options: RunOptions) -> None:
+def announce(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> None:
     """Before a run on GPUs starts: its plan, for the GPUs that this machine can see. Never stops the run."""
-    if config.generate.generator.device == "cpu":
+    is_search = isinstance(config, SearchJobConfig)
+    generator = config.tools.generator if is_search else config.generate.generator
+    if generator.device == "cpu":
         return
     import torch
 
@@ -154,7 +220,8 @@ def announce(config: DatasetConfig, options: RunOptions) -> None:
             "the plan is for H100s, since this machine's GPUs are not known; `plan --gpus N --gpu-type ...` for others"
         )
     try:
-        print_plan(estimate(config, Cluster(gpus=gpus, gpu_type=kind or "h100")))  # type: ignore[arg-type]
+        number = num_searches(config)[0] if is_search else 0
+        print_plan(estimate(config, Cluster(gpus=gpus, gpu_type=kind or "h100"), num_searches=number))  # type: ignore[arg-type]
     except InputError as error:
         print(f"the plan: {error}")
 

@@ -1,23 +1,22 @@
 """`python -m pipelines search`: ReflectionFlow's search over many prompts, as a run."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated
 
 import tyro
 
 from commands.arguments import Preset, parse_with_preset
+from commands.plan import announce
 from commands.runs import Finish, RunDir, open_run, shared_uri, work
 from pipelines.driver import RunOptions
 from pipelines.lease import Lease
-from pipelines.new_run import new_run
+from pipelines.new_run import new_search_run
 from pipelines.run_folder import RunFolder
-from pipelines.search_job import SearchJobConfig, search_prompts
+from pipelines.search_job import SearchJobConfig
 from pipelines.upkeep import differing_configs
 from recipes import catalogue
 from schemas.errors import ForeignRunError
-from schemas.records import PromptRow, Subset
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     """Exit codes as in `python -m pipelines`."""
     arguments = parse_with_preset(SearchArgs, argv, "search", default_arguments)
     folder = start_search(arguments.run, arguments.preset, arguments.job, arguments.options)
+    announce(arguments.job, arguments.options)
     return work(folder, arguments.job, arguments.options, arguments.finish)
 
 
@@ -54,15 +54,7 @@ def start_search(run: str, preset: str, job: SearchJobConfig, options: RunOption
     uri = shared_uri(run, options.runtime)
     job.links()  # what cannot be is said before anything is read
     if not RunFolder.exists(uri):
-        counts: Counter[str] = Counter()
-
-        def rows() -> Iterator[PromptRow]:
-            for row in search_prompts(job):
-                counts[Subset.RULE] += 1
-                yield row
-
-        said = {"rule": {"source": job.prompts}}
-        return new_run(uri, preset, "search", job, rows(), lambda: (dict(counts), said))
+        return new_search_run(uri, preset, job)
     folder, started_with = open_run(uri)
     if not isinstance(started_with, SearchJobConfig):
         raise ForeignRunError(f"{uri}: a {folder.info.job} run, no search")

@@ -23,6 +23,10 @@ class CorrectorConfig:
         """Whether there is anything to load."""
         return bool(model_names(self.only_what_is_used()))
 
+    def passes(self, generator_passes: int) -> int:
+        """Denoiser passes of one image, on a generator that takes `generator_passes`."""
+        return chosen_kind(self).passes(generator_passes)
+
     def only_what_is_used(self) -> CorrectorConfig:
         """Without the other kinds."""
         return without_other_kinds(self)

@@ -125,19 +125,27 @@ class Reward(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Opinion:
+    """What a verifier says of an image: its score, what that cost, and why it scores so, in words that reflector and
+    refiner are shown; empty for a verifier that gives no reasons."""
+
+    score: float
+    cost: Cost
+    explanation: str = ""
+
+
 class Verifier(Reward, Protocol):
     """A reward whose differences are log-odds that one image fits the prompt better than another."""
 
-    def score_with_costs(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> tuple[np.ndarray, list[Cost]]:
-        """The scores, and what each image's cost."""
+    def verify(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> list[Opinion]:
+        """One for each image. Images of one prompt that stand together may be looked at together."""
         ...
 
 
 class OneCallAnImage:
-    """For verifiers whose cost is one call for each image."""
+    """For verifiers that give no reasons, and whose cost is one call for each image."""
 
-    def score_with_costs(
-        self: Reward, images: Sequence[np.ndarray], prompts: Sequence[str]
-    ) -> tuple[np.ndarray, list[Cost]]:
+    def verify(self: Reward, images: Sequence[np.ndarray], prompts: Sequence[str]) -> list[Opinion]:
         """The scores, and a call for each image."""
-        return self.score(images, prompts), [Cost(verifier_calls=1)] * len(images)
+        return [Opinion(score, Cost(verifier_calls=1)) for score in self.score(images, prompts).tolist()]

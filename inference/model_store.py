@@ -1,7 +1,8 @@
 """From a model's name to its folder, and from a folder to a digest.
 
 A name is a model that ships with this project ("micro/flux"), a local path, or a hub id
-("black-forest-labs/FLUX.1-dev") that is already in the local hub cache. Nothing is downloaded behind anybody's back.
+("black-forest-labs/FLUX.1-dev"; with a folder of it: "diffusion-cot/Reflection-Generator/infer/30000") that is already
+in the local hub cache. Nothing is downloaded behind anybody's back.
 """
 
 import functools
@@ -58,6 +59,8 @@ KNOWN_MODELS: dict[str, HubModel] = {
         "2.0 GB", "Apache-2.0", "https://huggingface.co/xswu/HPSv2/resolve/main/HPS_v2.1_compressed.pt"
     ),
     "facebook/mask2former-swin-small-coco-instance": HubModel("0.3 GB", "as its model page says (Mask2Former: MIT)"),
+    "diffusion-cot/FLUX-Corrector": HubModel("0.5 GB", "none stated on its card; its base model's is non-commercial"),
+    "diffusion-cot/Reflection-Generator/infer/30000": HubModel("16.6 GB", "none stated on its card"),
     "Qwen/Qwen2.5-VL-7B-Instruct": HubModel("16.6 GB", "Apache-2.0"),
     "Qwen/Qwen2.5-VL-3B-Instruct": HubModel("7.5 GB", "Qwen research licence, non-commercial"),
 }
@@ -110,7 +113,9 @@ def resolve_model(name: str) -> Path:
         return cached
     known = KNOWN_MODELS.get(path.name if name.endswith((".pth", ".safetensors")) else name)
     about = f" ({known.size}; licence: {known.licence})" if known else ""
-    how = f"a local folder, or a model in the hub cache: `hf download {name}` (HF_TOKEN for gated ones)"
+    repository, folder = _hub_parts(name)
+    fetched = f"{repository} --include '{folder}/*'" if folder else name
+    how = f"a local folder, or a model in the hub cache: `hf download {fetched}` (HF_TOKEN for gated ones)"
     if known and known.source:
         how = f"the file at this path (absolute for a cluster): `curl -LO {known.source}`"
     raise MissingWeightsError(f"no weights for {name!r}{about}", expected=how)
@@ -131,15 +136,23 @@ def require_models(names: Iterable[str]) -> None:
         raise MissingWeightsError(f"{len(missing)} models are not here:\n  " + "\n  ".join(lines))
 
 
+def _hub_parts(name: str) -> tuple[str, str]:
+    """A hub id's repository, and the folder in it ("" for all of it)."""
+    owner, _, rest = name.partition("/")
+    repository, _, folder = rest.partition("/")
+    return f"{owner}/{repository}", folder.strip("/")
+
+
 def _hub_snapshot(name: str) -> Path | None:
-    if name.count("/") != 1 or name.startswith((".", "/")):
+    if "/" not in name or name.startswith((".", "/", "~")) or ".." in name.split("/"):
         return None
+    repository, folder = _hub_parts(name)
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{name.replace('/', '--')}"
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{repository.replace('/', '--')}"
     reference = cache / "refs" / "main"
     if not reference.is_file():
         return None
-    snapshot = cache / "snapshots" / reference.read_text().strip()
+    snapshot = cache / "snapshots" / reference.read_text().strip() / folder
     return snapshot if snapshot.is_dir() else None
 
 

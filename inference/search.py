@@ -18,12 +18,13 @@ import tyro
 
 from inference.allocation import Tried, go_on_from
 from inference.interfaces import Corrector, Generator, Verifier
+from inference.reflection_text import is_empty, nothing_to_correct
 from schemas.configuration import stable_seed
 from schemas.errors import InputError
 from schemas.records import Cost
 
 NOTHING_WRONG = "The image is right."
-"""What a reflector answers when it finds nothing to correct."""
+"""What our reflectors are taught to answer where nothing is to be corrected (`nothing_to_correct` reads others)."""
 Strategy = Literal["noise", "noise+prompt", "noise+prompt+reflection", "reflection"]
 Carry = Literal["own", "topk", "best"]
 
@@ -47,11 +48,13 @@ class Critic(Protocol):
         current: Sequence[str],
         scores: Sequence[float],
         *,
+        explanations: Sequence[str],
         reflect: bool,
         refine: bool,
     ) -> list[Remark]:
-        """For each image: the user's prompt, the prompt it was drawn from, and its score. reflect, refine: which of the
-        two is used; what is not used need not be asked for."""
+        """For each image: the user's prompt, the prompt it was drawn from, its score, and the verifier's reasons for
+        that (empty where it gave none). reflect, refine: which of the two is used; what is not used need not be asked
+        for."""
         ...
 
 
@@ -85,8 +88,9 @@ class SearchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """One image of a search. parent: number of the draft it was corrected from, None for one that was drawn afresh.
-    cost: of drawing it, of scoring it, and of what was said about the image before."""
+    """One image of a search. explanation: why the verifier scored it so, where it said. parent: number of the draft it
+    was corrected from, None for one that was drawn afresh. cost: of drawing it, of scoring it, and of what was said
+    about the image before."""
 
     number: int
     round: int
@@ -95,6 +99,7 @@ class Draft:
     prompt: str
     image: np.ndarray = field(repr=False)
     score: float
+    explanation: str | None = None
     reflection: str | None = None
     parent: int | None = None
     cost: Cost = field(default_factory=Cost)
@@ -155,12 +160,12 @@ def next_round(
     if number and config.strategy != "noise":
         plans = _with_remarks(searches, plans, config, tools)
     images = _draw(searches, plans, tools)
-    scores, verified = tools.verifier.score_with_costs(images, [searches[plan.owner].prompt for plan in plans])
-    for plan, image, score, verifying in zip(plans, images, scores, verified, strict=True):
+    opinions = tools.verifier.verify(images, [searches[plan.owner].prompt for plan in plans])
+    for plan, image, opinion in zip(plans, images, opinions, strict=True):
         one = searches[plan.owner]
         parent = plan.parent if plan.reflection is not None else None
         passes = tools.generator_passes if parent is None else tools.corrector_passes
-        cost = Cost(generations=1, denoiser_passes=passes) + verifying + plan.cost
+        cost = Cost(generations=1, denoiser_passes=passes) + opinion.cost + plan.cost
         one.drafts.append(
             Draft(
                 number=len(one.drafts),
@@ -169,7 +174,8 @@ def next_round(
                 seed=plan.seed,
                 prompt=plan.prompt,
                 image=image,
-                score=float(score),
+                score=opinion.score,
+                explanation=opinion.explanation or None,
                 reflection=plan.reflection,
                 parent=parent,
                 cost=cost,
@@ -216,7 +222,8 @@ def _with_remarks(
     searches: Sequence[SearchTrace], plans: list[_Plan], config: SearchConfig, tools: SearchTools
 ) -> list[_Plan]:
     """Plans that go on from an image, with what is said of it; fresh starts as they are. Where there is nothing to
-    correct, a plan becomes a fresh start: the corrector can only spoil a right image."""
+    correct, a plan becomes a fresh start: the corrector can only spoil a right image. So it does where the critic has
+    nothing to say, which is no verdict on the image, but leaves the corrector nothing to do."""
     assert tools.critic is not None
     going_on = [plan for plan in plans if plan.parent is not None]
     if not going_on:
@@ -228,6 +235,7 @@ def _with_remarks(
         [searches[plan.owner].prompt for plan in going_on],
         [draft.prompt for draft in parents],
         [draft.score for draft in parents],
+        explanations=[draft.explanation or "" for draft in parents],
         reflect=reflect,
         refine=refine,
     )
@@ -237,7 +245,7 @@ def _with_remarks(
         if plan.parent is not None:
             remark, user_prompt = next(said), searches[plan.owner].prompt
             plan = replace(plan, cost=remark.cost)
-            if reflect and remark.reflection.strip() in ("", NOTHING_WRONG):
+            if reflect and (is_empty(remark.reflection) or nothing_to_correct(remark.reflection)):
                 plan = replace(plan, prompt=user_prompt, parent=None)
             else:
                 prompt = remark.prompt if refine else user_prompt

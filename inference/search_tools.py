@@ -54,4 +54,5 @@ class SearchToolsConfig:
         critic = self.critic.open(journal) if self.critic else None
         verifier = self.verifier.open(journal)
         passes = self.generator.denoiser_passes_per_image
-        return SearchTools(generator, verifier, corrector, critic, passes, self.generator.num_steps)
+        corrector_passes = self.corrector.passes(self.generator.num_steps) if self.corrector else 0
+        return SearchTools(generator, verifier, corrector, critic, passes, corrector_passes)

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from inference.grounding.grounded_sam import GroundedSam, GroundedSamConfig
-from inference.interfaces import OneCallAnImage, Reward, Verifier
+from inference.interfaces import OneCallAnImage, Opinion, Reward, Verifier
 from inference.judges.judge import Judge, JudgeConfig, judge_images
 from inference.prompt_grammar import parse_prompt
 from inference.rewards.reward import RewardConfig, used_rewards, without_weights
@@ -106,12 +106,25 @@ class MeanVerifier:
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
         """float32 (n,)."""
-        return self.score_with_costs(images, prompts)[0]
+        return scores_of(self.verify(images, prompts))
 
-    def score_with_costs(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> tuple[np.ndarray, list[Cost]]:
-        """Every one of them is asked."""
-        scores, costs = zip(*(v.score_with_costs(images, prompts) for v in self._verifiers), strict=True)
-        return np.stack(scores).mean(axis=0), [sum(of_one, Cost()) for of_one in zip(*costs, strict=True)]
+    def verify(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> list[Opinion]:
+        """Every one of them is asked; the reasons of those that give some."""
+        asked = [verifier.verify(images, prompts) for verifier in self._verifiers]
+        means = np.stack([scores_of(opinions) for opinions in asked]).mean(axis=0)
+        return [
+            Opinion(
+                mean,
+                sum((one.cost for one in of_image), Cost()),
+                " ".join(one.explanation for one in of_image if one.explanation),
+            )
+            for mean, of_image in zip(means.tolist(), zip(*asked, strict=True), strict=True)
+        ]
+
+
+def scores_of(opinions: Sequence[Opinion]) -> np.ndarray:
+    """float32 (n,)."""
+    return np.array([one.score for one in opinions], np.float32)
 
 
 class RewardVerifier(OneCallAnImage):

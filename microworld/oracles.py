@@ -81,10 +81,12 @@ class OracleCritic:
         current: Sequence[str],
         scores: Sequence[float],
         *,
+        explanations: Sequence[str] = (),
         reflect: bool,
         refine: bool,
     ) -> list[Remark]:
         """True corrections, and prompts refined by them. InputError for prompts in none of GenEval's forms."""
+        del explanations  # what the judge saw is all it goes by
         remarks = []
         for prompt, objects in zip(prompts, self._judge.find_objects(images), strict=True):
             record = parse_prompt(prompt)

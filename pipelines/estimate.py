@@ -4,19 +4,21 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 from pipelines import stated_figures as stated
 from pipelines.jobs import DatasetConfig
 from pipelines.model_costs import HEADROOM, generation_tflop, image_pixels, vllm_memory
 from pipelines.run_folder import RunFolder
 from pipelines.runtime.runtime import Schedule
+from pipelines.search_job import SearchJobConfig
 from pipelines.served_vlms import served_vlms
 from pipelines.stage import Link
+from pipelines.stages.draft_round import DraftRound
 from pipelines.stages.generate_candidates import GenerateCandidates
 from pipelines.stated_figures import GPUS, Gpu
 from schemas.arrow import record_from_dict
-from schemas.errors import InputError
+from schemas.errors import ForeignRunError, InputError
 
 GpuType = Literal["h100", "h200", "a100-80gb", "l40s", "rtx4090"]
 WORTHWHILE_LOSS = 0.05
@@ -86,6 +88,7 @@ class Estimate:
     num_prompts: int
     num_units: int
     num_pairs: int
+    num_images: int
     stages: tuple[StageEstimate, ...]
     seconds: float
     block_bytes: float
@@ -104,48 +107,78 @@ class Estimate:
         return self.gpu_hours * self.cluster.hour_cost if self.cluster else 0.0
 
 
-def estimate(config: DatasetConfig, cluster: Cluster | None = None, run: str | None = None) -> Estimate:
+def estimate(
+    config: DatasetConfig | SearchJobConfig,
+    cluster: Cluster | None = None,
+    run: str | None = None,
+    num_searches: int = 0,
+) -> Estimate:
     """Work out a plan. cluster: for models on GPUs, not used for those on the CPU. run: a folder whose statistics
-    replace the stated seconds. InputError for a GPU that a model does not fit, even alone."""
-    on_gpu = config.generate.generator.device != "cpu"
+    replace the stated seconds. num_searches: of a search, prompts times images a prompt. InputError for a GPU that a
+    model does not fit, even alone."""
+    is_search = isinstance(config, SearchJobConfig)
+    generator = config.tools.generator if is_search else config.generate.generator
+    on_gpu = generator.device != "cpu"
     cluster = (cluster or Cluster()) if on_gpu else None
     if cluster is not None and cluster.gpus < 1:
         raise InputError(f"{cluster.gpus} GPUs", field="--gpus", expected="at least 1")
     measured = measured_rates(RunFolder.open(run), config) if run else {}
     links: dict[str, Link] = {}
     counts: Counter[str] = Counter()
+    num_prompts = num_searches if is_search else config.num_prompts
     num_images = 0
     for chain in config.links().values():
-        names = [link.stage.name for link in chain]
-        images_each = config.generate.candidates_per_prompt if GenerateCandidates.name in names else 2
-        num_images += config.num_prompts * images_each
-        for link in chain:
+        each = _items_each(config, chain)
+        num_images += num_prompts * _images_each(config, chain)
+        for link, items in zip(chain, each, strict=True):
             links.setdefault(link.stage.name, link)
-            counts[link.stage.name] += config.num_prompts * (images_each if link.stage.item == "images" else 1)
+            counts[link.stage.name] += num_prompts * items  # pyright: ignore[reportArgumentType] - shares of a whole
     gpu = cluster.gpu if cluster else None
     stages = tuple(
         _of_stage(config, link, counts[name], gpu, measured.get(name), f"measured: {run}")
         for name, link in links.items()
     )
-    num_prompts = config.num_prompts * len(config.subsets)
-    pixels = image_pixels(config.generate.generator)
-    pairs = round(num_prompts * stated.KEPT_SHARE * config.select.pairs_per_prompt)
+    subsets = tuple(config.links())
+    pixels = image_pixels(generator)
+    pairs = 0 if is_search else round(num_prompts * len(subsets) * stated.KEPT_SHARE * config.select.pairs_per_prompt)
     return Estimate(
-        subsets=config.subsets,
-        num_prompts=num_prompts,
-        num_units=len(config.subsets) * -(-config.num_prompts // config.unit_size),
+        subsets=subsets,
+        num_prompts=num_prompts * len(subsets),
+        num_units=len(subsets) * -(-num_prompts // config.unit_size),
         num_pairs=pairs,
         stages=stages,
         seconds=sum(stage.seconds or 0.0 for stage in stages),
         block_bytes=num_images * pixels * stated.PNG_BYTES_PER_PIXEL,
         shard_bytes=2 * pairs * pixels * stated.JPEG_BYTES_PER_PIXEL,
+        num_images=num_images,
         cluster=cluster,
         placement=place(stages, cluster) if cluster else None,
     )
 
 
+def _images_each(config: DatasetConfig | SearchJobConfig, chain: Sequence[Link]) -> int:
+    """Images of a prompt, once its whole chain is done."""
+    if isinstance(config, SearchJobConfig):
+        return round(config.allocation.budget) or config.search.budget
+    draws = any(link.stage.name == GenerateCandidates.name for link in chain)
+    return config.generate.candidates_per_prompt if draws else 2
+
+
+def _items_each(config: DatasetConfig | SearchJobConfig, chain: Sequence[Link]) -> list[float]:
+    """What each step of a chain has to do for one prompt: 1, or its images; a round of a search draws its share."""
+    images, rounds = _images_each(config, chain), sum(link.stage is DraftRound for link in chain)
+    return [
+        1 if link.stage.item == "prompts" else images / (rounds if link.stage is DraftRound else 1) for link in chain
+    ]
+
+
 def _of_stage(
-    config: DatasetConfig, link: Link, count: int, gpu: Gpu | None, measured: float | None, measured_source: str
+    config: DatasetConfig | SearchJobConfig,
+    link: Link,
+    count: float,
+    gpu: Gpu | None,
+    measured: float | None,
+    measured_source: str,
 ) -> StageEstimate:
     costs = link.stage.costs(link.config, gpu)
     served = served_vlms(link.config) if link.is_client else ()
@@ -153,7 +186,7 @@ def _of_stage(
     return StageEstimate(
         name=link.stage.name,
         item=link.stage.item,
-        num_items=count,
+        num_items=round(count),
         seconds_per_item=each,
         seconds=None if each is None else each * count,
         source=source,
@@ -164,28 +197,36 @@ def _of_stage(
     )
 
 
-def _flag_of(config: DatasetConfig, link: Link) -> str:
-    """The field of a run's configuration that says how a stage is done."""
-    return next((f.name for f in fields(config) if type(getattr(config, f.name)) is type(link.config)), "")
+def _flag_of(config: Any, link: Link) -> str:
+    """The field of a run's configuration that says who does a stage."""
+    if isinstance(config, SearchJobConfig) and config.workers is link.workers:
+        return "workers"
+    names = (f.name for f in fields(config) if type(getattr(config, f.name)) is type(link.config))
+    return next((f"{name}.workers" for name in names), "")
 
 
-def measured_rates(folder: RunFolder, config: DatasetConfig) -> dict[str, float]:
+def measured_rates(folder: RunFolder, config: DatasetConfig | SearchJobConfig) -> dict[str, float]:
     """Seconds per image or prompt of every stage that has run (median over units), from the run's statistics; of
-    generation, scaled by arithmetic where sizes or steps differ from `config`'s."""
-    ran = record_from_dict(DatasetConfig, folder.info.config)
-    items = {link.stage.name: link.stage.item for chain in ran.links().values() for link in chain}
+    generation, scaled by arithmetic where sizes or steps differ from `config`'s. ForeignRunError for a run of another
+    job."""
+    job, kind = type(config), folder.info.job
+    if (kind == "search") != (job is SearchJobConfig):
+        raise ForeignRunError(f"{folder.storage.uri}: a {kind} run, whose rates say nothing of this plan")
+    ran = record_from_dict(job, folder.info.config)
+    each = {}
+    for chain in ran.links().values():
+        each |= {link.stage.name: items for link, items in zip(chain, _items_each(ran, chain), strict=True)}
     per_unit: dict[str, list[float]] = {}
     for name in folder.storage.names("stats"):
         for entry in json.loads(folder.storage.read(f"stats/{name}")):
             per_unit.setdefault(entry["stage"], []).append(entry["seconds"])
     rates: dict[str, float] = {}
     for stage, seconds in per_unit.items():
-        of_images = items.get(stage, "prompts") == "images"
-        in_a_unit = ran.unit_size * (ran.generate.candidates_per_prompt if of_images else 1)
-        rates[stage] = sorted(seconds)[len(seconds) // 2] / in_a_unit
-    now, then = generation_tflop(config.generate.generator), generation_tflop(ran.generate.generator)
-    if GenerateCandidates.name in rates and now and then:
-        rates[GenerateCandidates.name] *= now / then
+        rates[stage] = sorted(seconds)[len(seconds) // 2] / (ran.unit_size * each.get(stage, 1))
+    if isinstance(config, DatasetConfig) and isinstance(ran, DatasetConfig):
+        now, then = generation_tflop(config.generate.generator), generation_tflop(ran.generate.generator)
+        if GenerateCandidates.name in rates and now and then:
+            rates[GenerateCandidates.name] *= now / then
     return rates
 
 
@@ -299,8 +340,7 @@ def _placement(
             if memory:
                 flags += f" --{stage.flag}.gpu-memory {memory[stage.name]:g}"
         elif num_gpus > 1:
-            workers_flag = f"--{stage.flag}.workers"
-            flags += f" {workers_flag}.count {workers[stage.name]} {workers_flag}.gpus {gpus[stage.name]:g}"
+            flags += f" --{stage.flag}.count {workers[stage.name]} --{stage.flag}.gpus {gpus[stage.name]:g}"
     if num_gpus > 1:
         flags = f"--runtime ray {flags}"
     return Placement(schedule, why, workers, gpus, hours, flags)

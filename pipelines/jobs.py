@@ -84,7 +84,9 @@ class DatasetConfig:
     rewards: ScoreRewardsConfig = field(default_factory=ScoreRewardsConfig)
     pair: SelectByRewardConfig = field(default_factory=SelectByRewardConfig)
     vlm: VlmConfig = field(default_factory=VlmConfig)
-    """Who condenses, captions, writes reflections, and verifies where there is no trained verifier."""
+    """Who condenses, captions, writes reflections, and verifies where there is no trained verifier. A stage may have
+    a VLM of its own: `--condense.vlm...`, `--caption.vlm...`, `--reflect.vlm...`, `--reflect.reflector-vlm...` and
+    `--filter.verifier.vlm.vlm...` take the same flags, and say what is different there."""
     condense: CondensePromptsConfig = field(default_factory=CondensePromptsConfig)
     read_edits: ReadEditsConfig = field(default_factory=ReadEditsConfig)
     caption: CaptionImagesConfig = field(default_factory=CaptionImagesConfig)

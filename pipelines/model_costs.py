@@ -11,8 +11,11 @@ from inference.generator import GeneratorConfig
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.grounding.grounding_dino import GroundingDinoConfig
 from inference.grounding.sam import SamConfig
+from inference.judges.judge import JudgeConfig
 from inference.rewards.clip_reward import ClipRewardConfig
 from inference.rewards.reward import RewardConfig
+from inference.search_tools import SearchToolsConfig
+from inference.verifier import VerifierConfig
 from inference.vlm.vlm import VlmConfig
 from pipelines import stated_figures as stated
 from pipelines.stage import UNKNOWN, StageCosts
@@ -132,3 +135,62 @@ def grounding_costs(grounded_sam: GroundedSamConfig, gpu: Gpu | None) -> StageCo
         f"derived: {weights:.1f} weights (float32) + {working:.1f} at work (larger of two) "
         f"+ {stated.CUDA_CONTEXT_GIB} CUDA",
     )
+
+
+def draft_costs(tools: SearchToolsConfig, gpu: Gpu | None) -> StageCosts:
+    """Of one image of a search that is corrected: what was said of the image before, drawing, verifying."""
+    drawing = generator_costs(tools.generator, gpu)
+    if drawing.seconds is None:
+        return UNKNOWN
+    asked = (
+        [(stated.REFLECT_SECONDS + stated.CAPTION_SECONDS, "a reflection and a refined prompt")] if tools.critic else []
+    )
+    asked += [verifier_seconds(kind) for kind in tools.verifier.kinds]
+    if gpu is None:
+        return cpu_costs(drawing.seconds + 0.1 * len(asked))
+    drawn = drawing.seconds * (correction_share(tools) if tools.corrector else 1.0)
+    parts = [f"{seconds:.2f} s {what}" for seconds, what in asked]
+    source = f"{drawing.source}; here {drawn:.2f} s an image" + (" that is corrected" if tools.corrector else "")
+    source += "".join(f" + {part}" for part in parts) + " (assumptions)"
+    beside = verifier_gib(tools.verifier)
+    memory = None if drawing.memory_gib is None else drawing.memory_gib + beside
+    how = f"{drawing.memory_source}" + (f" + {beside:.1f} verifier" if beside else "")
+    return StageCosts(drawn + sum(seconds for seconds, _ in asked), source, memory, how)
+
+
+def correction_share(tools: SearchToolsConfig) -> float:
+    """Seconds of a corrected image, in those of a drawn one: the flawed image is more tokens, at every step."""
+    chosen = tools.generator.chosen
+    if not isinstance(chosen, FluxGeneratorConfig) or tools.corrector is None:
+        return 1.0
+    size, text = chosen.size_px, chosen.text_lengths[-1]
+    shown = round(stated.CONDITION_PX * size / 1024)
+    passes = tools.corrector.passes(chosen.num_steps) / chosen.num_steps
+    return passes * stated.flux_pass_tflop(size, text, shown) / stated.flux_pass_tflop(size, text)
+
+
+def verifier_seconds(kind: str) -> tuple[float, str]:
+    """Of one image, and in words."""
+    seconds = {"prompted": stated.REFLECT_SECONDS, "rules": stated.GROUNDING_SECONDS, "rewards": stated.REWARD_SECONDS}
+    return seconds.get(kind, stated.FILTER_SECONDS), f"by the verifier {kind!r}"
+
+
+def verifier_gib(verifier: VerifierConfig) -> float:
+    """On the GPU that also draws: what the verifiers load there. VLMs are counted where they are served."""
+    gib = {
+        "trained": stated.QWEN_3B * 2 / GIB + 1.0,
+        "rules": (stated.GROUNDING_DINO_SWIN_T + stated.SAM_VIT_H) * 4 / GIB + stated.SAM_WORKING_GIB,
+        "rewards": stated.REWARDS * 2 / GIB + stated.REWARDS_WORKING_GIB,
+        "judge": stated.JUDGE_GIB,
+    }
+    return sum(gib.get(kind, 0.0) for kind in verifier.kinds)
+
+
+def judge_costs(judge: JudgeConfig, gpu: Gpu | None) -> StageCosts:
+    """Of one image."""
+    if gpu is None:
+        return cpu_costs(0.02)
+    if judge.kind != "mask2former":
+        return UNKNOWN
+    source = "stated: an assumption; measure it with a pilot run"
+    return StageCosts(stated.JUDGE_SECONDS, source, stated.JUDGE_GIB, "stated: an allowance for GenEval's two models")

@@ -3,7 +3,8 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from inference.vlm.prompts import load_prompt
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig, JobConfig, models_of, templates_of
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
+from pipelines.search_job import SearchJobConfig, search_prompts
 from schemas.configuration import content_key
 from schemas.errors import ForeignRunError
 from schemas.open_storage import open_storage
-from schemas.records import PromptRow
+from schemas.records import PromptRow, Subset
 
 
 def new_run(
@@ -59,6 +61,19 @@ def new_dataset_run(uri: str, preset: str, config: DatasetConfig) -> RunFolder:
     """A new run that builds a dataset."""
     intake = take_in(config)
     return new_run(uri, preset, "dataset", config, intake.rows(), lambda: (intake.num_prompts, intake.statistics))
+
+
+def new_search_run(uri: str, preset: str, config: SearchJobConfig) -> RunFolder:
+    """A new run that searches."""
+    counts: Counter[str] = Counter()
+
+    def rows() -> Iterator[PromptRow]:
+        for row in search_prompts(config):
+            counts[Subset.RULE] += 1
+            yield row
+
+    said = {"rule": {"source": config.prompts}}
+    return new_run(uri, preset, "search", config, rows(), lambda: (dict(counts), said))
 
 
 def digests_of(config: JobConfig) -> dict[str, str]:

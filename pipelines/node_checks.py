@@ -8,26 +8,30 @@ from dataclasses import asdict, replace
 from pipelines.driver import RunOptions
 from pipelines.jobs import DatasetConfig
 from pipelines.machine_checks import machine_problems
-from pipelines.new_run import new_dataset_run
+from pipelines.new_run import new_dataset_run, new_search_run
 from pipelines.preflight import NodeCheck, check_stages, one_unit_of
 from pipelines.runtime.runtime import Schedule
+from pipelines.search_job import SearchJobConfig
 from schemas.errors import ReflectionFlowError
 
 
-def check_here(config: DatasetConfig, schedule: Schedule, gpus_here: float | None = None) -> NodeCheck:
+def check_here(
+    config: DatasetConfig | SearchJobConfig, schedule: Schedule, gpus_here: float | None = None
+) -> NodeCheck:
     """On this machine, in a folder that is thrown away. gpus_here: that the node has; None where all must work here."""
     machine = tuple(machine_problems(config, gpus_here))
     with tempfile.TemporaryDirectory(prefix="preflight-") as scratch:
         try:
             small = one_unit_of(config)
-            folder = new_dataset_run(f"{scratch}/run", "preflight", small)
+            start = new_search_run if isinstance(small, SearchJobConfig) else new_dataset_run
+            folder = start(f"{scratch}/run", "preflight", small)  # pyright: ignore[reportArgumentType]
         except ReflectionFlowError as error:
             return NodeCheck(os.uname().nodename, (), str(error), machine)
         checks = check_stages(folder, small, schedule, gpus_here)
         return NodeCheck(os.uname().nodename, tuple(checks), machine=machine)
 
 
-def check(config: DatasetConfig, options: RunOptions) -> list[NodeCheck]:
+def check(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> list[NodeCheck]:
     """As the run would be: on this machine, or on every kind of node."""
     if options.runtime == "local":
         return [check_here(config, options.schedule)]

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines.jobs import DatasetConfig, JobConfig, resolve_chains
 from pipelines.pack_shards import pack_shard, shard_ranges
@@ -15,11 +15,13 @@ from pipelines.run_folder import RunFolder
 from pipelines.runtime.failures import FailurePolicy
 from pipelines.runtime.runtime import Schedule
 from pipelines.runtime.unit_worker import UnitWorker
+from pipelines.search_job import SearchJobConfig
 from pipelines.served_vlms import served_vlms
 from pipelines.stage import Step
 from schemas.errors import ReflectionFlowError
 from schemas.records import PromptRow
 
+T = TypeVar("T", DatasetConfig, SearchJobConfig)
 PACKING = "pack_shards"
 # One attempt: whoever waits for a preflight wants to hear of a failure, not to have it pass.
 POLICY = FailurePolicy(max_attempts=1, first_wait_s=0.0)
@@ -59,8 +61,12 @@ class NodeCheck:
         return self.problem is None and not self.machine and all(stage.problem is None for stage in self.stages)
 
 
-def one_unit_of(config: DatasetConfig) -> DatasetConfig:
-    """The same run with one unit of each subset."""
+def one_unit_of(config: T) -> T:
+    """The same run with one unit of each subset; of a search, with the round that draws and the one that corrects."""
+    if isinstance(config, SearchJobConfig):
+        number = min(config.num_prompts or config.unit_size, config.unit_size)
+        search = replace(config.search, depth=min(config.search.depth, 2))
+        return replace(config, num_prompts=number, images_per_prompt=1, search=search)
     return replace(config, num_prompts=min(config.num_prompts, config.unit_size))
 
 

@@ -51,7 +51,9 @@ class SearchJobConfig:
     """The models know the vocabulary's words alone, so prompts with other words are refused."""
     search: SearchConfig = field(default_factory=SearchConfig)
     vlm: VlmConfig = field(default_factory=VlmConfig)
-    """Who reflects, refines, and verifies where no other verifier is named."""
+    """Who reflects, refines, and verifies where no other verifier is named. A role may have a VLM of its own:
+    `--tools.critic.vlm.vlm...`, `--tools.critic.vlm.reflector-vlm...` and `--tools.verifier.vlm.vlm...` take the same
+    flags, and say what is different there."""
     tools: SearchToolsConfig = field(default_factory=SearchToolsConfig)
     allocation: AllocationConfig = field(default_factory=AllocationConfig)
     also_score: tuple[VerifierKind, ...] = ()

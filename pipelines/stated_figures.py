@@ -17,6 +17,7 @@ SAM_VIT_H = 641_090_608
 
 REWARDS = 2 * 986_109_441 + 427_616_513
 QWEN_7B = 8_292_166_656
+QWEN_3B = 3_754_622_976
 
 FLUX_PASS_TFLOP = 74.4
 """One forward pass at 1024 px with 512 text tokens (published)."""
@@ -32,6 +33,10 @@ DINO_WORKING_GIB = 0.8
 """An image at 800 px in GroundingDINO Swin-T (allowance, not measured)."""
 REWARDS_WORKING_GIB = 1.5
 """A batch of 16 images in CLIP ViT-H (allowance, not measured)."""
+JUDGE_GIB = 4.0
+"""Mask2Former Swin-S and CLIP ViT-L/14 in float32, and a batch of four (allowance)."""
+CONDITION_PX = 512
+"""Side of the flawed image as the published corrector is shown it."""
 VLM_CACHE_GIB = 12.0
 """vLLM's key-value cache and activations beside a 7B model (allowance; vLLM takes what it is given)."""
 CUDA_CONTEXT_GIB = 0.6
@@ -53,8 +58,9 @@ CONDENSE_SECONDS = 0.05
 CAPTION_SECONDS = 0.1
 REFLECT_SECONDS = 0.4
 FILTER_SECONDS = 0.1
-"""Of an image (rewards) or a prompt of the stages whose speed nobody has published (assumptions: a 7B model under vLLM
-writes some 2,000 tokens a second for many requests together)."""
+JUDGE_SECONDS = 0.1
+"""Of an image (rewards, judge) or a prompt of the stages whose speed nobody has published (assumptions: a 7B model
+under vLLM writes some 2,000 tokens a second for many requests together)."""
 PNG_SECONDS = 0.35
 """Packing one 1024 px image as PNG, one core (measured with schemas/images.py)."""
 

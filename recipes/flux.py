@@ -130,11 +130,11 @@ def dataset() -> DatasetConfig:
         vlm=vlm(),
         condense=CondensePromptsConfig(prompt="condense", max_new_words=0.2, workers=ON_GPU),
         caption=CaptionImagesConfig(prompt="caption", workers=ON_GPU),
-        reflect=WriteReflectionsConfig(prompt="compare", reflector_prompt="reflect", image_px=768, workers=ON_GPU),
+        reflect=WriteReflectionsConfig(prompt="compare", reflector_prompt="", image_px=768, workers=ON_GPU),
         filter=FilterPairsConfig(
             VerifierConfig(
                 vlm=YesNoVerifierConfig(prompt="verify"),
-                prompted=PromptedVerifierConfig(prompt="judge"),
+                prompted=PromptedVerifierConfig(prompt="judge", images_per_request=2),
                 trained=TrainedVerifierConfig(scores="deviations"),
                 rules=grounding(),
                 rewards=rewards(),
@@ -149,11 +149,16 @@ def search() -> SearchJobConfig:
     """ReflectionFlow §4: FLUX.1-dev, width 2, depth 16, Qwen2.5-VL as verifier and critic, on GenEval's prompts."""
     tools = SearchToolsConfig(
         generator=dataset().generate.generator,
-        corrector=CorrectorConfig(),  # none is published: `--tools.corrector.flux.lora` names one's own
-        critic=CriticConfig("vlm", VlmCriticConfig(reflect="reflect_scored", refine="refine", keep_words=False)),
+        corrector=CorrectorConfig(),  # the published one
+        critic=CriticConfig(
+            "vlm",
+            VlmCriticConfig(
+                reflect="reflect_scored", reflector_prompt="", refine="refine", keep_words=False, max_attempts=2
+            ),
+        ),
         verifier=VerifierConfig(
             vlm=YesNoVerifierConfig(prompt="verify"),
-            prompted=PromptedVerifierConfig(prompt="judge"),
+            prompted=PromptedVerifierConfig(prompt="judge", images_per_request=2),
             trained=TrainedVerifierConfig(),
             rules=grounding(),
             rewards=rewards(),
@@ -211,7 +216,9 @@ def reflector_training() -> ReflectorTrainingConfig:
     """A LoRA on Qwen2.5-VL-7B, with hyperparameters common for one (the paper trains all of the model, which one GPU
     cannot hold: `ReflectorTrainingConfig`)."""
     return ReflectorTrainingConfig(
-        model=ReflectorConfig("Qwen/Qwen2.5-VL-7B-Instruct", "reflect", "compare", rank=64, device="cuda"),
+        model=ReflectorConfig(
+            "Qwen/Qwen2.5-VL-7B-Instruct", "reflect", "compare", right_share=0.1, rank=64, device="cuda"
+        ),
         loop=LoopConfig(steps=5000, batch_size=32, micro_batch=2),
         optimizer=OptimizerConfig("adamw", 1e-4, warmup_steps=150, decay_steps=5000, max_gradient_norm=1.0),
     )

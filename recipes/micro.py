@@ -88,7 +88,7 @@ def verifier() -> VerifierConfig:
     """All kinds there are; the VLM is asked unless flags say otherwise."""
     return VerifierConfig(
         vlm=YesNoVerifierConfig(prompt="micro/verify"),
-        prompted=PromptedVerifierConfig(prompt="micro/judge"),
+        prompted=PromptedVerifierConfig(prompt="micro/judge", images_per_request=1),
         trained=TrainedVerifierConfig(model="micro/verifier"),
         rules=grounding(),
         rewards=rewards(),
@@ -111,14 +111,16 @@ def dataset() -> DatasetConfig:
         # The micro VLM knows no words beside the world's, and images are as small as it takes them.
         condense=CondensePromptsConfig(prompt="micro/condense", max_new_words=0.0),
         caption=CaptionImagesConfig(prompt="micro/caption"),
-        reflect=WriteReflectionsConfig(prompt="micro/compare", reflector_prompt="micro/reflect", image_px=0),
+        reflect=WriteReflectionsConfig(prompt="micro/compare", reflector_prompt="", image_px=0),
         filter=FilterPairsConfig(replace(verifier(), trained=deviations, judge=None)),
     )
 
 
 def search() -> SearchJobConfig:
     """The micro world's own benchmark, searched as the paper does (width 2, depth 16; ReflectionFlow §4)."""
-    critic = VlmCriticConfig(reflect="micro/reflect", refine="micro/refine", keep_words=True)
+    critic = VlmCriticConfig(
+        reflect="micro/reflect", reflector_prompt="", refine="micro/refine", keep_words=True, max_attempts=1
+    )
     return SearchJobConfig(
         prompts="micro-dev",
         vocabulary="micro",
@@ -177,7 +179,7 @@ def verifier_training() -> VerifierTrainingConfig:
 def reflector_training() -> ReflectorTrainingConfig:
     """For the micro VLM on two cores."""
     return ReflectorTrainingConfig(
-        model=ReflectorConfig("micro/vlm", "micro/reflect", "micro/compare", rank=32, image_px=0),
+        model=ReflectorConfig("micro/vlm", "micro/reflect", "micro/compare", right_share=0.1, rank=32, image_px=0),
         loop=LoopConfig(steps=600, batch_size=32, micro_batch=32, evaluate_every=100, checkpoint_every=50),
         optimizer=OptimizerConfig("adamw", 6e-4, warmup_steps=30, decay_steps=400, max_gradient_norm=1.0),
         bf16=False,

@@ -38,6 +38,10 @@ class MissingWeightsError(InputError):
     """A model's weights are not where the configuration says."""
 
 
+class AccessError(InputError):
+    """A server that answers none of our requests: a wrong key, a wrong model, no credit. A run stops at once."""
+
+
 class ForeignRunError(ReflectionFlowError):
     """The folder belongs to another configuration, or is no run."""
 

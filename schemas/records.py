@@ -50,6 +50,7 @@ class Reason(StrEnum):
     MALFORMED_ANSWER = "malformed_answer"
     WRONG_VERDICT = "wrong_verdict"
     EMPTY_REFLECTION = "empty_reflection"
+    NOTHING_TO_CORRECT = "nothing_to_correct"
     REFUSED_REFLECTION = "refused_reflection"
     VAGUE_REFLECTION = "vague_reflection"
     CHANGES_NOTHING = "reflection_changes_nothing"
@@ -151,12 +152,14 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchStep:
-    """How a candidate of a search came about: its round and chain (from 0) and the verifier's score; where it was
-    corrected, from which candidate and by which reflection; and what it cost, scores and remarks included."""
+    """How a candidate of a search came about: its round and chain (from 0), the verifier's score and its reasons, where
+    it gave some; where it was corrected, from which candidate and by which reflection; and what it cost, scores and
+    remarks included."""
 
     round: int
     chain: int
     score: float
+    explanation: str | None = None
     parent: int | None = None
     reflection: str | None = None
     cost: Cost = field(default_factory=Cost)

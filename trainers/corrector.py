@@ -68,6 +68,14 @@ class CorrectorTrainingConfig:
     recompute: bool = resumable_field(False)
     """Gradient checkpointing: blocks are computed again in the backward pass; a third more time, far less memory."""
 
+    def __post_init__(self) -> None:
+        if self.encode.ahead and self.batch.latents == "sample":
+            raise InputError(
+                "images that are encoded once have one sample for ever",
+                field="batch.latents, encode.ahead",
+                expected="the mode, or a training that encodes in every step",
+            )
+
     @property
     def flux(self) -> FluxGeneratorConfig:
         """The generator that is corrected. InputError for a kind that is none of FLUX's."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inference.flux.corrector import MIN_REFLECTION_CHARS, corrector_text
-from inference.flux.latents import encode_images, tokens_a_side
+from inference.flux.latents import Posterior, encode_images, tokens_a_side
+from schemas.configuration import stable_seed
 from trainers.shard_dataset import Triplet
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class BatchConfig:
     few-step samplers decide there what goes where, and the logit-normal hardly ever comes near)."""
     difference_weight: float = 0.0
     """How much more the loss counts where the two images differ (0: not; beyond the paper)."""
+    latents: Posterior = "mode"
+    """What of the VAE's posterior both images are: its mode, or a sample, as in the published training."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +168,8 @@ class BatchMaker:
 
         pipeline, config = self._generator.pipeline, self._config
         with torch.no_grad():
-            x0 = encode_images(pipeline, [s.good for s in samples], config.size_px)
-            condition = encode_images(pipeline, [s.bad for s in samples], config.condition_px)
+            x0 = self._encode([s.good for s in samples], config.size_px, samples, "good")
+            condition = self._encode([s.bad for s in samples], config.condition_px, samples, "bad")
             texts = [self._generator.encode_text(s.text, length, clip_text=s.clip_text) for s in samples]
         draws = [noise_of(self._seed, s.number, x0.shape[1:]) for s in samples]
         t = times_of(torch.tensor([draw for draw, _ in draws]), config)
@@ -185,6 +188,10 @@ class BatchMaker:
             image_ids,
             self._weight(samples, x0),
         )
+
+    def _encode(self, images: Sequence[np.ndarray], size_px: int, samples: list[PreparedSample], which: str) -> Any:
+        seeds = [stable_seed(self._seed, which, sample.number) for sample in samples]
+        return encode_images(self._generator.pipeline, images, size_px, self._config.latents, seeds)
 
     def _weight(self, samples: list[PreparedSample], x0: torch.Tensor) -> torch.Tensor:
         """More where good and bad differ, by token; mean 1 over each sample."""

@@ -1,7 +1,9 @@
 """The reflector's training: supervised fine-tuning of a Qwen2.5-VL on the reflections of a dataset.
 
 ReflectionFlow §3.3: the flawed image and the prompt in, the reflection out. Where a triplet came with its chain of
-thought, a share of the samples is the comparison that it was written in: both images in, the whole answer out.
+thought, a share of the samples is the comparison that it was written in: both images in, the whole answer out. Another
+share is the good image alone, with the answer that nothing is wrong: a reflector that has never seen a right image
+finds fault with every one.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from inference.flux.corrector import MIN_REFLECTION_CHARS
 from inference.interfaces import ChatRequest
+from inference.reflection_text import nothing_to_correct
+from inference.search import NOTHING_WRONG
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
+from inference.vlm.reflector_words import write_words
 from schemas.configuration import resumable_field, stable_seed
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
@@ -23,9 +28,12 @@ from trainers.shard_index import ShardIndex
 from trainers.vlm_lora import LORA_TARGETS, recompute_layers, save_adapter
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 EVALUATION_SEED = 7_000_021
+RIGHT_SUBSETS = frozenset({"rule", "editing"})
+"""Whose good images passed a check, or are described by their prompt; those of others only have the better reward."""
 IGNORED = -100
 END_OF_TURN = "<|im_end|>\n"
 
@@ -42,6 +50,9 @@ class ReflectorConfig:
     """Template with {prompt}, for both images."""
     cot_share: float = 0.25
     """Share of the samples with a chain of thought that are comparisons."""
+    right_share: float = 0.1
+    """Share of the samples of the subsets rule and editing, whose good images are right and not only better, that show
+    the good image alone; the answer is "The image is right.\""""
     image_px: int = 768
     """Images are shown with at most this longer side in a comparison; 0: as they are."""
     rank: int = 64
@@ -96,13 +107,19 @@ def teaches(triplet: Triplet) -> bool:
 def lesson_of(triplet: Triplet, config: ReflectorConfig, seed: int) -> Lesson:
     """What triplet n teaches: always the same of the same n."""
     cot = triplet.cot
+    if triplet.subset in RIGHT_SUBSETS and stable_seed(seed, "right", triplet.number) / 2**63 < config.right_share:
+        return Lesson(asked_of(triplet, triplet.good, config), NOTHING_WRONG)
     if cot and stable_seed(seed, "cot", triplet.number) / 2**63 < config.cot_share:
         both = (triplet.good, triplet.bad) if cot["good_side"] == "left" else (triplet.bad, triplet.good)
         text = fill_prompt(load_prompt(config.compare_template), prompt=triplet.prompt)
         answer = {"Analysis": cot["analysis"], "Result": cot["good_side"], "Instructions": cot["instruction"]}
         return Lesson(ChatRequest(text, image_grid(both, config.image_px)), json.dumps(answer, ensure_ascii=False))
-    text = fill_prompt(load_prompt(config.template), prompt=triplet.prompt)
-    return Lesson(ChatRequest(text, (triplet.bad,)), triplet.reflection)
+    return Lesson(asked_of(triplet, triplet.bad, config), triplet.reflection)
+
+
+def asked_of(triplet: Triplet, image: np.ndarray, config: ReflectorConfig) -> ChatRequest:
+    """The question about one image, as a search asks it."""
+    return ChatRequest(fill_prompt(load_prompt(config.template), prompt=triplet.prompt), (image,))
 
 
 def lesson_inputs(processor: Any, lessons: Sequence[Lesson]) -> tuple[dict[str, Any], torch.Tensor]:
@@ -184,7 +201,8 @@ class ReflectorTrainable:
         return [t for t in triplets if teaches(t)]
 
     def evaluate(self) -> dict[str, float]:
-        """Loss on held-out triplets, and the share of reflections that are written word for word."""
+        """Loss on held-out triplets, the share of reflections that are written word for word, and of right images the
+        share of which it says that nothing is to be corrected."""
         import torch
 
         triplets, size = self._held_out_triplets(), self.config.loop.micro_batch
@@ -194,19 +212,26 @@ class ReflectorTrainable:
         with torch.no_grad():
             parts = [loss for i in range(0, len(triplets), size) for _, loss in self.losses(triplets[i : i + size])]
         loss = float(torch.cat(parts).mean())
-        written = self._write(triplets[: self.config.num_written])
+        triplets = triplets[: self.config.num_written]
+        right = [(t, t.good) for t in triplets if t.subset in RIGHT_SUBSETS]
+        written = self._write([*((t, t.bad) for t in triplets), *right])
         self.model.train()
-        same = sum(text == triplet.reflection for text, triplet in zip(written, triplets, strict=False))
-        return {"held_out_loss": loss, "word_for_word": same / max(1, len(written)), "score": -loss}
+        same = sum(text == t.reflection for text, t in zip(written, triplets, strict=False))
+        left_alone = sum(map(nothing_to_correct, written[len(triplets) :]))
+        return {
+            "held_out_loss": loss,
+            "word_for_word": same / max(1, len(triplets)),
+            "right_left_alone": left_alone / max(1, len(right)),
+            "score": -loss,
+        }
 
-    def _write(self, triplets: Sequence[Triplet]) -> list[str]:
+    def _write(self, shown: Sequence[tuple[Triplet, np.ndarray]]) -> list[str]:
+        """What it says of an image of each triplet."""
         from inference.vlm.qwen import QwenVlm, QwenVlmConfig
 
         config = self.config.model
         vlm = QwenVlm.of(self.model, self.processor, QwenVlmConfig(batch_size=16, device=config.device))
-        template = load_prompt(config.template)
-        requests = [ChatRequest(fill_prompt(template, prompt=t.prompt), (t.bad,)) for t in triplets]
-        return [answer.text for answer in vlm.answer(requests)]
+        return [answer.text for answer in vlm.answer([asked_of(t, image, config) for t, image in shown])]
 
     def draw_samples(self, step: int) -> None:
         """`out/samples/reflections_STEP.jsonl`: what it writes of held-out images, beside what the dataset says."""
@@ -216,7 +241,7 @@ class ReflectorTrainable:
         self.model.eval()
         lines = [
             json.dumps({"prompt": t.prompt, "written": text, "dataset": t.reflection}, ensure_ascii=False)
-            for t, text in zip(triplets, self._write(triplets), strict=True)
+            for t, text in zip(triplets, self._write([(t, t.bad) for t in triplets]), strict=True)
         ]
         self.model.train()
         folder = self.config.out / "samples"
@@ -224,8 +249,11 @@ class ReflectorTrainable:
         (folder / f"reflections_{step:06d}.jsonl").write_text("".join(f"{line}\n" for line in lines))
 
     def export(self) -> None:
-        """`out/reflector`: the adapter in bfloat16, which `--reflect.reflector` and `--vlm.model` load."""
-        save_adapter(self.model, self.config.out / "reflector", self.config.model.base_model)
+        """`out/reflector`: the adapter in bfloat16, which `--reflect.reflector` and `--vlm.model` load, and the words
+        that it is to be asked in."""
+        folder, config = self.config.out / "reflector", self.config.model
+        save_adapter(self.model, folder, config.base_model)
+        write_words(folder, load_prompt(config.template))
 
 
 def open_training(config: ReflectorTrainingConfig, rank: Rank = ALONE) -> TrainingLoop:

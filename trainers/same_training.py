@@ -12,6 +12,10 @@ from typing import Any
 from schemas.errors import InputError
 
 MAX_NAMED = 3
+ADDED: dict[str, Any] = {
+    "model.right_share": 0.0,
+}
+"""Settings that came later, and what trainings did before there were any: their checkpoints know none of them."""
 
 
 def settings_of(config: Any) -> dict[str, Any]:
@@ -25,6 +29,7 @@ def settings_of(config: Any) -> dict[str, Any]:
 def check_same(settings: dict[str, Any], started_with: dict[str, Any], out: Path) -> None:
     """InputError that names the first fields in which a training differs from the one that `out`'s checkpoint is of."""
     settings, started_with = _as_named_now(settings), _as_named_now(started_with)
+    started_with = {name: value for name, value in ADDED.items() if name in settings} | started_with
     differing = [n for n in {**started_with, **settings} if settings.get(n) != started_with.get(n)]
     if differing:
         shown = [f"{n} was {started_with.get(n)}, is {settings.get(n)}" for n in differing[:MAX_NAMED]]

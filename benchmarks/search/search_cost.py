@@ -97,7 +97,7 @@ def watch(tools: SearchTools, device: str) -> Parts:
         return answers
 
     vlm.answer = timed_answer
-    parts.wrap(tools.verifier, "score_with_costs", "verifier")
+    parts.wrap(tools.verifier, "verify", "verifier")
     return parts
 
 

@@ -12,16 +12,16 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig, draw_in_batches
-from inference.flux.latents import decode_latents, encode_images, tokens_a_side
+from inference.flux.latents import Posterior, decode_latents, encode_images, tokens_a_side
 from inference.interfaces import Generator
 from schemas.arrow import record_from_dict
-from schemas.configuration import model_field
+from schemas.configuration import model_field, stable_seed
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,10 +50,31 @@ class CorrectorDescription:
 
 @dataclass(frozen=True)
 class FluxCorrectorConfig:
-    """Which LoRA corrects; it draws with the search's FLUX."""
+    """Which LoRA corrects, and what it is shown; it draws with the search's FLUX. Defaults are the paper's reading;
+    what the published search does otherwise is said beside each."""
 
-    lora: str = model_field("")
-    """Folder that `python -m trainers corrector` wrote, or one with the published corrector's file; empty for none."""
+    lora: str = model_field("diffusion-cot/FLUX-Corrector")
+    """Folder that `python -m trainers corrector` wrote, or one with the published corrector's file, or its hub id;
+    empty for none."""
+    num_steps: int = 0
+    """Denoising steps of a corrected image; 0: the generator's. The published search takes 28 where it draws with
+    30."""
+    condition_latents: Posterior = "mode"
+    """What of the VAE's posterior shows the flawed image: its mode, or a sample (seeded by the image's seed), as the
+    published code does."""
+    separator: str = SEPARATOR
+    """Between prompt and reflection. The corrector was trained with ` [Reflexion] `; the published search says
+    ` [Reflexion]: `."""
+    clip_reads: Literal["prompt", "everything"] = "prompt"
+    """What CLIP reads: the prompt, as in training, or all that T5 reads, as in the published search."""
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 0:
+            raise InputError(f"{self.num_steps} steps", field="corrector.flux.num_steps", expected="0 or more")
+
+    def passes(self, generator_passes: int) -> int:
+        """Denoiser passes of one image, on a generator that takes `generator_passes`."""
+        return self.num_steps or generator_passes
 
     def open(self, generator: Generator) -> FluxCorrector:
         """Load it onto a FLUX that is loaded already. MissingWeightsError; InputError for another generator."""
@@ -66,9 +87,9 @@ class FluxCorrectorConfig:
         return FluxCorrector(self, generator)
 
 
-def corrector_text(prompt: str, reflection: str) -> str:
+def corrector_text(prompt: str, reflection: str, separator: str = SEPARATOR) -> str:
     """What T5 reads; CLIP reads the prompt alone."""
-    return prompt if len(reflection.strip()) < MIN_REFLECTION_CHARS else f"{prompt}{SEPARATOR}{reflection.strip()}"
+    return prompt if len(reflection.strip()) < MIN_REFLECTION_CHARS else f"{prompt}{separator}{reflection.strip()}"
 
 
 def read_description(folder: Path) -> CorrectorDescription:
@@ -141,7 +162,7 @@ class FluxCorrector:
         from inference.model_store import resolve_model
 
         folder = resolve_model(config.lora)
-        self.description, self.generator = read_description(folder), generator
+        self.description, self.generator, self.config = read_description(folder), generator, config
         self.model = ConditionedFlux(self.generator.pipeline.transformer, self.description.condition)
         load_lora(self.model, folder)
         self.model.to(generator.config.device).eval()
@@ -155,6 +176,7 @@ class FluxCorrector:
         """Around a model in training."""
         corrector = cls.__new__(cls)
         corrector.description, corrector.generator, corrector.model = description, generator, model
+        corrector.config = FluxCorrectorConfig()
         return corrector
 
     def correct(
@@ -180,8 +202,9 @@ class FluxCorrector:
                 f"{len(images)} images, {len(prompts)} prompts, {len(reflections)} reflections, {len(seeds)} seeds",
                 expected="one of each",
             )
-        texts = [corrector_text(p, r) for p, r in zip(prompts, reflections, strict=True)]
-        both = list(zip(texts, prompts, strict=True))
+        separator, clip_all = self.config.separator, self.config.clip_reads == "everything"
+        texts = [corrector_text(p, r, separator) for p, r in zip(prompts, reflections, strict=True)]
+        both = list(zip(texts, texts if clip_all else prompts, strict=True))
         lengths = {text: self.generator.text_length(text) for text in dict.fromkeys(texts)}
         encoded = {
             (text, prompt): self.generator.encode_text(text, lengths[text], clip_text=prompt)
@@ -204,7 +227,10 @@ class FluxCorrector:
         pipeline = self.generator.pipeline
         embeds, pooled = (torch.cat([text[i] for text in texts]) for i in (0, 1))
         with torch.no_grad():
-            condition = encode_images(pipeline, images, self.description.condition_px)
+            noise = [stable_seed("condition", seed) for seed in seeds]
+            condition = encode_images(
+                pipeline, images, self.description.condition_px, self.config.condition_latents, noise
+            )
             ids = self._condition_ids(condition)
             latents = sample(self.model, pipeline, self._drawing, embeds, pooled, condition, ids, seeds)
             decoded = decode_latents(pipeline, latents, self.generator.config.size_px)
@@ -213,7 +239,8 @@ class FluxCorrector:
     @property
     def _drawing(self) -> FluxGeneratorConfig:
         guidance, generator = self.description.guidance, self.generator.config
-        return generator if guidance is None else replace(generator, guidance=guidance)
+        steps = self.config.num_steps or generator.num_steps
+        return replace(generator, num_steps=steps, guidance=generator.guidance if guidance is None else guidance)
 
     def _condition_ids(self, condition: torch.Tensor) -> torch.Tensor:
         from inference.flux.conditioning import place_condition

@@ -6,12 +6,14 @@ Pixels are (B, 3, H, W) in [-1, 1], latents (B, C, h, w), tokens (B, h/2 * w/2, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
+
+Posterior = Literal["mode", "sample"]
 
 
 def pack(latents: torch.Tensor) -> torch.Tensor:
@@ -68,8 +70,15 @@ def to_images(pixels: torch.Tensor) -> np.ndarray:
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).to(torch.uint8).numpy()
 
 
-def encode_images(pipeline: Any, images: Sequence[np.ndarray], size_px: int) -> torch.Tensor:
-    """Tokens (B, N, channels) of images uint8 (H, W, 3), brought to a square of `size_px`."""
+def encode_images(
+    pipeline: Any,
+    images: Sequence[np.ndarray],
+    size_px: int,
+    posterior: Posterior = "mode",
+    seeds: Sequence[int] = (),
+) -> torch.Tensor:
+    """Tokens (B, N, channels) of images uint8 (H, W, 3), brought to a square of `size_px`. posterior: what is taken of
+    what the VAE says; a sample is each image's own, by its seed."""
     from PIL import Image
 
     vae = pipeline.vae
@@ -79,7 +88,20 @@ def encode_images(pipeline: Any, images: Sequence[np.ndarray], size_px: int) -> 
         for image in images
     ]
     pixels = to_pixels(np.stack(small), vae.device, vae.dtype)
-    return pack(normalized(vae.encode(pixels).latent_dist.mode(), vae))
+    said = vae.encode(pixels).latent_dist
+    latents = said.mode()
+    if posterior == "sample":
+        latents = latents + said.std * _noise(seeds, latents)
+    return pack(normalized(latents, vae))
+
+
+def _noise(seeds: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    """Normal noise of the shape of `like`, drawn on the CPU, each image's by its own seed."""
+    import torch
+
+    shape = like.shape[1:]
+    drawn = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed % 2**63)) for seed in seeds]
+    return torch.stack(drawn).to(like)
 
 
 def decode_tokens(pipeline: Any, tokens: torch.Tensor, size_px: int) -> torch.Tensor:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
 
 import numpy as np
-import tyro
 
 from inference.interfaces import ChatRequest, Vlm
+from inference.reflection_text import is_empty, reflection_in
 from inference.search import Remark
 from inference.vlm.endpoint import Journal
-from inference.vlm.prompts import fill_prompt, load_prompt
+from inference.vlm.prompts import fill_known, load_prompt
+from inference.vlm.reflector_words import OWN_WORDS, words_of
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import model_field, template_field
+from schemas.errors import InputError
 from schemas.records import Cost
 
 _FILLERS = frozenset({"a", "an", "the", "of", "and", "photo", "picture", "image"})
@@ -23,41 +24,73 @@ _FILLERS = frozenset({"a", "an", "the", "of", "and", "photo", "picture", "image"
 
 @dataclass(frozen=True)
 class VlmCriticConfig:
-    """Who reflects and refines, and in which words it is asked. A template may have {prompt}, {current}, {score} and
-    {reflection}; it must have {prompt}."""
+    """Who reflects and refines, and in which words it is asked. A template must have {prompt}, and may have {current},
+    the wording that the image was drawn from, {score} and {explanation}, the verifier's score and its reasons, and
+    where it refines {reflection}. A line whose field has nothing to say is left out."""
 
-    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    vlm: VlmConfig | None = None
     """The run's VLM, unless the critic has one of its own."""
     reflector: str = model_field("")
-    """A trained reflector, reached as `vlm` is; without one `vlm` reflects."""
+    """A trained reflector's weights; without one the VLM itself reflects."""
+    reflector_vlm: VlmConfig | None = None
+    """How the reflector is reached and samples, where that is not as `vlm` is; its model is the reflector unless
+    `reflector` names another."""
     reflect: str = template_field("reflect_scored")
-    """Template that asks what is wrong with an image."""
+    """Template that asks `vlm` what is wrong with an image."""
+    reflector_prompt: str = template_field("")
+    """Template that asks a trained reflector; without one it is asked in the words that it was trained in, which its
+    folder holds (`reflector.json`), or where it has none, in our own (`reflect`)."""
     refine: str = template_field("refine")
     """Template that asks for a better prompt."""
     keep_words: bool = False
     """Turn down a refined prompt that lost a word of the user's, or has them in another order (see `keeps_words`)."""
+    max_attempts: int = 2
+    """Tries for a reflection that is neither empty nor cut off; the further ones are sampled."""
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise InputError(f"{self.max_attempts} tries", field="critic.vlm.max_attempts", expected="at least 1")
 
     @property
     def writer(self) -> str:
         """Who writes the reflections."""
-        return self.reflector or (self.vlm or VlmConfig()).name
+        return self._reflecting.name
+
+    @property
+    def _reflecting(self) -> VlmConfig:
+        return reflecting_vlm(self.reflector, self.reflector_vlm, self.vlm or VlmConfig())
 
     def open(self, journal: Journal | None = None) -> VlmCritic:
         """Load reflector and refiner: one VLM, or two where a reflector was trained. MissingWeightsError."""
         vlm = self.vlm or VlmConfig()
         refiner = vlm.open(journal)
-        if not self.reflector:
+        if not (self.reflector or self.reflector_vlm):
             return VlmCritic(refiner, refiner, self)
-        return VlmCritic(vlm.of_model(self.reflector).open(journal), refiner, self)
+        reflecting = self._reflecting
+        words = reflector_words(reflecting, self.reflector_prompt)
+        return VlmCritic(reflecting.open(journal), refiner, self, words)
+
+
+def reflecting_vlm(reflector: str, own: VlmConfig | None, otherwise: VlmConfig) -> VlmConfig:
+    """Who reflects. reflector: a model's name, or "". own: how it is reached, or None for as `otherwise` is."""
+    vlm = own or otherwise
+    return vlm.of_model(reflector) if reflector else vlm
+
+
+def reflector_words(reflecting: VlmConfig, named: str) -> str:
+    """The template to ask it by: `named`, or the words of its training, where it lies here to say them."""
+    if reflecting.endpoint_model:
+        return load_prompt(named or OWN_WORDS)
+    return words_of(reflecting.model, named)
 
 
 class VlmCritic:
     """See `inference.search.Critic`. First all reflections, then all refined prompts, which may see them."""
 
-    def __init__(self, reflector: Vlm, refiner: Vlm, config: VlmCriticConfig) -> None:
-        self._reflector, self._refiner = reflector, refiner
-        self._reflect, self._refine = load_prompt(config.reflect), load_prompt(config.refine)
-        self._keep_words = config.keep_words
+    def __init__(self, reflector: Vlm, refiner: Vlm, config: VlmCriticConfig, words: str = "") -> None:
+        """words: template that asks `reflector`, instead of `config.reflect`."""
+        self._reflector, self._refiner, self._config = reflector, refiner, config
+        self._reflect, self._refine = words or load_prompt(config.reflect), load_prompt(config.refine)
 
     def remark(
         self,
@@ -66,23 +99,27 @@ class VlmCritic:
         current: Sequence[str],
         scores: Sequence[float],
         *,
+        explanations: Sequence[str] = (),
         reflect: bool,
         refine: bool,
     ) -> list[Remark]:
-        """A reflection and a refined prompt for each image; where an answer is empty or was cut off, none and the
-        current prompt, which also stays where the refined one is turned down. A reflection that is not used is asked
-        for where the refiner is shown it."""
+        """A reflection and a refined prompt for each image; where an answer is empty or was cut off, however often it
+        was asked for, none and the current prompt, which also stays where the refined one is turned down. A reflection
+        that is not used is asked for where the refiner is shown it. No explanations: there are none of any image."""
+        reasons = explanations or [""] * len(images)
         known = [
-            {"prompt": prompt, "current": now, "score": f"{score:.2f}"}
-            for prompt, now, score in zip(prompts, current, scores, strict=True)
+            {"prompt": prompt, "current": now, "score": f"{score:.2f}", "explanation": why}
+            for prompt, now, score, why in zip(prompts, current, scores, reasons, strict=True)
         ]
         costs, said, better = [Cost()] * len(images), [""] * len(images), [""] * len(images)
         if reflect or (refine and "{reflection}" in self._refine):
-            said, costs = _ask(self._reflector, self._reflect, known, images, costs)
+            attempts = self._config.max_attempts
+            said, costs = _ask(self._reflector, self._reflect, known, images, costs, attempts)
+            said = [reflection_in(text) for text in said]
         if refine:
             told = [{**k, "reflection": text} for k, text in zip(known, said, strict=True)]
             better, costs = _ask(self._refiner, self._refine, told, images, costs)
-            if self._keep_words:
+            if self._config.keep_words:
                 better = [text if keeps_words(k["prompt"], text) else "" for k, text in zip(known, better, strict=True)]
         return [
             Remark(reflection, refined or now, cost)
@@ -105,12 +142,16 @@ def _ask(
     known: Sequence[dict[str, str]],
     images: Sequence[np.ndarray],
     costs: Sequence[Cost],
+    max_attempts: int = 1,
 ) -> tuple[list[str], list[Cost]]:
-    """The answers' texts ("" for one that was cut off), and what was spent so far and on them."""
-    answers = vlm.answer([ChatRequest(_filled(template, k), (image,)) for k, image in zip(known, images, strict=True)])
-    texts = [answer.text if answer.finished else "" for answer in answers]
-    return texts, [spent + Cost(vlm_calls=1) + answer.tokens for spent, answer in zip(costs, answers, strict=True)]
-
-
-def _filled(template: str, known: dict[str, str]) -> str:
-    return fill_prompt(template, **{name: value for name, value in known.items() if "{" + name + "}" in template})
+    """The answers' texts ("" for one that was cut off or says nothing), and what was spent so far and on them."""
+    requests = [ChatRequest(fill_known(template, **k), (image,)) for k, image in zip(known, images, strict=True)]
+    texts, spent, left = [""] * len(requests), list(costs), list(range(len(requests)))
+    for attempt in range(max_attempts):
+        for i, answer in zip(left, vlm.answer([replace(requests[i], attempt=attempt) for i in left]), strict=True):
+            texts[i] = answer.text if answer.finished and not is_empty(answer.text) else ""
+            spent[i] += Cost(vlm_calls=1) + answer.tokens
+        left = [i for i in left if not texts[i]]
+        if not left:
+            break
+    return texts, spent

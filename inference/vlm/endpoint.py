@@ -7,27 +7,32 @@ hash of the whole request, so a run that is killed, or a stage that is tried aga
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import math
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from inference.interfaces import ChatAnswer, ChatRequest
-from inference.vlm.qwen import RETRY_TEMPERATURE
+from inference.vlm.answers import Read, read_answer, read_first_tokens, word_probabilities
+from inference.vlm.dialect import dialect_of, remember
+from inference.vlm.extras import address, header_values, read_extra_body
+from inference.vlm.pictures import EncodedOnce, ImageFormat, digest
+from inference.vlm.sampling import Sampling
+from inference.vlm.secrets import guard, hide, hide_in
 from schemas.arrow import canonical_json
-from schemas.errors import InputError, RequestFailedError
-from schemas.images import encode_png
+from schemas.errors import AccessError, InputError, RequestFailedError
 
+T = TypeVar("T")
 _TOP_LOGPROBS = 20  # as many as the API gives
 _GARBAGE_ATTEMPTS = 3
+_SHOWN_MODELS = 20
+_NO_COMPLETION = (ValueError, AttributeError, TypeError, IndexError, RecursionError)  # what taking garbage apart raises
 
 
 class Journal(Protocol):
@@ -54,101 +59,180 @@ class EndpointConfig:
     concurrency: int = 16
     """Requests in flight."""
     timeout_s: float = 120.0
+    """Of one request, from its start to its answer's last byte."""
     max_retries: int = 4
     """Of one request, with pauses from half a second to eight."""
+    headers: tuple[str, ...] = ()
+    """More headers, as NAME=VARIABLE of the environment."""
+    extra_body: str = ""
+    """More of the body, a JSON object."""
+    sampling: Sampling = field(default_factory=Sampling)
+    is_vllm: bool = False
+    """It is told of no `top_k` too, lest the model's own settings have one."""
+    max_image_pixels: int = 0
+    """Larger images are shrunk to so many pixels; 0: none is."""
+    image_format: ImageFormat = "png"
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A chat request in the API's form, but for its images, which stand in it as their digests."""
+
+    key: str
+    payload: dict[str, Any]
+    images: dict[str, np.ndarray]
 
 
 class EndpointVlm:
     """See `inference.interfaces.Vlm`."""
 
     def __init__(self, config: EndpointConfig, journal: Journal | None = None) -> None:
-        """Opens no connection yet."""
+        """Opens no connection yet. InputError for a configuration that cannot work."""
         import openai
+
+        from inference.vlm.http_client import http_client
 
         if config.concurrency < 1:
             raise InputError(f"{config.concurrency} requests at once", field="concurrency", expected="at least 1")
         self.config, self._journal = config, journal
         self._room = threading.BoundedSemaphore(config.concurrency)  # of all who ask at the same time
+        key = os.environ.get(config.api_key_env, "").strip()
+        headers = header_values(config.headers)
+        for secret in (key, *headers.values()):
+            guard(secret)
+            if not (secret.isascii() and secret.isprintable()):
+                raise InputError(
+                    "a key or header holds signs that no header may",
+                    field="vlm.api_key_env, vlm.headers",
+                    expected="printable ASCII in the environment variables",
+                )
+        self._extra_body = read_extra_body(config.extra_body)
+        self._has_answered = False
         self._client = openai.OpenAI(
-            base_url=config.base_url,
-            api_key=os.environ.get(config.api_key_env) or "none",
+            base_url=address(config.base_url),
+            api_key=key or "none",
             timeout=config.timeout_s,
             max_retries=config.max_retries,
+            default_headers=headers,
+            http_client=http_client(config.timeout_s),
         )
+
+    def check(self) -> None:
+        """Ask for the list of models. AccessError where the key is wrong; whatever else is wrong shows later."""
+        import openai
+
+        try:
+            self._models(timeout_s=5.0)
+        except openai.AuthenticationError as error:
+            if "scope" not in str(error) and "permission" not in str(error):  # a key for chat alone
+                raise self._refusal(error) from None
+        except (openai.OpenAIError, *_NO_COMPLETION):
+            pass
 
     def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
         """Answers in the order of the requests.
 
         Raises, after all others were answered and journalled, what the client gave up on: the `openai` errors of an
-        outage, or RequestFailedError for a request that a living endpoint does not answer properly.
+        outage, or RequestFailedError for a request that a living endpoint does not answer properly. AccessError, at
+        once, where no request would be answered.
         """
-        payloads = [self._payload(request) for request in requests]
-        return [ChatAnswer(**value) for value in self._ask_all(payloads, self._read_answer)]
+        return self._ask_all(requests, {}, read_answer)
 
     def first_word_probabilities(self, requests: Sequence[ChatRequest], words: Sequence[str]) -> np.ndarray:
-        """float32 (n, words), from the first token's most likely twenty; capitals do not count."""
-        payloads = [
-            self._payload(request) | {"max_tokens": 1, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
-            for request in requests
-        ]
-        found = np.zeros((len(requests), len(words)), np.float32)
-        for row, value in enumerate(self._ask_all(payloads, self._read_first_tokens)):
-            for token, logprob in value["tokens"]:
-                start = token.strip().lower()
-                for column, word in enumerate(words):
-                    if start and word.lower().startswith(start):
-                        found[row, column] += math.exp(logprob)
-        return found
+        """float32 (n, words), from the first token's most likely twenty; capitals do not count, nor does sampling."""
+        one = {"max_tokens": 1, "logprobs": True, "top_logprobs": _TOP_LOGPROBS, "temperature": 0.0, "seed": 0}
+        found = self._ask_all(requests, one, read_first_tokens)
+        return np.array([word_probabilities(tokens, words) for tokens in found], np.float32).reshape(-1, len(words))
 
-    def _payload(self, request: ChatRequest) -> dict[str, Any]:
-        content: list[dict[str, Any]] = [
-            {"type": "image_url", "image_url": {"url": _data_url(image)}} for image in request.images
-        ]
+    def _payload(self, request: ChatRequest, image_names: Sequence[str]) -> dict[str, Any]:
+        content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": name}} for name in image_names]
         content.append({"type": "text", "text": request.text})
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if request.system is not None:
             messages.insert(0, {"role": "system", "content": request.system})
+        sampling = self.config.sampling
         payload: dict[str, Any] = {
             "model": self.config.model,
             "messages": messages,
             "max_tokens": self.config.max_new_tokens,
-            "temperature": RETRY_TEMPERATURE if request.attempt else 0.0,
-            "seed": request.attempt,
+            "temperature": sampling.temperature_of(request.attempt),
+            "seed": sampling.seed_of(request.attempt),
         }
         if request.json_schema is not None and self.config.constrain_json:
             schema = {"name": "answer", "schema": json.loads(request.json_schema), "strict": True}
             payload["response_format"] = {"type": "json_schema", "json_schema": schema}
         return payload
 
-    def _ask_all(
-        self, payloads: Sequence[dict[str, Any]], read: Callable[[Any], dict[str, Any]]
-    ) -> list[dict[str, Any]]:
-        keys = [payload_key(payload) for payload in payloads]
-        known = {key: value for key in set(keys) if (value := self._recall(key)) is not None}
-        missing = {key: payload for key, payload in zip(keys, payloads, strict=True) if key not in known}
+    def _questions(self, requests: Sequence[ChatRequest], changes: dict[str, Any]) -> list[_Question]:
+        distinct = {id(image): image for request in requests for image in request.images}
+        with ThreadPoolExecutor() as pool:
+            names = dict(zip(distinct, pool.map(digest, distinct.values()), strict=True))
+        return [
+            self._question(request, [names[id(image)] for image in request.images], changes) for request in requests
+        ]
+
+    def _question(self, request: ChatRequest, image_names: list[str], changes: dict[str, Any]) -> _Question:
+        config = self.config
+        payload = self._payload(request, image_names) | changes
+        if payload["temperature"]:
+            payload |= {"top_p": config.sampling.top_p, "top_k": config.sampling.top_k}
+        asked: list[Any] = [payload]
+        if self._extra_body or config.max_image_pixels or config.image_format != "png":
+            asked += [self._extra_body, config.max_image_pixels, config.image_format]
+        return _Question(payload_key(*asked), payload, dict(zip(image_names, request.images, strict=True)))
+
+    def _ask_all(self, requests: Sequence[ChatRequest], changes: dict[str, Any], read: Read[T]) -> list[T]:
+        """What `read` made of each request's answer; each distinct one is asked once, unless the journal has it."""
+        questions = self._questions(requests, changes)
+        known = {key: value for key in {q.key for q in questions} if (value := self._recall(key, read)) is not None}
+        missing = {q.key: q for q in questions if q.key not in known}
+        images = EncodedOnce(
+            [name for q in missing.values() for name in q.images],
+            self.config.image_format,
+            self.config.max_image_pixels,
+        )
         with ThreadPoolExecutor(self.config.concurrency) as pool:
-            futures = {key: pool.submit(self._ask, key, payload, read) for key, payload in missing.items()}
+            futures = {key: pool.submit(self._ask, question, images, read) for key, question in missing.items()}
+            running = set(futures.values())
+            while running:
+                done, running = wait(running, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    if isinstance(refused := future.exception(), AccessError):
+                        pool.shutdown(cancel_futures=True)
+                        raise refused
         failed = [error for future in futures.values() if (error := future.exception()) is not None]
         if failed:
             raise failed[0]
-        known |= {key: _result(future) for key, future in futures.items()}
-        return [known[key] for key in keys]
+        known |= {key: future.result() for key, future in futures.items()}
+        return [known[question.key] for question in questions]
 
-    def _ask(self, key: str, payload: dict[str, Any], read: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        with self._room:
-            value = self._ask_patiently(payload, read)
+    def _ask(self, question: _Question, images: EncodedOnce, read: Read[T]) -> T:
+        try:
+            urls = {name: images.url(name, image) for name, image in question.images.items()}
+            with self._room:
+                value = self._ask_patiently(_with_images(question.payload, urls), read)
+        except Exception as error:
+            hide_in(error)
+            raise
+        finally:
+            for name in question.images:
+                images.done(name)
         if self._journal is not None:
-            self._journal.put(key, value)
-        return value
+            self._journal.put(question.key, value)
+        answer = read.of_kept(value)
+        assert answer is not None, "what was just read does not read"
+        return answer
 
-    def _ask_patiently(self, payload: dict[str, Any], read: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    def _ask_patiently(self, payload: dict[str, Any], read: Read[Any]) -> dict[str, Any]:
         import openai
 
         garbage: Exception | None = None
         for _ in range(_GARBAGE_ATTEMPTS):
             try:
-                return read(self._client.chat.completions.create(**payload))
-            except (ValueError, AttributeError, TypeError, IndexError, openai.APIResponseValidationError) as error:
+                value = read.of_completion(self._complete(payload))
+                self._has_answered = True
+                return value
+            except (*_NO_COMPLETION, openai.APIResponseValidationError) as error:
                 garbage = error  # half a JSON, a page of HTML, a completion without choices
             except (openai.APITimeoutError, openai.InternalServerError) as error:
                 if not self._lives():
@@ -156,6 +240,78 @@ class EndpointVlm:
                 raise RequestFailedError(f"{self.config.base_url} lives, but not for this request: {error}") from error
         assert garbage is not None
         raise RequestFailedError(f"{self.config.base_url} answers no chat completion: {garbage}") from garbage
+
+    def _complete(self, payload: dict[str, Any]) -> Any:
+        """The completion, of a request without what the endpoint turns out to refuse. AccessError."""
+        import openai
+
+        place = self.config.base_url, self.config.model
+        dialect = dialect_of(*place)
+        while True:
+            said = dialect.spoken(payload)
+            top_k = said.pop("top_k", 0)
+            more = {"top_k": top_k} if top_k or (self.config.is_vllm and said.get("temperature")) else {}
+            try:
+                completion = self._client.chat.completions.create(**said, extra_body={**more, **self._extra_body})
+            except openai.APIStatusError as error:
+                is_complaint = error.status_code in (400, 422)
+                changed = dialect.after(str(error), error.param, said | more) if is_complaint else None
+                if changed is None:
+                    if self._is_refusal(error):
+                        raise self._refusal(error) from None
+                    raise
+                dialect = changed
+            else:
+                remember(*place, dialect)
+                return completion
+
+    def _is_refusal(self, error: Any) -> bool:
+        """Whether the endpoint would say this to any request."""
+        if error.status_code in (401, 402) or "logprobs" in str(error):
+            return True
+        if error.status_code == 429:
+            return "insufficient_quota" in str(error)
+        # One prompt may be forbidden, or one image not be found, where others were answered.
+        return error.status_code in (403, 404) and not self._has_answered
+
+    def _refusal(self, error: Any) -> AccessError:
+        config, said = self.config, " ".join(hide(str(error)).split())[:400]
+        if "logprobs" in said:
+            return AccessError(
+                f"{config.model} at {config.base_url} gives no log-probabilities: {said}",
+                field="vlm.base_url",
+                expected="a server that supports `logprobs` (vLLM does), or a verifier that is asked for scores",
+            )
+        if error.status_code == 404:
+            return AccessError(
+                f"{config.base_url} has no model {config.model!r}, or no such path: {said}",
+                field="vlm.endpoint_model, vlm.base_url",
+                expected=self._models_there(),
+            )
+        if error.status_code in (402, 429):
+            return AccessError(f"{config.base_url} has no credit left for this key: {said}", field=config.api_key_env)
+        state = "is not set" if not os.environ.get(config.api_key_env) else "holds another"
+        return AccessError(
+            f"{config.base_url} refuses the key: {said}",
+            field=f"vlm.api_key_env, {config.api_key_env}",
+            expected=f"the endpoint's key in the environment variable {config.api_key_env}, which {state}",
+        )
+
+    def _models_there(self) -> str:
+        import openai
+
+        try:
+            names = sorted(self._models(timeout_s=5.0))
+        except (openai.OpenAIError, *_NO_COMPLETION):
+            names = []
+        if not names:
+            return "a model that it has, and a base_url that ends as the server's documentation says (often /v1)"
+        more = f" and {len(names) - _SHOWN_MODELS} more" if len(names) > _SHOWN_MODELS else ""
+        return f"one of its models: {hide(', '.join(names[:_SHOWN_MODELS]))}{more}"
+
+    def _models(self, timeout_s: float) -> list[str]:
+        listed = self._client.with_options(max_retries=0, timeout=timeout_s).models.list()
+        return [str(model.id)[:100] for model in listed.data]
 
     def _lives(self) -> bool:
         """Whether the endpoint answers the cheapest of questions."""
@@ -165,48 +321,25 @@ class EndpointVlm:
             self._client.with_options(max_retries=0, timeout=5.0).models.list()
         except openai.APIStatusError as error:
             return error.status_code < 500
-        except (openai.APIError, ValueError, AttributeError):
+        except (openai.OpenAIError, *_NO_COMPLETION):
             return False
         return True
 
-    def _recall(self, key: str) -> dict[str, Any] | None:
-        return None if self._journal is None else self._journal.get(key)
-
-    def _read_answer(self, completion: Any) -> dict[str, Any]:
-        choice, usage = self._first_choice(completion), completion.usage
-        answer = ChatAnswer(
-            text=(choice.message.content or "").strip(),
-            finished=choice.finish_reason != "length",
-            num_prompt_tokens=usage.prompt_tokens if usage else 0,
-            num_tokens=usage.completion_tokens if usage else 0,
-        )
-        return asdict(answer)
-
-    def _read_first_tokens(self, completion: Any) -> dict[str, Any]:
-        choice = self._first_choice(completion)
-        if not choice.logprobs or not choice.logprobs.content:
-            raise InputError(
-                f"{self.config.base_url} gives no log-probabilities",
-                field="base_url",
-                expected="a server that supports `logprobs` (vLLM does), or a verifier that is asked for scores",
-            )
-        return {"tokens": [[item.token, item.logprob] for item in choice.logprobs.content[0].top_logprobs]}
-
-    def _first_choice(self, completion: Any) -> Any:
-        choices = getattr(completion, "choices", None)
-        if not choices or getattr(choices[0], "message", None) is None:
-            raise ValueError(f"{str(completion)[:200]!r}")
-        return choices[0]
+    def _recall(self, key: str, read: Read[T]) -> T | None:
+        kept = None if self._journal is None else self._journal.get(key)
+        return None if kept is None else read.of_kept(kept)
 
 
-def payload_key(payload: dict[str, Any]) -> str:
-    """64 hex digits of all that is asked, images included."""
-    return hashlib.sha256(canonical_json(payload).encode()).hexdigest()
+def payload_key(*asked: Any) -> str:
+    """64 hex digits of all that is asked, images by their digests."""
+    return hashlib.sha256(canonical_json(asked[0] if len(asked) == 1 else asked).encode()).hexdigest()
 
 
-def _data_url(image: np.ndarray) -> str:
-    return f"data:image/png;base64,{base64.b64encode(encode_png(image)).decode()}"
-
-
-def _result(future: Future[dict[str, Any]]) -> dict[str, Any]:
-    return future.result()
+def _with_images(payload: dict[str, Any], urls: dict[str, str]) -> dict[str, Any]:
+    """The payload with each image's digest replaced by the image."""
+    *before, user = payload["messages"]
+    content = [
+        {"type": "image_url", "image_url": {"url": urls[part["image_url"]["url"]]}} if "image_url" in part else part
+        for part in user["content"]
+    ]
+    return {**payload, "messages": [*before, {**user, "content": content}]}

@@ -27,6 +27,16 @@ def load_prompt(name: str) -> str:
     return path.read_text(encoding="utf-8").strip()
 
 
+def fill_known(template: str, **fields: str) -> str:
+    """`template` with those of the {fields} that it has. A line whose field has nothing to say is left out, unless it
+    holds the prompt too. InputError without a place for {prompt}."""
+    silent = ["{" + name + "}" for name, value in fields.items() if not value.strip()]
+    lines = [line for line in template.split("\n") if "{prompt}" in line or not any(place in line for place in silent)]
+    template = "\n".join(lines)
+    known = {name: value for name, value in fields.items() if "{" + name + "}" in template}
+    return fill_prompt(template, **({"prompt": fields["prompt"]} | known))
+
+
 def fill_prompt(template: str, **fields: str) -> str:
     """`template` with every {field} replaced. InputError if it has no place for one of them."""
     missing = [name for name in fields if "{" + name + "}" not in template]

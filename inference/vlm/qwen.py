@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from inference.interfaces import ChatAnswer, ChatRequest
 from inference.vlm.adapters import load_qwen
-from schemas.configuration import execution_field, model_field
-
-RETRY_TEMPERATURE = 0.7  # of an answer that is asked for again
+from inference.vlm.pictures import digest, shrink
+from inference.vlm.sampling import Sampling, SeededSampler
+from schemas.configuration import execution_field, model_field, stable_seed
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QwenVlmConfig:
-    """Which model and how it answers: greedily, but for requests with an attempt."""
+    """Which model and how it answers: greedily, but for requests with an attempt, or as `sampling` says."""
 
     model: str = model_field("Qwen/Qwen2.5-VL-7B-Instruct")
     """Local folder (of an adapter, too) or hub id, or a shipped model's name."""
@@ -31,6 +31,10 @@ class QwenVlmConfig:
     batch_size: int = execution_field(64)
     """Requests a forward pass."""
     device: str = execution_field("cpu")
+    sampling: Sampling = field(default_factory=Sampling)
+    """Of answers; probabilities of first words know nothing of it."""
+    max_image_pixels: int = 0
+    """Larger images are shrunk to so many pixels; 0: none is."""
 
 
 def chat_messages(request: ChatRequest) -> list[dict[str, Any]]:
@@ -71,15 +75,16 @@ class QwenVlm:
         import torch
 
         answers: list[ChatAnswer | None] = [None] * len(requests)
+        requests = self._shrunk(requests)
         for rows in self._batches(requests):
             inputs = self._inputs([requests[i] for i in rows])
-            attempt = requests[rows[0]].attempt
-            how = {"do_sample": True, "temperature": RETRY_TEMPERATURE} if attempt else {"do_sample": False}
-            with torch.inference_mode(), torch.random.fork_rng([], enabled=attempt > 0):
-                if attempt:
-                    torch.manual_seed(attempt)
+            with torch.inference_mode():
                 output = self._model.generate(
-                    **inputs, **how, max_new_tokens=self.config.max_new_tokens, use_cache=True
+                    **inputs,
+                    do_sample=False,
+                    logits_processor=self._sampler([requests[i] for i in rows], inputs["input_ids"].shape[1]),
+                    max_new_tokens=self.config.max_new_tokens,
+                    use_cache=True,
                 )
             ends = self._end_ids()
             for row, prompt_mask, new in zip(
@@ -99,24 +104,38 @@ class QwenVlm:
         if len(set(first_ids)) < len(first_ids):
             raise ValueError(f"the words {', '.join(words)} do not start with different tokens in this vocabulary")
         found = np.zeros((len(requests), len(words)), np.float32)
+        requests = self._shrunk(requests)
         for rows in self._batches(requests):
             with torch.inference_mode():
                 logits = self._model(**self._inputs([requests[i] for i in rows]), logits_to_keep=1).logits[:, -1]
             found[rows] = logits.float().softmax(-1)[:, first_ids].cpu().numpy()
         return found
 
+    def _shrunk(self, requests: Sequence[ChatRequest]) -> list[ChatRequest]:
+        most = self.config.max_image_pixels
+        return [replace(r, images=tuple(shrink(image, most) for image in r.images)) for r in requests]
+
     def _end_ids(self) -> set[int]:
         ends = self._model.generation_config.eos_token_id
         return set(ends if isinstance(ends, list) else [ends])
 
+    def _sampler(self, requests: Sequence[ChatRequest], prompt_length: int) -> list[Any] | None:
+        """What draws the tokens of those that are sampled, each with a seed that its own request gives."""
+        sampling = self.config.sampling
+        temperatures = [sampling.temperature_of(request.attempt) for request in requests]
+        if not any(temperatures):
+            return None
+        seeds = [
+            stable_seed(sampling.seed, r.attempt, r.system, r.text, [digest(image) for image in r.images])
+            for r in requests
+        ]
+        return [SeededSampler(sampling, temperatures, seeds, prompt_length, self.config.max_new_tokens)]
+
     def _batches(self, requests: Sequence[ChatRequest]) -> list[list[int]]:
-        """Indices; requests of about one length stand together, so that little is padding. Those that are sampled go
-        one by one, so that each has its own seed."""
-        greedy = [i for i, request in enumerate(requests) if not request.attempt]
-        order = sorted(greedy, key=lambda i: (len(requests[i].images), len(requests[i].text)))
+        """Indices; requests of about one length stand together, so that little is padding."""
+        order = sorted(range(len(requests)), key=lambda i: (len(requests[i].images), len(requests[i].text)))
         size = self.config.batch_size
-        batches = [order[i : i + size] for i in range(0, len(order), size)]
-        return batches + [[i] for i, request in enumerate(requests) if request.attempt]
+        return [order[i : i + size] for i in range(0, len(order), size)]
 
     def _inputs(self, requests: Sequence[ChatRequest]) -> dict[str, torch.Tensor]:
         texts = [

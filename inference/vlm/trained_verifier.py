@@ -11,10 +11,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import tyro
 
 from inference.interfaces import ChatRequest, OneCallAnImage, Verifier
 from inference.vlm.endpoint import Journal
@@ -64,7 +63,7 @@ class TrainedVerifierConfig:
 
     model: str = model_field("")
     """Folder that `python -m trainers verifier` wrote."""
-    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    vlm: VlmConfig | None = None
     """Whose device, dtype and batch size it takes: the run's VLM."""
     scores: Literal["log-odds", "deviations"] = "log-odds"
     """log-odds: differences are those of the Bradley-Terry model, as other verifiers' are; deviations: its rewards, in

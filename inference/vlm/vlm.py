@@ -10,10 +10,15 @@ import numpy as np
 
 from inference.interfaces import ChatAnswer, ChatRequest, Vlm
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm, Journal
+from inference.vlm.extras import address, read_extra_body, split_headers
+from inference.vlm.pictures import ImageFormat
 from inference.vlm.qwen import QwenVlm, QwenVlmConfig
+from inference.vlm.sampling import Sampling
 from inference.vlm.vllm_server import VllmServerConfig, open_server
 from schemas.configuration import execution_field, model_field
 from schemas.errors import InputError
+
+_SHARED_MAX_IMAGES = 4  # of a request: who asks with one image and who asks with two share a vLLM
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,23 @@ class VlmConfig:
     """Environment variable that holds the endpoint's key."""
     max_new_tokens: int = 768
     """An answer that is longer is cut off, and does not count."""
+    temperature: float = 0.0
+    """0: the likeliest answer each time, and only one that is asked for again is sampled."""
+    top_p: float = 1.0
+    """Sampled answers take of the likeliest tokens that together have this probability; 1: of all."""
+    top_k: int = 0
+    """Sampled answers take of so many likeliest tokens; 0: of all. Some endpoints have no such limit."""
+    seed: int = 0
+    """Of sampled answers: another seed, other answers. The same one gives the same in process, and what a journal holds
+    anywhere; vLLM and endpoints that take a seed give nearly the same."""
+    max_image_pixels: int = 0
+    """Larger images are shrunk to so many pixels, at their aspect, before they are shown; 0: none is."""
+    image_format: ImageFormat = "png"
+    """How images are sent to vLLM and endpoints: png is exact; jpeg and webp are small, where bytes
+    are billed."""
+    extra_body: str = ""
+    """A JSON object that goes into every request to vLLM and endpoints: '{"chat_template_kwargs": {"enable_thinking":
+    false}}' for a model that would think aloud first."""
     constrain_json: bool = True
     """Hold answers to their JSON Schema while they are written (vLLM and most endpoints can; not in process)."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
@@ -45,6 +67,13 @@ class VlmConfig:
     """Requests in flight, to vLLM or an endpoint."""
     timeout_s: float = execution_field(120.0)
     """Of one request."""
+    retries: int = execution_field(4)
+    """More tries of a request that timed out or was turned down for now (429, 5xx)."""
+    headers: tuple[str, ...] = execution_field(())
+    """More headers for the endpoint, as NAME=VARIABLE: the environment variable holds the value, so that no secret is
+    written down."""
+    max_images: int = execution_field(2)
+    """Images that one request may hold, as vLLM is told when it is started; what asks with more says so."""
     vllm_arguments: tuple[str, ...] = execution_field(("--max-model-len", "8192"))
     """More arguments of vLLM's API server."""
     gpus: float = execution_field(1.0)
@@ -57,6 +86,12 @@ class VlmConfig:
     """Where it is loaded: cpu, cuda."""
 
     def __post_init__(self) -> None:
+        _ = self.sampling
+        if self.max_image_pixels < 0:
+            raise InputError(f"{self.max_image_pixels} pixels", field="vlm.max_image_pixels", expected="0 or more")
+        address(self.base_url)
+        read_extra_body(self.extra_body)
+        split_headers(self.headers)
         if bool(self.model) == bool(self.endpoint_model):
             raise InputError(
                 f"model {self.model!r} and endpoint_model {self.endpoint_model!r}",
@@ -71,6 +106,11 @@ class VlmConfig:
                 field="vlm.endpoint_model, vlm.base_url",
                 expected="both or none",
             )
+
+    @property
+    def sampling(self) -> Sampling:
+        """How answers are drawn. InputError for values that make no sense."""
+        return Sampling(self.temperature, self.top_p, self.top_k, self.seed)
 
     @property
     def name(self) -> str:
@@ -88,6 +128,7 @@ class VlmConfig:
         return VllmServerConfig(
             self.model,
             self.dtype,
+            max_images=max(_SHARED_MAX_IMAGES, self.max_images),
             arguments=self.vllm_arguments,
             device=self.device,
             gpus=self.gpus,
@@ -108,12 +149,25 @@ class VlmConfig:
         return self
 
     def open(self, journal: Journal | None = None) -> Vlm:
-        """Load, start or reach it. journal: for answers of endpoints and of vLLM. MissingWeightsError, InputError."""
+        """Load, start or reach it. journal: for answers of endpoints and of vLLM. MissingWeightsError, InputError;
+        AccessError for a wrong key."""
         if self.endpoint_model:
-            return EndpointVlm(_endpoint(self, self.base_url, self.endpoint_model), journal)
+            endpoint = EndpointVlm(_endpoint(self, self.base_url, self.endpoint_model), journal)
+            endpoint.check()
+            return endpoint
         if self.kind == "vllm":
             return VllmVlm(self, journal)
-        return QwenVlm(QwenVlmConfig(self.model, self.dtype, self.max_new_tokens, self.batch_size, self.device))
+        return QwenVlm(
+            QwenVlmConfig(
+                self.model,
+                self.dtype,
+                self.max_new_tokens,
+                self.batch_size,
+                self.device,
+                self.sampling,
+                self.max_image_pixels,
+            )
+        )
 
 
 class VllmVlm:
@@ -152,4 +206,11 @@ def _endpoint(config: VlmConfig, base_url: str, model: str) -> EndpointConfig:
         api_key_env=config.api_key_env,
         concurrency=config.concurrency,
         timeout_s=config.timeout_s,
+        max_retries=config.retries,
+        headers=config.headers,
+        extra_body=config.extra_body,
+        sampling=config.sampling,
+        is_vllm=not config.endpoint_model,
+        max_image_pixels=config.max_image_pixels,
+        image_format=config.image_format,
     )

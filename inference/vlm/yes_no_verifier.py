@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-import tyro
 
 from inference.interfaces import ChatRequest, OneCallAnImage, Vlm
 from inference.vlm.endpoint import Journal
@@ -22,7 +20,7 @@ FLOOR = 1e-6  # of a probability, so that log-odds stay finite
 class YesNoVerifierConfig:
     """Who is asked whether the image matches, and how."""
 
-    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    vlm: VlmConfig | None = None
     """The run's VLM, unless the verifier has one of its own."""
     prompt: str = template_field("verify")
     """Template with {prompt} for yes or no: a name in inference/prompts, or a file."""

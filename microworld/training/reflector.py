@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.vlm.prompts import load_prompt
+from inference.vlm.reflector_words import write_words
 from microworld.family import micro_qwen
 from microworld.scenes.long_captions import LONG
 from microworld.training.made_ahead import MadeAhead
@@ -141,7 +144,12 @@ def train(config: MicroTrainingConfig, recipe: ReflectorRecipe | None = None) ->
         evaluate()
     with training.ema.applied():
         # The zoo's name for the base model: the folder that it was trained from is of this machine.
-        export_folder(lambda folder: save_adapter(model, folder, "micro/vlm"), config.out_dir / "reflector")
+        export_folder(lambda folder: _save(model, folder), config.out_dir / "reflector")
+
+
+def _save(model: Any, folder: Path) -> None:
+    save_adapter(model, folder, "micro/vlm")
+    write_words(folder, load_prompt("micro/reflect"))
 
 
 def _adamw(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inference.interfaces import ChatRequest, Vlm
-from inference.search import NOTHING_WRONG
+from inference.reflection_text import nothing_to_correct
 from inference.vlm.grid import image_grid
 from microworld.scenes.captions import sample_scene, sample_training_caption
 from microworld.scenes.concepts import CONCEPTS
@@ -150,12 +150,12 @@ def _wrong_subjects(rng: np.random.Generator, number: int) -> list[Subject]:
 
 
 def reflections_right(vlm: Vlm, subjects: list[Subject]) -> Share:
-    """An instruction counts where its edit is one that the image needs; on a right image, `NOTHING_WRONG` does."""
+    """An instruction counts where its edit is one that the image needs; on a right image, that it finds nothing."""
     requests = [ChatRequest(ask("reflect", prompt=s.caption.text), (s.image,)) for s in subjects]
     hits = []
     for answer, subject in zip(vlm.answer(requests), subjects, strict=True):
         needed = corrections(subject.caption, subject.scene)
-        hits.append(_names(answer.text, needed) if needed else answer.text == NOTHING_WRONG)
+        hits.append(_names(answer.text, needed) if needed else nothing_to_correct(answer.text))
     return _share(hits)
 
 

@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
-
-import tyro
+from typing import ClassVar
 
 from inference.interfaces import ChatRequest
 from inference.vlm.prompts import load_prompt
@@ -24,7 +22,7 @@ _MIN_CHARS = 8
 class CaptionImagesConfig:
     """Who describes."""
 
-    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    vlm: VlmConfig | None = None
     """The run's VLM, unless this stage has one of its own."""
     prompt: str = template_field("caption")
     """Template without fields: a name in inference/prompts, or a file."""

@@ -3,9 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
-
-import tyro
+from typing import ClassVar
 
 from inference.interfaces import ChatRequest
 from inference.vlm.prompts import fill_prompt, load_prompt
@@ -32,7 +30,7 @@ _FREE_WORDS = frozenset(
 class CondensePromptsConfig:
     """Who condenses, and what counts as condensed."""
 
-    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    vlm: VlmConfig | None = None
     """The run's VLM, unless this stage has one of its own."""
     prompt: str = template_field("condense")
     """Template with {prompt}: a name in inference/prompts, or a file."""

@@ -9,8 +9,10 @@ import tyro
 
 from inference.search import Draft, SearchConfig, SearchTrace, next_round, parents_of_next_round
 from inference.search_tools import SearchToolsConfig
-from pipelines.stage import Stage, Workers
+from pipelines.model_costs import draft_costs
+from pipelines.stage import Item, Stage, StageCosts, Workers
 from pipelines.stages.candidate_images import drawn_candidate, image_of
+from pipelines.stated_figures import Gpu
 from schemas.configuration import execution_field
 from schemas.records import Candidate, Cost, PromptRow, SearchStep
 
@@ -37,6 +39,11 @@ class DraftRound(Stage):
     version: ClassVar[int] = 3
     reads_images: ClassVar[bool] = True
     makes_images: ClassVar[bool] = True
+    item: ClassVar[Item] = "images"
+
+    @classmethod
+    def costs(cls, config: DraftRoundConfig, gpu: Gpu | None) -> StageCosts:
+        return draft_costs(config.tools, gpu)
 
     def load(self) -> None:
         self.tools = self.config.tools.open(self.journal)
@@ -60,6 +67,7 @@ class DraftRound(Stage):
             round=draft.round,
             chain=draft.chain,
             score=draft.score,
+            explanation=draft.explanation,
             parent=draft.parent,
             reflection=draft.reflection,
             cost=draft.cost,
@@ -84,6 +92,7 @@ def trace_of(row: PromptRow, search: SearchConfig | None = None) -> SearchTrace:
                 prompt=candidate.text,
                 image=_NOT_DECODED,
                 score=step.score,
+                explanation=step.explanation,
                 reflection=step.reflection,
                 parent=step.parent,
                 cost=step.cost,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from inference.interfaces import Verifier
+from inference.interfaces import Opinion, Verifier
 from inference.verifier import VerifierConfig
 from pipelines.model_costs import vlm_costs
 from pipelines.stage import Stage, StageCosts, Workers
@@ -51,20 +51,19 @@ class FilterPairs(Stage):
             for pair in row.shipped_pairs:
                 images += [image_of(row, by_index[index]) for index in (pair.good, pair.bad)]
                 prompts += [row.prompt.text] * 2
-        scores, costs = self.verifier.score_with_costs(images, prompts)
-        scored = iter(zip(scores.tolist(), costs, strict=True))
-        return [self._filtered(row, scored) for row in rows]
+        opinions = iter(self.verifier.verify(images, prompts))
+        return [self._filtered(row, opinions) for row in rows]
 
-    def _filtered(self, row: PromptRow, scored: Iterator[tuple[float, Cost]]) -> PromptRow:
+    def _filtered(self, row: PromptRow, opinions: Iterator[Opinion]) -> PromptRow:
         pairs: list[Pair] = []
         cost = Cost()
         for pair in row.pairs:
             if pair.rejection is None:
-                (good, good_cost), (bad, bad_cost) = next(scored), next(scored)
-                cost += good_cost + bad_cost
-                pair = replace(pair, good_score=good, bad_score=bad)
-                if good - bad <= self.config.min_margin:
-                    detail = f"the good image scores {good:.3f}, the bad one {bad:.3f}"
+                good, bad = next(opinions), next(opinions)
+                cost += good.cost + bad.cost
+                pair = replace(pair, good_score=good.score, bad_score=bad.score)
+                if good.score - bad.score <= self.config.min_margin:
+                    detail = f"the good image scores {good.score:.3f}, the bad one {bad.score:.3f}"
                     pair = replace(pair, rejection=Rejection(self.name, Reason.VERIFIER_DISAGREES, detail))
             pairs.append(pair)
         return without_pairs_rejected(replace(row, pairs=tuple(pairs), cost=cost), self.name)

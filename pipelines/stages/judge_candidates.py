@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from inference.judges.judge import JudgeConfig, judge_images
-from pipelines.stage import Item, Stage, Workers
+from pipelines.model_costs import judge_costs
+from pipelines.stage import Item, Stage, StageCosts, Workers
 from pipelines.stages.candidate_images import by_row, flat_images
+from pipelines.stated_figures import Gpu
 from schemas.configuration import execution_field
 from schemas.records import Candidate, Check, Cost, PromptRow
 
@@ -26,6 +28,10 @@ class JudgeCandidates(Stage):
     version: ClassVar[int] = 1
     reads_images: ClassVar[bool] = True
     item: ClassVar[Item] = "images"
+
+    @classmethod
+    def costs(cls, config: JudgeCandidatesConfig, gpu: Gpu | None) -> StageCosts:
+        return judge_costs(config.judge, gpu)
 
     def load(self) -> None:
         self.judge = self.config.judge.open()

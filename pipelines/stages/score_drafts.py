@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from inference.verifier import VerifierConfig
-from pipelines.stage import Item, Stage, Workers
+from pipelines.model_costs import cpu_costs, verifier_gib, verifier_seconds
+from pipelines.stage import Item, Stage, StageCosts, Workers
 from pipelines.stages.candidate_images import by_row, flat_images
+from pipelines.stated_figures import Gpu
 from schemas.configuration import execution_field
 from schemas.records import Candidate, Cost, PromptRow, Reward
 
@@ -27,6 +29,14 @@ class ScoreDrafts(Stage):
     reads_images: ClassVar[bool] = True
     item: ClassVar[Item] = "images"
 
+    @classmethod
+    def costs(cls, config: ScoreDraftsConfig, gpu: Gpu | None) -> StageCosts:
+        seconds = sum(verifier_seconds(kind)[0] for kind in config.verifier.kinds)
+        if gpu is None:
+            return cpu_costs(seconds)
+        source = "stated: an assumption; measure it with a pilot run"
+        return StageCosts(seconds, source, verifier_gib(config.verifier), "stated: what its verifiers load")
+
     def load(self) -> None:
         config = self.config.verifier
         self.verifiers = {kind: config.open_one(kind, self.journal) for kind in config.kinds}
@@ -36,18 +46,18 @@ class ScoreDrafts(Stage):
         spent = [Cost()] * len(flat.images)
         columns: dict[str, list[float]] = {}
         for kind, verifier in self.verifiers.items():
-            scores, costs = verifier.score_with_costs(flat.images, flat.texts)
-            columns[kind] = scores.tolist()
-            spent = [before + more for before, more in zip(spent, costs, strict=True)]
-        opinions = [
+            opinions = verifier.verify(flat.images, flat.texts)
+            columns[kind] = [one.score for one in opinions]
+            spent = [before + one.cost for before, one in zip(spent, opinions, strict=True)]
+        rewards = [
             tuple(Reward(kind, float(value)) for kind, value in zip(columns, values, strict=True))
             for values in zip(*columns.values(), strict=True)
         ]
         return [
             replace(row, candidates=tuple(map(_scored, row.candidates, found)), cost=sum(costs, Cost()))
-            for row, found, costs in zip(rows, by_row(rows, opinions), by_row(rows, spent), strict=True)
+            for row, found, costs in zip(rows, by_row(rows, rewards), by_row(rows, spent), strict=True)
         ]
 
 
-def _scored(candidate: Candidate, opinions: tuple[Reward, ...]) -> Candidate:
-    return replace(candidate, rewards=opinions)
+def _scored(candidate: Candidate, rewards: tuple[Reward, ...]) -> Candidate:
+    return replace(candidate, rewards=rewards)

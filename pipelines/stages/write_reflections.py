@@ -4,11 +4,12 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
-
-import tyro
+from functools import cached_property
+from typing import ClassVar, Literal
 
 from inference.interfaces import ChatRequest, Vlm
+from inference.reflection_text import is_empty, nothing_to_correct, reflection_in
+from inference.vlm.critic import reflecting_vlm, reflector_words
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
@@ -47,16 +48,20 @@ _MIN_CHARS = 5  # the published trainer takes anything shorter for no reflection
 class WriteReflectionsConfig:
     """Who writes reflections, and how the two images are shown."""
 
-    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    vlm: VlmConfig | None = None
     """The run's VLM, unless this stage has one of its own."""
     prompt: str = template_field("compare")
     """Template with {prompt} for the chain of thought over both images: a name in inference/prompts, or a file."""
     cot_share: float = 1.0
     """Share of the pairs (seeded) that `vlm` compares in a chain of thought; the reflector writes the others'."""
     reflector: str = model_field("")
-    """A trained reflector, reached as `vlm` is; without one the other pairs keep what they have."""
+    """A trained reflector's weights; without one the other pairs keep what they have."""
+    reflector_vlm: VlmConfig | None = None
+    """How the reflector is reached and samples, where that is not as `vlm` is; its model is the reflector unless
+    `reflector` names another."""
     reflector_prompt: str = template_field("reflect")
-    """Template with {prompt} for the bad image alone."""
+    """Template with {prompt} for the bad image alone; empty: the words that the reflector was trained in, as its folder
+    says (`reflector.json`)."""
     layout: Literal["grid", "apart"] = "grid"
     """Both images side by side in one, or as two."""
     image_px: int = 768
@@ -66,6 +71,13 @@ class WriteReflectionsConfig:
     max_attempts: int = 3
     """Tries for an answer that reads as JSON."""
     workers: Workers = execution_field(Workers())
+
+    @property
+    def reflecting(self) -> VlmConfig | None:
+        """Who writes without a chain of thought, where anybody does."""
+        if not (self.reflector or self.reflector_vlm):
+            return None
+        return reflecting_vlm(self.reflector, self.reflector_vlm, self.vlm or VlmConfig())
 
     def __post_init__(self) -> None:
         if not 0 <= self.cot_share <= 1:
@@ -99,14 +111,14 @@ class WriteReflections(AsksVlm):
     """
 
     name: ClassVar[str] = "write_reflections"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads_images: ClassVar[bool] = True
 
     def load(self) -> None:
         if self.config.cot_share > 0:
             self.vlm: Vlm = self._vlm_config.open(self.journal)
-        if self.config.reflector:
-            self.reflector: Vlm = self._vlm_config.of_model(self.config.reflector).open(self.journal)
+        if self.config.reflecting:
+            self.reflector: Vlm = self.config.reflecting.open(self.journal)
 
     @classmethod
     def costs(cls, config: WriteReflectionsConfig, gpu: Gpu | None) -> StageCosts:
@@ -115,6 +127,10 @@ class WriteReflections(AsksVlm):
     @property
     def _vlm_config(self) -> VlmConfig:
         return self.config.vlm or VlmConfig()
+
+    @cached_property
+    def _reflector_words(self) -> str:
+        return reflector_words(self.config.reflecting, self.config.reflector_prompt)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         tasks = [task for number, row in enumerate(rows) for task in self._tasks(number, row)]
@@ -136,8 +152,8 @@ class WriteReflections(AsksVlm):
                 images = image_grid(both, config.image_px) if config.layout == "grid" else both
                 text = fill_prompt(load_prompt(config.prompt), prompt=prompt.text)
                 yield _Task(number, pair, side, ChatRequest(text, tuple(images), json_schema=ANSWER_SCHEMA))
-            elif config.reflector:
-                text = fill_prompt(load_prompt(config.reflector_prompt), prompt=prompt.text)
+            elif config.reflecting:
+                text = fill_prompt(self._reflector_words, prompt=prompt.text)
                 yield _Task(number, pair, None, ChatRequest(text, (bad,)))
 
     def _compare(self, tasks: Sequence[_Task]) -> dict[tuple[int, int], tuple[Pair, Cost]]:
@@ -165,11 +181,13 @@ class WriteReflections(AsksVlm):
         if not tasks:
             return {}
         requests = [task.request for task in tasks]
-        asked = ask_until_read(self.reflector, requests, lambda _, text: text or None, self.config.max_attempts)
+        asked = ask_until_read(
+            self.reflector, requests, lambda _, text: None if is_empty(text) else text, self.config.max_attempts
+        )
         done = {}
         for task, found in zip(tasks, asked, strict=True):
-            text = found.value or ""
-            pair = replace(task.pair, reflection=Reflection(text, self.config.reflector))
+            text = reflection_in(found.value or "")
+            pair = replace(task.pair, reflection=Reflection(text, self.config.reflecting.name))
             if (problem := problem_of(text)) is not None:
                 pair = self._reject(pair, problem, text)
             done[task.row, pair.index] = (pair, found.cost)
@@ -212,6 +230,8 @@ def read_verdict(text: str) -> Verdict | None:
 
 def problem_of(instruction: str) -> Reason | None:
     """Why an instruction is none that a corrector could follow; None for one that is."""
+    if nothing_to_correct(instruction):
+        return Reason.NOTHING_TO_CORRECT
     if len(instruction) < _MIN_CHARS:
         return Reason.EMPTY_REFLECTION
     if _REFUSAL.search(instruction):

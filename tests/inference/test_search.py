@@ -2,6 +2,7 @@
 
 import pytest
 
+from inference.interfaces import Opinion
 from inference.search import NOTHING_WRONG, Remark, SearchConfig, SearchTrace, next_round, search
 from inference.verifier import MeanVerifier
 from schemas.errors import InputError
@@ -47,7 +48,7 @@ def test_with_reflections_each_chain_corrects_its_own_last_image():
     assert one.cost.denoiser_passes == 2 * 8 + 4 * 9
 
 
-@pytest.mark.parametrize("said", [NOTHING_WRONG, f" {NOTHING_WRONG}\n", "", "  "])
+@pytest.mark.parametrize("said", [NOTHING_WRONG, f" {NOTHING_WRONG}\n", "no correction needed", "", "  ", "{}"])
 @pytest.mark.parametrize("carry", ["own", "best"])
 def test_where_there_is_nothing_to_correct_a_chain_starts_afresh_and_pays_for_having_asked(said, carry):
     class Content(Says):
@@ -100,18 +101,35 @@ def test_with_best_a_chain_goes_on_from_its_best_and_starts_afresh_when_that_is_
 
 def test_each_image_has_its_own_cost_and_every_verifier_that_was_asked_counts():
     class Writes(Bright):
-        def score_with_costs(self, images, prompts):
+        def verify(self, images, prompts):
             costs = [Cost(verifier_calls=1, vlm_prompt_tokens=20, vlm_completion_tokens=int(i.mean())) for i in images]
-            return self.score(images, prompts), costs
+            scores = self.score(images, prompts).tolist()
+            return [Opinion(score, cost, f"grey {score:.0f}") for score, cost in zip(scores, costs, strict=True)]
 
     config = SearchConfig(2, 3, "noise+prompt+reflection")
     (one,) = search(PROMPTS[:1], config, tools(verifier=MeanVerifier([Bright(), Writes()])))
     assert sum((draft.cost for draft in one.drafts), Cost()) == one.cost
     for draft in one.drafts:
         assert draft.score == draft.image.mean()
+        assert draft.explanation == f"grey {draft.score:.0f}"  # the reasons of those that give some
         passes, asked = (8, 0) if draft.parent is None else (9, 2)
         said = Cost(vlm_prompt_tokens=20, vlm_completion_tokens=int(draft.image.mean()))
         assert draft.cost == said + Cost(1, passes, verifier_calls=2, vlm_calls=asked)
+
+
+def test_the_critic_is_told_the_verifiers_reasons_of_the_very_images_that_it_looks_at():
+    class Reasons(Bright):
+        def verify(self, images, prompts):
+            return [Opinion(one.score, one.cost, f"grey {one.score:.0f}") for one in super().verify(images, prompts)]
+
+    used = tools(verifier=Reasons())
+    (one,) = search(PROMPTS[:1], SearchConfig(2, 3), used)
+    told = [said for call in used.critic.explanations for said in call]
+    assert told == [draft.explanation for draft in one.drafts[:4]]
+    silent = tools()
+    (one,) = search(PROMPTS[:1], SearchConfig(2, 2), silent)
+    assert silent.critic.explanations == [["", ""]]
+    assert {draft.explanation for draft in one.drafts} == {None}
 
 
 def test_searches_that_have_stopped_cost_nothing_more():

@@ -57,8 +57,8 @@ def stages(flux_seconds: float, ground_seconds: float, gib: float) -> list[Stage
     return [
         StageEstimate(name, "images", 1, seconds, seconds, "stated", memory_gib=gib, flag=flag)
         for name, seconds, flag in (
-            ("generate_candidates", flux_seconds, "generate"),
-            ("ground_objects", ground_seconds, "ground"),
+            ("generate_candidates", flux_seconds, "generate.workers"),
+            ("ground_objects", ground_seconds, "ground.workers"),
         )
     ]
 

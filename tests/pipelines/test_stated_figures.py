@@ -71,6 +71,22 @@ def test_stated_parameter_counts_are_those_of_the_architectures():
                     tie_word_embeddings=False,
                 )
             ),
+            "QWEN_3B": Qwen2_5_VLForConditionalGeneration(
+                Qwen2_5_VLConfig(
+                    text_config={
+                        "vocab_size": 151936,
+                        "hidden_size": 2048,
+                        "intermediate_size": 11008,
+                        "num_hidden_layers": 36,
+                        "num_attention_heads": 16,
+                        "num_key_value_heads": 2,
+                        "rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24]},
+                        "tie_word_embeddings": True,
+                    },
+                    vision_config={"hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 2048},
+                    tie_word_embeddings=True,
+                )
+            ),
             "FLUX_VAE": AutoencoderKL(
                 down_block_types=cast(Any, ("DownEncoderBlock2D",) * 4),
                 up_block_types=cast(Any, ("UpDecoderBlock2D",) * 4),

@@ -43,10 +43,11 @@ class Says:
     """Names the grey, and refines a prompt by an exclamation mark."""
 
     def __init__(self):
-        self.calls = []
+        self.calls, self.explanations = [], []
 
-    def remark(self, images, prompts, current, scores, *, reflect, refine):
+    def remark(self, images, prompts, current, scores, *, explanations, reflect, refine):
         self.calls.append((list(prompts), list(current), list(scores), reflect, refine))
+        self.explanations.append(list(explanations))
         return [
             Remark(f"brighter than {int(i.mean())}", f"{now}!", Cost(vlm_calls=2))
             for i, now in zip(images, current, strict=True)

@@ -10,8 +10,12 @@ import torch
 
 from inference.interfaces import ChatRequest
 from inference.model_store import model_digest
+from inference.reflection_text import nothing_to_correct
+from inference.search import NOTHING_WRONG
 from inference.vlm.adapters import base_model_of, merged_folder
+from inference.vlm.prompts import load_prompt
 from inference.vlm.qwen import QwenVlm
+from inference.vlm.reflector_words import words_of
 from microworld.family import micro_qwen
 from schemas.errors import InputError
 from tests.support.micro_shards import write_micro_shards
@@ -89,6 +93,25 @@ def test_a_chain_of_thought_is_learnt_with_both_images_in_their_order():
     assert compared == [len(lesson_of(triplet(n, COT), share, 0).answer) > 30 for n in range(300)]
 
 
+@pytest.mark.parametrize(("subset", "seen"), [("rule", 0.3), ("editing", 0.3), ("general", 0.0), ("length", 0.0)])
+def test_a_share_of_right_images_is_seen_with_nothing_to_correct(subset, seen):
+    """Not those that only have the better reward: their good image may be wrong."""
+    config = ReflectorConfig(template="micro/reflect", compare_template="micro/compare", cot_share=0.5, right_share=0.3)
+    shown = [replace(triplet(n, COT), subset=subset) for n in range(400)]
+    lessons = [lesson_of(one, config, 0) for one in shown]
+    right = [lesson for lesson in lessons if lesson.answer == NOTHING_WRONG]
+    assert len(right) / len(lessons) == pytest.approx(seen, abs=0.06)
+    assert all(nothing_to_correct(lesson.answer) for lesson in right)
+    flawed = lesson_of(triplet(), replace(config, right_share=0.0), 0)
+    for lesson in right:
+        assert lesson.request.text == flawed.request.text  # it is asked as of a flawed image
+        (image,) = lesson.request.images
+        assert image.min() == 200  # the good one, alone
+    others = [lesson.answer for lesson in lessons if lesson.answer != NOTHING_WRONG]
+    assert 0.4 < np.mean([answer.startswith("{") for answer in others]) < 0.6
+    assert [lesson.answer for lesson in lessons] == [lesson_of(one, config, 0).answer for one in shown]
+
+
 def test_it_fits_and_its_adapter_answers_as_the_model_in_training(folders, tmp_path, monkeypatch):
     training = open_training(config(folders, tmp_path, steps=30, evaluate_every=30, checkpoint_every=30))
     training.run()
@@ -100,8 +123,11 @@ def test_it_fits_and_its_adapter_answers_as_the_model_in_training(folders, tmp_p
     assert len(lines) == 3
     assert set(json.loads(lines[0])) == {"prompt", "written", "dataset"}
 
+    assert {"word_for_word", "right_left_alone"} <= {name for row in curve for name in row}
+
     adapter = tmp_path / "reflector"
     assert base_model_of(adapter) == str(folders[1])
+    assert words_of(str(adapter)) == load_prompt("micro/reflect")  # a search asks it as it was trained
     request = ChatRequest("Write a reflection.", (triplet().bad,))
     told = QwenVlm(micro_qwen(str(adapter), max_new_tokens=12)).first_word_probabilities([request], ("Make", "Add"))
     base = QwenVlm(micro_qwen(str(folders[1]))).first_word_probabilities([request], ("Make", "Add"))

@@ -21,7 +21,7 @@ STORED = json.loads((Path(__file__).parents[1] / "golden" / "training_settings.j
 DEFAULTS = {
     "corrector": CorrectorTrainingConfig(data=DATA, generator=micro_generator()),  # then the default
     "verifier": VerifierTrainingConfig(data=DATA),
-    "reflector": ReflectorTrainingConfig(data=DATA),
+    "reflector": ReflectorTrainingConfig(data=DATA, model=ReflectorConfig(right_share=0.0)),
 }
 
 
@@ -62,8 +62,13 @@ def test_how_long_how_often_where_and_with_how_much_memory_may_change():
     assert settings_of(others) == settings_of(corrector)
     verifier = replace(DEFAULTS["verifier"], model=RewardModelConfig(device="cuda"))
     assert settings_of(verifier) == settings_of(DEFAULTS["verifier"])
-    reflector = replace(DEFAULTS["reflector"], model=ReflectorConfig(device="cuda"), num_written=1)
+    reflector = replace(DEFAULTS["reflector"], model=ReflectorConfig(right_share=0.0, device="cuda"), num_written=1)
     assert settings_of(reflector) == settings_of(DEFAULTS["reflector"])
+
+
+def test_a_reflectors_older_checkpoint_saw_no_right_images_and_says_so():
+    with pytest.raises(InputError, match=r"model.right_share was 0.0, is 0.1"):
+        check_same(settings_of(ReflectorTrainingConfig(data=DATA)), stored("reflector"), OUT)
 
 
 def test_what_was_the_generators_is_flux_own():

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline
@@ -22,6 +23,7 @@ from inference.flux.corrector import (
     save_corrector,
 )
 from inference.flux.generator import FluxGenerator
+from inference.flux.latents import encode_images
 from inference.model_store import resolve_model
 from microworld.family import micro_flux
 from microworld.training.flux_guidance import velocity
@@ -156,3 +158,29 @@ def test_what_is_no_corrector_is_told(generator, tmp_path):
     refused("not this corrector's LoRA")  # of other layers
     (tmp_path / "corrector.json").write_text("{")
     refused("is no corrector")  # a description that does not read is not passed over
+
+
+def test_what_the_published_search_does_otherwise_is_an_option_and_changes_the_image(generator, tmp_path):
+    folder = saved(tmp_path / "ours", generator.pipeline.transformer, ConditionConfig(rank=4, alpha=4.0))
+    flawed = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+
+    def drawn(seed=7, **options):
+        corrector = FluxCorrector(FluxCorrectorConfig(str(folder), **options), generator)
+        return corrector.correct([flawed], ["a red circle"], ["make the circle blue"], [seed])[0]
+
+    papers = drawn()
+    options = [{"num_steps": 2}, {"condition_latents": "sample"}, {"separator": " [Reflexion]: "}]
+    for option in [*options, {"clip_reads": "everything"}]:
+        other = drawn(**option)
+        assert not np.array_equal(other, papers), option
+        assert np.array_equal(other, drawn(**option)), option
+    assert np.array_equal(drawn(num_steps=generator.config.num_steps), papers)
+
+
+def test_a_sampled_condition_depends_on_its_own_seed_alone(generator):
+    images = [np.full((32, 32, 3), value, np.uint8) for value in (0, 90, 200)]
+    together = encode_images(generator.pipeline, images, 32, "sample", [1, 2, 3])
+    alone = encode_images(generator.pipeline, images[1:2], 32, "sample", [2])
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-5, atol=1e-5)
+    mode = encode_images(generator.pipeline, images[1:2], 32)
+    assert not torch.equal(mode, alone)

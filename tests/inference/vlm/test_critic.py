@@ -7,6 +7,7 @@ import pytest
 
 from inference.interfaces import ChatAnswer
 from inference.vlm.critic import VlmCritic, VlmCriticConfig, keeps_words
+from schemas.errors import InputError
 
 IMAGES = [np.full((4, 4, 3), value, np.uint8) for value in (1, 2)]
 MICRO = VlmCriticConfig(reflect="micro/reflect", refine="micro/refine", keep_words=True)
@@ -48,6 +49,70 @@ def test_the_reflector_may_see_the_score_and_the_refiner_all_that_the_paper_list
     assert second.prompt == f"B: two rings | two rings, large | -4.00 | {second.reflection}"
     assert [r.images[0].max() for r in reflector.asked] == [1, 2]
     assert (first.cost.vlm_calls, first.cost.vlm_prompt_tokens, first.cost.vlm_completion_tokens) == (2, 20, 6)
+
+
+REASONS = ["color fidelity 2 of 10: The star is blue.", ""]
+
+
+def asked_in_shipped_words(**what):
+    reflector, refiner = Echo("A"), Echo("B")
+    critic = VlmCritic(reflector, refiner, VlmCriticConfig())
+    critic.remark(IMAGES, PROMPTS, CURRENT, SCORES, **{"reflect": True, "refine": True} | what)
+    return reflector.asked, refiner.asked
+
+
+def test_the_shipped_words_hand_the_verifiers_reasons_on_and_read_well_without_any():
+    for explained, silent in asked_in_shipped_words(explanations=REASONS):
+        assert REASONS[0] in explained.text
+        assert "reasons" not in silent.text
+        assert "{" not in explained.text + silent.text
+    reflected, refined = asked_in_shipped_words(explanations=REASONS)
+    assert f'A critic says of it: "A: {reflected[1].text}"' in refined[1].text
+    for requests in asked_in_shipped_words():
+        assert not any("reasons" in request.text for request in requests)
+
+
+def test_a_line_of_the_template_that_has_nothing_to_say_is_left_out(templates):
+    refine = templates("refine.txt", "{prompt} {explanation}\nOf it: {reflection}\nRefine it.")
+    refiner = Echo("B")
+    remarks(Echo("A", cut="two rings"), refiner, replace(MICRO, refine=refine))
+    assert refiner.asked[0].text.startswith("a star \nOf it: A: ")
+    assert refiner.asked[1].text == "two rings \nRefine it."  # its reflection was cut off
+
+
+def test_a_template_without_the_prompt_is_refused(templates):
+    with pytest.raises(InputError, match=r"no \{prompt\}"):
+        remarks(Echo("A"), Echo("B"), replace(MICRO, reflect=templates("reflect.txt", "What is wrong?")))
+
+
+class Shy(Echo):
+    """Says something at the second try; of the image of the first prompt only."""
+
+    def answer(self, requests):
+        answers = super().answer(requests)
+        return [
+            a if r.attempt and "star" in r.text else ChatAnswer('{"reflection": ""}', True, 10, 3)
+            for r, a in zip(requests, answers, strict=True)
+        ]
+
+
+def test_an_empty_reflection_is_asked_for_again_and_one_that_finds_nothing_is_not():
+    reflector = Shy("A")
+    first, second = remarks(reflector, Echo("B"), replace(MICRO, max_attempts=3), refine=False)
+    assert first.reflection.startswith("A: ")
+    assert second.reflection == ""
+    assert [request.attempt for request in reflector.asked] == [0, 0, 1, 1, 2]
+    assert (first.cost.vlm_calls, second.cost.vlm_calls) == (2, 3)
+
+    class Content(Echo):
+        def answer(self, requests):
+            super().answer(requests)
+            return [ChatAnswer('{"reflection": "No correction needed."}', True, 10, 3) for _ in requests]
+
+    content = Content("A")
+    told = remarks(content, Echo("B"), replace(MICRO, max_attempts=3), refine=False)
+    assert [one.reflection for one in told] == ["No correction needed."] * 2
+    assert len(content.asked) == 2
 
 
 def test_what_is_not_used_is_not_asked_for():

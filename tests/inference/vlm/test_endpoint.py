@@ -8,7 +8,8 @@ import openai
 import pytest
 
 from inference.interfaces import ChatRequest
-from inference.vlm.endpoint import EndpointConfig, EndpointVlm, payload_key
+from inference.vlm.endpoint import EndpointConfig, EndpointVlm
+from inference.vlm.sampling import Sampling
 from schemas.errors import RequestFailedError
 from tests.support.chat_server import Reply, chat_server, fails, says, text_of
 
@@ -141,17 +142,26 @@ def test_probabilities_of_first_words_add_up_over_tokens():
     assert server.payloads[0]["max_tokens"] == 1
 
 
-def test_the_key_of_a_payload_covers_images_and_sampling():
+def test_the_key_of_a_request_covers_images_and_sampling():
+    asked = (
+        ChatRequest("q"),
+        ChatRequest("q", (IMAGE,)),
+        ChatRequest("q", (IMAGE[::-1],)),
+        ChatRequest("q", (IMAGE.reshape(4, 16, 3),)),
+        ChatRequest("q", attempt=1),
+        ChatRequest("p"),
+    )
+    ways = (
+        {},
+        {"sampling": Sampling(temperature=0.9)},
+        {"sampling": Sampling(temperature=0.9, top_p=0.5)},
+        {"sampling": Sampling(temperature=0.9, seed=1)},
+        {"image_format": "jpeg"},
+        {"max_image_pixels": 16},
+        {"extra_body": '{"min_p": 0.1}'},
+    )
+    journal = DictJournal()
     with chat_server(lambda payload, number: says("x")) as server:
-        vlm = vlm_at(server)
-        keys = {
-            payload_key(vlm._payload(request))
-            for request in (
-                ChatRequest("q"),
-                ChatRequest("q", (IMAGE,)),
-                ChatRequest("q", (IMAGE[::-1],)),
-                ChatRequest("q", attempt=1),
-                ChatRequest("p"),
-            )
-        }
-    assert len(keys) == 5
+        for way in ways:
+            vlm_at(server, journal, **way).answer(asked)
+    assert len(journal) == len(asked) * len(ways)

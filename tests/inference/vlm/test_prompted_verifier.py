@@ -10,14 +10,24 @@ import pytest
 from inference.interfaces import ChatAnswer
 from inference.prompt_grammar import parse_prompt
 from inference.verifier import VerifierKind
-from inference.vlm.criteria import ANY_PROMPT, CRITERIA
-from inference.vlm.prompted_verifier import PromptedVerifier, answer_schema, criteria_of, read_points
+from inference.vlm.criteria import ANY_PROMPT, ANY_RUBRIC, CRITERIA, RUBRICS
+from inference.vlm.prompted_verifier import (
+    PromptedVerifier,
+    PromptedVerifierConfig,
+    answer_schema,
+    criteria_of,
+    read_judgements,
+    read_points,
+    read_reasons,
+)
 from inference.vlm.prompts import load_prompt
 from microworld.family import micro_vlm
 from microworld.scenes.captions import caption_from_clauses, caption_of_record, sample_scene
 from microworld.scenes.edits import wrong_scene
 from microworld.scenes.world import render
 from recipes import micro
+from schemas.errors import InputError
+from schemas.records import Cost
 
 NAMES = CRITERIA["colors"]
 
@@ -79,6 +89,117 @@ def test_scores_are_log_odds_that_order_as_the_points_do():
     request = vlm.asked[0]
     assert "color_fidelity, contrast_effectiveness, multi_object_consistency, overall_score" in request.text
     assert json.loads(request.json_schema)["required"] == [*NAMES, "overall_score"]
+
+
+def images(*greys):
+    return [np.full((8, 8, 3), grey, np.uint8) for grey in greys]
+
+
+class ByGrey:
+    """Marks every image that it is shown by its grey, in order; `number` of them at most."""
+
+    def __init__(self, number=9):
+        self.number, self.asked = number, []
+
+    def answer(self, requests):
+        self.asked += requests
+        return [answer(self.said(request.images)) for request in requests]
+
+    def said(self, shown):
+        marks = [judged(int(image.mean()), 5, 5, 5) for image in shown[: self.number]]
+        return marks[0] if len(shown) == 1 else {"images": marks}
+
+
+def points(opinions):
+    """0 to 10, of log-odds."""
+    odds = np.exp([one.score for one in opinions])
+    return ((10.5 * odds - 0.5) / (1 + odds)).round().tolist()
+
+
+def test_every_criterion_is_asked_with_what_it_means():
+    assert {name for names in CRITERIA.values() for name in names} == {n for r in RUBRICS.values() for n in r}
+    for rubric in (*RUBRICS.values(), ANY_RUBRIC):
+        assert len(rubric) == 3
+        assert all("0: " in asked and "10: " in asked for asked in rubric.values())
+    vlm = ByGrey()
+    PromptedVerifier(cast(Any, vlm), load_prompt("judge")).verify(images(3), ["a photo of a red star"])
+    for name, asked in RUBRICS["colors"].items():
+        assert f"- {name}: {asked}\n" in vlm.asked[0].text
+    assert "{" not in vlm.asked[0].text
+
+
+def test_images_of_one_prompt_are_shown_together_and_each_gets_its_own_score():
+    vlm = ByGrey()
+    verifier = PromptedVerifier(cast(Any, vlm), load_prompt("judge"), 2)
+    red, blue = "a photo of a red star", "a photo of a blue star"
+    opinions = verifier.verify(images(3, 8, 5, 1, 9), [red, red, red, blue, blue])
+    assert points(opinions) == [3, 8, 5, 1, 9]
+    assert [len(request.images) for request in vlm.asked] == [2, 1, 2]
+    assert "You see 2 images" in vlm.asked[0].text
+    assert "You see" not in vlm.asked[1].text
+    assert sum((one.cost for one in opinions), Cost()) == Cost(
+        verifier_calls=3, vlm_prompt_tokens=3, vlm_completion_tokens=3
+    )
+    schema = json.loads(vlm.asked[0].json_schema)
+    assert (schema["properties"]["images"]["minItems"], schema["properties"]["images"]["maxItems"]) == (2, 2)
+
+
+def test_no_image_is_known_by_its_place():
+    """A filter always names the good image of a pair first."""
+    vlm = ByGrey()
+    verifier = PromptedVerifier(cast(Any, vlm), load_prompt("judge"), 2)
+    first = []
+    for grey in range(1, 9):
+        opinions = verifier.verify(images(grey + 1, grey), ["a photo of a red star"] * 2)
+        assert points(opinions) == [grey + 1, grey]
+        first.append(int(vlm.asked[-1].images[0].mean()) - grey)
+    assert set(first) == {0, 1}
+
+
+@pytest.mark.parametrize("said", ["too few", "cut off", "one object", "no score"])
+def test_an_answer_that_has_not_a_score_for_each_image_has_them_asked_about_alone(said):
+    class Short(ByGrey):
+        def said(self, shown):
+            whole = super().said(shown)
+            if len(shown) == 1:
+                return whole
+            no_score = [whole["images"][0], {"color_fidelity": 3}]
+            return {
+                "too few": {"images": whole["images"][:1]},
+                "cut off": json.dumps(whole)[:-30],
+                "one object": whole["images"][0],
+                "no score": {"images": no_score},
+            }[said]
+
+    vlm = Short()
+    opinions = PromptedVerifier(cast(Any, vlm), load_prompt("judge"), 2).verify(images(3, 8), ["a red star"] * 2)
+    assert points(opinions) == [3, 8]
+    assert [len(request.images) for request in vlm.asked] == [2, 1, 1]
+    assert [one.cost.verifier_calls for one in opinions] == [2, 1]
+
+
+def test_a_bare_list_is_read_too():
+    said = [judged(3, 5, 5, 5), judged(8, 5, 5, 5)]
+    (first, second) = read_judgements(answer(said), NAMES, 2) or ()
+    assert (round(first[0]), round(second[0])) == (3, 8)
+
+
+def test_the_reasons_are_one_line_by_criterion():
+    said = judged(4, 2, 9, 10)
+    said["color_fidelity"]["explanation"] = "The star is\n blue"
+    said["contrast_effectiveness"]["explanation"] = " "
+    said["multi_object_consistency"] = 7  # a bare number has no reason
+    told = read_reasons(answer(said), NAMES)
+    assert told == "color fidelity 2 of 10: The star is blue. overall score 4 of 10: x."
+    assert read_reasons(answer("cut {"), NAMES) == ""
+    assert read_reasons(answer("[1]"), NAMES) == ""
+
+
+def test_more_images_than_the_vlm_takes_are_refused_before_it_is_loaded():
+    with pytest.raises(InputError, match="max-images"):
+        PromptedVerifierConfig(micro_vlm(), "judge", images_per_request=3).open()
+    with pytest.raises(InputError, match="0 images a request"):
+        PromptedVerifierConfig(micro_vlm(), "judge", images_per_request=0).open()
 
 
 def test_the_schema_asks_for_each_criterion_with_a_score_and_a_reason():

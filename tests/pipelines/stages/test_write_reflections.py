@@ -112,6 +112,8 @@ def test_only_what_was_malformed_is_asked_again():
     [
         ("", Reason.EMPTY_REFLECTION),
         ("No.", Reason.EMPTY_REFLECTION),
+        ("No correction needed.", Reason.NOTHING_TO_CORRECT),
+        ("the image is right", Reason.NOTHING_TO_CORRECT),
         ("I'm sorry, I can't help with that.", Reason.REFUSED_REFLECTION),
         ("Ensure that the star is red.", Reason.VAGUE_REFLECTION),
         ("Verify the number of stars.", Reason.VAGUE_REFLECTION),
@@ -172,6 +174,25 @@ def test_a_share_goes_to_the_chain_of_thought_and_the_rest_to_the_reflector():
     assert {row.pairs[0].reflection.annotator for row in others} == {"some/folder"}
     bad = {request.images[0].mean() for request in made.reflector.requests}
     assert bad == {0.0}  # the bad image alone
+
+
+def test_a_reflector_that_finds_nothing_is_told_apart_from_one_that_says_nothing(tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("{prompt}")
+    made = stage(
+        lambda r: "",
+        reflects=lambda r: {"0": '{"reflection": "Nothing to correct."}', "1": '{"reflection": ""}'}.get(
+            r.text[-1], '{"reflection": "Paint it red."}'
+        ),
+        cot_share=0.0,
+        reflector="some/folder",
+        reflector_prompt=str(words),
+    )
+    done = made([paired_row(n, text=f"star {n}") for n in range(3)])
+    reasons = [row.pairs[0].rejection.reason if row.pairs[0].rejection else None for row in done]
+    assert reasons == [Reason.NOTHING_TO_CORRECT, Reason.EMPTY_REFLECTION, None]
+    assert done[2].pairs[0].reflection.text == "Paint it red."
+    assert [row.cost.vlm_calls for row in done] == [1, 3, 1]  # an empty answer is asked for again
 
 
 def test_without_a_reflector_the_others_keep_what_they_have():

@@ -1,0 +1,72 @@
+"""What a user tells an endpoint besides requests: its address, headers whose values stand in the environment, and more
+of the body."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from schemas.errors import InputError
+
+_OURS = frozenset({"model", "messages", "n", "stream", "response_format"})  # an answer could not be read, or differs
+
+
+def address(base_url: str) -> str:
+    """The base_url as it is. InputError, which does not show it, where it holds a password: it would stand in run.json,
+    reports and logs."""
+    authority = base_url.partition("//")[2].partition("/")[0].partition("?")[0]
+    if "@" in authority:
+        raise InputError(
+            f"base_url holds a user's name or password for {authority.rpartition('@')[2]}",
+            field="vlm.base_url",
+            expected="the address alone; a key stands in the environment variable that api_key_env names, other "
+            "credentials in one that headers name: --vlm.headers Authorization=MY_BASIC_AUTH",
+        )
+    return base_url
+
+
+def read_extra_body(text: str) -> dict[str, Any]:
+    """The JSON object of `extra_body`; empty for "". InputError for anything else, and for what is not the user's."""
+    try:
+        body = json.loads(text) if text else {}
+    except ValueError as error:
+        raise InputError(f"extra_body does not read as JSON: {error}", field="vlm.extra_body") from None
+    if not isinstance(body, dict):
+        raise InputError("extra_body is no JSON object", field="vlm.extra_body", expected='such as {"min_p": 0.1}')
+    if taken := sorted(_OURS & body.keys()):
+        raise InputError(f"extra_body sets {', '.join(taken)}", field="vlm.extra_body", expected="anything else")
+    return body
+
+
+def split_headers(headers: Sequence[str]) -> dict[str, str]:
+    """Header name -> environment variable. InputError, which shows no value, for what is no NAME=VARIABLE."""
+    found: dict[str, str] = {}
+    for number, header in enumerate(headers):
+        name, equals, variable = header.partition("=")
+        if not (equals and _is_token(name) and variable.isidentifier()):
+            raise InputError(
+                f"header {number + 1} is not NAME=VARIABLE",
+                field="vlm.headers",
+                expected="a header's name and the environment variable that holds its value, such as api-key=AZURE_KEY",
+            )
+        found[name] = variable
+    return found
+
+
+def header_values(headers: Sequence[str]) -> dict[str, str]:
+    """Header name -> value. InputError for a variable that is not set."""
+    found: dict[str, str] = {}
+    for name, variable in split_headers(headers).items():
+        value = os.environ.get(variable)
+        if not value:
+            raise InputError(
+                f"the header {name} has no value", field="vlm.headers", expected=f"it in the variable {variable}"
+            )
+        found[name] = value
+    return found
+
+
+def _is_token(name: str) -> bool:
+    return bool(name) and name.isascii() and all(c.isalnum() or c in "-_" for c in name)
