@@ -189,8 +189,16 @@ class VlmKeeper:
 def keeper() -> Any:
     """The cluster's keeper; started by whoever asks first."""
     plain: Any = ray.remote(VlmKeeper)
-    lasting = plain.options(num_cpus=0, max_concurrency=16, max_restarts=-1, max_task_retries=-1, lifetime="detached")
-    return lasting.options(name=_KEEPER, namespace=_NAMESPACE, get_if_exists=True).remote()
+    return plain.options(
+        name=_KEEPER,
+        namespace=_NAMESPACE,
+        get_if_exists=True,
+        lifetime="detached",
+        num_cpus=0,
+        max_concurrency=16,
+        max_restarts=-1,
+        max_task_retries=-1,
+    ).remote()
 
 
 def settings_of(config: VllmServerConfig, source: str, replicas: dict[str, Any]) -> Any:
