@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pipelines import stated_figures as stated
 from pipelines.jobs import DatasetConfig
-from pipelines.model_costs import HEADROOM, generation_tflop, image_pixels, vllm_memory
+from pipelines.model_costs import HEADROOM, generation_tflop, image_pixels, vllm_gib, vllm_memory
 from pipelines.run_folder import RunFolder
 from pipelines.runtime.runtime import Schedule
 from pipelines.search_job import SearchJobConfig
@@ -54,7 +54,8 @@ class StageEstimate:
     """One stage on one worker. source: "stated", "derived" or "measured", and of what. Seconds are None where nobody
     knows them. memory_gib: peak on its GPU; None: unknown, so that it gets whole ones. flag: what of `run` configures
     it; none for a stage that is no field of the configuration. vllm: who answers it, where its work is to ask a vLLM:
-    then memory and GPUs are that one's, and flag is its own."""
+    then memory and GPUs are that one's, and flag is its own. beside_gib: of that memory, a vLLM's that answers it on
+    the same GPU."""
 
     name: str
     item: str
@@ -66,6 +67,7 @@ class StageEstimate:
     memory_source: str = ""
     flag: str = ""
     vllm: str = ""
+    beside_gib: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,12 @@ def _of_stage(
     measured_source: str,
 ) -> StageEstimate:
     costs = link.stage.costs(link.config, gpu)
-    served = served_vlms(link.config) if link.is_client else ()
+    served = served_vlms(link.config)
+    alone = link.is_client or not served or gpu is None or costs.memory_gib is None
+    beside = 0.0 if alone else sum(vllm_gib(vlm)[0] for vlm in served if vlm.device != "cpu")
+    memory, how = costs.memory_gib, costs.memory_source
+    if beside:
+        memory, how = (memory or 0.0) + beside, f"{how} + {beside:.1f} vLLM beside it"
     each, source = (costs.seconds, costs.source) if measured is None else (measured, measured_source)
     return StageEstimate(
         name=link.stage.name,
@@ -190,10 +197,11 @@ def _of_stage(
         seconds_per_item=each,
         seconds=None if each is None else each * count,
         source=source,
-        memory_gib=costs.memory_gib if gpu and (costs.memory_gib is not None or link.workers.gpus) else 0.0,
-        memory_source=costs.memory_source if gpu else "",
-        flag=("vlm" if served == (config.vlm,) else "") if served else _flag_of(config, link),
-        vllm=" + ".join(vlm.name for vlm in served),
+        memory_gib=memory if gpu and (memory is not None or link.workers.gpus) else 0.0,
+        memory_source=how if gpu else "",
+        flag=_flag_of(config, link) if not (link.is_client and served) else "vlm" if served == (config.vlm,) else "",
+        vllm=" + ".join(vlm.name for vlm in served) if link.is_client else "",
+        beside_gib=beside,
     )
 
 
@@ -239,6 +247,7 @@ class _Known:
     seconds: float
     memory_gib: float
     is_vllm: bool = False
+    beside_gib: float = 0.0
 
 
 def one_vllm_each(stages: Sequence[StageEstimate]) -> list[StageEstimate]:
@@ -263,7 +272,14 @@ def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
     that nobody knows are left out."""
     available, n = cluster.gpu.memory_gib, cluster.gpus
     known = [
-        _Known(s.name, s.flag, s.seconds, available if s.memory_gib is None else s.memory_gib, bool(s.vllm))
+        _Known(
+            s.name,
+            s.flag,
+            s.seconds,
+            available if s.memory_gib is None else s.memory_gib,
+            bool(s.vllm),
+            s.beside_gib,
+        )
         for s in one_vllm_each(stages)
         if s.seconds is not None and s.memory_gib != 0
     ]
@@ -285,7 +301,15 @@ def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
         gpus = {name: rest if i else 0.75 for i, name in enumerate(names)}
         why = f"{need}: every GPU holds one worker of each, and the first shard is there early"
         return _placement(
-            "streaming", why, chosen, dict.fromkeys(names, n), gpus, one_after_the_other, n, shares(chosen, available)
+            "streaming",
+            why,
+            chosen,
+            dict.fromkeys(names, n),
+            gpus,
+            one_after_the_other,
+            n,
+            available,
+            shares(chosen, available),
         )
     if n >= len(chosen) > 1:
         divided = _divide(chosen, n)
@@ -294,12 +318,13 @@ def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
         if loss <= WORTHWHILE_LOSS:
             others = n - divided[names[0]]
             why = f"{need}, so {others} of {n} GPUs do the rest while the others draw; {loss:.0%} of the time idles"
-            return _placement("streaming", why, chosen, divided, dict.fromkeys(names, 1.0), hours, n)
+            return _placement("streaming", why, chosen, divided, dict.fromkeys(names, 1.0), hours, n, available)
         why = f"{need}, and GPUs of their own for each stage would idle {loss:.0%} of the time"
     else:
         why = f"{need}, and there {'is one GPU' if n == 1 else f'are {n} GPUs'}"
     why += ": every stage has all GPUs in turn"
-    return _placement("staged", why, chosen, dict.fromkeys(names, n), dict.fromkeys(names, 1.0), one_after_the_other, n)
+    whole = dict.fromkeys(names, 1.0)
+    return _placement("staged", why, chosen, dict.fromkeys(names, n), whole, one_after_the_other, n, available)
 
 
 def shares(stages: Sequence[_Known], available_gib: float) -> dict[str, float]:
@@ -327,6 +352,7 @@ def _placement(
     gpus: dict[str, float],
     hours: float,
     num_gpus: int,
+    available_gib: float,
     memory: Mapping[str, float] | None = None,
 ) -> Placement:
     """memory: shares of a GPU's for vLLMs that are not alone there."""
@@ -339,6 +365,11 @@ def _placement(
                 flags += f" --{stage.flag}.replicas {workers[stage.name]} --{stage.flag}.gpus {gpus[stage.name]:g}"
             if memory:
                 flags += f" --{stage.flag}.gpu-memory {memory[stage.name]:g}"
+        elif stage.beside_gib:
+            # Shares that keep two of its kind off a GPU, and leave the vLLM room.
+            if num_gpus > 1:
+                flags += f" --{stage.flag}.count {workers[stage.name]} --{stage.flag}.gpus 0.6 --vlm.gpus 0.4"
+            flags += f" --vlm.gpu-memory {vllm_memory(available_gib, stage.memory_gib - stage.beside_gib):g}"
         elif num_gpus > 1:
             flags += f" --{stage.flag}.count {workers[stage.name]} --{stage.flag}.gpus {gpus[stage.name]:g}"
     if num_gpus > 1:

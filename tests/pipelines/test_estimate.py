@@ -76,6 +76,51 @@ def test_gpus_are_divided_only_where_little_of_them_idles(gpus, schedule):
     assert placement.hours >= 32_000 / gpus / 3600 - 1e-9
 
 
+def asked(name: str, seconds: float, vllm: str = "qwen") -> StageEstimate:
+    return StageEstimate(
+        name, "prompts", 1, seconds, seconds, "stated", memory_gib=28.0, flag="vlm" if vllm == "qwen" else "", vllm=vllm
+    )
+
+
+def test_stages_that_one_vllm_answers_take_its_memory_once_and_what_the_others_leave():
+    drawing = stages(31_000, 1_000, 30.0)[:1]
+    both = [*drawing, asked("write_reflections", 900), asked("filter_pairs", 100)]
+    placement = place(both, Cluster(gpus=8, gpu_type="h100"))
+    assert placement.schedule == "streaming"  # 58 of 79.6 GiB: a vLLM a stage would be 86
+    assert placement.workers == {"generate_candidates": 8, "vLLM: qwen": 8}
+    assert "--vlm.replicas 8 --vlm.gpus 0.25 --vlm.gpu-memory 0.52" in placement.flags  # .9 - 30 / 79.6
+    assert placement.hours == pytest.approx(32_000 / 8 / 3600)
+
+
+def test_a_vllm_alone_on_its_gpus_gets_what_models_may_fill():
+    both = [*stages(16_000, 1, 60.0)[:1], asked("write_reflections", 16_000)]
+    placement = place(both, Cluster(gpus=8, gpu_type="h100"))
+    assert placement.workers == {"generate_candidates": 4, "vLLM: qwen": 4}
+    assert "--vlm.replicas 4 --vlm.gpus 1" in placement.flags
+    assert "gpu-memory" not in placement.flags
+    assert FLUX.vlm.gpu_memory == 0.9
+
+
+def test_two_vllms_share_what_others_leave():
+    both = [asked("write_reflections", 900), asked("filter_pairs", 100, vllm="other")]
+    placement = place(both, Cluster(gpus=1, gpu_type="h100"))
+    assert placement.schedule == "streaming"
+    assert placement.flags == "--schedule streaming --vlm.gpu-memory 0.54"  # .9 less 28 GiB of the other's
+
+
+def test_a_search_s_plan_leaves_its_vllm_room_beside_flux():
+    search = catalogue.load("flux", "search")
+    plan = estimate(search, Cluster(gpus=8, gpu_type="h100"), num_searches=100)
+    (draft, *_) = plan.stages
+    assert draft.beside_gib == pytest.approx(28.0, abs=0.1)
+    assert draft.memory_gib == pytest.approx(36.7 + 28.0, abs=0.3)
+    assert plan.placement is not None
+    assert "--workers.count 8 --workers.gpus 0.6 --vlm.gpus 0.4 --vlm.gpu-memory 0.43" in plan.placement.flags
+    assert search.vlm.gpu_memory == 0.43
+    with pytest.raises(InputError, match="takes 64.8 GiB"):
+        estimate(search, Cluster(gpus=8, gpu_type="l40s"), num_searches=100)
+
+
 def test_more_gpus_never_take_longer():
     hours = [place(stages(31_000, 1_000, 30.0), Cluster(gpus=n, gpu_type="l40s")).hours for n in range(1, 65)]
     assert hours == sorted(hours, reverse=True)
