@@ -117,7 +117,7 @@ def test_a_search_s_plan_leaves_its_vllm_room_beside_flux():
     assert plan.placement is not None
     assert "--workers.count 8 --workers.gpus 0.6 --vlm.gpus 0.4 --vlm.gpu-memory 0.43" in plan.placement.flags
     assert search.vlm.gpu_memory == 0.43
-    with pytest.raises(InputError, match="takes 64.8 GiB"):
+    with pytest.raises(InputError, match=r"takes 64\.8 GiB"):
         estimate(search, Cluster(gpus=8, gpu_type="l40s"), num_searches=100)
 
 
