@@ -70,8 +70,10 @@ class Segmenter(Protocol):
 class ColorNamer(Protocol):
     """Which colour word fits a masked object."""
 
-    def name_colors(self, image: np.ndarray, masks: np.ndarray, class_names: Sequence[str]) -> list[str]:
-        """masks: (n, H, W) bool. One colour name per mask."""
+    def name_colors(
+        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], class_names: Sequence[Sequence[str]]
+    ) -> list[list[str]]:
+        """masks: (n, H, W) bool for each image, and what each of them shows. A colour name for each mask."""
         ...
 
 
