@@ -5,11 +5,11 @@ Images are uint8 arrays (H, W, 3), RGB. Boxes are (x0, y0, x1, y1) in pixels of 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from schemas.records import Cost
+from schemas.records import Cost, PromptRecord
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,27 @@ class Verifier(Reward, Protocol):
     def score_with_costs(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> tuple[np.ndarray, list[Cost]]:
         """The scores, and what each image's cost."""
         ...
+
+
+@runtime_checkable
+class ReadsRequirements(Protocol):
+    """A verifier that also looks at what a prompt's record requires (tag, include, exclude), not at its words alone."""
+
+    def score_prompts(
+        self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]
+    ) -> tuple[np.ndarray, list[Cost]]:
+        """As `score_with_costs`. What a record does not say, its text does."""
+        ...
+
+
+def score_prompts(
+    verifier: Verifier, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]
+) -> tuple[np.ndarray, list[Cost]]:
+    """A verifier's scores, and what each image's cost. One that reads requirements gets the records as a prompt file
+    gave them; any other the texts."""
+    if isinstance(verifier, ReadsRequirements):
+        return verifier.score_prompts(images, prompts)
+    return verifier.score_with_costs(images, [prompt.text for prompt in prompts])
 
 
 class OneCallAnImage:

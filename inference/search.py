@@ -17,10 +17,11 @@ import numpy as np
 import tyro
 
 from inference.allocation import Tried, go_on_from
-from inference.interfaces import Corrector, Generator, Verifier
+from inference.interfaces import Corrector, Generator, Verifier, score_prompts
+from inference.prompt_grammar import record_of
 from schemas.configuration import stable_seed
 from schemas.errors import InputError
-from schemas.records import Cost
+from schemas.records import Cost, PromptRecord
 
 NOTHING_WRONG = "The image is right."
 """What a reflector answers when it finds nothing to correct."""
@@ -114,11 +115,18 @@ class SearchTools:
 
 @dataclass
 class SearchTrace:
-    """One prompt's search so far."""
+    """One prompt's search so far. record: what a prompt file said of the prompt besides its words (tag, include), for
+    verifiers that look at that."""
 
     prompt: str
     drafts: list[Draft] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
+    record: PromptRecord | None = None
+
+    @property
+    def asked(self) -> PromptRecord:
+        """What images are scored against."""
+        return self.record or record_of(self.prompt)
 
     def best(self, budget: int | None = None) -> Draft:
         """The draft with the highest score among the first `budget` (all); of equal ones the first."""
@@ -155,7 +163,7 @@ def next_round(
     if number and config.strategy != "noise":
         plans = _with_remarks(searches, plans, config, tools)
     images = _draw(searches, plans, tools)
-    scores, verified = tools.verifier.score_with_costs(images, [searches[plan.owner].prompt for plan in plans])
+    scores, verified = score_prompts(tools.verifier, images, [searches[plan.owner].asked for plan in plans])
     for plan, image, score, verifying in zip(plans, images, scores, verified, strict=True):
         one = searches[plan.owner]
         parent = plan.parent if plan.reflection is not None else None

@@ -11,9 +11,9 @@ import numpy as np
 import tyro
 
 from inference.grounding.grounded_sam import GroundedSam, GroundedSamConfig
-from inference.interfaces import OneCallAnImage, Reward, Verifier
+from inference.interfaces import OneCallAnImage, Reward, Verifier, score_prompts
 from inference.judges.judge import Judge, JudgeConfig, judge_images
-from inference.prompt_grammar import parse_prompt
+from inference.prompt_grammar import record_of, with_requirements
 from inference.rewards.reward import RewardConfig, used_rewards, without_weights
 from inference.vlm.endpoint import Journal
 from inference.vlm.prompted_verifier import PromptedVerifierConfig
@@ -21,7 +21,7 @@ from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
 from inference.vlm.yes_no_verifier import YesNoVerifierConfig
 from schemas.errors import InputError
-from schemas.records import Cost
+from schemas.records import Cost, PromptRecord
 
 VerifierKind = Literal["vlm", "prompted", "trained", "rules", "rewards", "judge"]
 RULES_SCALE = 20.0  # makes of a check's score about what the other verifiers' log-odds are; from 10 to 40 it is all one
@@ -104,7 +104,13 @@ class MeanVerifier:
 
     def score_with_costs(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> tuple[np.ndarray, list[Cost]]:
         """Every one of them is asked."""
-        scores, costs = zip(*(v.score_with_costs(images, prompts) for v in self._verifiers), strict=True)
+        return self.score_prompts(images, [record_of(prompt) for prompt in prompts])
+
+    def score_prompts(
+        self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]
+    ) -> tuple[np.ndarray, list[Cost]]:
+        """The same, of prompts with what a file said of them."""
+        scores, costs = zip(*(score_prompts(v, images, prompts) for v in self._verifiers), strict=True)
         return np.stack(scores).mean(axis=0), [sum(of_one, Cost()) for of_one in zip(*costs, strict=True)]
 
 
@@ -128,17 +134,30 @@ class RuleVerifier(OneCallAnImage):
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
         """float32 (n,) in [-RULES_SCALE / 2, RULES_SCALE / 2]. InputError for a prompt in none of GenEval's forms."""
-        checks = self._grounded_sam.check(images, [parse_prompt(prompt) for prompt in prompts])
-        return (np.array([check.score for check in checks], np.float32) - np.float32(0.5)) * np.float32(RULES_SCALE)
+        return self.score_prompts(images, [record_of(prompt) for prompt in prompts])[0]
+
+    def score_prompts(
+        self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]
+    ) -> tuple[np.ndarray, list[Cost]]:
+        """The same, and a call for each image. InputError for a prompt without clauses whose words tell none."""
+        checks = self._grounded_sam.check(images, [with_requirements(prompt) for prompt in prompts])
+        scores = np.array([check.score for check in checks], np.float32)
+        return (scores - np.float32(0.5)) * np.float32(RULES_SCALE), [Cost(verifier_calls=1)] * len(images)
 
 
 class JudgeVerifier(OneCallAnImage):
-    """The benchmark's judge as a verifier: 1 for a right image, else 0. Prompts in one of GenEval's forms."""
+    """The benchmark's judge as a verifier: 1 for a right image, else 0."""
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
-        """float32 (n,). InputError for a prompt in another form."""
-        checks = judge_images(self._judge, images, [parse_prompt(prompt) for prompt in prompts])
-        return np.array([check.correct for check in checks], np.float32)
+        """float32 (n,). InputError for a prompt in none of GenEval's forms."""
+        return self.score_prompts(images, [record_of(prompt) for prompt in prompts])[0]
+
+    def score_prompts(
+        self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]
+    ) -> tuple[np.ndarray, list[Cost]]:
+        """The same, and a call for each image. InputError for a prompt without clauses whose words tell none."""
+        checks = judge_images(self._judge, images, [with_requirements(prompt) for prompt in prompts])
+        return np.array([check.correct for check in checks], np.float32), [Cost(verifier_calls=1)] * len(images)

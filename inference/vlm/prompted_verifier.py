@@ -13,14 +13,13 @@ import numpy as np
 import tyro
 
 from inference.interfaces import ChatAnswer, ChatRequest, Vlm
-from inference.prompt_grammar import parse_prompt
+from inference.prompt_grammar import record_of, tag_of
 from inference.vlm.criteria import ANY_PROMPT, CRITERIA, OVERALL
 from inference.vlm.endpoint import Journal
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import template_field
-from schemas.errors import InputError
-from schemas.records import Cost
+from schemas.records import Cost, PromptRecord
 
 MAX_SCORE = 10
 _TIE_BREAK = 0.01  # of the criteria's mean, so that it only parts images with the same overall score
@@ -54,10 +53,16 @@ class PromptedVerifier:
 
     def score_with_costs(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> tuple[np.ndarray, list[Cost]]:
         """With the tokens that it read and wrote."""
+        return self.score_prompts(images, [record_of(prompt) for prompt in prompts])
+
+    def score_prompts(
+        self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]
+    ) -> tuple[np.ndarray, list[Cost]]:
+        """The same; criteria are those of a prompt's own tag, where it has one."""
         criteria = [criteria_of(prompt) for prompt in prompts]
         requests = [
             ChatRequest(
-                fill_prompt(self._template, prompt=prompt, keys=", ".join([*names, OVERALL])),
+                fill_prompt(self._template, prompt=prompt.text, keys=", ".join([*names, OVERALL])),
                 (image,),
                 json_schema=answer_schema(names),
             )
@@ -69,12 +74,9 @@ class PromptedVerifier:
         return scores, [Cost(verifier_calls=1) + a.tokens for a in answers]
 
 
-def criteria_of(prompt: str) -> tuple[str, ...]:
-    """The criteria of the prompt's tag, where it has one of GenEval's forms."""
-    try:
-        return CRITERIA[parse_prompt(prompt).tag or ""]
-    except (InputError, KeyError):
-        return ANY_PROMPT
+def criteria_of(prompt: PromptRecord) -> tuple[str, ...]:
+    """The criteria of the prompt's tag: its own, or what its words tell where they have one of GenEval's forms."""
+    return CRITERIA.get(tag_of(prompt) or "", ANY_PROMPT)
 
 
 def read_points(answer: ChatAnswer, criteria: Sequence[str]) -> float:

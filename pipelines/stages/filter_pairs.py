@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from inference.interfaces import Verifier
+from inference.interfaces import Verifier, score_prompts
 from inference.verifier import VerifierConfig
 from pipelines.model_costs import vlm_costs
 from pipelines.stage import Stage, StageCosts, Workers
@@ -30,7 +30,7 @@ class FilterPairs(Stage):
     """Verifier post-processing (ReflectionFlow §3.2): pairs whose label the verifier denies are thrown out."""
 
     name: ClassVar[str] = "filter_pairs"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads_images: ClassVar[bool] = True
 
     def load(self) -> None:
@@ -46,8 +46,8 @@ class FilterPairs(Stage):
             by_index = {candidate.index: candidate for candidate in row.candidates}
             for pair in row.shipped_pairs:
                 images += [image_of(row, by_index[index]) for index in (pair.good, pair.bad)]
-                prompts += [row.prompt.text] * 2
-        scores, costs = self.verifier.score_with_costs(images, prompts)
+                prompts += [row.prompt] * 2
+        scores, costs = score_prompts(self.verifier, images, prompts)
         scored = iter(zip(scores.tolist(), costs, strict=True))
         return [self._filtered(row, scored) for row in rows]
 

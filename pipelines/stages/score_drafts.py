@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from inference.interfaces import score_prompts
 from inference.verifier import VerifierConfig
 from pipelines.stage import Item, Stage, Workers
 from pipelines.stages.candidate_images import by_row, flat_images
@@ -23,7 +24,7 @@ class ScoreDrafts(Stage):
     """Second opinions: `Candidate.rewards`, one a verifier, of every image of every round."""
 
     name: ClassVar[str] = "score_drafts"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads_images: ClassVar[bool] = True
     item: ClassVar[Item] = "images"
 
@@ -33,10 +34,11 @@ class ScoreDrafts(Stage):
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         flat = flat_images(rows)
+        prompts = [row.prompt for row in flat.rows]
         spent = [Cost()] * len(flat.images)
         columns: dict[str, list[float]] = {}
         for kind, verifier in self.verifiers.items():
-            scores, costs = verifier.score_with_costs(flat.images, flat.texts)
+            scores, costs = score_prompts(verifier, flat.images, prompts)
             columns[kind] = scores.tolist()
             spent = [before + more for before, more in zip(spent, costs, strict=True)]
         opinions = [
