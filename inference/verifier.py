@@ -3,6 +3,7 @@ bound that no verifier passes. A new kind is a file with its configuration and c
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
@@ -11,9 +12,9 @@ import numpy as np
 import tyro
 
 from inference.grounding.grounded_sam import GroundedSam, GroundedSamConfig
-from inference.interfaces import OneCallAnImage, Opinion, Reward, Verifier
+from inference.interfaces import OneCallAnImage, Opinion, Reward, Verifier, verify_records
 from inference.judges.judge import Judge, JudgeConfig, judge_images
-from inference.prompt_grammar import parse_prompt
+from inference.prompt_grammar import record_of, with_requirements
 from inference.rewards.reward import RewardConfig, used_rewards, without_weights
 from inference.vlm.endpoint import Journal
 from inference.vlm.prompted_verifier import PromptedVerifierConfig
@@ -21,7 +22,7 @@ from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
 from inference.vlm.yes_no_verifier import YesNoVerifierConfig
 from schemas.errors import InputError
-from schemas.records import Cost
+from schemas.records import Cost, PromptRecord
 
 VerifierKind = Literal["vlm", "prompted", "trained", "rules", "rewards", "judge"]
 RULES_SCALE = 20.0  # makes of a check's score about what the other verifiers' log-odds are; from 10 to 40 it is all one
@@ -104,7 +105,11 @@ class MeanVerifier:
 
     def verify(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> list[Opinion]:
         """Every one of them is asked; the reasons of those that give some."""
-        asked = [verifier.verify(images, prompts) for verifier in self._verifiers]
+        return self.verify_records(images, [record_of(prompt) for prompt in prompts])
+
+    def verify_records(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Opinion]:
+        """The same, of prompts with what a file said of them."""
+        asked = [verify_records(verifier, images, prompts) for verifier in self._verifiers]
         means = np.stack([scores_of(opinions) for opinions in asked]).mean(axis=0)
         return [
             Opinion(
@@ -132,26 +137,46 @@ class RewardVerifier(OneCallAnImage):
         return self._reward.score(images, prompts)
 
 
-class RuleVerifier(OneCallAnImage):
+class ByRequirements:
+    """For verifiers that look at what a prompt requires, one call an image: of words alone, at what they tell."""
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
+        """float32 (n,). InputError for a prompt in none of GenEval's forms."""
+        return scores_of(self.verify(images, prompts))
+
+    def verify(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> list[Opinion]:
+        """The same, and a call for each image."""
+        return self.verify_records(images, [record_of(prompt) for prompt in prompts])
+
+    def verify_records(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Opinion]:
+        """The same. InputError for a prompt without clauses whose words tell none."""
+        scores = self.scores(images, [with_requirements(prompt) for prompt in prompts])
+        return [Opinion(score, Cost(verifier_calls=1)) for score in scores.tolist()]
+
+    @abstractmethod
+    def scores(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> np.ndarray:
+        """float32 (n,), of prompts with requirements."""
+
+
+class RuleVerifier(ByRequirements):
     """The check of GenEval's rules on what Grounded-SAM finds, as in the dataset's `rule` subset. The detector is less
     sure of malformed objects than of clear ones, and so is the check's score."""
 
     def __init__(self, grounded_sam: GroundedSam) -> None:
         self._grounded_sam = grounded_sam
 
-    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
-        """float32 (n,) in [-RULES_SCALE / 2, RULES_SCALE / 2]. InputError for a prompt in none of GenEval's forms."""
-        checks = self._grounded_sam.check(images, [parse_prompt(prompt) for prompt in prompts])
-        return (np.array([check.score for check in checks], np.float32) - np.float32(0.5)) * np.float32(RULES_SCALE)
+    def scores(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> np.ndarray:
+        """In [-RULES_SCALE / 2, RULES_SCALE / 2]."""
+        scores = np.array([check.score for check in self._grounded_sam.check(images, prompts)], np.float32)
+        return (scores - np.float32(0.5)) * np.float32(RULES_SCALE)
 
 
-class JudgeVerifier(OneCallAnImage):
-    """The benchmark's judge as a verifier: 1 for a right image, else 0. Prompts in one of GenEval's forms."""
+class JudgeVerifier(ByRequirements):
+    """The benchmark's judge as a verifier."""
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
 
-    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
-        """float32 (n,). InputError for a prompt in another form."""
-        checks = judge_images(self._judge, images, [parse_prompt(prompt) for prompt in prompts])
-        return np.array([check.correct for check in checks], np.float32)
+    def scores(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> np.ndarray:
+        """1 for a right image, else 0."""
+        return np.array([check.correct for check in judge_images(self._judge, images, prompts)], np.float32)

@@ -9,6 +9,8 @@ from inference.critic import CriticConfig
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.generator import FluxGeneratorConfig
 from inference.generator import GeneratorConfig
+from inference.grounding.clip_color import ClipColorConfig
+from inference.grounding.color_namer import ColorNamerConfig
 from inference.grounding.detector import DetectorConfig
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.grounding.grounding_dino import GroundingDinoConfig
@@ -63,7 +65,8 @@ def generator() -> GeneratorConfig:
 
 
 def grounding() -> GroundedSamConfig:
-    """GroundingDINO Swin-T through the authors' package and SAM ViT-H, with the thresholds of their demos."""
+    """GroundingDINO Swin-T through the authors' package and SAM ViT-H, with the thresholds of their demos; colours as
+    GenEval names them, by CLIP ViT-L/14 on the masked crop."""
     dino = GroundingDinoConfig(
         model="groundingdino_swint_ogc.pth",
         backend="groundingdino-py",
@@ -74,7 +77,8 @@ def grounding() -> GroundedSamConfig:
     )
     # One image at a time: ViT-H's global attention takes 4 GiB an image, and a batch gains nothing.
     sam = SamConfig(model="sam_vit_h_4b8939.pth", device="cuda", image_batch=1, box_batch=16)
-    return GroundedSamConfig(DetectorConfig("dino", dino), SegmenterConfig("sam", sam))
+    color = ColorNamerConfig("clip", ClipColorConfig("openai/clip-vit-large-patch14", batch_size=32, device="cuda"))
+    return GroundedSamConfig(DetectorConfig("dino", dino), SegmenterConfig("sam", sam), color)
 
 
 def rewards() -> tuple[RewardConfig, ...]:

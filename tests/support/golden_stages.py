@@ -214,8 +214,8 @@ class Fills:
 
 
 class RedIfBright:
-    def name_colors(self, image, masks, class_names):
-        return ["red" if image.mean() > 128 else "blue"] * len(masks)
+    def name_colors(self, images, masks, class_names):
+        return [["red" if i.mean() > 128 else "blue"] * len(m) for i, m in zip(images, masks, strict=True)]
 
 
 class Sees:

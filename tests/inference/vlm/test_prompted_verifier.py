@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from inference.interfaces import ChatAnswer
-from inference.prompt_grammar import parse_prompt
+from inference.prompt_grammar import parse_prompt, record_of
 from inference.verifier import VerifierKind
 from inference.vlm.criteria import ANY_PROMPT, ANY_RUBRIC, CRITERIA, RUBRICS
 from inference.vlm.prompted_verifier import (
@@ -44,10 +44,10 @@ def judged(overall, *criteria):
 
 
 def test_each_tag_has_its_own_criteria():
-    assert criteria_of("a photo of a red star") == CRITERIA["colors"]
-    assert criteria_of("a photo of two stars") == CRITERIA["counting"]
-    assert criteria_of("a photo of a star left of a ring") == CRITERIA["position"]
-    assert criteria_of("Lighthouse in a storm, oil on canvas") == ANY_PROMPT
+    assert criteria_of(record_of("a photo of a red star")) == CRITERIA["colors"]
+    assert criteria_of(record_of("a photo of two stars")) == CRITERIA["counting"]
+    assert criteria_of(record_of("a photo of a star left of a ring")) == CRITERIA["position"]
+    assert criteria_of(record_of("Lighthouse in a storm, oil on canvas")) == ANY_PROMPT
 
 
 @pytest.mark.parametrize(
