@@ -10,14 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import InputError
+from schemas.hub_storage import cached_dataset
 
 MAX_NAMED = 3
+ADDED: dict[str, Any] = {
+    "comparisons.image": "",
+    "comparisons.prompt": "prompt",
+    "comparisons.analysis": "analysis",
+    "comparisons.instructions": "instructions",
+    "comparisons.result": "result",
+    "comparisons.subset": "general",
+}
+"""Settings that came later, and what trainings did before there were any: their checkpoints know none of them."""
 
 
 def settings_of(config: Any) -> dict[str, Any]:
     """What decides a training's numbers: plain values by the names of their fields ("optimizer.learning_rate")."""
     settings = _fields(config)
-    if "://" not in settings["data"]:
+    is_dataset = cached_dataset(settings["data"]) is not None and not Path(settings["data"]).exists()
+    if "://" not in settings["data"] and not is_dataset:
         settings["data"] = str(Path(settings["data"]).resolve())
     return settings
 
@@ -25,6 +36,7 @@ def settings_of(config: Any) -> dict[str, Any]:
 def check_same(settings: dict[str, Any], started_with: dict[str, Any], out: Path) -> None:
     """InputError that names the first fields in which a training differs from the one that `out`'s checkpoint is of."""
     settings, started_with = _as_named_now(settings), _as_named_now(started_with)
+    started_with = {name: value for name, value in ADDED.items() if name in settings} | started_with
     differing = [n for n in {**started_with, **settings} if settings.get(n) != started_with.get(n)]
     if differing:
         shown = [f"{n} was {started_with.get(n)}, is {settings.get(n)}" for n in differing[:MAX_NAMED]]
