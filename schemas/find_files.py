@@ -13,10 +13,10 @@ from schemas.storage import Storage
 _WILD = re.compile(r"[*?\[]")
 
 
-def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+def natural_key(name: str) -> tuple[list[str | int], str]:
     """Sorts names with numbers by their value; names that differ in leading zeros alone have a fixed order, too."""
-    parts = [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name) if part]
-    return parts, name
+    parts = re.split(r"([0-9]+)", name)  # texts and numbers by turns
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
 def find_files(place: str, endings: Sequence[str]) -> tuple[Storage, list[str]]:

@@ -93,7 +93,7 @@ def test_a_dataset_that_was_not_fetched_says_how_and_nothing_is_downloaded(tmp_p
 
 def test_a_training_by_hub_id_goes_on_from_wherever_it_is_started(tmp_path, monkeypatch):
     config = CorrectorTrainingConfig(data="diffusion-cot/GenRef-wds")
-    write_genref(in_hub_cache(monkeypatch, tmp_path / "hub", "diffusion-cot/GenRef-wds"), [0])
+    write_genref(in_hub_cache(monkeypatch, tmp_path / "hub", "diffusion-cot/GenRef-wds"), range(1))
     before = settings_of(config)
     monkeypatch.chdir(tmp_path)
     assert settings_of(config) == before
