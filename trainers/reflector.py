@@ -22,6 +22,7 @@ from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.reflector_words import write_words
 from schemas.configuration import resumable_field, stable_seed
+from trainers.comparison_shards import ComparisonMembers
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
 from trainers.shard_index import ShardIndex
@@ -68,7 +69,9 @@ class ReflectorTrainingConfig:
     on each GPU. This is a LoRA on the language model, with hyperparameters common for one."""
 
     data: str = ""
-    """Run folder or folder of shards, local or s3://."""
+    """Run folder, folder or glob of shards, local or s3://, or a dataset in the hub cache (`diffusion-cot/GenRef-wds`,
+    `diffusion-cot/GenRef-CoT`)."""
+    comparisons: ComparisonMembers = field(default_factory=ComparisonMembers)
     out: Path = resumable_field(Path("runs/reflector"))
     """Checkpoints, curves and reflections to read; the reflector itself in `out/reflector`."""
     model: ReflectorConfig = field(default_factory=ReflectorConfig)
@@ -260,7 +263,13 @@ def open_training(config: ReflectorTrainingConfig, rank: Rank = ALONE) -> Traini
     """Opens the shards, loads the base model and the newest checkpoint. InputError for what cannot be."""
     config.loop.check(rank.world_size)
     order, held_out = open_data(
-        config.data, config.out, config.held_out_share, config.mix, config.loop.batch_size, config.loop.seed
+        config.data,
+        config.out,
+        config.held_out_share,
+        config.mix,
+        config.loop.batch_size,
+        config.loop.seed,
+        config.comparisons,
     )
     trainable = ReflectorTrainable(config, held_out)
     return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, config.model.device)

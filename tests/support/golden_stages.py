@@ -176,7 +176,7 @@ def read_edits() -> list[PromptRow]:
         pq.write_table(pa.Table.from_pylist(values), path)
         stage = ReadEdits(ReadEditsConfig(), SEED)
         stage.load()
-        done = stage(list(iterate_edits(path, EditQuality(0, 0, 0), EditIntake(), False)))
+        done = stage(list(iterate_edits(str(path), EditQuality(0, 0, 0), EditIntake(), False)))
     return [replace(row, edit=replace(row.edit, file="edits.parquet") if row.edit else None) for row in done]
 
 
