@@ -53,6 +53,12 @@ class VerifierConfig:
         asking = [getattr(self, kind) for kind in self.kinds if kind in ("vlm", "prompted", "trained")]
         return next((chosen.vlm for chosen in asking if chosen), None)
 
+    @property
+    def is_client(self) -> bool:
+        """Whether all its work is to ask a VLM elsewhere."""
+        asking = [getattr(self, kind) for kind in self.kinds if kind in ("vlm", "prompted")]
+        return len(asking) == len(self.kinds) and all(one and one.vlm and one.vlm.is_elsewhere for one in asking)
+
     def _of(self, kind: VerifierKind) -> Any:
         """A kind's configuration. InputError where the preset has none."""
         chosen = getattr(self, kind)

@@ -24,7 +24,7 @@ from pipelines.runtime.runtime import Runtime, Schedule, UnitTask, Work
 from pipelines.stage import Step
 from pipelines.upkeep import drop_shard_of
 from schemas.arrow import hash_rows
-from schemas.errors import CorruptDataError, LeaseHeldError
+from schemas.errors import CorruptDataError, InputError, LeaseHeldError
 from schemas.records import PromptRow
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ class RunOptions:
     """Where the stages run: in this process, or on a Ray cluster (RAY_ADDRESS, or one started for the run)."""
     schedule: Schedule = "streaming"
     """streaming: all stages at once, models resident; staged: one stage over all units, then the next."""
+    asking_units: int = 8
+    """Units that a worker has under way at once, of a stage whose work is to ask a vLLM or an endpoint."""
     take_over: bool = False
     """Take the run over from a driver that is known to be gone."""
     check_blocks: bool = False
@@ -88,7 +90,9 @@ def _advance(folder: RunFolder, config: JobConfig, options: RunOptions, stop: Ca
 
 
 def _start(folder: RunFolder, config: JobConfig, options: RunOptions) -> Runtime:
-    work = Work(folder, config, options.failures, options.schedule)
+    if options.asking_units < 1:
+        raise InputError(f"{options.asking_units}", field="--asking-units", expected="at least 1")
+    work = Work(folder, config, options.failures, options.schedule, options.asking_units)
     if options.runtime == "ray":
         from pipelines.runtime.ray import RayRuntime
 

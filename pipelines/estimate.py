@@ -2,16 +2,17 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from pipelines import stated_figures as stated
-from pipelines.jobs import DatasetConfig, JobConfig
-from pipelines.model_costs import generation_tflop, image_pixels
+from pipelines.jobs import DatasetConfig
+from pipelines.model_costs import HEADROOM, generation_tflop, image_pixels, vllm_memory
 from pipelines.run_folder import RunFolder
 from pipelines.runtime.runtime import Schedule
 from pipelines.search_job import SearchJobConfig
+from pipelines.served_vlms import served_vlms
 from pipelines.stage import Link
 from pipelines.stages.draft_round import DraftRound
 from pipelines.stages.generate_candidates import GenerateCandidates
@@ -20,8 +21,6 @@ from schemas.arrow import record_from_dict
 from schemas.errors import ForeignRunError, InputError
 
 GpuType = Literal["h100", "h200", "a100-80gb", "l40s", "rtx4090"]
-HEADROOM = 0.9
-"""Models share a GPU when they are not expected to fill more of it than this: the figures are estimates."""
 WORTHWHILE_LOSS = 0.05
 """Whole GPUs are given to stages for good when that idles no more of the cluster than this."""
 
@@ -54,7 +53,8 @@ class Cluster:
 class StageEstimate:
     """One stage on one worker. source: "stated", "derived" or "measured", and of what. Seconds are None where nobody
     knows them. memory_gib: peak on its GPU; None: unknown, so that it gets whole ones. flag: what of `run` configures
-    it; none for a stage that is no field of the configuration."""
+    it; none for a stage that is no field of the configuration. vllm: who answers it, where its work is to ask a vLLM:
+    then memory and GPUs are that one's, and flag is its own."""
 
     name: str
     item: str
@@ -65,6 +65,7 @@ class StageEstimate:
     memory_gib: float | None = 0.0
     memory_source: str = ""
     flag: str = ""
+    vllm: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,9 +173,15 @@ def _items_each(config: DatasetConfig | SearchJobConfig, chain: Sequence[Link]) 
 
 
 def _of_stage(
-    config: JobConfig, link: Link, count: float, gpu: Gpu | None, measured: float | None, measured_source: str
+    config: DatasetConfig | SearchJobConfig,
+    link: Link,
+    count: float,
+    gpu: Gpu | None,
+    measured: float | None,
+    measured_source: str,
 ) -> StageEstimate:
     costs = link.stage.costs(link.config, gpu)
+    served = served_vlms(link.config) if link.is_client else ()
     each, source = (costs.seconds, costs.source) if measured is None else (measured, measured_source)
     return StageEstimate(
         name=link.stage.name,
@@ -185,7 +192,8 @@ def _of_stage(
         source=source,
         memory_gib=costs.memory_gib if gpu and (costs.memory_gib is not None or link.workers.gpus) else 0.0,
         memory_source=costs.memory_source if gpu else "",
-        flag=_flag_of(config, link),
+        flag=("vlm" if served == (config.vlm,) else "") if served else _flag_of(config, link),
+        vllm=" + ".join(vlm.name for vlm in served),
     )
 
 
@@ -230,6 +238,24 @@ class _Known:
     flag: str
     seconds: float
     memory_gib: float
+    is_vllm: bool = False
+
+
+def one_vllm_each(stages: Sequence[StageEstimate]) -> list[StageEstimate]:
+    """The stages that one vLLM answers as one: on a GPU it lies once, whoever asks."""
+    found: dict[str, StageEstimate] = {}
+    for stage in stages:
+        if not stage.vllm:
+            found[stage.name] = stage
+            continue
+        before = found.get(name := f"vLLM: {stage.vllm}", replace(stage, name=name, seconds=0.0))
+        unknown = before.seconds is None or stage.seconds is None
+        found[name] = replace(
+            before,
+            seconds=None if unknown else (before.seconds or 0.0) + (stage.seconds or 0.0),
+            memory_gib=max(before.memory_gib or 0.0, stage.memory_gib or 0.0),
+        )
+    return list(found.values())
 
 
 def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
@@ -237,8 +263,8 @@ def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
     that nobody knows are left out."""
     available, n = cluster.gpu.memory_gib, cluster.gpus
     known = [
-        _Known(s.name, s.flag, s.seconds, available if s.memory_gib is None else s.memory_gib)
-        for s in stages
+        _Known(s.name, s.flag, s.seconds, available if s.memory_gib is None else s.memory_gib, bool(s.vllm))
+        for s in one_vllm_each(stages)
         if s.seconds is not None and s.memory_gib != 0
     ]
     chosen = sorted(known, key=lambda stage: -stage.seconds)
@@ -258,7 +284,9 @@ def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
         rest = round(0.25 / max(1, len(chosen) - 1), 3)
         gpus = {name: rest if i else 0.75 for i, name in enumerate(names)}
         why = f"{need}: every GPU holds one worker of each, and the first shard is there early"
-        return _placement("streaming", why, chosen, dict.fromkeys(names, n), gpus, one_after_the_other, n)
+        return _placement(
+            "streaming", why, chosen, dict.fromkeys(names, n), gpus, one_after_the_other, n, shares(chosen, available)
+        )
     if n >= len(chosen) > 1:
         divided = _divide(chosen, n)
         hours = max(stage.seconds / divided[stage.name] for stage in chosen) / 3600
@@ -272,6 +300,14 @@ def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
         why = f"{need}, and there {'is one GPU' if n == 1 else f'are {n} GPUs'}"
     why += ": every stage has all GPUs in turn"
     return _placement("staged", why, chosen, dict.fromkeys(names, n), dict.fromkeys(names, 1.0), one_after_the_other, n)
+
+
+def shares(stages: Sequence[_Known], available_gib: float) -> dict[str, float]:
+    """Of a GPU's memory, for each vLLM there: what the others leave, since it uses all that it is given."""
+    vllms = [stage for stage in stages if stage.is_vllm]
+    others = sum(stage.memory_gib for stage in stages if not stage.is_vllm)
+    need = sum(stage.memory_gib for stage in vllms)
+    return {s.name: vllm_memory(available_gib, others + need - s.memory_gib) for s in vllms}
 
 
 def _divide(stages: Sequence[_Known], num_gpus: int) -> dict[str, int]:
@@ -291,11 +327,20 @@ def _placement(
     gpus: dict[str, float],
     hours: float,
     num_gpus: int,
+    memory: Mapping[str, float] | None = None,
 ) -> Placement:
+    """memory: shares of a GPU's for vLLMs that are not alone there."""
     flags = f"--schedule {schedule}"
+    for stage in stages:
+        if not stage.flag:
+            continue
+        if stage.is_vllm:
+            if num_gpus > 1:
+                flags += f" --{stage.flag}.replicas {workers[stage.name]} --{stage.flag}.gpus {gpus[stage.name]:g}"
+            if memory:
+                flags += f" --{stage.flag}.gpu-memory {memory[stage.name]:g}"
+        elif num_gpus > 1:
+            flags += f" --{stage.flag}.count {workers[stage.name]} --{stage.flag}.gpus {gpus[stage.name]:g}"
     if num_gpus > 1:
-        for stage in stages:
-            if stage.flag:
-                flags += f" --{stage.flag}.count {workers[stage.name]} --{stage.flag}.gpus {gpus[stage.name]:g}"
         flags = f"--runtime ray {flags}"
     return Placement(schedule, why, workers, gpus, hours, flags)

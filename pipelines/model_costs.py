@@ -3,6 +3,7 @@ stands in no figure is unknown, and `plan` says so."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from inference.flux.generator import FluxGeneratorConfig
@@ -21,6 +22,8 @@ from pipelines.stage import UNKNOWN, StageCosts
 from pipelines.stated_figures import GIB, Gpu
 from schemas.configuration import chosen_kind
 
+HEADROOM = 0.9
+"""Models share a GPU when they are not expected to fill more of it than this: the figures are estimates."""
 CPU_SOURCE = "stated: models of a few million parameters on two cores of a server CPU without AMX"
 
 
@@ -40,6 +43,11 @@ def vlm_costs(seconds: float, cpu_seconds: float, vlm: VlmConfig | None, gpu: Gp
     gib = weights + stated.VLM_CACHE_GIB + stated.CUDA_CONTEXT_GIB
     how = f"derived: {weights:.1f} weights (7B, bfloat16) + {stated.VLM_CACHE_GIB} for the cache (allowance)"
     return StageCosts(seconds, source, gib, how)
+
+
+def vllm_memory(available_gib: float, others_gib: float = 0.0) -> float:
+    """The share of a GPU's memory for a vLLM beside others; alone it gets what models may fill at all."""
+    return math.floor(100 * (HEADROOM - others_gib / available_gib)) / 100
 
 
 def reward_costs(rewards: Sequence[RewardConfig], gpu: Gpu | None) -> StageCosts:

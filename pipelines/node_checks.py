@@ -3,10 +3,11 @@
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from pipelines.driver import RunOptions
 from pipelines.jobs import DatasetConfig
+from pipelines.machine_checks import machine_problems
 from pipelines.new_run import new_dataset_run, new_search_run
 from pipelines.preflight import NodeCheck, check_stages, one_unit_of
 from pipelines.runtime.runtime import Schedule
@@ -18,14 +19,16 @@ def check_here(
     config: DatasetConfig | SearchJobConfig, schedule: Schedule, gpus_here: float | None = None
 ) -> NodeCheck:
     """On this machine, in a folder that is thrown away. gpus_here: that the node has; None where all must work here."""
+    machine = tuple(machine_problems(config, gpus_here))
     with tempfile.TemporaryDirectory(prefix="preflight-") as scratch:
         try:
             small = one_unit_of(config)
             start = new_search_run if isinstance(small, SearchJobConfig) else new_dataset_run
             folder = start(f"{scratch}/run", "preflight", small)  # pyright: ignore[reportArgumentType]
         except ReflectionFlowError as error:
-            return NodeCheck(os.uname().nodename, (), problem=str(error))
-        return NodeCheck(os.uname().nodename, tuple(check_stages(folder, small, schedule, gpus_here)))
+            return NodeCheck(os.uname().nodename, (), str(error), machine)
+        checks = check_stages(folder, small, schedule, gpus_here)
+        return NodeCheck(os.uname().nodename, tuple(checks), machine=machine)
 
 
 def check(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> list[NodeCheck]:
@@ -36,9 +39,7 @@ def check(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> list[
 
     found = on_each_kind_of_node(check_here, config, options.schedule)
     return [
-        NodeCheck(label, result.stages, result.problem)
-        if isinstance(result, NodeCheck)
-        else NodeCheck(label, (), result)
+        replace(result, node=label) if isinstance(result, NodeCheck) else NodeCheck(label, (), result)
         for label, result in found.items()
     ]
 
@@ -58,6 +59,8 @@ def print_checks(checks: Sequence[NodeCheck]) -> None:
     """A table a node, then what would fail."""
     for node in checks:
         print(f"preflight on {node.node}: one unit of each subset")
+        for problem in node.machine:
+            print(f"  would fail: {problem}")
         if node.problem:
             print(f"  would fail: {node.problem}")
             continue

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from pipelines.estimate import Cluster, Placement, StageEstimate
+from pipelines.estimate import Cluster, Placement, StageEstimate, one_vllm_each
 
 COLORS = ("#2a9d8f", "#e9a23b", "#5b7fbf", "#b5637a", "#7a9a4c", "#8d6cab", "#c0694a")
 IDLE = "#dde3e3"
@@ -32,7 +32,7 @@ class GpuTime:
 
 def gpu_times(stages: Sequence[StageEstimate], placement: Placement, cluster: Cluster) -> list[GpuTime]:
     """Every GPU of the cluster once. Where each GPU holds all stages, or all of them in turn, all are alike."""
-    placed = [stage for stage in stages if stage.name in placement.workers]
+    placed = [stage for stage in one_vllm_each(stages) if stage.name in placement.workers]
     whole_s = placement.hours * 3600
     divided = placement.schedule == "streaming" and all(placement.gpus[s.name] == 1 for s in placed) and len(placed) > 1
     if not divided:

@@ -16,6 +16,7 @@ from pipelines.runtime.failures import FailurePolicy
 from pipelines.runtime.runtime import Schedule
 from pipelines.runtime.unit_worker import UnitWorker
 from pipelines.search_job import SearchJobConfig
+from pipelines.served_vlms import served_vlms
 from pipelines.stage import Step
 from schemas.errors import ReflectionFlowError
 from schemas.records import PromptRow
@@ -46,16 +47,18 @@ class StageCheck:
 
 @dataclass(frozen=True)
 class NodeCheck:
-    """All stages on one kind of node. node: its name and what it has. problem: what kept the check from starting."""
+    """All stages on one kind of node. node: its name and what it has. problem: what kept the check from starting.
+    machine: what it lacks, whatever the stages say."""
 
     node: str
     stages: tuple[StageCheck, ...]
     problem: str | None = None
+    machine: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Whether nothing would fail there."""
-        return self.problem is None and all(stage.problem is None for stage in self.stages)
+        return self.problem is None and not self.machine and all(stage.problem is None for stage in self.stages)
 
 
 def one_unit_of(config: T) -> T:
@@ -77,7 +80,8 @@ def check_stages(
     for subset, links in config.links().items():
         unit, upstream = folder.units(subset)[0], True
         for index, link in enumerate(links):
-            gpus = link.workers.gpus
+            # A vLLM that it asks is tried here, too.
+            gpus = max([link.workers.gpus, *(vlm.server.gpus_each for vlm in served_vlms(link.config))])
             if gpus_here is not None and gpus > gpus_here:
                 why = f"its workers want {gpus:g} GPUs each"
                 checks.append(StageCheck(subset, link.stage.name, not_tried=why, elsewhere=True))

@@ -6,7 +6,7 @@ stages a subset's prompts pass; each stage's key is a hash of everything that ch
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 from inference.vlm.endpoint import Journal
@@ -62,6 +62,13 @@ class Stage(ABC):
         return False
 
     @classmethod
+    def is_client(cls, config: Any) -> bool:
+        """Whether all its work is to ask servers: then a worker needs no GPU and has several units under way. config:
+        the stage's own."""
+        del config
+        return False
+
+    @classmethod
     def costs(cls, config: Any, gpu: Gpu | None) -> StageCosts:
         """For `plan`, from stated figures. config: the stage's own. gpu: which its models lie on; None for the CPU."""
         del config, gpu
@@ -93,7 +100,7 @@ class Workers:
     cpus: float = 1.0
     """CPUs each."""
     gpus: float = 0.0
-    """GPUs each; fractions share one."""
+    """GPUs each; fractions share one. Whose work is to ask a vLLM or an endpoint needs none, and takes none."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,13 @@ class Link:
     @property
     def workers(self) -> Workers:
         """Who does it on Ray."""
-        return self.config.workers
+        workers: Workers = self.config.workers
+        return replace(workers, gpus=0.0) if self.is_client else workers
+
+    @property
+    def is_client(self) -> bool:
+        """Whether all its work is to ask servers."""
+        return self.stage.is_client(self.config)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from inference.vlm.yes_no_verifier import YesNoVerifierConfig
 from pipelines.driver import RunOptions
 from pipelines.estimate import Cluster
 from pipelines.jobs import DatasetConfig
+from pipelines.model_costs import flux_memory, vllm_memory
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.search_job import SearchJobConfig
 from pipelines.stage import Workers
@@ -168,8 +169,10 @@ def search() -> SearchJobConfig:
             judge=judge(),
         ),
     )
-    # vLLM shares the GPU with FLUX's 34 GB.
-    shared = replace(vlm(), vllm_arguments=(*vlm().vllm_arguments, "--gpu-memory-utilization", "0.35"))
+    # Each GPU holds a FLUX and, beside it, a vLLM that gets what FLUX leaves.
+    available, drawn = cluster().gpu.memory_gib, tools.generator.flux
+    assert drawn is not None
+    shared = replace(vlm(), gpus=0.4, gpu_memory=vllm_memory(available, flux_memory(drawn)[0]))
     return SearchJobConfig(
         prompts="evaluation_metadata.jsonl",
         images_per_prompt=4,
@@ -178,7 +181,7 @@ def search() -> SearchJobConfig:
         vlm=shared,
         search=SearchConfig(width=2, depth=16, strategy="noise+prompt+reflection", carry="own"),
         tools=tools,
-        workers=Workers(count=0, cpus=4.0, gpus=1.0),
+        workers=Workers(count=0, cpus=4.0, gpus=0.6),
         judge=JudgeCandidatesConfig(judge(), workers=QUARTER_GPU),
     )
 

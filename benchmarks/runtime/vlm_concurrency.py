@@ -12,7 +12,6 @@ import tyro
 
 from benchmarks.results_file import Circumstances, print_table, save
 from inference.interfaces import ChatRequest
-from inference.model_store import resolve_model
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
@@ -52,17 +51,16 @@ def main() -> None:
     requests = comparisons(arguments.requests)
     server = VllmServer(
         VllmServerConfig(
-            str(resolve_model(arguments.model)),
-            "served",
+            arguments.model,
             "float32" if arguments.device == "cpu" else "bfloat16",
             arguments=("--max-model-len", "1024", "--enforce-eager", "--no-enable-prefix-caching"),
             device=arguments.device,
         )
     )
     started = time.perf_counter()
-    server.ensure()
+    address = server.ensure()
     figures: dict[str, dict[str, float]] = {"start": {"seconds": time.perf_counter() - started}}
-    base = EndpointConfig(server.base_url, "served", max_new_tokens=256, constrain_json=False)
+    base = EndpointConfig(address, arguments.model, max_new_tokens=256, constrain_json=False)
     EndpointVlm(replace(base, concurrency=8)).answer(requests[:8])
     for concurrency in arguments.concurrencies:
         figures[f"vLLM, {concurrency} in flight"] = _timed(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -94,6 +95,7 @@ class EndpointVlm:
         if config.concurrency < 1:
             raise InputError(f"{config.concurrency} requests at once", field="concurrency", expected="at least 1")
         self.config, self._journal = config, journal
+        self._room = threading.BoundedSemaphore(config.concurrency)  # of all who ask at the same time
         key = os.environ.get(config.api_key_env, "").strip()
         headers = header_values(config.headers)
         for secret in (key, *headers.values()):
@@ -207,7 +209,8 @@ class EndpointVlm:
     def _ask(self, question: _Question, images: EncodedOnce, read: Read[T]) -> T:
         try:
             urls = {name: images.url(name, image) for name, image in question.images.items()}
-            value = self._ask_patiently(_with_images(question.payload, urls), read)
+            with self._room:
+                value = self._ask_patiently(_with_images(question.payload, urls), read)
         except Exception as error:
             hide_in(error)
             raise

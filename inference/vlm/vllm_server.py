@@ -1,156 +1,255 @@
-"""A vLLM server of our own: started, watched, started again when it dies, gone when its user is.
+"""A vLLM server: one for everybody on this machine who asks for the same, started by whoever is first, started again
+when it dies, gone with the last one who uses it.
 
-It runs under `vllm_guard`, which ends vLLM's whole process group when this process dies, however it dies. Whoever asks
-for the same server in one process shares it.
+It runs under `vllm_guard`, which watches a lock that every user holds: whichever process is killed, the others go on,
+and nothing stays behind. Where a cluster serves models (`pipelines/runtime/vlm_deployment.py`), `open_server` gives
+what that has instead.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import weakref
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from inference.model_store import model_digest, resolve_model
 from inference.vlm import vllm_guard
+from inference.vlm.adapters import merged_folder
+from schemas.configuration import content_key
 from schemas.errors import WorkFailedError
 
 log = logging.getLogger(__name__)
 
-_SHARED: weakref.WeakValueDictionary[VllmServerConfig, VllmServer] = weakref.WeakValueDictionary()
-_SHARED_LOCK = threading.Lock()
 # Two cores for everything else too: threads that spin while they wait would take them.
-_CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+_STARTS = 2
 
 
 @dataclass(frozen=True)
 class VllmServerConfig:
-    """What is served. `folder` holds weights, tokenizer and processor."""
+    """What is served, and with what."""
 
-    folder: str
-    served_name: str
+    model: str
+    """A Qwen2.5-VL, as `VlmConfig.model` names it; served under this name."""
     dtype: str = "bfloat16"
     max_images: int = 2
     arguments: tuple[str, ...] = ()
     """More arguments of vLLM's API server."""
     device: str = "cuda"
+    gpus: float = 1.0
+    """Of one vLLM, on a cluster."""
+    gpu_memory: float = 0.9
+    """Share of a GPU's memory that it takes."""
+    replicas: int = 0
+    """vLLMs on a cluster; 0: one, and more while there is work for them and GPUs are free."""
     start_timeout_s: float = 900.0
+
+    @property
+    def key(self) -> str:
+        """Those with the same one share a server: where the model lies is nothing, what is in it counts.
+        MissingWeightsError."""
+        return content_key(asdict(self), model_digest(self.model))
+
+    @property
+    def gpus_each(self) -> float:
+        """Of one vLLM: several where the model is divided over GPUs."""
+        if self.device == "cpu":
+            return 0.0
+        said = engine_arguments(self.arguments)
+        return self.gpus * said.get("tensor_parallel_size", 1) * said.get("pipeline_parallel_size", 1)
+
+    def folder(self) -> Path:
+        """With weights, tokenizer and processor; an adapter merged. MissingWeightsError."""
+        return merged_folder(resolve_model(self.model), model_digest(self.model), self.dtype)
+
+    def all_arguments(self) -> list[str]:
+        """vLLM's, but for where it listens and what it loads."""
+        arguments = [
+            *("--served-model-name", self.model, "--dtype", self.dtype),
+            *("--limit-mm-per-prompt", f'{{"image":{self.max_images}}}'),
+            *self.arguments,
+        ]
+        if self.device != "cpu" and "--gpu-memory-utilization" not in self.arguments:
+            arguments += ["--gpu-memory-utilization", f"{self.gpu_memory:g}"]
+        return arguments
+
+
+def engine_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """vLLM's arguments of a command line, as those of its engine: `--max-model-len 8192` is {"max_model_len": 8192}."""
+    found: dict[str, Any] = {}
+    name = ""
+    for word in arguments:
+        flag, is_set, value = word.partition("=")
+        if word.startswith("--"):
+            name = flag.removeprefix("--").replace("-", "_")
+            off = name.startswith("no_") and not is_set
+            name = name.removeprefix("no_") if off else name
+            found[name] = _plain(value) if is_set else not off
+        else:
+            found[name] = _plain(word)
+    return found
+
+
+def _plain(word: str) -> Any:
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word
+
+
+class Server(Protocol):
+    """Something that serves a model for as long as it is held."""
+
+    def ensure(self) -> str:
+        """An OpenAI-compatible address that answers now. WorkFailedError where none does in time."""
+        ...
 
 
 class VllmServer:
-    """An OpenAI-compatible address that is alive whenever `ensure` has returned."""
+    """This machine's vLLM of a configuration. See `Server`."""
 
     def __init__(self, config: VllmServerConfig) -> None:
-        """Starts nothing yet. WorkFailedError where vLLM is not installed."""
+        """Starts nothing yet, but keeps one that is there."""
         self.config = config
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        log_file, self.log_path = tempfile.mkstemp(prefix="vllm-", suffix=".log")
-        os.close(log_file)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
-        self._finalizer: Any = weakref.finalize(self, _nothing)
-
-    @classmethod
-    def shared(cls, config: VllmServerConfig) -> VllmServer:
-        """The server of this configuration in this process; it ends when nobody holds it any more."""
-        with _SHARED_LOCK:
-            server = _SHARED.get(config)
-            if server is None:
-                server = _SHARED[config] = cls(config)
-            return server
+        # Of other GPUs of this machine it is another server.
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES") if config.device != "cpu" else None
+        self.runtime = _runtime_folder() / content_key(config.key, gpus)
+        self.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._users = os.open(self.runtime / "users", os.O_RDWR | os.O_CREAT, 0o600)
+        # Waits where a guard is ending what nobody used until now.
+        fcntl.flock(self._users, fcntl.LOCK_SH)
+        self._finalizer = weakref.finalize(self, _let_go, self.runtime, self._users)
 
     @property
-    def base_url(self) -> str:
-        """For the `openai` client."""
-        return f"http://127.0.0.1:{self.port}/v1"
+    def log_path(self) -> Path:
+        """What vLLM says."""
+        return self.runtime / "vllm.log"
 
     @property
     def is_running(self) -> bool:
-        """Whether there is a process; it may still be loading."""
-        return self._process is not None and self._process.poll() is None
+        """Whether it is guarded; it may still be loading."""
+        return _is_guarded(self.runtime)
 
-    def ensure(self) -> None:
-        """Start vLLM unless it answers, and wait until it does. WorkFailedError when it does not start."""
-        with self._lock:
-            # A server whose engine died is still there for a moment, and then is not: it gets a second start.
-            for attempt in range(2):
-                was_running = self.is_running
-                if not was_running:
-                    if self._process is not None:
-                        log.warning("vLLM ended (code %s); it is started again", self._process.returncode)
-                    self._start()
-                if self._answers_in_time():
-                    return
-                self._finalizer()
-                if not was_running or attempt:
-                    said = Path(self.log_path).read_text(errors="replace")[-2000:]
-                    raise WorkFailedError(
-                        f"vLLM does not serve {self.config.folder}; its last words ({self.log_path}):\n{said}"
-                    )
+    def ensure(self) -> str:
+        """See `Server`: starts vLLM unless it answers, and waits until it does."""
+        starts, deadline = 0, time.monotonic() + self.config.start_timeout_s
+        while True:
+            port = vllm_guard.read_state(self.runtime).get("port", 0)
+            if port and _answers(port):
+                return f"http://127.0.0.1:{port}/v1"
+            if time.monotonic() > deadline:
+                self._end()  # it may hang: the next `ensure` of anybody begins anew
+                self._fail(f"in {self.config.start_timeout_s:.0f} s")
+            if not self.is_running:
+                # A server whose engine died is still there for a moment, and then is not: it gets a second start.
+                if starts == _STARTS:
+                    self._fail(f"after {starts} starts")
+                starts += self._start()
+            time.sleep(0.25)
 
     def close(self) -> None:
-        """End vLLM and all its processes; `ensure` may start it again."""
-        with self._lock:
-            self._finalizer()
-            self._process = None
+        """Let go of it; it ends, with all its processes, unless others use it."""
+        self._finalizer()
 
-    def _start(self) -> None:
-        config = self.config
-        command = [
-            *(sys.executable, str(Path(vllm_guard.__file__)), sys.executable),
-            *("-m", "vllm.entrypoints.openai.api_server", "--model", config.folder),
-            *("--served-model-name", config.served_name, "--host", "127.0.0.1", "--port", str(self.port)),
-            *("--dtype", config.dtype, "--limit-mm-per-prompt", f'{{"image":{config.max_images}}}'),
-            *config.arguments,
-        ]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-        if config.device == "cpu":
-            environment = {**_CPU_ENVIRONMENT, **environment}
-        with open(self.log_path, "ab") as output:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment
-            )
-        self._finalizer = weakref.finalize(self, _end, self._process)
+    def _start(self) -> bool:
+        """Whether this process was the one that started it."""
+        with open(self.runtime / "start", "a") as starting:
+            fcntl.flock(starting, fcntl.LOCK_EX)
+            if self.is_running:
+                return False
+            config = self.config
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port: int = probe.getsockname()[1]
+            command = [
+                *(sys.executable, str(Path(vllm_guard.__file__)), str(self.runtime), str(port), sys.executable),
+                *("-m", "vllm.entrypoints.openai.api_server", "--model", str(config.folder())),
+                *("--host", "127.0.0.1", "--port", str(port), *config.all_arguments()),
+            ]
+            environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+            if config.device == "cpu":
+                environment = {**CPU_ENVIRONMENT, **environment}
+            with open(self.log_path, "wb") as output:
+                guard = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+                )
+            log.info("started vLLM of %s at port %d; it says in %s", config.model, port, self.log_path)
+            while not self.is_running and guard.poll() is None:
+                time.sleep(0.02)
+            return True
 
-    def _answers_in_time(self) -> bool:
-        deadline = time.monotonic() + self.config.start_timeout_s
-        while self.is_running and time.monotonic() < deadline:
-            if self._answers():
-                return True
-            time.sleep(0.25)
+    def _end(self) -> None:
+        with contextlib.suppress(ProcessLookupError, KeyError):
+            os.kill(vllm_guard.read_state(self.runtime)["guard"], signal.SIGTERM)
+
+    def _fail(self, when: str) -> None:
+        said = self.log_path.read_text(errors="replace")[-2000:] if self.log_path.exists() else ""
+        raise WorkFailedError(
+            f"vLLM does not serve {self.config.model} {when}; its last words ({self.log_path}):\n{said}"
+        )
+
+
+_opens: Callable[[VllmServerConfig], Server] = VllmServer
+
+
+def open_server(config: VllmServerConfig) -> Server:
+    """Whatever serves models here."""
+    return _opens(config)
+
+
+def serve_with(opens: Callable[[VllmServerConfig], Server]) -> None:
+    """From now on, models of this process are served so: a worker of a cluster says it once."""
+    global _opens
+    _opens = opens
+
+
+def _runtime_folder() -> Path:
+    """Of this user, on this machine: gone when it is switched off."""
+    home = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(home) / "reflectionflow" if home else Path(tempfile.gettempdir()) / f"reflectionflow-{os.getuid()}"
+
+
+def _answers(port: int) -> bool:
+    import urllib.request  # a fortieth of a second that no command's --help should pay
+
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
         return False
 
-    def _answers(self) -> bool:
-        import urllib.request  # a fortieth of a second that no command's --help should pay
 
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
-
-
-def _nothing() -> None:
-    """A server that was never started."""
+def _is_guarded(runtime: Path) -> bool:
+    held = vllm_guard.try_lock(runtime / "guard", fcntl.LOCK_SH)
+    if held is None:
+        return True
+    os.close(held)
+    return False
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Close the guard's pipe; it ends the group, and we wait for it."""
-    if process.stdin is not None:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(15)
-    if process.poll() is None:
-        process.kill()
-        process.wait()
+def _let_go(runtime: Path, users: int) -> None:
+    """Close the lock. Where it was the last, end the server now and wait for it: its GPU is wanted next."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        pass  # others use it, or the guard has found that nobody does
+    else:
+        with contextlib.suppress(ProcessLookupError, KeyError):
+            os.kill(vllm_guard.read_state(runtime)["guard"], signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while _is_guarded(runtime) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    os.close(users)

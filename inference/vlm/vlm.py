@@ -1,4 +1,4 @@
-"""Which VLM answers, and how it is reached: in this process, by a vLLM that the stage starts, or at an address."""
+"""Which VLM answers, and how it is reached: in this process, by a vLLM that everybody shares, or at an address."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Literal
 import numpy as np
 
 from inference.interfaces import ChatAnswer, ChatRequest, Vlm
-from inference.vlm.adapters import merged_folder
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm, Journal
 from inference.vlm.extras import address, read_extra_body, split_headers
 from inference.vlm.pictures import ImageFormat
 from inference.vlm.qwen import QwenVlm, QwenVlmConfig
 from inference.vlm.sampling import Sampling
-from inference.vlm.vllm_server import VllmServer, VllmServerConfig
+from inference.vlm.vllm_server import VllmServerConfig, open_server
 from schemas.configuration import execution_field, model_field
 from schemas.errors import InputError
+
+_SHARED_MAX_IMAGES = 4  # of a request: who asks with one image and who asks with two share a vLLM
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class VlmConfig:
     `kind` has no configurations of its own here, as other seams have them."""
 
     kind: Literal["in-process", "vllm", "endpoint"] = execution_field("vllm")
-    """How it is reached: run by transformers in this process, by a vLLM that is started for it, or at `base_url` (which
-    a named `endpoint_model` is, whatever the kind)."""
+    """How it is reached: run by transformers in this process, by a vLLM that is started for it and shared by all who
+    ask (on Ray, by Ray Serve), or at `base_url` (which a named `endpoint_model` is, whatever the kind)."""
     model: str = model_field("Qwen/Qwen2.5-VL-7B-Instruct")
     """Local folder (of an adapter, too) or hub id of a Qwen2.5-VL, or a shipped model's name; empty for a model at an
     address."""
@@ -75,6 +76,12 @@ class VlmConfig:
     """Images that one request may hold, as vLLM is told when it is started; what asks with more says so."""
     vllm_arguments: tuple[str, ...] = execution_field(("--max-model-len", "8192"))
     """More arguments of vLLM's API server."""
+    gpus: float = execution_field(1.0)
+    """GPUs of one vLLM on Ray; a fraction shares one with other models."""
+    gpu_memory: float = execution_field(0.9)
+    """Share of its GPU's memory that a vLLM takes; `plan` says how much is left beside others."""
+    replicas: int = execution_field(0)
+    """vLLMs of this model on Ray; 0: one, and more while there is work for them and GPUs are free."""
     device: str = execution_field("cuda")
     """Where it is loaded: cpu, cuda."""
 
@@ -109,6 +116,25 @@ class VlmConfig:
     def name(self) -> str:
         """What annotations say wrote them."""
         return self.endpoint_model or self.model
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another process answers."""
+        return bool(self.endpoint_model) or self.kind != "in-process"
+
+    @property
+    def server(self) -> VllmServerConfig:
+        """The vLLM of kind `vllm`."""
+        return VllmServerConfig(
+            self.model,
+            self.dtype,
+            max_images=max(_SHARED_MAX_IMAGES, self.max_images),
+            arguments=self.vllm_arguments,
+            device=self.device,
+            gpus=self.gpus,
+            gpu_memory=self.gpu_memory,
+            replicas=self.replicas,
+        )
 
     def of_model(self, model: str) -> VlmConfig:
         """Other weights, reached in the same way (an endpoint has its own alone: then in this process)."""
@@ -148,27 +174,27 @@ class VllmVlm:
     """A local model behind a vLLM of our own. See `inference.interfaces.Vlm`."""
 
     def __init__(self, config: VlmConfig, journal: Journal | None = None) -> None:
-        """Starts vLLM and waits for it. MissingWeightsError; WorkFailedError when it does not start."""
-        from inference.model_store import model_digest, resolve_model
-
-        folder = str(merged_folder(resolve_model(config.model), model_digest(config.model), config.dtype))
-        self._server = VllmServer.shared(
-            VllmServerConfig(
-                folder, config.model, config.dtype, config.max_images, config.vllm_arguments, config.device
-            )
-        )
-        self._server.ensure()
-        self._endpoint = EndpointVlm(_endpoint(config, self._server.base_url, config.model), journal)
+        """Has vLLM started and waits for it. MissingWeightsError; WorkFailedError when it does not start."""
+        self._config, self._journal = config, journal
+        self._server = open_server(config.server)
+        self._opened: EndpointVlm | None = None
+        self._asked()
 
     def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
         """Answers in the order of the requests; a vLLM that died is started again first."""
-        self._server.ensure()
-        return self._endpoint.answer(requests)
+        return self._asked().answer(requests)
 
     def first_word_probabilities(self, requests: Sequence[ChatRequest], words: Sequence[str]) -> np.ndarray:
         """float32 (n, words): the probability that each answer starts with each word."""
-        self._server.ensure()
-        return self._endpoint.first_word_probabilities(requests, words)
+        return self._asked().first_word_probabilities(requests, words)
+
+    def _asked(self) -> EndpointVlm:
+        """At the address where it answers now."""
+        base_url = self._server.ensure()
+        opened = self._opened
+        if opened is None or opened.config.base_url != base_url:
+            opened = self._opened = EndpointVlm(_endpoint(self._config, base_url, self._config.model), self._journal)
+        return opened
 
 
 def _endpoint(config: VlmConfig, base_url: str, model: str) -> EndpointConfig:

@@ -1,12 +1,16 @@
-"""The local runtime: units one after the other, in this process."""
+"""The local runtime: units one after the other, in this process; several at once where they wait for answers."""
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from pipelines.jobs import resolve_chains
 from pipelines.pack_shards import pack_shard, shard_ranges
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.runtime import UnitTask, Work, waves
 from pipelines.runtime.unit_worker import UnitWorker
+from pipelines.stage import Step
+from schemas.records import PromptRow
 
 
 class LocalRuntime:
@@ -16,6 +20,7 @@ class LocalRuntime:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.worker = UnitWorker(work.folder, work.policy, work.config.num_threads)
+        self._counting = threading.Lock()
 
     def make_units(
         self,
@@ -35,9 +40,33 @@ class LocalRuntime:
         for wave in waves(tasks):
             self.worker.unload()  # one stage's models in memory at a time
             last = {task.unit for task in wave if task.upto == ends[task.unit]}
-            if not all(self._make(task, progress, complete, stop) for task in wave):
+            if not self._make_wave(wave, progress, complete, stop):
                 return False
         return True
+
+    def _make_wave(
+        self,
+        wave: Sequence[UnitTask],
+        progress: Progress,
+        shard_complete_with: Callable[[int], int | None],
+        stop: Callable[[], bool],
+    ) -> bool:
+        """One stage over its units: in threads where it only waits for answers."""
+        at_once = self.work.units_at_once(wave[0].steps[wave[0].upto])
+        if at_once == 1:
+            return all(self._make(task, progress, shard_complete_with, stop) for task in wave)
+        failed = threading.Event()
+        with ThreadPoolExecutor(at_once) as pool:
+            made = [pool.submit(self._blocks, task, progress, lambda: failed.is_set() or stop()) for task in wave]
+            tasks = dict(zip(made, wave, strict=True))
+            try:
+                for future in as_completed(made):
+                    if future.result():
+                        self._pack_with(tasks[future].unit, shard_complete_with, stop)
+            except BaseException:
+                failed.set()  # what has begun is finished, and nothing more is begun
+                raise
+        return all(future.result() for future in made)
 
     def _make(
         self,
@@ -46,17 +75,22 @@ class LocalRuntime:
         shard_complete_with: Callable[[int], int | None],
         stop: Callable[[], bool],
     ) -> bool:
-        finished = self.worker.make_blocks(
-            task.steps,
-            task.unit,
-            task.upto,
-            on_block=lambda step, rows, seconds: progress.add(step.name, rows, seconds),
-            stop=stop,
-        )
-        shard = shard_complete_with(task.unit) if finished else None
+        finished = self._blocks(task, progress, stop)
+        if finished:
+            self._pack_with(task.unit, shard_complete_with, stop)
+        return finished
+
+    def _blocks(self, task: UnitTask, progress: Progress, stop: Callable[[], bool]) -> bool:
+        def count(step: Step, rows: list[PromptRow], seconds: float) -> None:
+            with self._counting:
+                progress.add(step.name, rows, seconds)
+
+        return self.worker.make_blocks(task.steps, task.unit, task.upto, on_block=count, stop=stop)
+
+    def _pack_with(self, unit: int, shard_complete_with: Callable[[int], int | None], stop: Callable[[], bool]) -> None:
+        shard = shard_complete_with(unit)
         if shard is not None:
             self.pack_shards([shard], stop)
-        return finished
 
     def pack_shards(self, indices: Sequence[int], stop: Callable[[], bool]) -> bool:
         """See `Runtime`."""

@@ -10,7 +10,8 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.metrics import Counter, Histogram
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from inference.vlm.vllm_server import serve_with
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import pack_shard, shard_ranges
 from pipelines.run_folder import RunFolder
@@ -26,12 +28,14 @@ from pipelines.runtime.failures import FailurePolicy
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.runtime import UnitTask, Work, stage_order, waves
 from pipelines.runtime.unit_worker import UnitWorker
+from pipelines.runtime.vlm_deployment import ServedVlm, Serving
+from pipelines.served_vlms import served_vlms
 from pipelines.stage import Step, Workers
 from schemas.errors import CorruptDataError, ReflectionFlowError, WorkFailedError
 
 log = logging.getLogger(__name__)
 CALLS_AHEAD = 2
-"""Calls waiting at each actor: one works, the next is there already."""
+"""Calls waiting at each actor: one works (or as many as it has under way), the next is there already."""
 CRASHES_PER_UNIT = 20
 """A unit that brought its worker down so often stops the run: it is named instead of being tried for ever. Calls that
 were lost with a node count as well."""
@@ -52,8 +56,11 @@ class BlockReport:
 class StageActor:
     """One worker of one stage."""
 
-    def __init__(self, folder: RunFolder, policy: FailurePolicy, num_threads: int, step: Step) -> None:
+    def __init__(
+        self, folder: RunFolder, policy: FailurePolicy, num_threads: int, step: Step, serving: Serving
+    ) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it lets the block at hand be finished
+        serve_with(partial(ServedVlm, serving))
         self.step, self.folder = step, folder
         self.worker = UnitWorker(folder, policy, num_threads)
         tags = {"stage": step.name}
@@ -161,9 +168,12 @@ class _Flow:
                 stages.setdefault(step.loaded_as, step)
         order = [name for name, _ in stage_order(tasks)]
         stages = dict(sorted(stages.items(), key=lambda item: order.index(item[1].name)))
-        wanted = [step.link.workers for step in stages.values()]
         self.largest = {"CPU": 0.0, "GPU": 0.0} | cluster_size()
-        counts = share_out(wanted, self.largest["CPU"], self.largest["GPU"])
+        wanted = [with_clients(step, self.largest["GPU"]) for step in stages.values()]
+        served = {vlm.server for step in stages.values() for vlm in served_vlms(step.link.config)}
+        largest = max((workers.gpus for workers in wanted), default=0.0)
+        for_vlms = sum(s.gpus_each * max(1, s.replicas) for s in served if s.gpus_each + largest > 1)  # not beside them
+        counts = share_out(wanted, self.largest["CPU"], max(0.0, self.largest["GPU"] - for_vlms))
         for (key, step), workers, count in zip(stages.items(), wanted, counts, strict=True):
             self.queues[key] = deque()
             self.pools[key] = _Pool(work, step, workers, count)
@@ -240,7 +250,8 @@ class _Flow:
                 self.in_flight[pool.call(actor, task, index)] = (task, index, pool, actor)
 
     def _crowded(self, key: str) -> bool:
-        return len(self.queues[key]) > 4 * CALLS_AHEAD * len(self.pools[key].actors)
+        pool = self.pools[key]
+        return len(self.queues[key]) > 4 * pool.calls * len(pool.actors)
 
     def _finish(self, reference: Any) -> None:
         task, index, pool, actor = self.in_flight.pop(reference)
@@ -284,14 +295,21 @@ class _Pool:
 
     def __init__(self, work: Work, step: Step, workers: Workers, count: int) -> None:
         self.name, self.workers = step.name, workers
-        actor_class = ray.remote(
+        at_once = work.units_at_once(step)
+        self.calls = CALLS_AHEAD + at_once - 1
+        options: Any = ray.remote(
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
+            max_concurrency=at_once,
             max_restarts=-1,
             max_task_retries=CRASHES_PER_UNIT,
-        )(StageActor)
+        )
+        actor_class = options(StageActor)
+        # Of a cluster of this machine's own, nobody else need reach the VLMs.
+        host = "0.0.0.0" if os.environ.get("RAY_ADDRESS") else "127.0.0.1"
+        serving = Serving(host, work.schedule == "staged" and step.link.is_client)
         self.actors: list[Any] = [
-            actor_class.remote(work.folder, work.policy, work.config.num_threads, step) for _ in range(count)
+            actor_class.remote(work.folder, work.policy, work.config.num_threads, step, serving) for _ in range(count)
         ]
         self.waiting = dict.fromkeys(self.actors, 0)
         # An actor that has no place in the cluster yet gets no calls: they would wait with it while others are idle.
@@ -314,7 +332,7 @@ class _Pool:
                 ) from error
         idle = set(self.actors) - set(self.unplaced.values()) - set(self.loading.values())
         actor = min(idle, key=lambda a: self.waiting[a], default=None)
-        return actor if actor is not None and self.waiting[actor] < CALLS_AHEAD else None
+        return actor if actor is not None and self.waiting[actor] < self.calls else None
 
     def call(self, actor: Any, task: UnitTask, index: int) -> Any:
         """Have an actor make a unit's block of one step."""
@@ -381,6 +399,17 @@ def on_each_kind_of_node(function: Callable[..., Any], *arguments: Any) -> dict[
 def cluster_size() -> dict[str, float]:
     """CPUs and GPUs of the nodes that are alive."""
     return {name: amount for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU")}
+
+
+def with_clients(step: Step, gpus: float) -> Workers:
+    """A stage's workers; of one that asks a vLLM and leaves their count open, one for each that the cluster may have,
+    so that each of these has enough to do."""
+    workers = step.link.workers
+    if workers.count or not step.link.is_client:
+        return workers
+    servers = [vlm.server for vlm in served_vlms(step.link.config)]
+    of_each = [server.replicas or (int(gpus / server.gpus_each) if server.gpus_each else 1) for server in servers]
+    return replace(workers, count=max(1, *of_each) if of_each else 1)
 
 
 def share_out(wanted: Sequence[Workers], cpus: float, gpus: float) -> list[int]:

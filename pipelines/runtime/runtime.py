@@ -85,6 +85,11 @@ class Work:
     config: JobConfig
     policy: FailurePolicy
     schedule: Schedule
+    asking_units: int = 1
+
+    def units_at_once(self, step: Step) -> int:
+        """That one worker has under way: one, unless all it does is to wait for answers."""
+        return self.asking_units if step.link.is_client else 1
 
 
 class Runtime(Protocol):

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 
 from inference.vlm.journal import StorageJournal
 from pipelines.run_folder import RunFolder, quarantine_path
+from pipelines.runtime.byte_gate import ByteGate
 from pipelines.runtime.failures import Breaker, FailurePolicy, RowFailure, execute
 from pipelines.stage import Stage, Step
 from schemas.arrow import hash_rows
@@ -21,15 +23,20 @@ from schemas.errors import CorruptDataError, ReflectionFlowError, WorkFailedErro
 from schemas.records import PromptRow
 
 log = logging.getLogger(__name__)
+IMAGE_BYTES_AT_ONCE = 1 << 30
+"""Of PNGs that the units of a stage hold together, where several are under way: 16 units of 40 images at 1024 px."""
 
 
 class UnitWorker:
-    """Holds loaded stages and turns units into committed blocks."""
+    """Holds loaded stages and turns units into committed blocks. Units of a stage that is a client may be made in
+    several threads at once."""
 
     def __init__(self, folder: RunFolder, policy: FailurePolicy, num_threads: int) -> None:
         self.folder, self.policy, self.num_threads = folder, policy, num_threads
+        self._loading = threading.Lock()
         self._stages: dict[str, Stage] = {}
         self._breakers: dict[str, Breaker] = {}
+        self._gates: dict[str, ByteGate] = {}
         self.stats = StatsLog(folder)
 
     def make_blocks(
@@ -103,12 +110,13 @@ class UnitWorker:
         on_block: Callable[[Step, list[PromptRow], float], None],
     ) -> list[PromptRow]:
         stage = self.stage(step)
-        if step.link.stage.reads_images:
-            rows = self.load_images(steps[: step.index], unit, rows)
-        had_images = [{c.index for c in row.candidates} for row in rows]
-        started = time.time()
-        done, failures = execute(stage, rows, self.policy, self._breakers.setdefault(step.loaded_as, Breaker()))
-        seconds = time.time() - started
+        with self._gates[step.loaded_as].entered(self._image_bytes(steps[: step.index + 1], unit)):
+            if step.link.stage.reads_images:
+                rows = self.load_images(steps[: step.index], unit, rows)
+            had_images = [{c.index for c in row.candidates} for row in rows]
+            started = time.time()
+            done, failures = execute(stage, rows, self.policy, self._breakers[step.loaded_as])
+            seconds = time.time() - started
         for failure in failures:
             self._write_quarantine(step, unit, done, failure)
         footer = footer_of(step.name, step.key, unit, input_hash, done)
@@ -119,6 +127,14 @@ class UnitWorker:
         self.stats.add(step, unit, started, seconds)
         on_block(step, done, seconds)
         return done
+
+    def _image_bytes(self, steps: Sequence[Step], unit: int) -> int:
+        """What the last step reads of the others' images, where several units may do so at once."""
+        *upstream, step = steps
+        if not step.link.stage.reads_images or not step.link.is_client:
+            return 0
+        paths = [self.folder.block_path(s.name, s.key, unit) for s in upstream if s.link.stage.makes_images]
+        return sum(self.folder.storage.size(path) or 0 for path in paths)
 
     def load_images(self, upstream: Sequence[Step], unit: int, rows: list[PromptRow]) -> list[PromptRow]:
         """Rows whose candidates carry their images, read from the blocks of the stages that made them."""
@@ -138,23 +154,29 @@ class UnitWorker:
     def stage(self, step: Step) -> Stage:
         """The loaded stage of a step; loaded at its first unit, and shared with other chains' steps of its kind."""
         key = step.loaded_as
-        if key not in self._stages:
-            log.info("loading %s", step.name)
-            _set_threads(self.num_threads)
-            stage = step.link.stage(step.link.config, self.folder.info.seed, step.barrier_value)
-            stage.keep_journal(StorageJournal(self.folder.storage, f"journal/{step.name}"))
-            try:
-                stage.load()
-            except ReflectionFlowError:
-                raise
-            except Exception as error:
-                log.exception("%s does not load", step.name)
-                raise WorkFailedError(
-                    f"{step.name}: its models do not load: {type(error).__name__}: {error}\n"
-                    f"  mend that (the traceback is in the run folder's logs/), then `resume`"
-                ) from error
-            self._stages[key] = stage
-        return self._stages[key]
+        with self._loading:
+            if key not in self._stages:
+                self._gates[key] = ByteGate(IMAGE_BYTES_AT_ONCE)
+                self._breakers[key] = Breaker()
+                self._stages[key] = self._loaded(step)
+            return self._stages[key]
+
+    def _loaded(self, step: Step) -> Stage:
+        log.info("loading %s", step.name)
+        _set_threads(self.num_threads)
+        stage = step.link.stage(step.link.config, self.folder.info.seed, step.barrier_value)
+        stage.keep_journal(StorageJournal(self.folder.storage, f"journal/{step.name}"))
+        try:
+            stage.load()
+        except ReflectionFlowError:
+            raise
+        except Exception as error:
+            log.exception("%s does not load", step.name)
+            raise WorkFailedError(
+                f"{step.name}: its models do not load: {type(error).__name__}: {error}\n"
+                f"  mend that (the traceback is in the run folder's logs/), then `resume`"
+            ) from error
+        return stage
 
     def unload(self) -> None:
         """Let go of every loaded stage and its models."""
@@ -189,20 +211,23 @@ class StatsLog:
         self._entries: list[dict[str, Any]] = []
         self._written_at = time.time()
         self._part = 0
+        self._lock = threading.Lock()
 
     def add(self, step: Step, unit: int, started: float, seconds: float) -> None:
         """Note that a unit of a stage was made."""
         entry = {"stage": step.name, "key": step.key, "unit": unit, "started_at": started, "seconds": seconds}
-        self._entries.append(entry | {"host": socket.gethostname(), "pid": os.getpid()})
+        with self._lock:
+            self._entries.append(entry | {"host": socket.gethostname(), "pid": os.getpid()})
         if time.time() - self._written_at > 10:
             self.flush()
 
     def flush(self) -> None:
         """Write what was noted since the last time."""
-        if self._entries:
-            self._folder.write_json(f"stats/{self._name}-{self._part:04d}.json", self._entries)
-            self._part += 1
-        self._entries, self._written_at = [], time.time()
+        with self._lock:
+            if self._entries:
+                self._folder.write_json(f"stats/{self._name}-{self._part:04d}.json", self._entries)
+                self._part += 1
+            self._entries, self._written_at = [], time.time()
 
 
 def _only_new_images(rows: Sequence[PromptRow], had: Sequence[set[int]]) -> list[PromptRow]:

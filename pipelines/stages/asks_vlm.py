@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from inference.interfaces import ChatRequest, Vlm
 from inference.vlm.vlm import VlmConfig
@@ -14,6 +14,10 @@ T = TypeVar("T")
 
 class AsksVlm(Stage):
     """Base of those stages; `config.vlm` says which."""
+
+    @classmethod
+    def is_client(cls, config: Any) -> bool:
+        return (config.vlm or VlmConfig()).is_elsewhere
 
     def load(self) -> None:
         self.vlm: Vlm = (self.config.vlm or VlmConfig()).open(self.journal)

@@ -37,6 +37,10 @@ class FilterPairs(Stage):
         self.verifier: Verifier = self.config.verifier.open(self.journal)
 
     @classmethod
+    def is_client(cls, config: FilterPairsConfig) -> bool:
+        return config.verifier.is_client
+
+    @classmethod
     def costs(cls, config: FilterPairsConfig, gpu: Gpu | None) -> StageCosts:
         return vlm_costs(FILTER_SECONDS, 0.03, config.verifier.asked_vlm, gpu)
 

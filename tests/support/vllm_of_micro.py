@@ -20,6 +20,4 @@ def server_of(folder):
     """Not started yet. Skips the test where there is no vLLM."""
     pytest.importorskip("vllm")
     arguments = ("--max-model-len", "1024", "--enforce-eager")
-    return VllmServer(
-        VllmServerConfig(str(folder), "micro/vlm", "float32", arguments=arguments, device="cpu", start_timeout_s=480)
-    )
+    return VllmServer(VllmServerConfig(str(folder), "float32", arguments=arguments, device="cpu", start_timeout_s=480))

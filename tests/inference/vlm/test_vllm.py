@@ -49,12 +49,12 @@ def data_url(image):
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def ask(client, request):
+def ask(client, model, request):
     """Text, token ids, and the number of tokens of the prompt."""
     content = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in request.images]
     content.append({"type": "text", "text": request.text})
     answer = client.chat.completions.create(
-        model="micro/vlm",
+        model=model,
         messages=[{"role": "user", "content": content}],
         temperature=0,
         max_tokens=MAX_NEW_TOKENS,
@@ -89,9 +89,8 @@ def test_vllm_answers_as_transformers_does(name, tmp_path, monkeypatch):
     requests = some_requests()
     expected = vlm.answer(requests)
     server = server_of(merged_folder(folder, "tested", "float32"))
-    server.ensure()
-    client = openai.OpenAI(base_url=server.base_url, api_key="none", max_retries=0, timeout=120)
-    found = [ask(client, request) for request in requests]
+    client = openai.OpenAI(base_url=server.ensure(), api_key="none", max_retries=0, timeout=120)
+    found = [ask(client, server.config.model, request) for request in requests]
     server.close()
     assert [num_tokens for _, _, num_tokens in found] == [answer.num_prompt_tokens for answer in expected]
     gaps = [largest_gap(vlm, request, token_ids) for request, (_, token_ids, _) in zip(requests, found, strict=True)]
