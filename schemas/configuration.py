@@ -43,7 +43,8 @@ def resumable_field(default: Any) -> Any:
 
 
 def model_names(config: Any) -> tuple[str, ...]:
-    """Every model a configuration names, nested configurations included, in field order, without empty names."""
+    """Every model a configuration names, nested configurations included, in field order, without empty names; and what
+    those models' own files name, where the configuration has `implied_models()` that says so."""
     return _named(config, "model")
 
 
@@ -60,6 +61,8 @@ def _named(config: Any, role: str) -> tuple[str, ...]:
             names.append(value)
         for nested in _nested(value):
             names.extend(_named(nested, role))
+    if role == "model" and hasattr(config, "implied_models"):
+        names.extend(config.implied_models())
     return tuple(dict.fromkeys(names))
 
 
