@@ -11,9 +11,10 @@ from commands.arguments import Preset, parse_with_preset, preset_of
 from commands.runs import print_json
 from inference.model_store import require_models
 from pipelines.driver import RunOptions
-from pipelines.estimate import Cluster, Estimate, estimate
+from pipelines.estimate import Estimate, estimate
 from pipelines.jobs import DatasetConfig, models_of
 from pipelines.node_checks import check, checks_json, passed, print_checks
+from pipelines.placement import Cluster
 from pipelines.placement_picture import as_svg, as_text, gpu_times
 from pipelines.runtime.progress import format_seconds
 from pipelines.search_job import SearchJobConfig, search_prompts
@@ -167,9 +168,8 @@ def print_plan(plan: Estimate) -> None:
         if stage.memory_gib:
             print(f"  {stage.name:<20} {stage.memory_gib:>16.1f}  {stage.memory_source}")
     nodes = -(-cluster.gpus // cluster.gpus_per_node)
-    used = sum(
-        s.memory_gib or 0.0 for s in plan.stages if placement.schedule == "streaming" or s.name == "generate_candidates"
-    )
+    memories = [stage.memory_gib or 0.0 for stage in plan.stages]
+    used = sum(memories) if placement.schedule == "streaming" else max(memories)
     per_node = min(cluster.gpus, cluster.gpus_per_node)
     print(
         f"{cluster.gpus} x {cluster.gpu_type} ({cluster.gpu.memory_gib:.1f} GiB each) on {nodes} node"

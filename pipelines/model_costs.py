@@ -73,7 +73,7 @@ def generator_costs(generator: GeneratorConfig, gpu: Gpu | None) -> StageCosts:
     moving = stated.OFFLOAD_SECONDS[chosen.offload] / chosen.batch_size
     slower = stated.QUANTIZATION_SLOWDOWN[chosen.quantization]
     if chosen.compile == "blocks":
-        slower = stated.COMPILED_SHARE[chosen.quantization]
+        slower = stated.COMPILED_SHARE.get(chosen.quantization, slower)
     decode = stated.DECODE_PASSES * gpu.pass_seconds * (chosen.size_px / 1024) ** 2
     how = f"{chosen.denoiser_passes_per_image} passes"
     how += " compiled" if chosen.compile == "blocks" else ""

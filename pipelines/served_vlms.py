@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from inference.vlm.critic import reflecting_vlm
 from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
 
@@ -25,7 +26,9 @@ def _asked(config: Any) -> Iterator[VlmConfig]:
     nested = [getattr(config, field.name) for field in dataclasses.fields(config)]
     vlm, reflector = getattr(config, "vlm", None), getattr(config, "reflector", "")
     if isinstance(vlm, VlmConfig) and reflector:
-        yield vlm.of_model(reflector)
+        own = getattr(config, "reflector_vlm", None)
+        yield reflecting_vlm(reflector, own, vlm)
+        nested = [one for one in nested if one is not own]
         if getattr(config, "cot_share", 1.0) == 0:
             nested = [one for one in nested if one is not vlm]  # the reflector answers everything
     for value in nested:

@@ -29,10 +29,10 @@ from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
 from inference.vlm.yes_no_verifier import YesNoVerifierConfig
 from pipelines.driver import RunOptions
-from pipelines.estimate import Cluster
 from pipelines.jobs import DatasetConfig
 from pipelines.model_costs import flux_memory, vllm_memory
 from pipelines.pack_shards import PackShardsConfig
+from pipelines.placement import Cluster
 from pipelines.search_job import SearchJobConfig
 from pipelines.stage import Workers
 from pipelines.stages.caption_images import CaptionImagesConfig

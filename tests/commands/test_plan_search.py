@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from commands.plan import GENEVAL_FILE, main, num_searches
-from pipelines.estimate import Cluster, estimate
+from pipelines.estimate import estimate
+from pipelines.placement import Cluster
 from pipelines.stated_figures import flux_pass_tflop
 from recipes import catalogue
 

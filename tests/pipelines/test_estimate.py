@@ -8,8 +8,9 @@ import pytest
 
 from commands.plan import main as plan
 from pipelines import stated_figures as stated
-from pipelines.estimate import Cluster, StageEstimate, estimate, place
+from pipelines.estimate import estimate
 from pipelines.model_costs import flux_memory, grounding_costs
+from pipelines.placement import Cluster, StageEstimate, place
 from recipes import catalogue
 from schemas.errors import InputError
 
