@@ -22,6 +22,7 @@ from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig
 from inference.verifier import VerifierConfig
 from inference.vlm.critic import VlmCriticConfig
+from inference.vlm.nvila_verifier import NvilaVerifierConfig
 from inference.vlm.prompted_verifier import PromptedVerifierConfig
 from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
@@ -52,6 +53,7 @@ from trainers.shard_dataset import MixSchedule
 from trainers.verifier import RewardModelConfig, VerifierTrainingConfig
 from trainers.vqa_loss import TeacherConfig
 
+IMAGE_VERIFIER = "diffusion-cot/Image-Verifier"
 VIT_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 ON_GPU = Workers(count=0, cpus=2.0, gpus=1.0)
 QUARTER_GPU = Workers(count=0, cpus=2.0, gpus=0.25)
@@ -134,7 +136,8 @@ def dataset() -> DatasetConfig:
             VerifierConfig(
                 vlm=YesNoVerifierConfig(prompt="verify"),
                 prompted=PromptedVerifierConfig(prompt="judge"),
-                trained=TrainedVerifierConfig(scores="deviations"),
+                trained=TrainedVerifierConfig(model=IMAGE_VERIFIER, scores="deviations"),
+                nvila=NvilaVerifierConfig(),
                 rules=grounding(),
                 rewards=rewards(),
             ),
@@ -153,7 +156,8 @@ def search() -> SearchJobConfig:
         verifier=VerifierConfig(
             vlm=YesNoVerifierConfig(prompt="verify"),
             prompted=PromptedVerifierConfig(prompt="judge"),
-            trained=TrainedVerifierConfig(),
+            trained=TrainedVerifierConfig(model=IMAGE_VERIFIER),
+            nvila=NvilaVerifierConfig(),
             rules=grounding(),
             rewards=rewards(),
             judge=judge(),
