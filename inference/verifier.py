@@ -1,5 +1,5 @@
-"""Which verifiers choose among images: a VLM that is asked, a trained one, rules, rewards, or the judge itself as the
-bound that no verifier passes. A new kind is a file with its configuration and class, and a field here."""
+"""Which verifiers choose among images: a VLM that is asked, a trained one, NVILA, rules, rewards, or the judge itself
+as the bound that no verifier passes. A new kind is a file with its configuration and class, and a field here."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from inference.judges.judge import Judge, JudgeConfig, judge_images
 from inference.prompt_grammar import record_of, with_requirements
 from inference.rewards.reward import RewardConfig, used_rewards, without_weights
 from inference.vlm.endpoint import Journal
+from inference.vlm.nvila_verifier import NvilaVerifierConfig
 from inference.vlm.prompted_verifier import PromptedVerifierConfig
 from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
@@ -24,7 +25,7 @@ from inference.vlm.yes_no_verifier import YesNoVerifierConfig
 from schemas.errors import InputError
 from schemas.records import Cost, PromptRecord
 
-VerifierKind = Literal["vlm", "prompted", "trained", "rules", "rewards", "judge"]
+VerifierKind = Literal["vlm", "prompted", "trained", "nvila", "rules", "rewards", "judge"]
 RULES_SCALE = 20.0  # makes of a check's score about what the other verifiers' log-odds are; from 10 to 40 it is all one
 
 
@@ -34,11 +35,12 @@ class VerifierConfig:
 
     kinds: tuple[VerifierKind, ...] = ("vlm",)
     """vlm: log-odds of its yes; prompted: the VLM's scores by the papers' criteria; trained: the Bradley-Terry model;
-    rules: whether what Grounded-SAM finds is what the prompt says; rewards: the mean of the rewards; judge: the
-    benchmark's own judge, as a bound."""
+    nvila: SANA's NVILA, whose scores order images and mean nothing beside others'; rules: whether what Grounded-SAM
+    finds is what the prompt says; rewards: the mean of the rewards; judge: the benchmark's own judge, as a bound."""
     vlm: YesNoVerifierConfig | None = field(default_factory=YesNoVerifierConfig)
     prompted: PromptedVerifierConfig | None = field(default_factory=PromptedVerifierConfig)
     trained: TrainedVerifierConfig | None = field(default_factory=TrainedVerifierConfig)
+    nvila: NvilaVerifierConfig | None = field(default_factory=NvilaVerifierConfig)
     rules: GroundedSamConfig | None = field(default_factory=GroundedSamConfig)
     rewards: tuple[RewardConfig, ...] = ()
     judge: Annotated[JudgeConfig | None, tyro.conf.Suppress] = None
@@ -50,7 +52,7 @@ class VerifierConfig:
     @property
     def asked_vlm(self) -> VlmConfig | None:
         """The VLM that is asked, where one is."""
-        asking = [getattr(self, kind) for kind in self.kinds if kind in ("vlm", "prompted", "trained")]
+        asking = [getattr(self, kind) for kind in self.kinds if kind in ("vlm", "prompted", "trained", "nvila")]
         return next((chosen.vlm for chosen in asking if chosen), None)
 
     @property
@@ -78,8 +80,10 @@ class VerifierConfig:
                 chosen = chosen.only_what_is_used()
             else:
                 chosen = replace(chosen, vlm=chosen.vlm or vlm)
+                chosen = chosen.only_what_is_used() if kind == "nvila" else chosen
             kept[kind] = chosen
-        nothing: dict[str, Any] = dict.fromkeys(("vlm", "prompted", "trained", "rules", "judge")) | {"rewards": ()}
+        models = ("vlm", "prompted", "trained", "nvila", "rules", "judge")
+        nothing: dict[str, Any] = dict.fromkeys(models) | {"rewards": ()}
         return VerifierConfig(self.kinds, **(nothing | kept))
 
     def open(self, journal: Journal | None = None) -> Verifier:

@@ -24,6 +24,7 @@ from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig
 from inference.verifier import VerifierConfig
 from inference.vlm.critic import VlmCriticConfig
+from inference.vlm.nvila_verifier import NvilaVerifierConfig
 from inference.vlm.prompted_verifier import PromptedVerifierConfig
 from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
@@ -55,6 +56,7 @@ from trainers.shard_dataset import MixSchedule
 from trainers.verifier import RewardModelConfig, VerifierTrainingConfig
 from trainers.vqa_loss import TeacherConfig
 
+IMAGE_VERIFIER = "diffusion-cot/Image-Verifier"
 VIT_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 ON_GPU = Workers(count=0, cpus=2.0, gpus=1.0)
 QUARTER_GPU = Workers(count=0, cpus=2.0, gpus=0.25)
@@ -139,7 +141,8 @@ def dataset() -> DatasetConfig:
             VerifierConfig(
                 vlm=YesNoVerifierConfig(prompt="verify"),
                 prompted=PromptedVerifierConfig(prompt="judge", images_per_request=2),
-                trained=TrainedVerifierConfig(scores="deviations"),
+                trained=TrainedVerifierConfig(model=IMAGE_VERIFIER, scores="deviations"),
+                nvila=NvilaVerifierConfig(),
                 rules=grounding(),
                 rewards=rewards(),
             ),
@@ -163,7 +166,8 @@ def search() -> SearchJobConfig:
         verifier=VerifierConfig(
             vlm=YesNoVerifierConfig(prompt="verify"),
             prompted=PromptedVerifierConfig(prompt="judge", images_per_request=2),
-            trained=TrainedVerifierConfig(),
+            trained=TrainedVerifierConfig(model=IMAGE_VERIFIER),
+            nvila=NvilaVerifierConfig(),
             rules=grounding(),
             rewards=rewards(),
             judge=judge(),

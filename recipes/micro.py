@@ -90,6 +90,7 @@ def verifier() -> VerifierConfig:
         vlm=YesNoVerifierConfig(prompt="micro/verify"),
         prompted=PromptedVerifierConfig(prompt="micro/judge", images_per_request=1),
         trained=TrainedVerifierConfig(model="micro/verifier"),
+        nvila=None,
         rules=grounding(),
         rewards=rewards(),
         judge=judge(),

@@ -31,7 +31,7 @@ from inference.vlm.reward_checkpoint import (
     settings_file,
 )
 from inference.vlm.reward_tensors import put_into, read_tensors
-from schemas.errors import InputError
+from schemas.errors import InputError, MissingWeightsError
 
 if TYPE_CHECKING:
     import torch
@@ -73,17 +73,10 @@ class ImageVerifier(OneCallAnImage):
         import torch
         from transformers import AutoImageProcessor, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-        from inference.model_store import resolve_model
-
         settings = self.settings
-        base = base or settings.model.model_name_or_path
-        if not base:
-            raise InputError(
-                "names no base model", file=str(self._settings_file), field="model_config.model_name_or_path"
-            )
+        place = resolve_base(base, settings.model.model_name_or_path, self._settings_file)
         found = read_tensors(checkpoint, settings.lora)
         head = found.head(settings.model.output_dim, settings.lora.scale)
-        place = resolve_model(base)
         processor: Any = AutoProcessor.from_pretrained(place)
         processor.image_processor = AutoImageProcessor.from_pretrained(place, backend="pil")  # as transformers 4.51's
         processor.tokenizer.padding_side = "right"
@@ -170,6 +163,25 @@ class ImageVerifier(OneCallAnImage):
         if self.settings.pooling == "last":
             return outputs[torch.arange(len(ids), device=ids.device), last, 0]
         return torch.stack([row[:end, 0].mean() for row, end in zip(outputs, last.tolist(), strict=True)])
+
+
+def resolve_base(base: str, named: str, file: Path) -> Path:
+    """The base model's folder: of `base`, or else of the one that the checkpoint names. MissingWeightsError."""
+    from inference.model_store import resolve_model
+
+    if base:
+        return resolve_model(base)
+    if not named:
+        raise InputError("no base model", file=str(file), field="model_config.model_name_or_path", expected="a `base`")
+    try:
+        return resolve_model(named)
+    except MissingWeightsError as error:
+        raise MissingWeightsError(
+            f"names the base model {named!r}: {error.problem}",
+            file=str(file),
+            field="model_config.model_name_or_path",
+            expected=f"{error.expected}; or another place for it (`base`)",
+        ) from error
 
 
 def _take_reward_token(model: Any, tokenizer: Any) -> int:

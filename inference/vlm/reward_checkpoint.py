@@ -1,7 +1,9 @@
 """The layout in which ReflectionFlow's Image-Verifier is published: which files there are, and what they say.
 
-    DIR/model_config.json             here, where the published code reads it, or inside the checkpoint, where it was put
-    DIR/checkpoint-10080/adapter_model.safetensors, non_lora_state_dict.pth    or model.pth, the whole state
+    DIR/model_config.json                               here, where the published code reads it,
+    DIR/checkpoint-10080/model_config.json              or here, where it was put
+    DIR/checkpoint-10080/adapter_model.safetensors
+    DIR/checkpoint-10080/non_lora_state_dict.pth        or, in place of both, model.pth, the whole state
 
 `DIR` or a checkpoint's folder itself may be named. `training_args.bin`, a pickle of a class that is not ours, is never
 read, nor is `adapter_config.json`, whose base model is a path of somebody else's machine.
@@ -29,8 +31,8 @@ SETTINGS, WHOLE, ADAPTER_WEIGHTS, OTHER_WEIGHTS = (
 NEWEST = -1
 _STEP = re.compile(r"checkpoint-(\d+)")
 _WITHOUT_EFFECT = {
-    "data_config": "meta_data data_dir meta_data_test eval_dim num_frames fps p_shuffle_frames p_color_jitter add_noise "
-    "sample_type use_tied_data",
+    "data_config": "meta_data data_dir meta_data_test eval_dim num_frames fps p_shuffle_frames p_color_jitter "
+    "add_noise sample_type use_tied_data",
     "model_config": "model_revision freeze_vision_tower freeze_llm tune_merger torch_dtype load_in_8bit load_in_4bit "
     "loss_type",
     "peft_lora_config": "vision_lora lora_dropout num_lora_modules lora_modules_to_save",

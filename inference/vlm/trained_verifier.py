@@ -51,8 +51,8 @@ def read_description(folder: Path) -> VerifierDescription:
     except (FileNotFoundError, ValueError, TypeError) as error:
         raise InputError(
             f"{folder} is no verifier: {error}",
-            expected="a folder that `python -m trainers verifier` wrote, with a verifier.json, or a published checkpoint: "
-            "a model_config.json and checkpoint-STEP folders",
+            expected="a folder that `python -m trainers verifier` wrote, with a verifier.json, or a published "
+            "checkpoint: a model_config.json and checkpoint-STEP folders",
         ) from error
 
 
@@ -71,8 +71,8 @@ class TrainedVerifierConfig:
     base: str = model_field("")
     """Base model, instead of the one that the checkpoint names."""
     template: str = template_field(OWN_WORDS)
-    """Text file with the words it was trained with, {text_prompt} or {prompt} in them, taken as it is. They are not ours
-    to ship: without it, our own words are used (inference/prompts/rate.txt), and its scores are not quite its own."""
+    """Text file with the words it was trained with, {text_prompt} or {prompt} in them, taken as it is. They are not
+    ours to ship: without it, our own words are used (inference/prompts/rate.txt), and its scores are not its own."""
     max_pixels: int = 0
     """An image is shrunk to as many; 0: as many as the checkpoint says."""
     step: int = NEWEST
@@ -119,6 +119,10 @@ class TrainedVerifierConfig:
                 batch_size=vlm.batch_size,
             )
         else:
+            if self.base:
+                raise InputError(
+                    f"{folder} names its base model itself", field="trained.base", expected="a published checkpoint"
+                )
             model = TrainedVerifier(self.model, vlm)
         return model if self.scores == "deviations" else LogOdds(model, model.std)
 

@@ -1,0 +1,107 @@
+"""NVILA's verifier: its ranking, and that its folder's code runs when it is told to, and else not."""
+
+import json
+
+import numpy as np
+import pytest
+
+from commands.main import main
+from inference.verifier import VerifierConfig
+from inference.vlm.nvila_verifier import AskedNvilaVerifier, NvilaVerifierConfig, rank_score
+from inference.vlm.vlm import VlmConfig
+from schemas.configuration import model_names
+from schemas.errors import InputError, WorkFailedError
+from schemas.images import encode_png
+from tests.support.yes_no_model import write_yes_no_model
+
+HERE = VlmConfig(kind="in-process", dtype="float32", device="cpu")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    return write_yes_no_model(tmp_path / "model")
+
+
+def colour(red, green, blue):
+    return np.full((8, 8, 3), (red, green, blue), np.uint8)
+
+
+YES_SURE, YES_LESS, YES_BARELY = colour(250, 0, 200), colour(101, 0, 200), colour(3, 0, 200)
+NO_BARELY, NO_SURE = colour(0, 90, 0), colour(0, 240, 0)
+IN_ORDER = [YES_SURE, YES_LESS, YES_BARELY, NO_BARELY, NO_SURE]
+
+
+def test_all_yes_by_falling_score_then_all_no_by_rising_score(folder):
+    shuffled = [IN_ORDER[i] for i in (3, 1, 4, 0, 2)]
+    config = NvilaVerifierConfig(model=str(folder), trust_remote_code=True, vlm=HERE)
+    verifier = config.open()
+    scores, costs = verifier.score_with_costs(shuffled, ["a star"] * 5)
+    assert scores.dtype == np.float32
+    assert [shuffled[i].tolist() for i in np.argsort(-scores)] == [image.tolist() for image in IN_ORDER]
+    assert sum(cost.verifier_calls for cost in costs) == 5
+    assert verifier._model.asked[0] == "a star"  # pyright: ignore[reportAttributeAccessIssue]
+    asking = NvilaVerifierConfig(model=str(folder), trust_remote_code=True, template="yes_no_match", vlm=HERE).open()
+    asking.score([NO_SURE], ["a star"])
+    assert asking._model.asked[0].startswith("An image generator was asked for: a star\n")  # pyright: ignore
+
+
+def test_code_of_a_model_does_not_run_unless_it_is_told_to(folder, capsys):
+    (folder.parent / "image.png").write_bytes(encode_png(YES_SURE))
+    argv = ["score", "a star", str(folder.parent / "image.png"), "--kind", "nvila", "--verifier", str(folder), "--json"]
+    assert main(argv) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "it would run in this process, with all your rights" in said.err
+    assert "--trust-remote-code" in said.err
+    with pytest.raises(InputError, match="with all your rights"):
+        VerifierConfig(("nvila",), nvila=NvilaVerifierConfig(model=str(folder))).only_what_is_used(HERE)
+    assert not (folder / "went_off").exists()
+    assert main([*argv, "--trust-remote-code"]) == 0
+    assert (folder / "went_off").exists()
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["score"] == pytest.approx(rank_score(True, 150.0))
+
+
+def test_code_that_does_not_run_here_says_what_else_there_is(folder):
+    (folder / "modeling_yes_no.py").write_text("from transformers import gone_since_446")
+    config = NvilaVerifierConfig(model=str(folder), trust_remote_code=True, vlm=HERE)
+    with pytest.raises(WorkFailedError, match="does not run under this transformers: ImportError"):
+        config.open()
+
+
+def test_ranks_never_round_to_one_value():
+    logits = [-3e4, -1000, -90.5, -90, -1, -0.5, 0, 0.5, 1, 17, 17.5, 40, 40.5, 3e4]
+    yes = np.array([rank_score(True, one) for one in logits], np.float32)
+    no = np.array([rank_score(False, one) for one in logits], np.float32)
+    assert (np.diff(yes) > 0).all()
+    assert (np.diff(no) < 0).all()
+    assert no.max() < 0 < yes.min()
+
+
+class Probabilities:
+    """Of yes and no, by an image's red and green."""
+
+    def first_word_probabilities(self, requests, words):
+        assert list(words) == ["yes", "no"]
+        self.texts = [request.text for request in requests]
+        return np.array([request.images[0][0, 0, :2] / 255 for request in requests], np.float32)
+
+
+def test_an_endpoint_is_ranked_by_the_likelier_word():
+    images = [colour(200, 20, 0), colour(130, 120, 0), colour(100, 120, 0), colour(20, 200, 0)]
+    vlm = Probabilities()
+    verifier = AskedNvilaVerifier(vlm, "{prompt}")  # pyright: ignore[reportArgumentType]
+    scores = verifier.score(images, ["a star"] * 4)
+    assert np.argsort(-scores).tolist() == [0, 1, 2, 3]
+    assert scores[1] > 0 > scores[2]
+    assert vlm.texts == ["a star"] * 4
+    assert verifier.score([], []).tolist() == []
+
+
+def test_an_endpoint_needs_a_name_and_no_weights():
+    with pytest.raises(InputError, match="without address or name"):
+        NvilaVerifierConfig(kind="endpoint", base_url="http://127.0.0.1:1/v1").open()
+    config = NvilaVerifierConfig(kind="endpoint", base_url="http://127.0.0.1:1/v1", endpoint_model="nvila")
+    assert model_names(config.only_what_is_used()) == ()
+    config.open()
