@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -13,7 +13,7 @@ from pipelines.driver import RunOptions
 from pipelines.lease import Lease
 from pipelines.new_run import new_run
 from pipelines.run_folder import RunFolder
-from pipelines.search_job import SearchJobConfig, search_prompts
+from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged, search_prompts
 from pipelines.upkeep import differing_configs
 from recipes import catalogue
 from schemas.errors import ForeignRunError
@@ -55,13 +55,15 @@ def start_search(run: str, preset: str, job: SearchJobConfig, options: RunOption
     job.links()  # what cannot be is said before anything is read
     if not RunFolder.exists(uri):
         counts: Counter[str] = Counter()
+        said: dict[str, Any] = {"rule": {"source": job.prompts}}
 
         def rows() -> Iterator[PromptRow]:
-            for row in search_prompts(job):
+            asked = asked_prompts(job)
+            said["rule"]["not_judged"] = num_unjudged(job, asked)
+            for row in search_prompts(job, asked):
                 counts[Subset.RULE] += 1
                 yield row
 
-        said = {"rule": {"source": job.prompts}}
         return new_run(uri, preset, "search", job, rows(), lambda: (dict(counts), said))
     folder, started_with = open_run(uri)
     if not isinstance(started_with, SearchJobConfig):
