@@ -17,7 +17,7 @@ from pipelines.node_checks import check, checks_json, passed, print_checks
 from pipelines.placement import Cluster
 from pipelines.placement_picture import as_svg, as_text, gpu_times
 from pipelines.runtime.progress import format_seconds
-from pipelines.search_job import SearchJobConfig, search_prompts
+from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged
 from pipelines.stated_figures import GPUS
 from recipes import catalogue
 from schemas.errors import InputError, MissingWeightsError
@@ -123,7 +123,9 @@ def num_searches(config: SearchJobConfig) -> tuple[int, str | None]:
     if config.prompts == GENEVAL_FILE and not Path(GENEVAL_FILE).exists():
         prompts = min(config.num_prompts or GENEVAL_PROMPTS, GENEVAL_PROMPTS)
         return prompts * config.images_per_prompt, f"no {GENEVAL_FILE} here: `curl -LO {GENEVAL_URL}`"
-    return sum(1 for _ in search_prompts(config)), None
+    asked = asked_prompts(config)
+    num_unjudged(config, asked)  # refused here as there
+    return len(asked) * config.images_per_prompt, None
 
 
 def _missing(config: DatasetConfig | SearchJobConfig) -> str | None:

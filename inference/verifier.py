@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import tyro
@@ -62,11 +62,20 @@ class VerifierConfig:
         return len(asking) == len(self.kinds) and all(one and one.vlm and one.vlm.is_elsewhere for one in asking)
 
     def _of(self, kind: VerifierKind) -> Any:
-        """A kind's configuration. InputError where the preset has none."""
+        """A kind's configuration. InputError where the preset has none, or none that names a model."""
         chosen = getattr(self, kind)
-        if not chosen:
-            raise InputError(f"verifier {kind!r} has no configuration", field=f"verifier.{kind}", expected="a model")
+        if not self._is_set(kind):
+            others = [name for name in get_args(VerifierKind) if self._is_set(name)]
+            raise InputError(
+                f"verifier {kind!r} has no configuration here: no model is named for it",
+                field=f"verifier.{kind}",
+                expected=" or ".join(["a model" if chosen is None else f"verifier.{kind}.model", *others]),
+            )
         return chosen
+
+    def _is_set(self, kind: VerifierKind) -> bool:
+        chosen = getattr(self, kind)
+        return bool(chosen) and not (kind == "trained" and not chosen.model)
 
     def only_what_is_used(self, vlm: VlmConfig) -> VerifierConfig:
         """Without the configurations of others, on which the search does not depend; `vlm` is who is asked where no

@@ -101,12 +101,16 @@ def kinds_of(seam: type) -> tuple[str, ...]:
 
 
 def chosen_kind(seam: Any) -> Any:
-    """The nested configuration of a seam's kind. InputError where the preset has no model of it."""
+    """The nested configuration of a seam's kind. InputError, which names seam and kind, where the preset has no model
+    of it."""
     nested = getattr(seam, seam.kind.replace("-", "_"))
     if nested is None:
         there = [kind for kind in kinds_of(type(seam)) if getattr(seam, kind.replace("-", "_")) is not None]
+        name = "".join(f" {c.lower()}" if c.isupper() else c for c in type(seam).__name__.removesuffix("Config"))
         raise InputError(
-            f"kind {seam.kind!r} has no configuration here", field="kind", expected=" or ".join(there) or "a model"
+            f"the{name} {seam.kind!r} has no configuration here",
+            field="kind",
+            expected=" or ".join(there) or "a model",
         )
     return nested
 

@@ -15,6 +15,7 @@ import numpy as np
 from inference.grounding.clip_color import ClipColorConfig
 from inference.grounding.object_crops import box_of, paste_and_crop
 from inference.judges.geneval_scoring import ScoreThresholds
+from inference.judges.known_words import KnownWords, labels_of
 from inference.model_store import resolve_model
 from inference.prompt_grammar import COLORS
 from schemas.configuration import execution_field, model_field
@@ -57,6 +58,11 @@ class Mask2FormerJudgeConfig:
     def label(self) -> str:
         """How scores by this judge are labelled."""
         return f"{self.detector} (transformers' weights, not GenEval's own) and {self.clip}"
+
+    def known_words(self) -> KnownWords:
+        """COCO's classes and GenEval's colours. MissingWeightsError."""
+        labels = labels_of(resolve_model(self.detector))
+        return KnownWords(frozenset(OTHER_NAMES.get(name, name) for name in labels), frozenset(COLORS))
 
     def open(self) -> Mask2FormerJudge:
         """Load it. MissingWeightsError, InputError."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from inference.grounding.object_crops import GREY, box_of, paste_and_crop
 from inference.judges.geneval_scoring import ScoreThresholds, judge_objects
+from inference.judges.known_words import KnownWords, labels_of
 from inference.model_store import resolve_model
 from schemas.configuration import execution_field, model_field
 from schemas.errors import InputError, MissingWeightsError
@@ -48,6 +49,12 @@ class SegmentationJudgeConfig:
     def label(self) -> str:
         """How scores by this judge are labelled."""
         return self.model
+
+    def known_words(self) -> KnownWords:
+        """The labels of its two models. MissingWeightsError."""
+        root = resolve_model(self.model)
+        classes, colors = (frozenset(labels_of(root / part)) for part in ("detector", "color"))
+        return KnownWords(classes - {BACKGROUND, MALFORMED}, colors - {MIXED})
 
     def open(self) -> SegmentationJudge:
         """Load it. MissingWeightsError, InputError."""

@@ -222,6 +222,8 @@ class Sees:
     """A judge: a red star where the image is bright, none where it is dark, one it is unsure of in between."""
 
     thresholds = ScoreThresholds()
+    known_classes = frozenset({"star"})
+    known_colors = frozenset({"red"})
 
     def find_objects(self, images, prompts=None):
         def found(shown):
