@@ -99,9 +99,11 @@ def answer_schema(criteria: Sequence[str]) -> str:
             "explanation": {"type": "string"},
         },
         "required": ["score", "explanation"],
+        "additionalProperties": False,
     }
     names = [*criteria, OVERALL]
-    return json.dumps({"type": "object", "properties": dict.fromkeys(names, one), "required": names})
+    properties = dict.fromkeys(names, one)
+    return json.dumps({"type": "object", "properties": properties, "required": names, "additionalProperties": False})
 
 
 def _is_score(value: Any) -> bool:
