@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ T = TypeVar("T")
 _TOP_LOGPROBS = 20  # as many as the API gives
 _GARBAGE_ATTEMPTS = 3
 _SHOWN_MODELS = 20
+_SHOWN_CHARS = 4000  # of an error
 _NO_COMPLETION = (ValueError, AttributeError, TypeError, IndexError, RecursionError)  # what taking garbage apart raises
 
 
@@ -122,7 +124,7 @@ class EndpointVlm:
         try:
             self._models(timeout_s=5.0)
         except openai.AuthenticationError as error:
-            if "scope" not in str(error) and "permission" not in str(error):  # a key for chat alone
+            if not re.search("scope|permission", _words_of(error)):  # a key for chat alone
                 raise self._refusal(error) from None
         except (openai.OpenAIError, *_NO_COMPLETION):
             pass
@@ -252,7 +254,7 @@ class EndpointVlm:
                 completion = self._client.chat.completions.create(**said, extra_body={**more, **self._extra_body})
             except openai.APIStatusError as error:
                 is_complaint = error.status_code in (400, 422)
-                changed = dialect.after(str(error), error.param, said | more) if is_complaint else None
+                changed = dialect.after(_words_of(error), error.param, said | more) if is_complaint else None
                 if changed is None:
                     if self._is_refusal(error):
                         raise self._refusal(error) from None
@@ -264,15 +266,15 @@ class EndpointVlm:
 
     def _is_refusal(self, error: Any) -> bool:
         """Whether the endpoint would say this to any request."""
-        if error.status_code in (401, 402) or "logprobs" in str(error):
+        if error.status_code in (401, 402) or "logprobs" in _words_of(error):
             return True
         if error.status_code == 429:
-            return "insufficient_quota" in str(error)
+            return "insufficient_quota" in _words_of(error)
         # One prompt may be forbidden, or one image not be found, where others were answered.
         return error.status_code in (403, 404) and not self._has_answered
 
     def _refusal(self, error: Any) -> AccessError:
-        config, said = self.config, " ".join(hide(str(error)).split())[:400]
+        config, said = self.config, hide(" ".join(_words_of(error).split()))[:400]
         if "logprobs" in said:
             return AccessError(
                 f"{config.model} at {config.base_url} gives no log-probabilities: {said}",
@@ -330,6 +332,11 @@ class EndpointVlm:
 def payload_key(*asked: Any) -> str:
     """64 hex digits of all that is asked, images by their digests."""
     return hashlib.sha256(canonical_json(asked[0] if len(asked) == 1 else asked).encode()).hexdigest()
+
+
+def _words_of(error: Any) -> str:
+    """What a server said, in whichever form: the client's own words leave out bodies that are not OpenAI's."""
+    return error.response.text[:_SHOWN_CHARS] or str(error)
 
 
 def _with_images(payload: dict[str, Any], urls: dict[str, str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from schemas.errors import AccessError, InputError, RequestFailedError
 from schemas.storage import LocalStorage
 from tests.support.chat_server import Reply, chat_server, says
 from tests.support.openai_server import KEY, openai_server, refusal
-from tests.support.rows import row
+from tests.support.rows import prompt_row
 
 WRONG = "sk-proj-wrong-wrong-wrong-wrong"
 IMAGE = np.zeros((8, 8, 3), np.uint8)
@@ -33,11 +33,11 @@ def requests(number=12):
 class Asks(Stage):
     name, version = "asks", 1
 
-    def __init__(self, vlm):
-        self.vlm = vlm
+    def __init__(self, vlm, text="q"):
+        self.vlm, self.text = vlm, text
 
     def __call__(self, rows):
-        self.vlm.answer([ChatRequest(row.prompt) for row in rows])
+        self.vlm.answer([ChatRequest(self.text, attempt=i) for i, _ in enumerate(rows)])
         return list(rows)
 
 
@@ -67,7 +67,7 @@ def test_a_wrong_model_names_those_that_there_are_and_few_requests_are_lost(monk
 def test_a_run_stops_at_once_where_nothing_would_be_answered(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", WRONG)
     with openai_server() as (server, _), pytest.raises(AccessError):
-        execute(Asks(vlm_at(server)), [row(i) for i in range(6)], FailurePolicy())
+        execute(Asks(vlm_at(server)), [prompt_row(i) for i in range(6)], FailurePolicy())
 
 
 @pytest.mark.parametrize("status", [403, 404])
@@ -126,9 +126,14 @@ def test_the_key_is_in_no_answer_journal_error_or_log(tmp_path, monkeypatch, cap
             with pytest.raises(Exception, match="hidden") as error:
                 vlm.answer([ChatRequest(kind)])
             logging.getLogger("anybody").error("failed", exc_info=error.value)
-            failed = execute(Asks(vlm), [row(0)], FailurePolicy(max_attempts=1)) if kind == "broken" else None
+            failed = (
+                execute(Asks(vlm, kind), [prompt_row(0)], FailurePolicy()) if kind in ("refused", "broken") else None
+            )
             told += [str(error.value), repr(error.value), str(error.getrepr(style="long", chain=True).reprcrash)]
-            told += [failure.trace + failure.error for failure in failed[1]] if failed else []
+            if failed:
+                (failure,) = failed[1]
+                assert "hidden" in failure.error
+                told += [failure.error, failure.trace]
     told.append(caplog.text)
     told += [path.read_text() for path in tmp_path.rglob("*.json")]
     assert len(told) > 10

@@ -134,7 +134,7 @@ def test_a_small_packed_answer_is_read():
 def test_an_answer_that_drips_has_a_deadline(status):
     reply = Reply(says("x" * 500).body, status, drip_s=0.1)
     started = time.monotonic()
-    with chat_server(lambda payload, number: reply) as server, pytest.raises(Exception, match="lives|time"):
+    with chat_server(lambda payload, number: reply) as server, pytest.raises(Exception, match=r"lives|time"):
         vlm_at(server, timeout_s=0.5).answer(QUESTION)
     assert time.monotonic() - started < 4
 
