@@ -32,7 +32,8 @@ T = TypeVar("T")
 _TOP_LOGPROBS = 20  # as many as the API gives
 _GARBAGE_ATTEMPTS = 3
 _SHOWN_MODELS = 20
-_SHOWN_CHARS = 4000  # of an error
+_SHOWN_CHARS = 400  # of an error
+_READ_CHARS = 10_000
 _NO_COMPLETION = (ValueError, AttributeError, TypeError, IndexError, RecursionError)  # what taking garbage apart raises
 
 
@@ -258,6 +259,7 @@ class EndpointVlm:
                 if changed is None:
                     if self._is_refusal(error):
                         raise self._refusal(error) from None
+                    error.args = (_shown(error),)
                     raise
                 dialect = changed
             else:
@@ -274,17 +276,17 @@ class EndpointVlm:
         return error.status_code in (403, 404) and not self._has_answered
 
     def _refusal(self, error: Any) -> AccessError:
-        config, said = self.config, hide(" ".join(_words_of(error).split()))[:400]
+        config, said = self.config, _shown(error)
         if "logprobs" in said:
             return AccessError(
                 f"{config.model} at {config.base_url} gives no log-probabilities: {said}",
-                field="vlm.base_url",
+                field="--vlm.base-url",
                 expected="a server that supports `logprobs` (vLLM does), or a verifier that is asked for scores",
             )
         if error.status_code == 404:
             return AccessError(
                 f"{config.base_url} has no model {config.model!r}, or no such path: {said}",
-                field="vlm.endpoint_model, vlm.base_url",
+                field="--vlm.endpoint-model, --vlm.base-url",
                 expected=self._models_there(),
             )
         if error.status_code in (402, 429):
@@ -292,8 +294,8 @@ class EndpointVlm:
         state = "is not set" if not os.environ.get(config.api_key_env) else "holds another"
         return AccessError(
             f"{config.base_url} refuses the key: {said}",
-            field=f"vlm.api_key_env, {config.api_key_env}",
-            expected=f"the endpoint's key in the environment variable {config.api_key_env}, which {state}",
+            field=config.api_key_env,
+            expected=f"the endpoint's key in this environment variable (--vlm.api-key-env), which {state}",
         )
 
     def _models_there(self) -> str:
@@ -336,7 +338,13 @@ def payload_key(*asked: Any) -> str:
 
 def _words_of(error: Any) -> str:
     """What a server said, in whichever form: the client's own words leave out bodies that are not OpenAI's."""
-    return error.response.text[:_SHOWN_CHARS] or str(error)
+    return error.response.text[:_READ_CHARS] or str(error)
+
+
+def _shown(error: Any) -> str:
+    """The same, short, for a person."""
+    said = error.message if re.search("[a-z]", error.message.removeprefix("Error code")) else _words_of(error)
+    return hide(" ".join(f"{error.status_code}, {said}".split()))[:_SHOWN_CHARS]
 
 
 def _with_images(payload: dict[str, Any], urls: dict[str, str]) -> dict[str, Any]:

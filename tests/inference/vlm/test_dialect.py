@@ -158,6 +158,14 @@ def test_a_limit_that_one_request_passes_teaches_nothing():
     assert "max_tokens" in server.payloads[-1]
 
 
+def test_what_teaches_nothing_is_told_in_the_server_s_words():
+    body = json.dumps([{"error": {"message": "the image is too dark"}}])
+    with chat_server(lambda payload, number: Reply(body, 400)) as server:
+        with pytest.raises(openai.BadRequestError, match="too dark"):
+            vlm_at(server).answer(requests())
+        assert len(server.payloads) == 1
+
+
 def test_what_is_learnt_is_forgotten_where_it_does_not_help():
     with chat_server(lambda payload, number: refusal("unsupported: seed, temperature, max_tokens")) as server:
         with pytest.raises(openai.BadRequestError):

@@ -59,7 +59,7 @@ def test_a_wrong_key_names_its_variable_before_any_work(monkeypatch):
 def test_a_wrong_model_names_those_that_there_are_and_few_requests_are_lost(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with openai_server() as (server, _):
-        with pytest.raises(AccessError, match=r"one of its models: m, n"):
+        with pytest.raises(AccessError, match="one of its models: m, n"):
             vlm_at(server, model="nonesuch", concurrency=2).answer(requests(40))
         assert len(server.payloads) < 10
 
