@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import tyro
 from PIL import Image
 
 from benchmarks.results_file import Circumstances, print_table, save
-from inference.vlm.pictures import EncodedOnce, data_url, digest
+from inference.vlm.pictures import EncodedOnce, ImageFormat, data_url, digest
 from schemas.images import encode_png
 
 
@@ -51,7 +52,7 @@ def serially(images: list[np.ndarray]) -> int:
     return total
 
 
-def once_in_threads(images: list[np.ndarray], image_format: str, concurrency: int) -> int:
+def once_in_threads(images: list[np.ndarray], image_format: ImageFormat, concurrency: int) -> int:
     """As `EndpointVlm` does. Bytes of all requests."""
     with ThreadPoolExecutor() as pool:
         names = list(pool.map(digest, images))
@@ -71,7 +72,7 @@ def main() -> None:
     circumstances = Circumstances.now("python -m benchmarks.runtime.image_encoding")
     images = photos(arguments.images, arguments.size_px)
     figures = {"PNG by Pillow, serially": _timed(lambda: serially(images), images)}
-    for image_format in ("png", "jpeg", "webp"):
+    for image_format in get_args(ImageFormat):
         data_url(images[0], image_format)
         figures[f"{image_format}, once, in threads"] = _timed(
             lambda image_format=image_format: once_in_threads(images, image_format, arguments.concurrency), images

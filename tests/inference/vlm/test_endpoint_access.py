@@ -148,7 +148,9 @@ def test_a_key_that_no_header_can_hold_is_not_shown(monkeypatch):
     assert "sk-" not in str(told.value)
 
 
-@pytest.mark.parametrize("url", ["http://me:hunter22@host/v1", "http://token@host:8000/v1"])
+@pytest.mark.parametrize(
+    "url", ["http://me:hunter22@host/v1", "http://token@host:8000/v1", "https://host/v1?key=token"]
+)
 def test_a_password_in_the_address_is_refused_and_not_repeated(url):
     with pytest.raises(InputError, match="host") as told:
         VlmConfig(kind="endpoint", model="", endpoint_model="m", base_url=url)

@@ -121,6 +121,7 @@ def test_sampling_reaches_the_model_by_the_configuration_and_is_part_of_what_a_r
         {"extra_body": "[]"},
         {"extra_body": '{"messages": []}'},
         {"extra_body": "{"},
+        {"api_key_env": "sk-secret-value"},
         {"headers": ("Authorization: Bearer sk-secret-value",)},
     ],
     ids=str,
