@@ -58,9 +58,9 @@ class WriteReflectionsConfig:
     """Share of the pairs (seeded) that `vlm` compares in a chain of thought; the reflector writes the others'."""
     reflector: str = model_field("")
     """A trained reflector, reached as `vlm` is; without one the other pairs keep what they have."""
-    reflector_prompt: str = template_field("reflect")
-    """Template with {prompt} for the bad image alone; empty: the words that the reflector was trained in, as its folder
-    says (`reflector.json`)."""
+    reflector_prompt: str = template_field("")
+    """Template with {prompt} for the bad image alone; without one the reflector is asked in the words that it was
+    trained in, which its folder holds (`reflector.json`), or where it has none, in our own (`reflect`)."""
     layout: Literal["grid", "apart"] = "grid"
     """Both images side by side in one, or as two."""
     image_px: int = 768

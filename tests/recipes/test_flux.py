@@ -29,7 +29,7 @@ def test_the_flux_preset_names_the_published_rewards_and_one_vlm_for_the_other_s
     assert {"yuvalkirstain/PickScore_v1", "HPS_v2.1_compressed.pt", "openai/clip-vit-large-patch14"} <= set(named)
     assert [name for name in named if "Qwen" in name] == ["Qwen/Qwen2.5-VL-7B-Instruct"]
     assert not [name for name in named if name.startswith("micro/")]
-    assert set(templates_of(config)) == {"condense", "caption", "compare", "reflect", "verify"}
+    assert set(templates_of(config)) == {"condense", "caption", "compare", "verify"}
     for name in templates_of(config):
         assert load_prompt(name)
 
