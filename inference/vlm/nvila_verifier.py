@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
-import tyro
 from PIL import Image
 
 from inference.interfaces import ChatRequest, OneCallAnImage, Verifier, Vlm
@@ -47,7 +46,7 @@ class NvilaVerifierConfig:
     """OpenAI-compatible address that gives log-probabilities, such as http://host:8000/v1."""
     api_key_env: str = execution_field("OPENAI_API_KEY")
     """Environment variable that holds the endpoint's key."""
-    vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
+    vlm: VlmConfig | None = None
     """Whose device and dtype it takes: the run's VLM."""
 
     def only_what_is_used(self) -> NvilaVerifierConfig:
