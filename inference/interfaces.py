@@ -136,7 +136,7 @@ class Verifier(Reward, Protocol):
 
 
 @runtime_checkable
-class ReadsRequirements(Protocol):
+class ReadsRequirements(Verifier, Protocol):
     """A verifier that also looks at what a prompt's record requires (tag, include, exclude), not at its words alone."""
 
     def score_prompts(
