@@ -72,6 +72,8 @@ def main(argv: Sequence[str]) -> int:
     number, no_prompts = (0, None) if isinstance(config, DatasetConfig) else num_searches(config)
     plan = estimate(config, arguments.cluster, arguments.run, number)
     missing = _missing(config) or no_prompts
+    if isinstance(config, SearchJobConfig) and not missing:
+        num_unjudged(config, asked_prompts(config))  # what a search would refuse
     checks = check(config, arguments.options) if arguments.check and not missing else []
     if arguments.json:
         tried = {"check": checks_json(checks)} if checks else {}
@@ -123,9 +125,7 @@ def num_searches(config: SearchJobConfig) -> tuple[int, str | None]:
     if config.prompts == GENEVAL_FILE and not Path(GENEVAL_FILE).exists():
         prompts = min(config.num_prompts or GENEVAL_PROMPTS, GENEVAL_PROMPTS)
         return prompts * config.images_per_prompt, f"no {GENEVAL_FILE} here: `curl -LO {GENEVAL_URL}`"
-    asked = asked_prompts(config)
-    num_unjudged(config, asked)  # refused here as there
-    return len(asked) * config.images_per_prompt, None
+    return len(asked_prompts(config)) * config.images_per_prompt, None
 
 
 def _missing(config: DatasetConfig | SearchJobConfig) -> str | None:

@@ -146,7 +146,7 @@ class Verifier(Reward, Protocol):
 
 
 @runtime_checkable
-class ReadsRequirements(Protocol):
+class ReadsRequirements(Verifier, Protocol):
     """A verifier that also looks at what a prompt's record requires (tag, include, exclude), not at its words alone."""
 
     def verify_records(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Opinion]:

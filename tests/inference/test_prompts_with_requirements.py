@@ -115,7 +115,7 @@ def test_a_search_scores_against_the_record_and_draws_the_words():
     searches = [trace_of(PromptRow(TWO_STARS)), SearchTrace("a ring")]
     next_round(searches, 0, SearchConfig(1, 1, "noise"), used, ["a", "b"])
     assert seen == [TWO_STARS, record_of("a ring")]
-    assert used.generator.calls[0][0] == [TWO_STARS.text, "a ring"]
+    assert cast(Any, used.generator).calls[0][0] == [TWO_STARS.text, "a ring"]
 
 
 def test_a_search_over_a_file_of_free_words_with_clauses_is_verified_by_rules(tmp_path):

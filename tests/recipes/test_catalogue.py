@@ -116,8 +116,8 @@ def of_the_micro_world(value: Any) -> list[str]:
         name = path.rpartition(".")[2]
         is_named = isinstance(leaf, str) and (leaf == "micro" or leaf.startswith(("micro/", "micro-")))
         is_kind = name in ("kind", "kinds") and leaf in MICRO_KINDS
-        is_px = name.endswith("_px") and name not in OWN_SIZES and isinstance(leaf, int)
-        if is_named or is_kind or (is_px and 0 < leaf < MIN_PX):
+        is_small = isinstance(leaf, int) and 0 < leaf < MIN_PX and name.endswith("_px") and name not in OWN_SIZES
+        if is_named or is_kind or is_small:
             found.append(f"{path} = {leaf}")
     return found
 
@@ -140,9 +140,9 @@ def default_configurations() -> dict[str, Any]:
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if found.name.endswith("__main__"):
                 continue
-            for name, value in vars(importlib.import_module(found.name)).items():
-                is_own = isinstance(value, type) and value.__module__ == found.name
-                if not is_own or not dataclasses.is_dataclass(value):
+            members: dict[str, Any] = vars(importlib.import_module(found.name))
+            for name, value in list(members.items()):
+                if not isinstance(value, type) or value.__module__ != found.name or not dataclasses.is_dataclass(value):
                     continue
                 missing = dataclasses.MISSING
                 fields = [f for f in dataclasses.fields(value) if f.init]
