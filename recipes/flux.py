@@ -45,6 +45,7 @@ from pipelines.stages.judge_candidates import JudgeCandidatesConfig
 from pipelines.stages.score_rewards import ScoreRewardsConfig
 from pipelines.stages.select_pairs import SelectPairsConfig
 from pipelines.stages.write_reflections import WriteReflectionsConfig
+from trainers.condenser import CondenserConfig, CondenserTrainingConfig
 from trainers.corrector import CorrectorTrainingConfig
 from trainers.corrector_batches import BatchConfig, DropConfig
 from trainers.denoiser_config import DenoiserConfig
@@ -229,6 +230,15 @@ def reflector_training() -> ReflectorTrainingConfig:
         ),
         loop=LoopConfig(steps=5000, batch_size=32, micro_batch=2),
         optimizer=OptimizerConfig("adamw", 1e-4, warmup_steps=150, decay_steps=5000, max_gradient_norm=1.0),
+    )
+
+
+def condenser_training() -> CondenserTrainingConfig:
+    """A LoRA on Qwen2.5-VL-7B, with the reflector's hyperparameters: the paper states none for its condenser."""
+    return CondenserTrainingConfig(
+        model=CondenserConfig("Qwen/Qwen2.5-VL-7B-Instruct", "condense", rank=64, device="cuda"),
+        loop=LoopConfig(steps=2000, batch_size=32, micro_batch=8),
+        optimizer=OptimizerConfig("adamw", 1e-4, warmup_steps=150, decay_steps=2000, max_gradient_norm=1.0),
     )
 
 

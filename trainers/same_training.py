@@ -15,6 +15,7 @@ from schemas.hub_storage import cached_dataset
 MAX_NAMED = 3
 ADDED: dict[str, Any] = {
     "model.right_share": 0.0,
+    "model.full": False,
     "comparisons.image": "",
     "comparisons.prompt": "prompt",
     "comparisons.analysis": "analysis",
