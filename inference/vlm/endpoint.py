@@ -24,7 +24,7 @@ from inference.vlm.answers import Read, read_answer, read_first_tokens, word_pro
 from inference.vlm.dialect import dialect_of, remember
 from inference.vlm.extras import address, header_values, read_extra_body
 from inference.vlm.pictures import EncodedOnce, ImageFormat, digest
-from inference.vlm.sampling import Sampling
+from inference.vlm.sampling import Sampling, request_seed
 from inference.vlm.secrets import guard, hide, hide_in
 from schemas.arrow import canonical_json
 from schemas.errors import AccessError, InputError, RequestFailedError
@@ -179,6 +179,8 @@ class EndpointVlm:
         payload = self._payload(request, image_names) | changes
         if payload["temperature"]:
             payload |= {"top_p": config.sampling.top_p, "top_k": config.sampling.top_k}
+        if payload["temperature"] and config.sampling.temperature:
+            payload["seed"] = request_seed(payload)  # or all would draw with the same numbers
         asked: list[Any] = [payload]
         if self._extra_body or config.max_image_pixels or config.image_format != "png":
             asked += [self._extra_body, config.max_image_pixels, config.image_format]
@@ -346,8 +348,8 @@ def _words_of(error: Any) -> str:
 
 def _shown(error: Any) -> str:
     """The same, short, for a person."""
-    said = error.message if re.search("[a-z]", error.message.removeprefix("Error code")) else _words_of(error)
-    return hide(" ".join(f"{error.status_code}, {said}".split()))[:_SHOWN_CHARS]
+    is_bare = error.message == f"Error code: {error.status_code}"
+    return hide(" ".join(f"{error.message}{f': {_words_of(error)}' if is_bare else ''}".split()))[:_SHOWN_CHARS]
 
 
 def _with_images(payload: dict[str, Any], urls: dict[str, str]) -> dict[str, Any]:

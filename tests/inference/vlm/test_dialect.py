@@ -188,6 +188,19 @@ def test_more_of_the_body_and_headers_are_sent(monkeypatch):
     assert {k.lower(): v for k, v in server.headers[0].items()}["x-gateway"] == "secret-of-the-gateway"
 
 
+def test_each_sampled_request_has_a_seed_of_its_own_and_has_it_again():
+    hot = Sampling(temperature=0.9)
+    with chat_server(lambda payload, number: says("fine")) as server:
+        for sampling in (hot, hot, Sampling(temperature=0.9, seed=1)):
+            vlm_at(server, sampling=sampling, concurrency=1).answer([*requests(2), *requests(1, attempt=1)])
+        vlm_at(server, concurrency=1).answer([*requests(2), *requests(1, attempt=1)])
+    seeds = [payload["seed"] for payload in server.payloads]
+    assert seeds[:3] == seeds[3:6]
+    assert len(set(seeds[3:9])) == 6
+    assert seeds[9:] == [0, 0, 1]
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
 def test_our_own_vllm_is_told_of_no_limit_where_its_model_might_have_one():
     with chat_server(lambda payload, number: says("fine")) as server:
         vlm_at(server, is_vllm=True).answer(requests(attempt=1))
