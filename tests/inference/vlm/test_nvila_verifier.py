@@ -36,10 +36,10 @@ def test_all_yes_by_falling_score_then_all_no_by_rising_score(folder):
     shuffled = [IN_ORDER[i] for i in (3, 1, 4, 0, 2)]
     config = NvilaVerifierConfig(model=str(folder), trust_remote_code=True, vlm=HERE)
     verifier = config.open()
-    scores, costs = verifier.score_with_costs(shuffled, ["a star"] * 5)
-    assert scores.dtype == np.float32
+    opinions = verifier.verify(shuffled, ["a star"] * 5)
+    scores = np.array([one.score for one in opinions])
     assert [shuffled[i].tolist() for i in np.argsort(-scores)] == [image.tolist() for image in IN_ORDER]
-    assert sum(cost.verifier_calls for cost in costs) == 5
+    assert sum(one.cost.verifier_calls for one in opinions) == 5
     assert verifier._model.asked[0] == "a star"  # pyright: ignore[reportAttributeAccessIssue]
     asking = NvilaVerifierConfig(model=str(folder), trust_remote_code=True, template="yes_no_match", vlm=HERE).open()
     asking.score([NO_SURE], ["a star"])
