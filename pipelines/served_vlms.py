@@ -1,4 +1,4 @@
-"""Which vLLMs a stage asks, as its configuration says: what a cluster must have room for beside the workers."""
+"""Which VLMs a stage asks, as its configuration says: what a cluster must have room for beside the workers."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from inference.vlm.critic import reflecting_vlm
+from inference.vlm.critic import VlmCriticConfig, reflecting_vlm
 from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
 
 
 def served_vlms(config: Any) -> tuple[VlmConfig, ...]:
-    """Those of kind `vllm` that a stage's or a search's configuration asks, nested ones included, each model once."""
-    found = [vlm for vlm in _asked(config) if vlm.kind == "vllm" and not vlm.endpoint_model]
+    """Those that vLLM answers for, of a stage's or a search's configuration, each vLLM once."""
+    found = [vlm for vlm in asked_vlms(config) if vlm.kind == "vllm" and not vlm.endpoint_model]
     return tuple({vlm.server: vlm for vlm in found}.values())
 
 
-def _asked(config: Any) -> Iterator[VlmConfig]:
+def asked_vlms(config: Any) -> Iterator[VlmConfig]:
+    """All that it asks, nested configurations included."""
     if isinstance(config, VlmConfig):
         yield config
         return
     if isinstance(config, TrainedVerifierConfig):
         return  # it works in the stage's own process, whatever the kind of the VLM whose device it takes
-    nested = [getattr(config, field.name) for field in dataclasses.fields(config)]
-    vlm, reflector = getattr(config, "vlm", None), getattr(config, "reflector", "")
-    if isinstance(vlm, VlmConfig) and reflector:
-        own = getattr(config, "reflector_vlm", None)
-        yield reflecting_vlm(reflector, own, vlm)
-        nested = [one for one in nested if one is not own]
-        if getattr(config, "cot_share", 1.0) == 0:
-            nested = [one for one in nested if one is not vlm]  # the reflector answers everything
-    for value in nested:
+    nested = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    own = nested.pop("reflector_vlm", None)
+    if isinstance(config, VlmCriticConfig) or "cot_share" in nested:
+        if nested["reflector"] or own:
+            yield reflecting_vlm(nested["reflector"], own, config.vlm or VlmConfig())
+        if nested.get("cot_share") == 0:
+            del nested["vlm"]  # the reflector answers everything
+    for value in nested.values():
         for one in value if isinstance(value, tuple) else (value,):
             if dataclasses.is_dataclass(one):
-                yield from _asked(one)
+                yield from asked_vlms(one)

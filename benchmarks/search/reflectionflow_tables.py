@@ -13,9 +13,12 @@ searched.
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -52,11 +55,13 @@ from benchmarks.search.search_tables import (
     times_table,
     verifier_table,
 )
+from commands.arguments import flag_value
 from inference.corrector import CorrectorConfig
 from inference.flux.corrector import FluxCorrectorConfig
 from inference.model_store import model_digest, resolve_model
 from inference.search import Carry, Strategy
 from inference.verifier import VerifierKind
+from inference.vlm.vlm import VlmConfig
 from microworld.scenes.evaluation_split import SEALED
 from pipelines.driver import RunOptions
 from pipelines.search_job import SearchJobConfig
@@ -79,7 +84,7 @@ class Arguments:
     """micro-dev, micro-hard-dev; micro-test, micro-hard-test, micro-hard-test-2 (sealed: for final tables alone); or a
     prompt file in GenEval's form."""
     preset: str = "micro"
-    """micro, or flux (then with --split evaluation_metadata.jsonl)."""
+    """micro, or one for GPUs (then with --split evaluation_metadata.jsonl)."""
     num_prompts: int = 0
     """Prompts, evenly over the tags; 0: all."""
     depth: int = 16
@@ -90,22 +95,23 @@ class Arguments:
     strategies: tuple[Strategy, ...] = STRATEGIES
     """Rows of `budgets`; tables that need a search of another one are made without it."""
     corrector: str | None = None
-    """A corrector's folder or name; of the micro preset the one that ships. Strategies that need one are left out where
-    there is none."""
+    """A corrector's folder or name, if not the preset's. Strategies that need one are left out where it is not here."""
     reflector: str = ""
     """A trained reflector's; without one the VLM reflects."""
     trained_verifier: str | None = None
-    """A Bradley-Terry verifier's; of the micro preset the one that ships. Without one the verifiers' table lacks it."""
+    """A Bradley-Terry verifier's, if not the preset's. Without one the verifiers' table lacks it."""
+    vlm: VlmConfig | None = None
+    """Who reflects, refines and verifies: the preset's, unless flags say otherwise."""
     carry: Carry = "own"
     """Whose image a chain goes on from (the paper: its own last one); the allocator's go on from their best."""
     verifier: tuple[VerifierKind, ...] = ("vlm",)
     """Who chooses in all tables but those of shapes and of verifiers; of several, their mean."""
     runs: Path = Path("runs/reflectionflow_tables")
     """Where the run folders lie."""
-    processes: int = 2
-    """Searches at a time, a thread each."""
-    runtime: Literal["local", "ray"] = "local"
-    """Where a search's stages run."""
+    processes: int | None = None
+    """Searches at a time: without it two of local ones, a thread each, and one on Ray, which has all GPUs."""
+    runtime: Literal["local", "ray"] | None = None
+    """Where a search's stages run: without it on Ray for models on GPUs, where all searches share the VLM's vLLM."""
     out: Path | None = None
     """The results file, if not benchmarks/results/reflectionflow_tables.json (of dev: ..._dev.json, and so on)."""
 
@@ -117,32 +123,60 @@ class Arguments:
     def results(self) -> Path:
         """The sealed split's has the plain name; the others say which split, and which carry, they are of."""
         split = Path(self.split).stem.removeprefix("micro-")
-        more = [part for part in ("" if split == "test" else split, "" if self.carry == "own" else self.carry) if part]
+        more = [part for part in ("" if split == "test" else split, *self._differs) if part]
         return self.out or RESULTS / f"{'_'.join(['reflectionflow_tables', *more]).replace('-', '_')}.json"
+
+    @property
+    def _differs(self) -> list[str]:
+        """What tells the searches from those that are made without flags."""
+        carry = [] if self.carry == "own" else [self.carry]
+        own = self.vlm is None or self.vlm.name == self.preset_job.vlm.name
+        return carry if own or self.vlm is None else [*carry, re.sub(r"\W+", "-", self.vlm.name).strip("-").lower()]
+
+    @property
+    def preset_job(self) -> SearchJobConfig:
+        """What the preset says."""
+        return catalogue.load(self.preset, "search")
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether the stages run there."""
+        on_gpu = self.preset_job.tools.generator.device != "cpu"
+        return self.runtime == "ray" or (self.runtime is None and on_gpu)
+
+    @property
+    def at_a_time(self) -> int:
+        """Searches."""
+        return self.processes or (1 if self.on_ray else 2)
 
     @property
     def folder(self) -> Path:
         """Of the run folders."""
-        return self.runs / (Path(self.split).stem + ("" if self.carry == "own" else f"-{self.carry}"))
+        return self.runs / "-".join([Path(self.split).stem, *self._differs])
 
     def command(self) -> str:
         """What anyone types to do it again; where it lies and how many work at it changes no figure but seconds."""
         default, words = Arguments(), ["python -m benchmarks.search.reflectionflow_tables"]
-        for name in (f.name for f in fields(self) if f.name not in ("runs", "out", "processes")):
+        for name in (f.name for f in fields(self) if f.name not in ("runs", "out", "processes", "vlm")):
             value = getattr(self, name)
             if value != getattr(default, name):
                 words.append(f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, tuple) else value}")
+        if self.vlm is not None:
+            usual = self.preset_job.vlm
+            changed = [f.name for f in fields(usual) if getattr(self.vlm, f.name) != getattr(usual, f.name)]
+            words += [f"--vlm.{name.replace('_', '-')} {_as_words(getattr(self.vlm, name))}" for name in changed]
         return " ".join(words)
 
     def model(self, kind: Literal["corrector", "verifier"]) -> str:
-        """What was named, or what ships with the preset; empty where it is not there."""
-        named = self.corrector if kind == "corrector" else self.trained_verifier
-        name = named if named is not None else f"micro/{kind}" if self.preset == "micro" else ""
+        """What was named, or the preset's; empty where it is not there."""
+        named, tools = self.corrector if kind == "corrector" else self.trained_verifier, self.preset_job.tools
+        usual = tools.corrector if kind == "corrector" else tools.verifier.trained
+        name = named if named is not None else next(iter(model_names(usual)), "") if usual else ""
         return name if _is_here(name) else ""
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments, description=__doc__)
+    arguments = parse_arguments(sys.argv[1:])
     if arguments.split in SEALED and set(arguments.only) & set(DIAGNOSES):
         raise InputError(f"{', '.join(DIAGNOSES)} on the sealed split", field="--only", expected="--split micro-dev")
     circumstances = Circumstances.now(arguments.command())
@@ -156,8 +190,9 @@ def main() -> None:
         print(f"left out, without a corrector: {', '.join(left_out)}")
     possible = [as_deep_as_there_is(arm, arguments.folder) for arm in arms if not lacks_corrector(arm)]
     started = time.monotonic()
-    options = replace(options, quiet=True, runtime=arguments.runtime)
-    failed = run_arms(possible, arguments.folder, arguments.preset, options, arguments.processes)
+    options = replace(options, quiet=True, runtime="ray" if arguments.on_ray else "local")
+    with one_cluster() if arguments.on_ray else nullcontext():
+        failed = run_arms(possible, arguments.folder, arguments.preset, options, arguments.at_a_time)
     found = {arm.name: one for arm in possible if (one := read_arm(arm, arguments.folder)) is not None}
     figures: dict[str, Any] = {
         "split": arguments.split,
@@ -174,6 +209,37 @@ def main() -> None:
     path = save("reflectionflow_tables", circumstances, figures, compared_with, TARGET, arguments.results)
     print(f"\n{path}  {' '.join(str(p) for p in draw_plots(path))}")
     sys.exit(1 if failed else 0)
+
+
+def parse_arguments(argv: list[str]) -> Arguments:
+    """The preset is looked up first: its VLM gives the flags `--vlm.*` their defaults."""
+    preset = flag_value(argv, "--preset") or Arguments().preset
+    default = Arguments(preset=preset, vlm=catalogue.load(preset, "search").vlm)
+    return tyro.cli(Arguments, args=argv, default=default, description=__doc__, config=(tyro.conf.AvoidSubcommands,))
+
+
+@contextmanager
+def one_cluster() -> Iterator[None]:
+    """One cluster for all searches, so that no two of them load their models on the same GPU, and one vLLM answers them
+    all: that of RAY_ADDRESS, or one that is started here."""
+    if os.environ.get("RAY_ADDRESS"):
+        yield
+        return
+    import ray
+
+    from pipelines.runtime.ray import connect
+
+    connect()
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    try:
+        yield
+    finally:
+        del os.environ["RAY_ADDRESS"]
+        ray.shutdown()
+
+
+def _as_words(value: Any) -> str:
+    return " ".join(value) if isinstance(value, tuple) else repr(value) if value == "" else str(value)
 
 
 def _openings(arguments: Arguments, circumstances: Circumstances) -> list[dict[str, str]]:
@@ -202,9 +268,12 @@ def _base_job(arguments: Arguments, job: SearchJobConfig) -> SearchJobConfig:
     critic = tools.critic
     if critic is not None and critic.vlm is not None:
         critic = replace(critic, vlm=replace(critic.vlm, reflector=arguments.reflector))
-    corrector = CorrectorConfig("flux", FluxCorrectorConfig(arguments.model("corrector")))
+    corrector = tools.corrector or CorrectorConfig()
+    lora = arguments.model("corrector")
+    corrector = replace(corrector, flux=replace(corrector.flux or FluxCorrectorConfig(), lora=lora))
     job = replace(
         job,
+        vlm=arguments.vlm or job.vlm,
         prompts=arguments.split,
         num_prompts=arguments.num_prompts,
         search=replace(job.search, carry=arguments.carry),

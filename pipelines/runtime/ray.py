@@ -297,14 +297,14 @@ class _Pool:
         self.name, self.workers = step.name, workers
         at_once = work.units_at_once(step)
         self.calls = CALLS_AHEAD + at_once - 1
-        options: Any = ray.remote(
+        plain: Any = ray.remote(StageActor)
+        actor_class = plain.options(
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
             max_concurrency=at_once,
             max_restarts=-1,
             max_task_retries=CRASHES_PER_UNIT,
         )
-        actor_class = options(StageActor)
         # Of a cluster of this machine's own, nobody else need reach the VLMs.
         host = "0.0.0.0" if os.environ.get("RAY_ADDRESS") else "127.0.0.1"
         serving = Serving(host, work.schedule == "staged" and step.link.is_client)

@@ -188,10 +188,17 @@ class VlmKeeper:
 
 def keeper() -> Any:
     """The cluster's keeper; started by whoever asks first."""
-    remote: Any = ray.remote(num_cpus=0, max_concurrency=16, max_restarts=-1, max_task_retries=-1, lifetime="detached")(
-        VlmKeeper
-    )
-    return remote.options(name=_KEEPER, namespace=_NAMESPACE, get_if_exists=True).remote()
+    plain: Any = ray.remote(VlmKeeper)
+    return plain.options(
+        name=_KEEPER,
+        namespace=_NAMESPACE,
+        get_if_exists=True,
+        lifetime="detached",
+        num_cpus=0,
+        max_concurrency=16,
+        max_restarts=-1,
+        max_task_retries=-1,
+    ).remote()
 
 
 def settings_of(config: VllmServerConfig, source: str, replicas: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from inference.interfaces import ChatRequest, Vlm
 from inference.vlm.vlm import VlmConfig
+from pipelines.served_vlms import asked_vlms
 from pipelines.stage import Stage
 from schemas.records import Cost
 
@@ -17,7 +18,7 @@ class AsksVlm(Stage):
 
     @classmethod
     def is_client(cls, config: Any) -> bool:
-        return (config.vlm or VlmConfig()).is_elsewhere
+        return all(vlm.is_elsewhere for vlm in asked_vlms(config))
 
     def load(self) -> None:
         self.vlm: Vlm = (self.config.vlm or VlmConfig()).open(self.journal)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 FLAGS = [
     *("--subsets", "length", "editing", "--annotate", "--num-prompts", "8", "--unit-size", "2"),
     *("--generate.candidates-per-prompt", "4", "--pair.min-margin", "0", "--reflect.keep-given", "none"),
-    *("--vlm.kind", "vllm", "--filter.min-margin", "-1000", "--schedule", "staged"),
+    *("--vlm.kind", "vllm", "--filter.min-margin", "-1000"),
 ]
 
 
@@ -59,7 +59,6 @@ def test_vllm_serves_a_run_under_ray_and_comes_back_when_it_is_killed(tmp_path):
         stop.set()
         killer.join()
     assert len(kills) == 2
-    assert "Ray Serve" not in (run / "logs" / "run.log").read_text()
     found = json.loads(pipelines("verify", "--run", str(run), "--deep", "--json"))
     assert found["problems"] == []
     assert found["prompts"]["pending"] == found["prompts"]["quarantined"] == 0
@@ -68,7 +67,7 @@ def test_vllm_serves_a_run_under_ray_and_comes_back_when_it_is_killed(tmp_path):
     # What was paid for is not asked again, by whoever.
     for block in (run / "stages" / "write_reflections").rglob("*.parquet"):
         block.unlink()
-    pipelines("resume", "--run", str(run))
+    pipelines("resume", "--run", str(run), "--schedule", "staged")  # by a vLLM of this machine's, units in threads
     assert {path: path.stat().st_mtime_ns for path in (run / "journal").rglob("*.json")} == journal
     deadline = time.monotonic() + 60
     while processes_with("vllm.entrypoints") or processes_with("EngineCore"):

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from benchmarks.results_file import Circumstances
 from benchmarks.search import reflectionflow_tables
 from benchmarks.search.reflectionflow_plots import draw_plots
-from benchmarks.search.reflectionflow_tables import Arguments
+from benchmarks.search.reflectionflow_tables import Arguments, parse_arguments
 from benchmarks.search.search_arms import (
     NOISE,
     REFLECTION,
@@ -41,6 +42,7 @@ from benchmarks.search.search_times import equal_time_rows, flux_seconds, time_r
 from pipelines.evaluation import Evaluation, SearchResult
 from pipelines.search_cost import Spent
 from pipelines.search_job import SearchJobConfig
+from pipelines.served_vlms import served_vlms
 from pipelines.stated_figures import FILTER_SECONDS, GPUS, REFLECT_SECONDS
 from recipes import catalogue
 from schemas.configuration import model_names
@@ -268,6 +270,47 @@ def test_no_micro_model_takes_part_in_fluxs_tables(tmp_path):
         reflectionflow_tables._base_job(replace(arguments, verifier=("trained",)), job)
     assert Arguments().model("verifier") == "micro/verifier"
     assert Arguments(corrector="").model("corrector") == ""
+
+
+def test_searches_of_models_on_gpus_go_to_ray_one_after_the_other():
+    assert Arguments(preset="flux").on_ray
+    assert Arguments(preset="flux").at_a_time == 1
+    assert not Arguments(preset="flux", runtime="local").on_ray
+    assert not Arguments().on_ray
+    assert Arguments().at_a_time == 2
+
+
+def test_any_vlm_may_be_asked_and_its_tables_lie_apart(tmp_path):
+    flags = ["--vlm.model", "", "--vlm.endpoint-model", "gpt-4o", "--vlm.base-url", "https://there.example/v1"]
+    arguments = parse_arguments(["--preset", "flux", "--only", "shapes", "--corrector", str(tmp_path), *flags])
+    job = reflectionflow_tables._base_job(arguments, catalogue.load("flux", "search"))
+    assert {arm.job.vlm.name for arm in reflectionflow_tables._arms(arguments, job)} == {"gpt-4o"}
+    (draft, *_) = job.links()["rule"]
+    assert served_vlms(draft.config) == ()
+    assert draft.config.tools.critic.vlm.vlm.base_url == "https://there.example/v1"
+    usual = parse_arguments(["--preset", "flux", "--only", "shapes"])
+    assert usual.folder == Path("runs/reflectionflow_tables/micro-dev")
+    assert arguments.folder == Path("runs/reflectionflow_tables/micro-dev-gpt-4o")
+    assert arguments.results.name == "reflectionflow_tables_dev_gpt_4o.json"
+    assert "--vlm.endpoint-model gpt-4o" in arguments.command()
+    assert "--vlm" not in usual.command()
+    said = shlex.split(arguments.command())[3:]
+    assert parse_arguments(said) == arguments
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_all_searches_have_one_cluster(monkeypatch):
+    import ray
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    code = "import os, ray; ray.init(log_to_driver=False); print(ray.get_runtime_context().gcs_address)"
+    with reflectionflow_tables.one_cluster():
+        address = os.environ["RAY_ADDRESS"]
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.split()[-1] == address
+    assert "RAY_ADDRESS" not in os.environ
+    assert not ray.is_initialized()
 
 
 @pytest.mark.slow
