@@ -44,9 +44,8 @@ class NvilaVerifierConfig:
     endpoint_model: str = ""
     """Name of the model at `base_url`."""
     base_url: str = execution_field("")
-    """OpenAI-compatible address that gives log-probabilities, such as http://host:8000/v1."""
-    api_key_env: str = execution_field("OPENAI_API_KEY")
-    """Environment variable that holds the endpoint's key."""
+    """OpenAI-compatible address that gives log-probabilities, such as http://host:8000/v1; a key it wants is that of
+    OPENAI_API_KEY."""
     vlm: Annotated[VlmConfig | None, tyro.conf.Suppress] = None
     """Whose device and dtype it takes: the run's VLM."""
 
@@ -74,7 +73,7 @@ class NvilaVerifierConfig:
         used = self.only_what_is_used()
         template = load_prompt(used.template) if used.template else BARE
         if used.kind == "endpoint":
-            config = EndpointConfig(used.base_url, used.endpoint_model, api_key_env=used.api_key_env)
+            config = EndpointConfig(used.base_url, used.endpoint_model)
             return AskedNvilaVerifier(EndpointVlm(config, journal), template)
         vlm = used.vlm or VlmConfig()
         return NvilaVerifier(_load_trusted(used.model, vlm.dtype, vlm.device), template)
