@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.vlm import reward_checkpoint
 from schemas.errors import InputError, MissingWeightsError
 
 SHIPPED = {"micro": "microworld"}
@@ -164,6 +163,8 @@ def _hub_snapshot(name: str) -> Path | None:
 
 def _based_on(folder: Path) -> list[str]:
     """The base model that is loaded with a folder, if any."""
+    from inference.vlm import reward_checkpoint
+
     if not reward_checkpoint.is_reward_checkpoint(folder):
         base = base_model_of(folder)
         return [] if base is None else [base]
@@ -179,6 +180,8 @@ def model_digest(name: str) -> str:
     """16 hex digits over the names, sizes, and first and last MiB of every file of a model: cheap on 34 GB, and it
     changes when weights are trained again. An adapter's has its base model's in it; so has a published reward
     checkpoint's, where that base model is here (another may be named in its place, which then has its own digest)."""
+    from inference.vlm import reward_checkpoint
+
     root = resolve_model(name)
     files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
     digest = hashlib.sha256()

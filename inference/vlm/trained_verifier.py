@@ -18,10 +18,8 @@ import numpy as np
 
 from inference.interfaces import ChatRequest, OneCallAnImage, Reward, Verifier
 from inference.vlm.endpoint import Journal
-from inference.vlm.image_verifier import OWN_WORDS, REWARD_TOKEN, ImageVerifier
 from inference.vlm.prompts import fill_prompt
 from inference.vlm.qwen import chat_messages
-from inference.vlm.reward_checkpoint import NEWEST, base_named, is_reward_checkpoint
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import model_field, template_field
 from schemas.errors import InputError, MissingWeightsError
@@ -29,6 +27,7 @@ from schemas.errors import InputError, MissingWeightsError
 if TYPE_CHECKING:
     import torch
 
+REWARD_TOKEN = "<|VQ_reward|>"
 HEAD = "head.weight"
 VISION_PREFIX = "visual."
 
@@ -70,12 +69,12 @@ class TrainedVerifierConfig:
     (diffusion-cot/Image-Verifier) or folder. The flags below are the published layout's."""
     base: str = model_field("")
     """Base model, instead of the one that the checkpoint names."""
-    template: str = template_field(OWN_WORDS)
+    template: str = template_field("rate")
     """Text file with the words it was trained with, {text_prompt} or {prompt} in them, taken as it is. They are not
     ours to ship: without it, our own words are used (inference/prompts/rate.txt), and its scores are not its own."""
     max_pixels: int = 0
     """An image is shrunk to as many; 0: as many as the checkpoint says."""
-    step: int = NEWEST
+    step: int = -1
     """Which checkpoint of several; -1: the newest."""
     vlm: VlmConfig | None = None
     """Whose device, dtype and batch size it takes: the run's VLM."""
@@ -86,6 +85,7 @@ class TrainedVerifierConfig:
     def implied_models(self) -> tuple[str, ...]:
         """The base model, where the checkpoint names it and nothing else does."""
         from inference.model_store import resolve_model
+        from inference.vlm.reward_checkpoint import base_named, is_reward_checkpoint
 
         if not self.model or self.base:
             return ()
@@ -99,6 +99,8 @@ class TrainedVerifierConfig:
     def open(self, journal: Journal | None = None) -> Verifier:
         """Load it. MissingWeightsError, InputError."""
         from inference.model_store import resolve_model
+        from inference.vlm.image_verifier import ImageVerifier
+        from inference.vlm.reward_checkpoint import is_reward_checkpoint
 
         del journal  # it works in this process: asked again, it says the same
         if not self.model:

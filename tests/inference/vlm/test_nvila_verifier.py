@@ -1,17 +1,19 @@
 """NVILA's verifier: its ranking, and that its folder's code runs when it is told to, and else not."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 
 from commands.main import main
 from inference.verifier import VerifierConfig
-from inference.vlm.nvila_verifier import AskedNvilaVerifier, NvilaVerifierConfig, rank_score
+from inference.vlm.nvila_verifier import NvilaVerifierConfig, rank_score
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import model_names
 from schemas.errors import InputError, WorkFailedError
 from schemas.images import encode_png
+from tests.support.chat_server import Reply, chat_server, says, text_of
 from tests.support.yes_no_model import write_yes_no_model
 
 HERE = VlmConfig(kind="in-process", dtype="float32", device="cpu")
@@ -79,24 +81,30 @@ def test_ranks_never_round_to_one_value():
     assert no.max() < 0 < yes.min()
 
 
-class Probabilities:
-    """Of yes and no, by an image's red and green."""
-
-    def first_word_probabilities(self, requests, words):
-        assert list(words) == ["yes", "no"]
-        self.texts = [request.text for request in requests]
-        return np.array([request.images[0][0, 0, :2] / 255 for request in requests], np.float32)
+SAYS = {"p0": (0.8, 0.1), "p1": (0.51, 0.4), "p2": (0.45, 0.5), "p3": (0.1, 0.9)}
+"""What a server gives for yes and for no."""
 
 
 def test_an_endpoint_is_ranked_by_the_likelier_word():
-    images = [colour(200, 20, 0), colour(130, 120, 0), colour(100, 120, 0), colour(20, 200, 0)]
-    vlm = Probabilities()
-    verifier = AskedNvilaVerifier(vlm, "{prompt}")  # pyright: ignore[reportArgumentType]
-    scores = verifier.score(images, ["a star"] * 4)
-    assert np.argsort(-scores).tolist() == [0, 1, 2, 3]
-    assert scores[1] > 0 > scores[2]
-    assert vlm.texts == ["a star"] * 4
-    assert verifier.score([], []).tolist() == []
+    def answer(payload, number):
+        body = json.loads(says("yes").body)
+        first = [
+            {"token": word, "logprob": math.log(p), "bytes": None}
+            for word, p in zip(("Yes", "no"), SAYS[text_of(payload)], strict=True)
+        ]
+        body["choices"][0]["logprobs"] = {
+            "content": [{"token": "yes", "logprob": -1.0, "bytes": None, "top_logprobs": first}]
+        }
+        return Reply(json.dumps(body))
+
+    with chat_server(answer) as server:
+        config = NvilaVerifierConfig(kind="endpoint", base_url=server.base_url, endpoint_model="nvila")
+        verifier = VerifierConfig(("nvila",), nvila=config).only_what_is_used(HERE).open()
+        scores = verifier.score([NO_SURE] * 4, ["p1", "p3", "p0", "p2"])
+        assert verifier.score([], []).tolist() == []
+    assert np.argsort(-scores).tolist() == [2, 0, 3, 1]
+    assert scores[0] > 0 > scores[3]
+    assert scores[2] == pytest.approx(rank_score(True, math.log(0.8)), rel=1e-5)
 
 
 def test_an_endpoint_needs_a_name_and_no_weights():
