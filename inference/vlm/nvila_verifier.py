@@ -73,7 +73,7 @@ class NvilaVerifierConfig:
         used = self.only_what_is_used()
         template = load_prompt(used.template) if used.template else BARE
         if used.kind == "endpoint":
-            config = EndpointConfig(used.base_url, used.endpoint_model)
+            config = EndpointConfig(used.base_url, used.endpoint_model, api_key_env=used.api_key_env)
             return AskedNvilaVerifier(EndpointVlm(config, journal), template)
         vlm = used.vlm or VlmConfig()
         return NvilaVerifier(_load_trusted(used.model, vlm.dtype, vlm.device), template)
