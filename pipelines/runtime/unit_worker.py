@@ -35,7 +35,8 @@ class UnitWorker:
         self.folder, self.policy, self.num_threads = folder, policy, num_threads
         self._loading = threading.Lock()
         self._stages: dict[str, Stage] = {}
-        self._breakers: dict[str, Breaker] = {}
+        # Of each thread its own: rows that fail one after the other are not told apart by what another thread does.
+        self._breakers: dict[tuple[str, int], Breaker] = {}
         self._gates: dict[str, ByteGate] = {}
         self.stats = StatsLog(folder)
 
@@ -115,7 +116,8 @@ class UnitWorker:
                 rows = self.load_images(steps[: step.index], unit, rows)
             had_images = [{c.index for c in row.candidates} for row in rows]
             started = time.time()
-            done, failures = execute(stage, rows, self.policy, self._breakers[step.loaded_as])
+            breaker = self._breakers.setdefault((step.loaded_as, threading.get_ident()), Breaker())
+            done, failures = execute(stage, rows, self.policy, breaker)
             seconds = time.time() - started
         for failure in failures:
             self._write_quarantine(step, unit, done, failure)
@@ -157,7 +159,6 @@ class UnitWorker:
         with self._loading:
             if key not in self._stages:
                 self._gates[key] = ByteGate(IMAGE_BYTES_AT_ONCE)
-                self._breakers[key] = Breaker()
                 self._stages[key] = self._loaded(step)
             return self._stages[key]
 

@@ -258,9 +258,10 @@ def replicas_of(config: VllmServerConfig, serving: Serving) -> dict[str, Any]:
     """Of a deployment: how many at first, and at most."""
     if config.replicas:
         return {"num_replicas": config.replicas}
-    each = config.gpus_each
-    most = max(1, int(ray.cluster_resources().get("GPU", 0) / each)) if each else 1
-    free = max(1, int(ray.available_resources().get("GPU", 0) / each)) if each and serving.all_gpus else 1
+    each = max(1.0, config.gpus_each)  # one a GPU at most: the rest of it is another model's
+    on_gpu = config.device != "cpu"
+    most = max(1, int(ray.cluster_resources().get("GPU", 0) / each)) if on_gpu else 1
+    free = max(1, int(ray.available_resources().get("GPU", 0) / each)) if on_gpu and serving.all_gpus else 1
     return {
         "autoscaling_config": {
             "min_replicas": 1,
