@@ -39,10 +39,15 @@ def vlm_costs(seconds: float, cpu_seconds: float, vlm: VlmConfig | None, gpu: Gp
     source = "stated: an assumption; measure it with a pilot run"
     if vlm is not None and vlm.endpoint_model:
         return StageCosts(seconds, source)
-    weights = stated.QWEN_7B * 2 / GIB
+    return StageCosts(seconds, source, *vllm_gib(vlm))
+
+
+def vllm_gib(vlm: VlmConfig | None) -> tuple[float, str]:
+    """(GiB that a vLLM needs on a GPU, how that comes about), taken for a 7B model's."""
+    weights = stated.QWEN_7B * (4 if vlm is not None and vlm.dtype == "float32" else 2) / GIB
     gib = weights + stated.VLM_CACHE_GIB + stated.CUDA_CONTEXT_GIB
-    how = f"derived: {weights:.1f} weights (7B, bfloat16) + {stated.VLM_CACHE_GIB} for the cache (allowance)"
-    return StageCosts(seconds, source, gib, how)
+    kind = vlm.dtype if vlm is not None else "bfloat16"
+    return gib, f"derived: {weights:.1f} weights (7B, {kind}) + {stated.VLM_CACHE_GIB} for the cache (allowance)"
 
 
 def vllm_memory(available_gib: float, others_gib: float = 0.0) -> float:

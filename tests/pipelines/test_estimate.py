@@ -16,6 +16,9 @@ from schemas.errors import InputError
 
 FLUX = catalogue.load("flux", "dataset")
 FLUX_24GB = catalogue.load("flux-24gb", "dataset")
+_SEARCH = catalogue.load("reflectionflow", "search")
+_DRAWN = replace(_SEARCH.tools.generator.flux, quantization="fp8")
+PAPER = replace(_SEARCH, tools=replace(_SEARCH.tools, generator=replace(_SEARCH.tools.generator, flux=_DRAWN)))
 
 
 def test_arithmetic_of_a_pass_fits_the_published_figures():
@@ -75,6 +78,69 @@ def test_gpus_are_divided_only_where_little_of_them_idles(gpus, schedule):
         assert "--generate.workers.count 31" in placement.flags
     assert all(count >= 1 for count in placement.workers.values())
     assert placement.hours >= 32_000 / gpus / 3600 - 1e-9
+
+
+def asked(name: str, seconds: float, vllm: str = "qwen") -> StageEstimate:
+    return StageEstimate(
+        name, "prompts", 1, seconds, seconds, "stated", memory_gib=28.0, flag="vlm" if vllm == "qwen" else "", vllm=vllm
+    )
+
+
+def test_stages_that_one_vllm_answers_take_its_memory_once_and_what_the_others_leave():
+    drawing = stages(31_000, 1_000, 30.0)[:1]
+    both = [*drawing, asked("write_reflections", 900), asked("filter_pairs", 100)]
+    placement = place(both, Cluster(gpus=8, gpu_type="h100"))
+    assert placement.schedule == "streaming"  # 58 of 79.6 GiB: a vLLM a stage would be 86
+    assert placement.workers == {"generate_candidates": 8, "vLLM: qwen": 8}
+    assert "--vlm.replicas 8 --vlm.gpus 0.25 --vlm.gpu-memory 0.52" in placement.flags  # .9 - 30 / 79.6
+    assert placement.hours == pytest.approx(32_000 / 8 / 3600)
+
+
+def test_a_vllm_alone_on_its_gpus_gets_what_models_may_fill():
+    both = [*stages(16_000, 1, 60.0)[:1], asked("write_reflections", 16_000)]
+    placement = place(both, Cluster(gpus=8, gpu_type="h100"))
+    assert placement.workers == {"generate_candidates": 4, "vLLM: qwen": 4}
+    assert "--vlm.replicas 4 --vlm.gpus 1" in placement.flags
+    assert "gpu-memory" not in placement.flags
+    assert FLUX.vlm.gpu_memory == 0.9
+
+
+def test_two_vllms_share_what_others_leave():
+    both = [asked("write_reflections", 900), asked("filter_pairs", 100, vllm="other")]
+    placement = place(both, Cluster(gpus=1, gpu_type="h100"))
+    assert placement.schedule == "streaming"
+    assert placement.flags == "--schedule streaming --vlm.gpu-memory 0.54"  # .9 less 28 GiB of the other's
+
+
+def test_a_search_s_plan_leaves_its_vllm_room_beside_flux():
+    search = catalogue.load("flux", "search")
+    plan = estimate(search, Cluster(gpus=8, gpu_type="h100"), num_searches=100)
+    assert plan.placement is not None
+    flags = plan.placement.flags
+    assert "--vlm.gpus 0.4 --vlm.gpu-memory 0.43" in flags
+    assert "--workers.count 8 --workers.gpus 0.6" in flags
+    assert search.vlm.gpu_memory == 0.43
+
+
+def test_a_search_whose_vllms_do_not_fit_beside_flux_gets_gpus_for_them():
+    plan = estimate(PAPER, Cluster(gpus=16, gpu_type="l40s"), num_searches=100)
+    assert plan.placement is not None
+    assert plan.placement.workers["draft_round"] == 14
+    flags = plan.placement.flags
+    for vlm in ("tools.critic.vlm.reflector-vlm", "vlm"):
+        assert f" --{vlm}.gpus 1 --{vlm}.gpu-memory 0.9 --{vlm}.replicas 1" in flags
+    beside = estimate(PAPER, Cluster(gpus=16, gpu_type="h100"), num_searches=100).placement
+    assert beside is not None
+    assert beside.workers["draft_round"] == 16
+    assert " --tools.critic.vlm.reflector-vlm.gpus 0.4 --tools.critic.vlm.reflector-vlm.gpu-memory 0.33" in beside.flags
+
+
+def test_a_search_without_room_for_its_vllms_says_so():
+    with pytest.raises(InputError, match=r"Reflection-Generator.* have no room on 1 x h100"):
+        estimate(catalogue.load("reflectionflow", "search"), Cluster(gpus=1, gpu_type="h100"), num_searches=100)
+    alone = estimate(catalogue.load("reflectionflow", "search"), Cluster(gpus=1, gpu_type="h200"), num_searches=100)
+    assert alone.placement is not None
+    assert "--vlm.gpus 0.2" in alone.placement.flags  # both on the one GPU
 
 
 def test_more_gpus_never_take_longer():
