@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.atomic_file import TEMPORARY, put_in_place
+from schemas.errors import WorkFailedError
 from trainers.checkpoint import Checkpoints, folder_name, save_checkpoint
 
 if TYPE_CHECKING:
@@ -111,9 +112,11 @@ class ShardedCheckpoints(Checkpoints):
 
     def at(self, step: int, device: str = "cpu") -> dict[str, Any] | None:
         """The state of one step. Its tensors are the module's and the optimizer's own, which it was read into; those of
-        another model's checkpoint are not read, and have only their shapes."""
+        another model's checkpoint are not read, and have only their shapes. WorkFailedError where parts do not read:
+        an older state must not be mixed with what was read already."""
         import torch
         import torch.distributed.checkpoint as dcp
+        from torch.distributed.checkpoint.api import CheckpointException
 
         folder = self._folder / folder_name(step)
         if not folder.is_dir():
@@ -125,7 +128,13 @@ class ShardedCheckpoints(Checkpoints):
         if sizes != {name: p.shape for name, p in self._named.items()}:
             return rest | {"weights": {name: torch.empty(size or (), device="meta") for name, size in sizes.items()}}
         parts = self._parts()
-        dcp.load(parts, checkpoint_id=folder, no_dist=self._ranks.world_size == 1)
+        try:
+            dcp.load(parts, checkpoint_id=folder, no_dist=self._ranks.world_size == 1)
+        except (CheckpointException, Exception) as error:  # the former is no Exception
+            said = next(iter(str(error).splitlines()[-1:]), "")
+            raise WorkFailedError(
+                f"{folder} does not read ({said})\n  remove it, and the training goes on from the one before"
+            ) from error
         moments = dict(enumerate(parts["moments"].values()))
         optimizer = {"state": moments, "param_groups": rest["optimizer"]}
         return rest | {"weights": parts["weights"], "optimizer": optimizer}
