@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.atomic_file import TEMPORARY, put_in_place
 from schemas.errors import WorkFailedError
-from trainers.checkpoint import Checkpoints, folder_name, save_checkpoint
+from trainers.checkpoint import REST, Checkpoints, folder_name, save_checkpoint
 
 if TYPE_CHECKING:
     import torch
 
     from trainers.loop import Rank
-
-_REST = "rest.pt"
 
 
 def shard(model: Any, device: str, bf16: bool) -> None:
@@ -104,7 +102,7 @@ class ShardedCheckpoints(Checkpoints):
         self._wait()
         if self._ranks.is_first:
             groups = self._optimizer.state_dict()["param_groups"]
-            save_checkpoint(temporary / _REST, state | {"weights": None, "optimizer": groups})
+            save_checkpoint(temporary / REST, state | {"weights": None, "optimizer": groups})
             shutil.rmtree(final, ignore_errors=True)
             put_in_place(temporary, final)
             self._keep(step, score)
@@ -121,7 +119,7 @@ class ShardedCheckpoints(Checkpoints):
         folder = self._folder / folder_name(step)
         if not folder.is_dir():
             return super().at(step, device)
-        rest = torch.load(folder / _REST, weights_only=True)
+        rest = torch.load(folder / REST, weights_only=True)
         saved = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
         weights = {n.removeprefix("weights."): m for n, m in saved.items() if n.startswith("weights.")}
         sizes = {name: getattr(m, "size", None) for name, m in weights.items()}
