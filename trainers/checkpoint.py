@@ -13,6 +13,9 @@ from schemas.atomic_file import replacing, write_whole
 
 log = logging.getLogger(__name__)
 
+REST = "rest.pt"
+"""In the folder of a state in shards: all that is not in shards."""
+
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors and plain values) so that a kill leaves either the old file or the new one."""
@@ -69,8 +72,10 @@ class Checkpoints:
         return (value["step"], value["score"]) if value["step"] in self.steps() else None
 
     def at(self, step: int, device: str = "cpu") -> dict[str, Any] | None:
-        """The state of one step, None where it is not there."""
-        return load_checkpoint(self._folder / _name(step), device)
+        """The state of one step, None where it is not there. Of one in shards, what is not in shards: its settings tell
+        that it is of another training."""
+        folder = self._folder / folder_name(step)
+        return load_checkpoint(folder / REST if folder.is_dir() else self._folder / _name(step), device)
 
     def latest(self, device: str = "cpu") -> dict[str, Any] | None:
         """The newest state that reads; a broken one is named and passed over. None without any."""

@@ -174,7 +174,8 @@ class TrainingLoop:
         source: by default the triplets of a `TrainingOrder`. whole_model: all of a large model is trained, in shards
         where there are several ranks, which then all take part in evaluations, checkpoints and the export."""
         config.check(rank.world_size)
-        self.trainable, self.order, self.config, self.rank, self.out = trainable, order, config, rank, out
+        self.trainable, self.config, self.rank, self.out = trainable, config, rank, out
+        self.order: Any = order  # whoever opened the training knows more of it
         self.source = source or PairLoader(cast(TrainingOrder, order), config.loader_workers)
         self._is_sharded = whole_model and rank.world_size > 1
         self._optimizer_config, self._device = optimizer, device

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.atomic_file import TEMPORARY, put_in_place
-from trainers.checkpoint import Checkpoints, folder_name, save_checkpoint
+from schemas.errors import WorkFailedError
+from trainers.checkpoint import REST, Checkpoints, folder_name, save_checkpoint
 
 if TYPE_CHECKING:
     import torch
 
     from trainers.loop import Rank
-
-_REST = "rest.pt"
 
 
 def shard(model: Any, device: str, bf16: bool) -> None:
@@ -103,7 +102,7 @@ class ShardedCheckpoints(Checkpoints):
         self._wait()
         if self._ranks.is_first:
             groups = self._optimizer.state_dict()["param_groups"]
-            save_checkpoint(temporary / _REST, state | {"weights": None, "optimizer": groups})
+            save_checkpoint(temporary / REST, state | {"weights": None, "optimizer": groups})
             shutil.rmtree(final, ignore_errors=True)
             put_in_place(temporary, final)
             self._keep(step, score)
@@ -111,21 +110,29 @@ class ShardedCheckpoints(Checkpoints):
 
     def at(self, step: int, device: str = "cpu") -> dict[str, Any] | None:
         """The state of one step. Its tensors are the module's and the optimizer's own, which it was read into; those of
-        another model's checkpoint are not read, and have only their shapes."""
+        another model's checkpoint are not read, and have only their shapes. WorkFailedError where parts do not read:
+        an older state must not be mixed with what was read already."""
         import torch
         import torch.distributed.checkpoint as dcp
+        from torch.distributed.checkpoint.api import CheckpointException
 
         folder = self._folder / folder_name(step)
         if not folder.is_dir():
             return super().at(step, device)
-        rest = torch.load(folder / _REST, weights_only=True)
+        rest = torch.load(folder / REST, weights_only=True)
         saved = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
         weights = {n.removeprefix("weights."): m for n, m in saved.items() if n.startswith("weights.")}
         sizes = {name: getattr(m, "size", None) for name, m in weights.items()}
         if sizes != {name: p.shape for name, p in self._named.items()}:
             return rest | {"weights": {name: torch.empty(size or (), device="meta") for name, size in sizes.items()}}
         parts = self._parts()
-        dcp.load(parts, checkpoint_id=folder, no_dist=self._ranks.world_size == 1)
+        try:
+            dcp.load(parts, checkpoint_id=folder, no_dist=self._ranks.world_size == 1)
+        except (CheckpointException, Exception) as error:  # the former is no Exception
+            said = next(iter(str(error).splitlines()[-1:]), "")
+            raise WorkFailedError(
+                f"{folder} does not read ({said})\n  remove it, and the training goes on from the one before"
+            ) from error
         moments = dict(enumerate(parts["moments"].values()))
         optimizer = {"state": moments, "param_groups": rest["optimizer"]}
         return rest | {"weights": parts["weights"], "optimizer": optimizer}

@@ -2,6 +2,7 @@
 as many ranks or fewer, and a folder that loads as any model."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from inference.interfaces import ChatRequest
 from inference.vlm.adapters import base_model_of, load_qwen
 from inference.vlm.qwen import QwenVlm
 from microworld.family import micro_qwen
-from schemas.errors import InputError
+from schemas.errors import InputError, WorkFailedError
 from schemas.shards import encode_shard
 from tests.support.curves import loss_curve
 from tests.support.micro_shards import write_micro_shards
@@ -120,6 +121,17 @@ def test_a_checkpoint_of_another_training_or_model_is_refused(root, tmp_path):
         open_training(lora)
     with pytest.raises(InputError, match=r"optimizer.learning_rate was 0.001"):
         open_training(replace(config(root, "two"), optimizer=OptimizerConfig("adamw", 1.0, max_gradient_norm=1.0)))
+
+
+def test_a_checkpoint_that_was_cut_is_named_and_not_mixed_with_an_older_one(root, tmp_path):
+    shutil.copytree(root / "alone" / "checkpoints", tmp_path / "cut" / "checkpoints")
+    for part in (tmp_path / "cut" / "checkpoints" / "step_00000004").glob("*.distcp"):
+        part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+    cut = replace(config(root, "alone"), out=tmp_path / "cut")
+    with pytest.raises(WorkFailedError, match=r"step_00000004 does not read[\s\S]*remove it"):
+        open_training(cut)
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step_00000004")
+    assert open_training(cut).step == 2
 
 
 def test_what_cannot_be_trained_whole_is_refused(root):

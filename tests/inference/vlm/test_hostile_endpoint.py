@@ -75,7 +75,7 @@ def test_a_text_that_is_none_is_garbage(content):
 
 
 def test_a_text_in_parts_is_put_together_without_its_thoughts():
-    parts = [
+    parts: Any = [
         {"type": "thinking", "thinking": [{"text": "hm"}]},
         {"type": "text", "text": "a "},
         {"type": "text", "text": "star"},

@@ -41,9 +41,10 @@ def requests():
 
 def test_temperature_top_k_and_top_p_mean_what_they_mean_in_transformers():
     torch.manual_seed(0)
-    scores = torch.randn(1, 40) * 2
-    warped = TemperatureLogitsWarper(0.8)(None, scores)
-    warped = TopPLogitsWarper(0.7)(None, TopKLogitsWarper(20)(None, warped))
+    scores: Any = torch.randn(1, 40) * 2
+    unread: Any = None
+    warped = TemperatureLogitsWarper(0.8)(unread, scores)
+    warped = TopPLogitsWarper(0.7)(unread, TopKLogitsWarper(20)(unread, warped))
     expected = warped.softmax(-1)[0]
     rows = 4000
     sampler = SeededSampler(Sampling(0.8, 0.7, 20), [0.8] * rows, range(rows), prompt_length=5, most=2)
