@@ -3,6 +3,7 @@
 import gzip
 import json
 import time
+from typing import Any
 
 import numpy as np
 import pyarrow as pa

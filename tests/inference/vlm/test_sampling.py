@@ -1,6 +1,7 @@
 """Sampling in process: transformers' distribution, and an answer that its request and seed decide alone."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
