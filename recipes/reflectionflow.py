@@ -51,6 +51,7 @@ def reflector_vlm() -> VlmConfig:
         top_k=50,
         max_new_tokens=1024,
         max_image_pixels=768 * 768,
+        extra_body='{"repetition_penalty": 1.0}',  # that server's; the model's own would be 1.05
     )
 
 

@@ -144,7 +144,7 @@ def read_judgements(answer: ChatAnswer, criteria: Sequence[str], number: int) ->
         if len(said) != number:
             return None
         return [(_points(one, criteria), _reasons(one, criteria)) for one in said]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -152,7 +152,7 @@ def read_points(answer: ChatAnswer, criteria: Sequence[str]) -> float:
     """0 to 10. An answer that was cut off after its overall score counts, too."""
     try:
         return _points(json.loads(answer.text), criteria)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         found = _OVERALL.search(answer.text)
         return min(float(found[1]), MAX_SCORE) if found else 0.0
 
@@ -161,7 +161,7 @@ def read_reasons(answer: ChatAnswer, criteria: Sequence[str]) -> str:
     """One line: each criterion with its score and why; empty where the answer does not read."""
     try:
         return _reasons(json.loads(answer.text), criteria)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return ""
 
 

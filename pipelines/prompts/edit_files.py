@@ -167,7 +167,7 @@ def instruction_of(cell: object) -> str:
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:
             cell = json.loads(cell)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BadValue(f"{quote(cell)} is no list", INSTRUCTIONS, "a list of texts") from None
     texts = [cell] if isinstance(cell, str) else cell
     if not isinstance(texts, list) or not texts:

@@ -216,7 +216,7 @@ def read_verdict(text: str) -> Verdict | None:
     body = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```").strip()
     try:
         said = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(said, dict) or set(said) != {"Analysis", "Result", "Instructions"}:
         return None
