@@ -9,12 +9,12 @@ import functools
 import hashlib
 import importlib.util
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import InputError, MissingWeightsError
+from schemas.hub_storage import cached_snapshot
 
 SHIPPED = {"micro": "microworld"}
 """First part of a shipped name -> the package whose folder holds what is named. It need not be installed."""
@@ -149,16 +149,11 @@ def _hub_parts(name: str) -> tuple[str, str]:
 
 
 def _hub_snapshot(name: str) -> Path | None:
-    if "/" not in name or name.startswith((".", "/", "~")) or ".." in name.split("/"):
-        return None
     repository, folder = _hub_parts(name)
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{repository.replace('/', '--')}"
-    reference = cache / "refs" / "main"
-    if not reference.is_file():
+    snapshot = None if ".." in folder.split("/") else cached_snapshot("models", repository)
+    if snapshot is None or not (snapshot / folder).is_dir():
         return None
-    snapshot = cache / "snapshots" / reference.read_text().strip() / folder
-    return snapshot if snapshot.is_dir() else None
+    return snapshot / folder
 
 
 def _based_on(folder: Path) -> list[str]:

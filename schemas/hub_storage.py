@@ -34,10 +34,16 @@ KNOWN_DATASETS: dict[str, HubDataset] = {
 
 def cached_dataset(name: str, revision: str = "main") -> Path | None:
     """The snapshot of a dataset (ORG/NAME) in the local hub cache; None where it was not fetched."""
+    return cached_snapshot("datasets", name, revision)
+
+
+def cached_snapshot(kind: str, name: str, revision: str = "main") -> Path | None:
+    """The snapshot of a repository (ORG/NAME) in the local hub cache; None where it was not fetched. kind: datasets,
+    models."""
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         return None
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"datasets--{name.replace('/', '--')}"
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"{kind}--{name.replace('/', '--')}"
     reference = cache / "refs" / revision
     commit = reference.read_text().strip() if reference.is_file() else revision
     snapshot = cache / "snapshots" / commit

@@ -14,6 +14,8 @@ from schemas.hub_storage import cached_dataset
 
 MAX_NAMED = 3
 ADDED: dict[str, Any] = {
+    "batch.latents": "mode",
+    "held_out_batch.latents": "mode",
     "model.right_share": 0.0,
     "model.full": False,
     "comparisons.image": "",
