@@ -61,7 +61,9 @@ class VllmServerConfig:
     def key(self) -> str:
         """Those with the same one share a server: where the model lies is nothing, what is in it counts.
         MissingWeightsError."""
-        return content_key(asdict(self), model_digest(self.model))
+        said = asdict(self)
+        del said["start_timeout_s"]  # how patient one is
+        return content_key(said, model_digest(self.model))
 
     @property
     def gpus_each(self) -> float:

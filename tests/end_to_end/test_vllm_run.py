@@ -23,7 +23,7 @@ FLAGS = [
 ]
 
 
-def pipelines(*arguments, timeout=900):
+def pipelines(*arguments, timeout=1500):
     command = [sys.executable, "-m", "pipelines", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
@@ -45,7 +45,7 @@ def kill_servers(run, kills, stop):
 
 @pytest.mark.vllm
 @pytest.mark.ray
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_vllm_serves_a_run_under_ray_and_comes_back_when_it_is_killed(tmp_path):
     pytest.importorskip("vllm")
     if not (MICRO_WEIGHTS / "vlm" / "model.safetensors").exists():

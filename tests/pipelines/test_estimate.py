@@ -132,7 +132,7 @@ def test_a_search_whose_vllms_do_not_fit_beside_flux_gets_gpus_for_them():
     beside = estimate(PAPER, Cluster(gpus=16, gpu_type="h100"), num_searches=100).placement
     assert beside is not None
     assert beside.workers["draft_round"] == 16
-    assert " --tools.critic.vlm.reflector-vlm.gpus 0.4 --tools.critic.vlm.reflector-vlm.gpu-memory 0.33" in beside.flags
+    assert " --tools.critic.vlm.reflector-vlm.gpus 0.4 --tools.critic.vlm.reflector-vlm.gpu-memory 0.47" in beside.flags
 
 
 def test_a_search_without_room_for_its_vllms_says_so():
