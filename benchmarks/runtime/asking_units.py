@@ -74,7 +74,7 @@ def main() -> None:
     questions = 0
     for _ in range(arguments.repeats):
         for units in arguments.units:
-            seconds[units].append(_asked_again(folder, config, arguments.run, units))
+            seconds[units].append(_asked_again(config, arguments.run, units))
             questions = len(list((arguments.run / "journal").rglob("*.json")))
             assert _shards(arguments.run) == shards, "other bytes"
     server.close()
@@ -96,10 +96,11 @@ def main() -> None:
     save("asking_units", circumstances, figures, "one unit at a time, by the same vLLM in the same run")
 
 
-def _asked_again(folder: RunFolder, config: DatasetConfig, run: Path, units: int) -> float:
+def _asked_again(config: DatasetConfig, run: Path, units: int) -> float:
     for stage in ASKING:
         shutil.rmtree(run / "stages" / stage)
     shutil.rmtree(run / "journal")
+    folder = RunFolder.open(str(run))  # anew: the one before remembers which folders there were
     started = time.monotonic()
     drive(folder, config, RunOptions(schedule="staged", asking_units=units, quiet=True))
     return time.monotonic() - started
