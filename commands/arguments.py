@@ -6,6 +6,7 @@ from typing import Annotated, TypeVar
 import tyro
 
 from commands.own_vlms import with_own_vlms
+from commands.shown_flags import only_chosen_kinds
 from recipes import catalogue
 from schemas.errors import InputError
 
@@ -29,8 +30,11 @@ def parse(
 def parse_with_preset(
     arguments: type[T], argv: Sequence[str], command: str, default: Callable[[str], T], package: str = "pipelines"
 ) -> T:
-    """The same; the preset is looked up first, and `default` makes of its name what every other flag is by default."""
-    return parse(arguments, argv, command, with_own_vlms(default(preset_of(argv)), argv), package)
+    """The same; the preset is looked up first, and `default` makes of its name what every other flag is by default.
+    Help is about the models that are chosen."""
+    preset = default(preset_of(argv))
+    shown = only_chosen_kinds(preset, argv) if {"-h", "--help"} & set(argv) else preset
+    return parse(arguments, argv, command, with_own_vlms(shown, argv), package)
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:

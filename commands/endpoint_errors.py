@@ -4,25 +4,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from inference.vlm.vlm import VlmConfig
-from schemas.errors import InputError, OutageError, WorkFailedError
+from schemas.errors import OutageError, WorkFailedError
 
 _MAX_CHARS = 400
 
 
 @contextmanager
 def explained(vlm: VlmConfig) -> Iterator[None]:
-    """Turn the `openai` client's errors into ours: InputError for a wrong key or model name, OutageError for an
-    endpoint that stays away, WorkFailedError for a request that it turns down."""
+    """Turn the `openai` client's errors into ours: OutageError for an endpoint that stays away, WorkFailedError for a
+    request that it turns down. (A wrong key or model is an AccessError already.)"""
     import openai
 
     try:
         yield
-    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-        problem = f"{vlm.base_url} refused the key: {_short(error)}"
-        raise InputError(problem, field=vlm.api_key_env, expected="a key in this environment variable") from None
-    except openai.NotFoundError as error:
-        problem = f"{vlm.base_url} has no such model or path: {_short(error)}"
-        raise InputError(problem, field="--vlm.endpoint-model, --vlm.base-url") from None
     except (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError) as error:
         raise OutageError(
             f"{vlm.base_url or vlm.name} does not answer: {_short(error)}\n"

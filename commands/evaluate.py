@@ -13,7 +13,7 @@ from inference.judges.intervals import intervals_by_tag, mean_over_tags
 from inference.judges.judge import Judge, JudgeConfig, judge_images
 from pipelines.evaluation import result_line
 from pipelines.geneval_folder import PromptFolder, read_layout, read_official
-from pipelines.prompts.clauses import KnownWords
+from pipelines.prompts.judgeable import Unjudged, count_unjudged, why_not_judged
 from pipelines.search_job import SearchJobConfig
 from recipes import catalogue
 from schemas.errors import ForeignRunError, InputError
@@ -37,6 +37,9 @@ class EvaluateArgs:
     preset: Preset = field(default_factory=catalogue.default)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     """Who judges a folder of images; the preset's judge unless flags say otherwise."""
+    unjudged: Unjudged = "refuse"
+    """Prompts with a class or colour that the judge's models do not know. refuse: nothing is judged then; count: their
+    images are left out of the score and counted apart."""
     batch_size: int = 64
     """Images in memory at once."""
 
@@ -48,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     if (arguments.run is None) == (arguments.images is None):
         raise InputError("--run and --images", expected="one of them")
     if arguments.run is not None:
-        _refuse_flags(argv, ("--out", "--official", "--judge", "--batch-size", "--preset"), "--run")
+        _refuse_flags(argv, ("--out", "--official", "--judge", "--unjudged", "--batch-size", "--preset"), "--run")
         folder, config = open_run(arguments.run)
         if not isinstance(config, SearchJobConfig):
             raise ForeignRunError(f"{arguments.run}: a {folder.info.job} run, no search")
@@ -74,27 +77,37 @@ def evaluate_folder(folder: Path, arguments: EvaluateArgs) -> None:
     if arguments.batch_size < 1:
         raise InputError(f"{arguments.batch_size} images at once", field="--batch-size", expected="1 or more")
     prompts, out = read_layout(folder), arguments.out or folder
+    config = arguments.judge.only_what_is_used()
+    judged = _judgeable(prompts, config, arguments.unjudged)
     official = None
     if arguments.official is not None:
-        official = read_official(arguments.official, [_name(path, folder) for p in prompts for path in p.samples])
+        official = read_official(arguments.official, [_name(path, folder) for p in judged for path in p.samples])
         if arguments.official.resolve() == (out / "results.jsonl").resolve():
             raise InputError(
                 "the results would be written over it", file=str(arguments.official), field="--out", expected="a folder"
             )
-    judge = arguments.judge.only_what_is_used().open()
-    prompts = read_layout(folder, KnownWords(judge.known_classes, judge.known_colors))
+    judge = config.open()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(error.strerror or str(error), file=str(out), field="--out", expected="a folder") from error
-    lines = list(_judge_folder(folder, prompts, judge, arguments.batch_size))
+    lines = list(_judge_folder(folder, judged, judge, arguments.batch_size))
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     (out / "results.jsonl").write_text(text, "utf-8")
-    summary = summary_of(lines, arguments.judge.label)
+    summary = summary_of(lines, config.label)
+    summary["num_not_judged"] = sum(len(prompt.samples) for prompt in prompts) - len(lines)
     if official is not None:
         summary["agreement_with_official"] = agreement(lines, official)
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     print(json.dumps(summary, indent=1))
+
+
+def _judgeable(prompts: Sequence[PromptFolder], judge: JudgeConfig, unjudged: Unjudged) -> list[PromptFolder]:
+    """Those that the judge can judge. InputError where there are others that are not to be counted, or only others."""
+    known, asked = judge.known_words(), [prompt.asked for prompt in prompts]
+    found = [prompt for prompt in prompts if why_not_judged(prompt.record, known) is None]
+    count_unjudged(asked, known, judge.label, unjudged if found else None)
+    return found
 
 
 def summary_of(lines: Sequence[dict[str, Any]], judge: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import tyro
 from commands.arguments import parse
 from commands.runs import Finish, open_run, shared_uri, work
 from pipelines.driver import RunOptions
-from pipelines.harvest_job import HarvestJobConfig, harvest_prompts, harvested
+from pipelines.harvest_job import HarvestJobConfig, harvest_prompts, harvested, num_unjudged
 from pipelines.new_run import new_run
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.run_folder import RunFolder
@@ -54,6 +54,7 @@ def _start(uri: str, job: HarvestJobConfig, search: RunFolder, searched: SearchJ
         said: dict[str, Any] = {"rule": {"source": search.storage.uri}}
 
         def counted() -> tuple[dict[str, int], dict[str, Any]]:
+            said["rule"]["not_judged"] = num_unjudged(search)
             said["rule"]["kept_out_as_benchmark_prompts"] = counts[Reason.BENCHMARK_PROMPT]
             return {Subset.RULE: counts[Subset.RULE]}, said
 

@@ -13,6 +13,7 @@ from commands.image_files import read_images
 from inference.judges.judge import JudgeConfig
 from inference.model_store import require_models
 from inference.prompt_grammar import parse_prompt
+from pipelines.prompts.judgeable import Asked, count_unjudged
 from recipes import catalogue
 from schemas.configuration import model_names
 
@@ -43,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
     images = read_images(arguments.images)
     config = arguments.judge.only_what_is_used()
     require_models(model_names(config))
+    count_unjudged([Asked(record)], config.known_words(), config.label)
     from inference.judges.geneval_scoring import judge_objects
 
     judge = config.open()

@@ -52,6 +52,7 @@ GROUPS: dict[str, Group] = {
             ),
             "verifier": ("commands.train_verifier", "train a Qwen2.5-VL that scores how well an image fits its prompt"),
             "reflector": ("commands.train_reflector", "train a Qwen2.5-VL that says what is wrong with an image"),
+            "condenser": ("commands.train_condenser", "train a Qwen2.5-VL that says long prompts shortly"),
             "dual-process": ("commands.train_dual_process", "train a FLUX LoRA by a VLM's answers about its images"),
             "micro": ("commands.train_micro", "train the micro family, from the renderer alone"),
         },

@@ -11,12 +11,13 @@ from commands.arguments import Preset, parse_with_preset, preset_of
 from commands.runs import print_json
 from inference.model_store import require_models
 from pipelines.driver import RunOptions
-from pipelines.estimate import Cluster, Estimate, estimate
+from pipelines.estimate import Estimate, estimate
 from pipelines.jobs import DatasetConfig, models_of
 from pipelines.node_checks import check, checks_json, passed, print_checks
+from pipelines.placement import Cluster
 from pipelines.placement_picture import as_svg, as_text, gpu_times
 from pipelines.runtime.progress import format_seconds
-from pipelines.search_job import SearchJobConfig, search_prompts
+from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged
 from pipelines.stated_figures import GPUS
 from recipes import catalogue
 from schemas.errors import InputError, MissingWeightsError
@@ -71,6 +72,8 @@ def main(argv: Sequence[str]) -> int:
     number, no_prompts = (0, None) if isinstance(config, DatasetConfig) else num_searches(config)
     plan = estimate(config, arguments.cluster, arguments.run, number)
     missing = _missing(config) or no_prompts
+    if isinstance(config, SearchJobConfig) and not missing:
+        num_unjudged(config, asked_prompts(config))  # what a search would refuse
     checks = check(config, arguments.options) if arguments.check and not missing else []
     if arguments.json:
         tried = {"check": checks_json(checks)} if checks else {}
@@ -122,7 +125,7 @@ def num_searches(config: SearchJobConfig) -> tuple[int, str | None]:
     if config.prompts == GENEVAL_FILE and not Path(GENEVAL_FILE).exists():
         prompts = min(config.num_prompts or GENEVAL_PROMPTS, GENEVAL_PROMPTS)
         return prompts * config.images_per_prompt, f"no {GENEVAL_FILE} here: `curl -LO {GENEVAL_URL}`"
-    return sum(1 for _ in search_prompts(config)), None
+    return len(asked_prompts(config)) * config.images_per_prompt, None
 
 
 def _missing(config: DatasetConfig | SearchJobConfig) -> str | None:
@@ -167,9 +170,8 @@ def print_plan(plan: Estimate) -> None:
         if stage.memory_gib:
             print(f"  {stage.name:<20} {stage.memory_gib:>16.1f}  {stage.memory_source}")
     nodes = -(-cluster.gpus // cluster.gpus_per_node)
-    used = sum(
-        s.memory_gib or 0.0 for s in plan.stages if placement.schedule == "streaming" or s.name == "generate_candidates"
-    )
+    memories = [stage.memory_gib or 0.0 for stage in plan.stages]
+    used = sum(memories) if placement.schedule == "streaming" else max(memories)
     per_node = min(cluster.gpus, cluster.gpus_per_node)
     print(
         f"{cluster.gpus} x {cluster.gpu_type} ({cluster.gpu.memory_gib:.1f} GiB each) on {nodes} node"

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse_with_preset(Arguments, argv, "reflector", default_arguments, "trainers")
     training = arguments.training
     if arguments.plan:
-        plan = plan_reflector(training)
+        plan = plan_reflector(training, arguments.launch.workers)
         device = training.model.device
         print_plan(plan, training.loop, training.out, device, arguments.plan_gpu, arguments.launch.workers)
         return 0

@@ -5,11 +5,11 @@ Images are uint8 arrays (H, W, 3), RGB. Boxes are (x0, y0, x1, y1) in pixels of 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from schemas.records import Cost
+from schemas.records import Cost, PromptRecord
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,10 @@ class Segmenter(Protocol):
 class ColorNamer(Protocol):
     """Which colour word fits a masked object."""
 
-    def name_colors(self, image: np.ndarray, masks: np.ndarray, class_names: Sequence[str]) -> list[str]:
-        """masks: (n, H, W) bool. One colour name per mask."""
+    def name_colors(
+        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], class_names: Sequence[Sequence[str]]
+    ) -> list[list[str]]:
+        """masks: (n, H, W) bool for each image, and what each of them shows. A colour name for each mask."""
         ...
 
 
@@ -141,6 +143,23 @@ class Verifier(Reward, Protocol):
     def verify(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> list[Opinion]:
         """One for each image. Images of one prompt that stand together may be looked at together."""
         ...
+
+
+@runtime_checkable
+class ReadsRequirements(Verifier, Protocol):
+    """A verifier that also looks at what a prompt's record requires (tag, include, exclude), not at its words alone."""
+
+    def verify_records(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Opinion]:
+        """As `verify`. What a record does not say, its text does."""
+        ...
+
+
+def verify_records(verifier: Verifier, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Opinion]:
+    """What a verifier says of each image. One that reads requirements gets the records as a prompt file gave them; any
+    other the texts."""
+    if isinstance(verifier, ReadsRequirements):
+        return verifier.verify_records(images, prompts)
+    return verifier.verify(images, [prompt.text for prompt in prompts])
 
 
 class OneCallAnImage:

@@ -9,12 +9,12 @@ import functools
 import hashlib
 import importlib.util
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import InputError, MissingWeightsError
+from schemas.hub_storage import cached_snapshot
 
 SHIPPED = {"micro": "microworld"}
 """First part of a shipped name -> the package whose folder holds what is named. It need not be installed."""
@@ -63,6 +63,11 @@ KNOWN_MODELS: dict[str, HubModel] = {
     "diffusion-cot/Reflection-Generator/infer/30000": HubModel("16.6 GB", "none stated on its card"),
     "Qwen/Qwen2.5-VL-7B-Instruct": HubModel("16.6 GB", "Apache-2.0"),
     "Qwen/Qwen2.5-VL-3B-Instruct": HubModel("7.5 GB", "Qwen research licence, non-commercial"),
+    "diffusion-cot/Image-Verifier": HubModel(
+        "3.5 GB, and its base model Qwen/Qwen2.5-VL-3B-Instruct, 7.5 GB",
+        "none stated on its card; its base model: Qwen research licence, non-commercial",
+    ),
+    "Efficient-Large-Model/NVILA-Lite-2B-Verifier": HubModel("about 4 GB, with code of its own", "CC-BY-NC-4.0"),
 }
 
 
@@ -144,31 +149,44 @@ def _hub_parts(name: str) -> tuple[str, str]:
 
 
 def _hub_snapshot(name: str) -> Path | None:
-    if "/" not in name or name.startswith((".", "/", "~")) or ".." in name.split("/"):
-        return None
     repository, folder = _hub_parts(name)
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{repository.replace('/', '--')}"
-    reference = cache / "refs" / "main"
-    if not reference.is_file():
+    snapshot = None if ".." in folder.split("/") else cached_snapshot("models", repository)
+    if snapshot is None or not (snapshot / folder).is_dir():
         return None
-    snapshot = cache / "snapshots" / reference.read_text().strip() / folder
-    return snapshot if snapshot.is_dir() else None
+    return snapshot / folder
+
+
+def _based_on(folder: Path) -> list[str]:
+    """The base model that is loaded with a folder, if any."""
+    from inference.vlm import reward_checkpoint
+
+    if not reward_checkpoint.is_reward_checkpoint(folder):
+        base = base_model_of(folder)
+        return [] if base is None else [base]
+    base = reward_checkpoint.base_named(folder)
+    try:
+        return [] if base is None or not resolve_model(base) else [base]
+    except MissingWeightsError:
+        return []
 
 
 @functools.cache
 def model_digest(name: str) -> str:
     """16 hex digits over the names, sizes, and first and last MiB of every file of a model: cheap on 34 GB, and it
-    changes when weights are trained again. An adapter's has its base model's in it."""
+    changes when weights are trained again. An adapter's has its base model's in it; so has a published reward
+    checkpoint's, where that base model is here (another may be named in its place, which then has its own digest)."""
+    from inference.vlm import reward_checkpoint
+
     root = resolve_model(name)
     files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
     digest = hashlib.sha256()
-    base = base_model_of(root)
-    if base is not None:
-        digest.update(model_digest(base).encode())
+    for path in _based_on(root):
+        digest.update(model_digest(path).encode())
+    if reward_checkpoint.is_reward_checkpoint(root):
+        files = [p for p in files if p.name != "training_args.bin"] + reward_checkpoint.files_read(root)
     for path in files:
         size = path.stat().st_size
-        relative = path.relative_to(root).as_posix() if path != root else path.name
+        relative = path.relative_to(root).as_posix() if path.is_relative_to(root) and path != root else path.name
         digest.update(f"{relative}\0{size}\0".encode())
         with open(path, "rb") as file:
             digest.update(file.read(_SAMPLE_BYTES))

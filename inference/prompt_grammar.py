@@ -1,6 +1,7 @@
 """Requirements from a prompt's words, for prompts in GenEval's six forms: "a photo of two red circles"."""
 
 import re
+from dataclasses import replace
 
 from schemas.errors import InputError
 from schemas.records import RELATIONS, ObjectClause, PromptRecord, Tag
@@ -33,6 +34,30 @@ def parse_prompt(text: str, prompt_id: str = "prompt") -> PromptRecord:
         return PromptRecord(prompt_id, text, "rule", tag, clauses)
     tag = Tag.COLOR_ATTR if any(clause.color for clause in clauses) else Tag.TWO_OBJECT
     return PromptRecord(prompt_id, text, "rule", tag, clauses)
+
+
+def record_of(text: str) -> PromptRecord:
+    """A prompt of which nothing but its words is known."""
+    return PromptRecord("prompt", text, "rule")
+
+
+def with_requirements(prompt: PromptRecord) -> PromptRecord:
+    """What images of a prompt are checked against: its own clauses where it came with some, else what its words tell.
+    InputError where neither says anything."""
+    if prompt.include or prompt.exclude:
+        return prompt
+    told = parse_prompt(prompt.text, prompt.prompt_id)
+    return replace(told, subset=prompt.subset, tag=prompt.tag or told.tag)
+
+
+def tag_of(prompt: PromptRecord) -> str | None:
+    """Its own tag, else what its words tell; None where they are in none of GenEval's forms."""
+    if prompt.tag:
+        return prompt.tag
+    try:
+        return parse_prompt(prompt.text).tag
+    except InputError:
+        return None
 
 
 def _clause(part: str, text: str) -> ObjectClause:

@@ -33,7 +33,7 @@ def reflection_in(text: str) -> str:
     text = text.strip()
     try:
         said = json.loads(re.sub(r"^```\w*\s*|\s*```$", "", text))
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     if not isinstance(said, (str, list, dict)):
         return text

@@ -17,11 +17,12 @@ import numpy as np
 import tyro
 
 from inference.allocation import Tried, go_on_from
-from inference.interfaces import Corrector, Generator, Verifier
+from inference.interfaces import Corrector, Generator, Verifier, verify_records
+from inference.prompt_grammar import record_of
 from inference.reflection_text import is_empty, nothing_to_correct
 from schemas.configuration import stable_seed
 from schemas.errors import InputError
-from schemas.records import Cost
+from schemas.records import Cost, PromptRecord
 
 NOTHING_WRONG = "The image is right."
 """What our reflectors are taught to answer where nothing is to be corrected (`nothing_to_correct` reads others)."""
@@ -119,11 +120,18 @@ class SearchTools:
 
 @dataclass
 class SearchTrace:
-    """One prompt's search so far."""
+    """One prompt's search so far. record: what a prompt file said of the prompt besides its words (tag, include), for
+    verifiers that look at that."""
 
     prompt: str
     drafts: list[Draft] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
+    record: PromptRecord | None = None
+
+    @property
+    def asked(self) -> PromptRecord:
+        """What images are scored against."""
+        return self.record or record_of(self.prompt)
 
     def best(self, budget: int | None = None) -> Draft:
         """The draft with the highest score among the first `budget` (all); of equal ones the first."""
@@ -160,7 +168,7 @@ def next_round(
     if number and config.strategy != "noise":
         plans = _with_remarks(searches, plans, config, tools)
     images = _draw(searches, plans, tools)
-    opinions = tools.verifier.verify(images, [searches[plan.owner].prompt for plan in plans])
+    opinions = verify_records(tools.verifier, images, [searches[plan.owner].asked for plan in plans])
     for plan, image, opinion in zip(plans, images, opinions, strict=True):
         one = searches[plan.owner]
         parent = plan.parent if plan.reflection is not None else None

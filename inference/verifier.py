@@ -1,29 +1,31 @@
-"""Which verifiers choose among images: a VLM that is asked, a trained one, rules, rewards, or the judge itself as the
-bound that no verifier passes. A new kind is a file with its configuration and class, and a field here."""
+"""Which verifiers choose among images: a VLM that is asked, a trained one, NVILA, rules, rewards, or the judge itself
+as the bound that no verifier passes. A new kind is a file with its configuration and class, and a field here."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import tyro
 
 from inference.grounding.grounded_sam import GroundedSam, GroundedSamConfig
-from inference.interfaces import OneCallAnImage, Opinion, Reward, Verifier
+from inference.interfaces import OneCallAnImage, Opinion, Reward, Verifier, verify_records
 from inference.judges.judge import Judge, JudgeConfig, judge_images
-from inference.prompt_grammar import parse_prompt
+from inference.prompt_grammar import record_of, with_requirements
 from inference.rewards.reward import RewardConfig, used_rewards, without_weights
 from inference.vlm.endpoint import Journal
+from inference.vlm.nvila_verifier import NvilaVerifierConfig
 from inference.vlm.prompted_verifier import PromptedVerifierConfig
 from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
 from inference.vlm.yes_no_verifier import YesNoVerifierConfig
 from schemas.errors import InputError
-from schemas.records import Cost
+from schemas.records import Cost, PromptRecord
 
-VerifierKind = Literal["vlm", "prompted", "trained", "rules", "rewards", "judge"]
+VerifierKind = Literal["vlm", "prompted", "trained", "nvila", "rules", "rewards", "judge"]
 RULES_SCALE = 20.0  # makes of a check's score about what the other verifiers' log-odds are; from 10 to 40 it is all one
 
 
@@ -33,11 +35,12 @@ class VerifierConfig:
 
     kinds: tuple[VerifierKind, ...] = ("vlm",)
     """vlm: log-odds of its yes; prompted: the VLM's scores by the papers' criteria; trained: the Bradley-Terry model;
-    rules: whether what Grounded-SAM finds is what the prompt says; rewards: the mean of the rewards; judge: the
-    benchmark's own judge, as a bound."""
+    nvila: SANA's NVILA, whose scores order images and mean nothing beside others'; rules: whether what Grounded-SAM
+    finds is what the prompt says; rewards: the mean of the rewards; judge: the benchmark's own judge, as a bound."""
     vlm: YesNoVerifierConfig | None = field(default_factory=YesNoVerifierConfig)
     prompted: PromptedVerifierConfig | None = field(default_factory=PromptedVerifierConfig)
     trained: TrainedVerifierConfig | None = field(default_factory=TrainedVerifierConfig)
+    nvila: NvilaVerifierConfig | None = field(default_factory=NvilaVerifierConfig)
     rules: GroundedSamConfig | None = field(default_factory=GroundedSamConfig)
     rewards: tuple[RewardConfig, ...] = ()
     judge: Annotated[JudgeConfig | None, tyro.conf.Suppress] = None
@@ -49,7 +52,7 @@ class VerifierConfig:
     @property
     def asked_vlm(self) -> VlmConfig | None:
         """The VLM that is asked, where one is."""
-        asking = [getattr(self, kind) for kind in self.kinds if kind in ("vlm", "prompted", "trained")]
+        asking = [getattr(self, kind) for kind in self.kinds if kind in ("vlm", "prompted", "trained", "nvila")]
         return next((chosen.vlm for chosen in asking if chosen), None)
 
     @property
@@ -59,11 +62,20 @@ class VerifierConfig:
         return len(asking) == len(self.kinds) and all(one and one.vlm and one.vlm.is_elsewhere for one in asking)
 
     def _of(self, kind: VerifierKind) -> Any:
-        """A kind's configuration. InputError where the preset has none."""
+        """A kind's configuration. InputError where the preset has none, or none that names a model."""
         chosen = getattr(self, kind)
-        if not chosen:
-            raise InputError(f"verifier {kind!r} has no configuration", field=f"verifier.{kind}", expected="a model")
+        if not self._is_set(kind):
+            others = [name for name in get_args(VerifierKind) if self._is_set(name)]
+            raise InputError(
+                f"verifier {kind!r} has no configuration here: no model is named for it",
+                field=f"verifier.{kind}",
+                expected=" or ".join(["a model" if chosen is None else f"verifier.{kind}.model", *others]),
+            )
         return chosen
+
+    def _is_set(self, kind: VerifierKind) -> bool:
+        chosen = getattr(self, kind)
+        return bool(chosen) and not (kind == "trained" and not chosen.model)
 
     def only_what_is_used(self, vlm: VlmConfig) -> VerifierConfig:
         """Without the configurations of others, on which the search does not depend; `vlm` is who is asked where no
@@ -77,8 +89,10 @@ class VerifierConfig:
                 chosen = chosen.only_what_is_used()
             else:
                 chosen = replace(chosen, vlm=chosen.vlm or vlm)
+                chosen = chosen.only_what_is_used() if kind == "nvila" else chosen
             kept[kind] = chosen
-        nothing: dict[str, Any] = dict.fromkeys(("vlm", "prompted", "trained", "rules", "judge")) | {"rewards": ()}
+        models = ("vlm", "prompted", "trained", "nvila", "rules", "judge")
+        nothing: dict[str, Any] = dict.fromkeys(models) | {"rewards": ()}
         return VerifierConfig(self.kinds, **(nothing | kept))
 
     def open(self, journal: Journal | None = None) -> Verifier:
@@ -110,7 +124,11 @@ class MeanVerifier:
 
     def verify(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> list[Opinion]:
         """Every one of them is asked; the reasons of those that give some."""
-        asked = [verifier.verify(images, prompts) for verifier in self._verifiers]
+        return self.verify_records(images, [record_of(prompt) for prompt in prompts])
+
+    def verify_records(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Opinion]:
+        """The same, of prompts with what a file said of them."""
+        asked = [verify_records(verifier, images, prompts) for verifier in self._verifiers]
         means = np.stack([scores_of(opinions) for opinions in asked]).mean(axis=0)
         return [
             Opinion(
@@ -138,26 +156,46 @@ class RewardVerifier(OneCallAnImage):
         return self._reward.score(images, prompts)
 
 
-class RuleVerifier(OneCallAnImage):
+class ByRequirements:
+    """For verifiers that look at what a prompt requires, one call an image: of words alone, at what they tell."""
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
+        """float32 (n,). InputError for a prompt in none of GenEval's forms."""
+        return scores_of(self.verify(images, prompts))
+
+    def verify(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> list[Opinion]:
+        """The same, and a call for each image."""
+        return self.verify_records(images, [record_of(prompt) for prompt in prompts])
+
+    def verify_records(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Opinion]:
+        """The same. InputError for a prompt without clauses whose words tell none."""
+        scores = self.scores(images, [with_requirements(prompt) for prompt in prompts])
+        return [Opinion(score, Cost(verifier_calls=1)) for score in scores.tolist()]
+
+    @abstractmethod
+    def scores(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> np.ndarray:
+        """float32 (n,), of prompts with requirements."""
+
+
+class RuleVerifier(ByRequirements):
     """The check of GenEval's rules on what Grounded-SAM finds, as in the dataset's `rule` subset. The detector is less
     sure of malformed objects than of clear ones, and so is the check's score."""
 
     def __init__(self, grounded_sam: GroundedSam) -> None:
         self._grounded_sam = grounded_sam
 
-    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
-        """float32 (n,) in [-RULES_SCALE / 2, RULES_SCALE / 2]. InputError for a prompt in none of GenEval's forms."""
-        checks = self._grounded_sam.check(images, [parse_prompt(prompt) for prompt in prompts])
-        return (np.array([check.score for check in checks], np.float32) - np.float32(0.5)) * np.float32(RULES_SCALE)
+    def scores(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> np.ndarray:
+        """In [-RULES_SCALE / 2, RULES_SCALE / 2]."""
+        scores = np.array([check.score for check in self._grounded_sam.check(images, prompts)], np.float32)
+        return (scores - np.float32(0.5)) * np.float32(RULES_SCALE)
 
 
-class JudgeVerifier(OneCallAnImage):
-    """The benchmark's judge as a verifier: 1 for a right image, else 0. Prompts in one of GenEval's forms."""
+class JudgeVerifier(ByRequirements):
+    """The benchmark's judge as a verifier."""
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
 
-    def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
-        """float32 (n,). InputError for a prompt in another form."""
-        checks = judge_images(self._judge, images, [parse_prompt(prompt) for prompt in prompts])
-        return np.array([check.correct for check in checks], np.float32)
+    def scores(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> np.ndarray:
+        """1 for a right image, else 0."""
+        return np.array([check.correct for check in judge_images(self._judge, images, prompts)], np.float32)

@@ -87,7 +87,7 @@ def micro_grounded_sam(dino: GroundingDinoConfig | None = None, sam: SamConfig |
     return GroundedSamConfig(
         DetectorConfig("dino", dino or micro_dino()),
         SegmenterConfig("sam", sam or micro_sam()),
-        ColorNamerConfig("pixels", palette),
+        ColorNamerConfig("pixels", None, palette),
     )
 
 

@@ -2,84 +2,24 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 from pipelines import stated_figures as stated
 from pipelines.jobs import DatasetConfig
-from pipelines.model_costs import HEADROOM, generation_tflop, image_pixels, vllm_gib, vllm_memory
+from pipelines.model_costs import generation_tflop, image_pixels
+from pipelines.placement import Cluster, Placement, StageEstimate, place
 from pipelines.run_folder import RunFolder
-from pipelines.runtime.runtime import Schedule
 from pipelines.search_job import SearchJobConfig
+from pipelines.search_placement import place_search
 from pipelines.served_vlms import served_vlms
 from pipelines.stage import Link
 from pipelines.stages.draft_round import DraftRound
 from pipelines.stages.generate_candidates import GenerateCandidates
-from pipelines.stated_figures import GPUS, Gpu
+from pipelines.stated_figures import Gpu
 from schemas.arrow import record_from_dict
 from schemas.errors import ForeignRunError, InputError
-
-GpuType = Literal["h100", "h200", "a100-80gb", "l40s", "rtx4090"]
-WORTHWHILE_LOSS = 0.05
-"""Whole GPUs are given to stages for good when that idles no more of the cluster than this."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """The machines a plan is for."""
-
-    gpus: int = 8
-    """GPUs of the whole cluster."""
-    gpu_type: GpuType = "h100"
-    """What they are."""
-    gpus_per_node: int = 8
-    """GPUs of one machine."""
-    gpu_hour_cost: float | None = None
-    """US dollars an hour of one GPU; without it, an assumed price."""
-
-    @property
-    def gpu(self) -> Gpu:
-        """Its figures."""
-        return GPUS[self.gpu_type]
-
-    @property
-    def hour_cost(self) -> float:
-        """US dollars an hour of one GPU."""
-        return self.gpu.hour_cost if self.gpu_hour_cost is None else self.gpu_hour_cost
-
-
-@dataclass(frozen=True)
-class StageEstimate:
-    """One stage on one worker. source: "stated", "derived" or "measured", and of what. Seconds are None where nobody
-    knows them. memory_gib: peak on its GPU; None: unknown, so that it gets whole ones. flag: what of `run` configures
-    it; none for a stage that is no field of the configuration. vllm: who answers it, where its work is to ask a vLLM:
-    then memory and GPUs are that one's, and flag is its own. beside_gib: of that memory, a vLLM's that answers it on
-    the same GPU."""
-
-    name: str
-    item: str
-    num_items: int
-    seconds_per_item: float | None
-    seconds: float | None
-    source: str
-    memory_gib: float | None = 0.0
-    memory_source: str = ""
-    flag: str = ""
-    vllm: str = ""
-    beside_gib: float = 0.0
-
-
-@dataclass(frozen=True)
-class Placement:
-    """How GPUs are shared out. workers: by stage; gpus: of the cluster, each worker's. flags: that ask `run` for it."""
-
-    schedule: Schedule
-    why: str
-    workers: dict[str, int]
-    gpus: dict[str, float]
-    hours: float
-    flags: str
 
 
 @dataclass(frozen=True)
@@ -154,8 +94,14 @@ def estimate(
         shard_bytes=2 * pairs * pixels * stated.JPEG_BYTES_PER_PIXEL,
         num_images=num_images,
         cluster=cluster,
-        placement=place(stages, cluster) if cluster else None,
+        placement=_placed(config, stages, cluster) if cluster else None,
     )
+
+
+def _placed(config: DatasetConfig | SearchJobConfig, stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
+    if isinstance(config, SearchJobConfig):
+        return place_search(config, stages, cluster)
+    return place(stages, cluster)
 
 
 def _images_each(config: DatasetConfig | SearchJobConfig, chain: Sequence[Link]) -> int:
@@ -183,12 +129,7 @@ def _of_stage(
     measured_source: str,
 ) -> StageEstimate:
     costs = link.stage.costs(link.config, gpu)
-    served = served_vlms(link.config)
-    alone = link.is_client or not served or gpu is None or costs.memory_gib is None
-    beside = 0.0 if alone else sum(vllm_gib(vlm)[0] for vlm in served if vlm.device != "cpu")
-    memory, how = costs.memory_gib, costs.memory_source
-    if beside:
-        memory, how = (memory or 0.0) + beside, f"{how} + {beside:.1f} vLLM beside it"
+    served = served_vlms(link.config) if link.is_client else ()
     each, source = (costs.seconds, costs.source) if measured is None else (measured, measured_source)
     return StageEstimate(
         name=link.stage.name,
@@ -197,11 +138,10 @@ def _of_stage(
         seconds_per_item=each,
         seconds=None if each is None else each * count,
         source=source,
-        memory_gib=memory if gpu and (memory is not None or link.workers.gpus) else 0.0,
-        memory_source=how if gpu else "",
-        flag=_flag_of(config, link) if not (link.is_client and served) else "vlm" if served == (config.vlm,) else "",
-        vllm=" + ".join(vlm.name for vlm in served) if link.is_client else "",
-        beside_gib=beside,
+        memory_gib=costs.memory_gib if gpu and (costs.memory_gib is not None or link.workers.gpus) else 0.0,
+        memory_source=costs.memory_source if gpu else "",
+        flag=("vlm" if served == (config.vlm,) else "") if served else _flag_of(config, link),
+        vllm=" + ".join(vlm.name for vlm in served),
     )
 
 
@@ -236,142 +176,3 @@ def measured_rates(folder: RunFolder, config: DatasetConfig | SearchJobConfig) -
         if GenerateCandidates.name in rates and now and then:
             rates[GenerateCandidates.name] *= now / then
     return rates
-
-
-@dataclass(frozen=True)
-class _Known:
-    """A stage on a GPU, as far as placing it goes."""
-
-    name: str
-    flag: str
-    seconds: float
-    memory_gib: float
-    is_vllm: bool = False
-    beside_gib: float = 0.0
-
-
-def one_vllm_each(stages: Sequence[StageEstimate]) -> list[StageEstimate]:
-    """The stages that one vLLM answers as one: on a GPU it lies once, whoever asks."""
-    found: dict[str, StageEstimate] = {}
-    for stage in stages:
-        if not stage.vllm:
-            found[stage.name] = stage
-            continue
-        before = found.get(name := f"vLLM: {stage.vllm}", replace(stage, name=name, seconds=0.0))
-        unknown = before.seconds is None or stage.seconds is None
-        found[name] = replace(
-            before,
-            seconds=None if unknown else (before.seconds or 0.0) + (stage.seconds or 0.0),
-            memory_gib=max(before.memory_gib or 0.0, stage.memory_gib or 0.0),
-        )
-    return list(found.values())
-
-
-def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
-    """Which schedule, and how many GPUs each stage gets so that none starves. Stages without memory need no GPU; those
-    that nobody knows are left out."""
-    available, n = cluster.gpu.memory_gib, cluster.gpus
-    known = [
-        _Known(
-            s.name,
-            s.flag,
-            s.seconds,
-            available if s.memory_gib is None else s.memory_gib,
-            bool(s.vllm),
-            s.beside_gib,
-        )
-        for s in one_vllm_each(stages)
-        if s.seconds is not None and s.memory_gib != 0
-    ]
-    chosen = sorted(known, key=lambda stage: -stage.seconds)
-    for stage in chosen:
-        if stage.memory_gib > available:
-            raise InputError(
-                f"{stage.name} takes {stage.memory_gib:.1f} GiB, a {cluster.gpu_type} has {available:.1f}",
-                field="--gpu-type",
-                expected="a larger GPU, or `--preset flux-24gb` (fp8 weights, models offloaded)",
-            )
-    names = [stage.name for stage in chosen]
-    together = sum(stage.memory_gib for stage in chosen)
-    one_after_the_other = sum(stage.seconds for stage in chosen) / n / 3600
-    need = f"{'both' if len(chosen) == 2 else f'all {len(chosen)}'} together take {together:.1f} of {available:.1f} GiB"
-    if together <= HEADROOM * available:
-        # The slowest gets most of each GPU's time anyway; the shares only say that all fit.
-        rest = round(0.25 / max(1, len(chosen) - 1), 3)
-        gpus = {name: rest if i else 0.75 for i, name in enumerate(names)}
-        why = f"{need}: every GPU holds one worker of each, and the first shard is there early"
-        return _placement(
-            "streaming",
-            why,
-            chosen,
-            dict.fromkeys(names, n),
-            gpus,
-            one_after_the_other,
-            n,
-            available,
-            shares(chosen, available),
-        )
-    if n >= len(chosen) > 1:
-        divided = _divide(chosen, n)
-        hours = max(stage.seconds / divided[stage.name] for stage in chosen) / 3600
-        loss = 1 - one_after_the_other / hours
-        if loss <= WORTHWHILE_LOSS:
-            others = n - divided[names[0]]
-            why = f"{need}, so {others} of {n} GPUs do the rest while the others draw; {loss:.0%} of the time idles"
-            return _placement("streaming", why, chosen, divided, dict.fromkeys(names, 1.0), hours, n, available)
-        why = f"{need}, and GPUs of their own for each stage would idle {loss:.0%} of the time"
-    else:
-        why = f"{need}, and there {'is one GPU' if n == 1 else f'are {n} GPUs'}"
-    why += ": every stage has all GPUs in turn"
-    whole = dict.fromkeys(names, 1.0)
-    return _placement("staged", why, chosen, dict.fromkeys(names, n), whole, one_after_the_other, n, available)
-
-
-def shares(stages: Sequence[_Known], available_gib: float) -> dict[str, float]:
-    """Of a GPU's memory, for each vLLM there: what the others leave, since it uses all that it is given."""
-    vllms = [stage for stage in stages if stage.is_vllm]
-    others = sum(stage.memory_gib for stage in stages if not stage.is_vllm)
-    need = sum(stage.memory_gib for stage in vllms)
-    return {s.name: vllm_memory(available_gib, others + need - s.memory_gib) for s in vllms}
-
-
-def _divide(stages: Sequence[_Known], num_gpus: int) -> dict[str, int]:
-    """At least one GPU each; every further one goes to the stage that takes longest with what it has."""
-    gpus = {stage.name: 1 for stage in stages}
-    for _ in range(num_gpus - len(stages)):
-        slowest = max(stages, key=lambda stage: stage.seconds / gpus[stage.name])
-        gpus[slowest.name] += 1
-    return gpus
-
-
-def _placement(
-    schedule: Schedule,
-    why: str,
-    stages: Sequence[_Known],
-    workers: dict[str, int],
-    gpus: dict[str, float],
-    hours: float,
-    num_gpus: int,
-    available_gib: float,
-    memory: Mapping[str, float] | None = None,
-) -> Placement:
-    """memory: shares of a GPU's for vLLMs that are not alone there."""
-    flags = f"--schedule {schedule}"
-    for stage in stages:
-        if not stage.flag:
-            continue
-        if stage.is_vllm:
-            if num_gpus > 1:
-                flags += f" --{stage.flag}.replicas {workers[stage.name]} --{stage.flag}.gpus {gpus[stage.name]:g}"
-            if memory:
-                flags += f" --{stage.flag}.gpu-memory {memory[stage.name]:g}"
-        elif stage.beside_gib:
-            # Shares that keep two of its kind off a GPU, and leave the vLLM room.
-            if num_gpus > 1:
-                flags += f" --{stage.flag}.count {workers[stage.name]} --{stage.flag}.gpus 0.6 --vlm.gpus 0.4"
-            flags += f" --vlm.gpu-memory {vllm_memory(available_gib, stage.memory_gib - stage.beside_gib):g}"
-        elif num_gpus > 1:
-            flags += f" --{stage.flag}.count {workers[stage.name]} --{stage.flag}.gpus {gpus[stage.name]:g}"
-    if num_gpus > 1:
-        flags = f"--runtime ray {flags}"
-    return Placement(schedule, why, workers, gpus, hours, flags)

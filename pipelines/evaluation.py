@@ -3,6 +3,7 @@
     evaluation/results.jsonl     one line a delivered image, in GenEval's fields
     evaluation/summary.json      scores by budget and by tag, cost, the oracle's bound
     evaluation/geneval/00000/    metadata.jsonl and samples/0000.png: what GenEval's own scorer reads
+    evaluation/not_judged/       the same layout for prompts that the judge cannot judge, which no score counts
     evaluation/index.html        curve and filmstrips
 
 All of it follows from the run's blocks and can be written again at any time.
@@ -57,10 +58,12 @@ class SearchResult:
 
 @dataclass
 class Evaluation:
-    """Of all finished searches of a run."""
+    """Of all finished searches of a run; num_not_judged: those whose prompt the judge cannot judge, which are in no
+    other figure but the cost."""
 
     searches: list[SearchResult] = field(default_factory=list)
     num_unfinished: int = 0
+    num_not_judged: int = 0
     cost: Cost = field(default_factory=Cost)
 
     def score(self, budget: int, by: str = "") -> Interval:
@@ -80,6 +83,11 @@ class Evaluation:
 def score_of(searches: Sequence[SearchResult], values: Sequence[float]) -> Interval:
     """The mean over tags of one value a search, with its interval over texts."""
     return mean_over_tags(values, [s.tag for s in searches], [s.text for s in searches])
+
+
+def is_judged(row: PromptRow) -> bool:
+    """Whether the judge could judge a finished search."""
+    return all(candidate.check is not None for candidate in row.candidates)
 
 
 def searched(row: PromptRow, config: SearchJobConfig) -> SearchResult:
@@ -134,6 +142,8 @@ def evaluate(folder: RunFolder, config: SearchJobConfig) -> Evaluation:
     for row in read_rows(folder, config):
         if row is None:
             found.num_unfinished += 1
+        elif not is_judged(row):
+            found.num_not_judged += 1
         else:
             found.searches.append(searched(row, config))
     for step in {(s.name, s.key): s for s in next(iter(resolve_chains(folder, config).values()))}.values():
@@ -162,12 +172,14 @@ def write_evaluation(folder: RunFolder, config: SearchJobConfig) -> str:
         chosen, sample = one.chosen(config.search.budget), samples[one.base]
         delivered = row.candidates[chosen]
         samples[one.base] += 1
-        name = f"geneval/{number:05d}/samples/{sample:04d}.png"
+        layout = "geneval" if is_judged(row) else "not_judged"
+        name = f"{layout}/{number:05d}/samples/{sample:04d}.png"
         storage.commit(f"{FOLDER}/{name}", delivered.image or b"")
         metadata = geneval_metadata(row)
-        storage.commit(f"{FOLDER}/geneval/{number:05d}/metadata.jsonl", (json.dumps(metadata) + "\n").encode())
-        line = result_line(name, one.tag, one.text, delivered.check, metadata)
-        lines.append(json.dumps(line, ensure_ascii=False))
+        storage.commit(f"{FOLDER}/{layout}/{number:05d}/metadata.jsonl", (json.dumps(metadata) + "\n").encode())
+        if is_judged(row):
+            line = result_line(name, one.tag, one.text, delivered.check, metadata)
+            lines.append(json.dumps(line, ensure_ascii=False))
         films.add(row, chosen)
     storage.commit(f"{FOLDER}/results.jsonl", "".join(f"{line}\n" for line in lines).encode())
     storage.commit(f"{FOLDER}/index.html", render_page(folder, config, summary, films.by_turns()).encode())
@@ -248,6 +260,7 @@ def summarise(found: Evaluation, config: SearchJobConfig, budgets: Sequence[int]
         "depth": config.search.depth,
         "num_searches": len(found.searches),
         "num_unfinished": found.num_unfinished,
+        "num_not_judged": found.num_not_judged,
         "judge": config.judge.judge.label,
         "budgets": rows,
         "cost": cost,
@@ -260,6 +273,8 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
         f"{summary['num_searches']} searches ({summary['num_unfinished']} unfinished), {summary['strategy']}, "
         f"chosen by {' and '.join(summary['verifier'])}, judged by {summary['judge']}"
     )
+    if summary["num_not_judged"]:
+        yield f"  {summary['num_not_judged']} more searches are not judged: the judge does not know what they ask for"
     yield "  budget  score [95 %]           best there was"
     for row in summary["budgets"]:
         score, bound = (Interval(*row[name]) for name in ("score", "best_there_was"))

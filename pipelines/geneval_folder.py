@@ -12,30 +12,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inference.judges.known_words import KnownWords
 from pipelines.prompts.checked_json import BadValue, check_choice, check_text, parse_json, quote
-from pipelines.prompts.clauses import KnownWords, parse_exclude, parse_include
+from pipelines.prompts.clauses import parse_exclude, parse_include
+from pipelines.prompts.judgeable import Asked
 from schemas.errors import InputError
 from schemas.records import PromptRecord, Tag
 
 MAX_PROMPT_CHARS = 2000
-_ANY_WORDS = KnownWords()
 _LAYOUT = "00000/metadata.jsonl and 00000/samples/*.png, ..."
 _METADATA = "prompt, tag and include, as GenEval"
 
 
 @dataclass(frozen=True)
 class PromptFolder:
-    """One prompt: what is asked for, its metadata as it stands, and its images in order."""
+    """One prompt: what is asked for and where that stands, its metadata as it stands, and its images in order."""
 
-    record: PromptRecord
+    asked: Asked
     metadata: dict[str, Any]
     samples: tuple[Path, ...]
 
+    @property
+    def record(self) -> PromptRecord:
+        """What is asked for."""
+        return self.asked.record
 
-def read_layout(folder: Path, known: KnownWords = _ANY_WORDS) -> list[PromptFolder]:
+
+def read_layout(folder: Path) -> list[PromptFolder]:
     """Every prompt of the folder, in order. Folders that are named by a number are prompts (GenEval), and so are those
-    that hold metadata or samples. InputError for one that lacks either, or asks for what is not `known`."""
-    prompts = [_read_prompt(place, known) for place in sorted(folder.glob("*")) if _is_prompt(place)]
+    that hold metadata or samples. InputError for one that lacks either."""
+    prompts = [_read_prompt(place) for place in sorted(folder.glob("*")) if _is_prompt(place)]
     if not prompts:
         raise InputError("no images", file=str(folder), expected=_LAYOUT)
     return prompts
@@ -68,19 +74,20 @@ def _is_prompt(place: Path) -> bool:
     return place.is_dir() and named
 
 
-def _read_prompt(place: Path, known: KnownWords) -> PromptFolder:
+def _read_prompt(place: Path) -> PromptFolder:
     file = place / "metadata.jsonl"
     if not file.is_file():
         raise InputError("a prompt's folder without metadata.jsonl", file=str(place), expected=_LAYOUT)
-    record, metadata = _read_metadata(file, known)
+    asked, metadata = _read_metadata(file)
     samples = tuple(sorted(path for path in (place / "samples").glob("*.png") if path.is_file()))
     if not samples:
         raise InputError("a prompt's folder without samples", file=str(place), expected=_LAYOUT)
-    return PromptFolder(record, metadata, samples)
+    return PromptFolder(asked, metadata, samples)
 
 
-def _read_metadata(file: Path, known: KnownWords) -> tuple[PromptRecord, dict[str, Any]]:
+def _read_metadata(file: Path) -> tuple[Asked, dict[str, Any]]:
     text = _read_text(file).strip()
+    line = None if "\n" in text else 1  # of JSON over several lines the message says where, as far as it is known
     try:
         said = parse_json(text)
         if not isinstance(said, dict):
@@ -90,16 +97,15 @@ def _read_metadata(file: Path, known: KnownWords) -> tuple[PromptRecord, dict[st
                 raise BadValue(f"there is no {key}", key, _METADATA)
         prompt = check_text(said["prompt"], "prompt", MAX_PROMPT_CHARS)
         tag = check_choice(said["tag"], "tag", [tag.value for tag in Tag])
-        include = parse_include(said["include"], known)
+        include = parse_include(said["include"], KnownWords())
         if not include:
             raise BadValue("nothing is asked for", "include", "one clause or more, as GenEval")
-        exclude = parse_exclude(said.get("exclude"), include, known)
+        exclude = parse_exclude(said.get("exclude"), include, KnownWords())
     except BadValue as error:
-        line = None if "\n" in text else 1  # of JSON over several lines the message says where, as far as it is known
         raise InputError(
             error.problem, file=str(file), line=line, field=error.field, expected=error.expected
         ) from error
-    return PromptRecord(file.parent.name, prompt, "rule", tag, include, exclude), said
+    return Asked(PromptRecord(file.parent.name, prompt, "rule", tag, include, exclude), str(file), line), said
 
 
 def _read_text(file: Path) -> str:

@@ -51,6 +51,12 @@ def harvested(folder: RunFolder, config: SearchJobConfig) -> tuple[tuple[str, ..
     return tuple(s.key for s in steps if s.link.stage is DraftRound), writer
 
 
+def num_unjudged(folder: RunFolder) -> int:
+    """How many of a search's prompts no verdict could be given for (it was told to go on with them): its score says
+    nothing of them, nor of what is harvested there."""
+    return int(folder.info.intake.get(Subset.RULE, {}).get("not_judged", 0))
+
+
 def harvest_prompts(folder: RunFolder, vocabulary: str, counts: Counter[str]) -> Iterator[PromptRow]:
     """The search's prompts; those that repeat a benchmark's, or have a composition that the vocabulary's world keeps,
     are turned down."""

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from pipelines.jobs import DatasetConfig
@@ -127,12 +126,12 @@ def _read_edits(config: DatasetConfig, said: dict[str, Any]) -> Iterator[PromptR
             raise InputError(
                 "editing needs a dataset of edits",
                 field="--edits",
-                expected="a .parquet or .tar file in OmniEdit's form",
+                expected="files in OmniEdit's form: .parquet or .tar, a folder, a glob, hf://datasets/ORG/NAME, s3://",
             )
         source = f"edits of the {world.name} world"
         edits = iterate_world_edits(world, config.seed, config.edit_quality, counts)
     else:
-        edits = iterate_edits(Path(config.edits), config.edit_quality, counts, config.skip_bad_rows)
+        edits = iterate_edits(config.edits, config.edit_quality, counts, config.skip_bad_rows)
     number = 0
     for row in islice(edits, config.num_prompts):
         number += 1

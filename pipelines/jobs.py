@@ -60,7 +60,8 @@ class DatasetConfig:
     detailed_prompts: str | None = None
     """Prompt file of `general` and `length`; without one, what the vocabulary's world makes."""
     edits: str | None = None
-    """Editing dataset in OmniEdit's form (.parquet, .tar); without one, what the vocabulary's world makes."""
+    """Editing dataset in OmniEdit's form: a .parquet or .tar file, a folder or glob of them, here, on s3://, or on the
+    hub (hf://datasets/ORG/NAME/...); files in natural order. Without one, what the vocabulary's world makes."""
     edit_quality: EditQuality = field(default_factory=EditQuality)
     vocabulary: str = "everyday"
     """Objects and attributes that rule prompts are composed of: everyday, a JSON file, or a world's name (micro), whose

@@ -78,7 +78,7 @@ def generator_costs(generator: GeneratorConfig, gpu: Gpu | None) -> StageCosts:
     moving = stated.OFFLOAD_SECONDS[chosen.offload] / chosen.batch_size
     slower = stated.QUANTIZATION_SLOWDOWN[chosen.quantization]
     if chosen.compile == "blocks":
-        slower = stated.COMPILED_SHARE[chosen.quantization]
+        slower = stated.COMPILED_SHARE.get(chosen.quantization, slower)
     decode = stated.DECODE_PASSES * gpu.pass_seconds * (chosen.size_px / 1024) ** 2
     how = f"{chosen.denoiser_passes_per_image} passes"
     how += " compiled" if chosen.compile == "blocks" else ""
@@ -125,19 +125,27 @@ def image_pixels(generator: GeneratorConfig) -> int:
 
 
 def grounding_costs(grounded_sam: GroundedSamConfig, gpu: Gpu | None) -> StageCosts:
-    """Of one image in GroundingDINO and SAM, whose peaks of memory do not coincide."""
+    """Of one image in GroundingDINO, SAM and, where it names the colours, CLIP; their peaks of memory do not
+    coincide."""
     dino, sam = chosen_kind(grounded_sam.detector), chosen_kind(grounded_sam.segmenter)
     if not (isinstance(dino, GroundingDinoConfig) and isinstance(sam, SamConfig)):
         return UNKNOWN
     if gpu is None:
         return cpu_costs(0.05)
-    weights = (stated.GROUNDING_DINO_SWIN_T + stated.SAM_VIT_H) * 4 / GIB
+    seconds, source = stated.GROUNDING_SECONDS, "stated: GroundingDINO-T 8.37 images/s and SAM ViT-H 0.15 s, on an A100"
+    parameters = stated.GROUNDING_DINO_SWIN_T + stated.SAM_VIT_H
     working = max(stated.DINO_WORKING_GIB * dino.batch_size, stated.SAM_WORKING_GIB * sam.image_batch)
+    if grounded_sam.color.kind == "clip":
+        seconds += stated.COLOR_SECONDS
+        source += f"; {stated.COLOR_SECONDS:.2f} s for three objects' colours in CLIP ViT-L (derived)"
+        parameters += stated.CLIP_VIT_L
+        working = max(working, stated.COLOR_WORKING_GIB)
+    weights = parameters * 4 / GIB
     return StageCosts(
-        stated.GROUNDING_SECONDS,
-        "stated: GroundingDINO-T 8.37 images/s and SAM ViT-H 0.15 s, both on an A100",
+        seconds,
+        source,
         weights + working + stated.CUDA_CONTEXT_GIB,
-        f"derived: {weights:.1f} weights (float32) + {working:.1f} at work (larger of two) "
+        f"derived: {weights:.1f} weights (float32) + {working:.1f} at work (largest of them) "
         f"+ {stated.CUDA_CONTEXT_GIB} CUDA",
     )
 

@@ -14,7 +14,7 @@ from inference.vlm.prompts import load_prompt
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig, JobConfig, models_of, templates_of
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
-from pipelines.search_job import SearchJobConfig, search_prompts
+from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged, search_prompts
 from schemas.configuration import content_key
 from schemas.errors import ForeignRunError
 from schemas.open_storage import open_storage
@@ -66,13 +66,15 @@ def new_dataset_run(uri: str, preset: str, config: DatasetConfig) -> RunFolder:
 def new_search_run(uri: str, preset: str, config: SearchJobConfig) -> RunFolder:
     """A new run that searches."""
     counts: Counter[str] = Counter()
+    said: dict[str, Any] = {"rule": {"source": config.prompts}}
 
     def rows() -> Iterator[PromptRow]:
-        for row in search_prompts(config):
+        asked = asked_prompts(config)
+        said["rule"]["not_judged"] = num_unjudged(config, asked)
+        for row in search_prompts(config, asked):
             counts[Subset.RULE] += 1
             yield row
 
-    said = {"rule": {"source": config.prompts}}
     return new_run(uri, preset, "search", config, rows(), lambda: (dict(counts), said))
 
 

@@ -22,9 +22,13 @@ def check_here(
     machine = tuple(machine_problems(config, gpus_here))
     with tempfile.TemporaryDirectory(prefix="preflight-") as scratch:
         try:
-            small = one_unit_of(config)
-            start = new_search_run if isinstance(small, SearchJobConfig) else new_dataset_run
-            folder = start(f"{scratch}/run", "preflight", small)  # pyright: ignore[reportArgumentType]
+            small: DatasetConfig | SearchJobConfig
+            if isinstance(config, SearchJobConfig):
+                small = one_unit_of(config)
+                folder = new_search_run(f"{scratch}/run", "preflight", small)
+            else:
+                small = one_unit_of(config)
+                folder = new_dataset_run(f"{scratch}/run", "preflight", small)
         except ReflectionFlowError as error:
             return NodeCheck(os.uname().nodename, (), str(error), machine)
         checks = check_stages(folder, small, schedule, gpus_here)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from pipelines.estimate import Cluster, Placement, StageEstimate, one_vllm_each
+from pipelines.placement import Cluster, Placement, StageEstimate, one_vllm_each
 
 COLORS = ("#2a9d8f", "#e9a23b", "#5b7fbf", "#b5637a", "#7a9a4c", "#8d6cab", "#c0694a")
 IDLE = "#dde3e3"

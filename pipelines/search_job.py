@@ -1,16 +1,18 @@
 """A search over many prompts as a run: each round is a stage, and the judge comes last."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inference.allocation import AllocationConfig
+from inference.judges.known_words import KnownWords
 from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig
 from inference.verifier import VerifierKind
 from inference.vlm.vlm import VlmConfig
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.prompts.compose_rules import TagWeights, compose_prompts
+from pipelines.prompts.judgeable import Asked, Unjudged, count_unjudged
 from pipelines.prompts.worlds import benchmark_names, benchmark_prompts, world_of
 from pipelines.stage import Link, Workers
 from pipelines.stages.allocate_round import AllocateRound, AllocateRoundConfig, RoundBudget
@@ -39,6 +41,10 @@ class SearchJobConfig:
     """Prompts that are taken, evenly over the tags; 0: all (of composed ones there is no end)."""
     tag_weights: TagWeights = field(default_factory=TagWeights)
     """How often each kind of prompt is composed."""
+    unjudged: Unjudged = execution_field("refuse")
+    """Prompts that the judge cannot judge, since its models do not know a class or colour, or nothing is said of what
+    must be seen. refuse: a search with such prompts is not begun; count: they are searched like the others, left out of
+    every score, and counted apart."""
     images_per_prompt: int = 1
     """Independent searches of each prompt, each delivering one image (GenEval: 4)."""
     seed: int = 0
@@ -83,40 +89,52 @@ class SearchJobConfig:
         return {Subset.RULE: [*links, Link(JudgeCandidates, judge)]}
 
 
-def search_prompts(config: SearchJobConfig) -> Iterator[PromptRow]:
-    """The rows of a search run: `images_per_prompt` for each prompt, told apart by a number behind the id. InputError
-    (file, line, field)."""
+def search_prompts(config: SearchJobConfig, asked: Sequence[Asked] | None = None) -> Iterator[PromptRow]:
+    """The rows of a search run: `images_per_prompt` for each prompt, told apart by a number behind the id. asked: its
+    prompts, where they have been read already. InputError (file, line, field)."""
     if config.images_per_prompt < 1 or config.unit_size < 1 or config.num_prompts < 0:
         raise InputError(
             f"{config.images_per_prompt} images a prompt, units of {config.unit_size}, {config.num_prompts} prompts",
             expected="at least 1, 1 and 0",
         )
-    for record in _evenly(_records(config), config.num_prompts):
+    for one in asked_prompts(config) if asked is None else asked:
         for number in range(config.images_per_prompt):
-            name = record.prompt_id if config.images_per_prompt == 1 else f"{record.prompt_id}-{number}"
-            yield PromptRow(replace(record, prompt_id=name))
+            name = one.record.prompt_id if config.images_per_prompt == 1 else f"{one.record.prompt_id}-{number}"
+            yield PromptRow(replace(one.record, prompt_id=name))
 
 
-def _records(config: SearchJobConfig) -> list[PromptRecord]:
+def num_unjudged(config: SearchJobConfig, asked: Sequence[Asked]) -> int:
+    """How many of a search's prompts no verdict can be given for. InputError for the first of them unless they are to
+    be counted, and for those that whoever chooses could not judge either; MissingWeightsError."""
+    judge = config.judge.judge.only_what_is_used()
+    number = count_unjudged(asked, judge.known_words(), judge.label, config.unjudged)
+    choosing = [kind for kind in (*config.tools.verifier.kinds, *config.also_score) if kind in ("rules", "judge")]
+    if choosing:  # rules find whatever they are told to look for
+        known = judge.known_words() if "judge" in choosing else KnownWords()
+        count_unjudged(asked, known, f"verifier {choosing[-1]!r}")
+    return number
+
+
+def asked_prompts(config: SearchJobConfig) -> list[Asked]:
+    """The prompts that are searched, each once, and where they stand. InputError (file, line, field)."""
+    return _evenly(_asked(config), config.num_prompts)
+
+
+def _asked(config: SearchJobConfig) -> list[Asked]:
     benchmark = benchmark_prompts(config.prompts)
     if benchmark is not None:
-        return list(benchmark())
+        return [Asked(record) for record in benchmark()]
     if config.prompts == COMPOSED:
-        return _composed(config)
-    from pipelines.prompts.read_prompts import read_prompts
+        return [Asked(record) for record in _composed(config)]
+    from pipelines.prompts.read_prompts import numbered_prompts
     from pipelines.prompts.vocabulary import load_vocabulary
 
     if not Path(config.prompts).exists():
         expected = f"{', '.join([*benchmark_names(), COMPOSED])}, or a prompt file"
         raise InputError("no such file", file=config.prompts, expected=expected)
     words = load_vocabulary(config.vocabulary) if config.closed_vocabulary else None
-    rows = read_prompts(
-        config.prompts,
-        Subset.RULE,
-        words.class_names if words else None,
-        known_colors=frozenset(words.colors) if words else None,
-    )
-    return [row.prompt for row in rows]
+    known = KnownWords(words.class_names, frozenset(words.colors)) if words else KnownWords()
+    return [Asked(record, config.prompts, line) for line, record in numbered_prompts(config.prompts, known)]
 
 
 def _composed(config: SearchJobConfig) -> list[PromptRecord]:
@@ -133,14 +151,14 @@ def _composed(config: SearchJobConfig) -> list[PromptRecord]:
     return list(composed.prompts)
 
 
-def _evenly(records: list[PromptRecord], number: int) -> list[PromptRecord]:
+def _evenly(prompts: list[Asked], number: int) -> list[Asked]:
     """The first of each tag, then the second of each, ..., until there are `number` (0: all); in the file's order."""
-    if not number or number >= len(records):
-        return records
+    if not number or number >= len(prompts):
+        return prompts
     seen: dict[str | None, int] = {}
     ranked = []
-    for place, record in enumerate(records):
-        turn = seen.get(record.tag, 0)
-        seen[record.tag] = turn + 1
+    for place, one in enumerate(prompts):
+        turn = seen.get(one.record.tag, 0)
+        seen[one.record.tag] = turn + 1
         ranked.append((turn, place))
-    return [records[place] for place in sorted(place for _, place in sorted(ranked)[:number])]
+    return [prompts[place] for place in sorted(place for _, place in sorted(ranked)[:number])]

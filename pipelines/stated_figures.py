@@ -15,7 +15,8 @@ FLUX_VAE = 83_819_683
 GROUNDING_DINO_SWIN_T = 172_839_682
 SAM_VIT_H = 641_090_608
 
-REWARDS = 2 * 986_109_441 + 427_616_513
+CLIP_VIT_L = 427_616_513
+REWARDS = 2 * 986_109_441 + CLIP_VIT_L
 QWEN_7B = 8_292_166_656
 QWEN_3B = 3_754_622_976
 
@@ -31,6 +32,8 @@ SAM_WORKING_GIB = 4 * 16 * 4096**2 * 4 / GIB
 """An image in ViT-H: four float32 copies of a global block's 16 attention maps of 4096 x 4096 (derived)."""
 DINO_WORKING_GIB = 0.8
 """An image at 800 px in GroundingDINO Swin-T (allowance, not measured)."""
+COLOR_WORKING_GIB = 0.5
+"""A batch of 32 crops in CLIP ViT-L/14, float32 (allowance, not measured)."""
 REWARDS_WORKING_GIB = 1.5
 """A batch of 16 images in CLIP ViT-H (allowance, not measured)."""
 JUDGE_GIB = 4.0
@@ -53,6 +56,9 @@ OFFLOAD_SECONDS = {"none": 0.0, "model": 5.0, "sequential": 60.0}
 """Seconds more an image: moving whole models (same page, 17 s against 12 s); single layers (allowance)."""
 GROUNDING_SECONDS = 1 / 8.37 + 0.15
 """GroundingDINO-T 8.37 images/s (its paper, appendix I) and SAM ViT-H 0.15 s (segment-anything.com), both A100."""
+COLOR_SECONDS = 3 * 0.162 / (0.5 * 19.5)
+"""Naming colours: three objects an image (assumption) at 162 GFLOP each (its 81 G multiply-adds at 224 px) in CLIP
+ViT-L/14, float32 at half of an A100's 19.5 TFLOP/s."""
 REWARD_SECONDS = 0.01
 CONDENSE_SECONDS = 0.05
 CAPTION_SECONDS = 0.1

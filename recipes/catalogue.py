@@ -18,6 +18,7 @@ Part = Literal[
     "corrector_training",
     "verifier_training",
     "reflector_training",
+    "condenser_training",
     "dual_process",
     "generator",
     "grounding",

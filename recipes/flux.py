@@ -9,6 +9,8 @@ from inference.critic import CriticConfig
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.generator import FluxGeneratorConfig
 from inference.generator import GeneratorConfig
+from inference.grounding.clip_color import ClipColorConfig
+from inference.grounding.color_namer import ColorNamerConfig
 from inference.grounding.detector import DetectorConfig
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.grounding.grounding_dino import GroundingDinoConfig
@@ -22,15 +24,16 @@ from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig
 from inference.verifier import VerifierConfig
 from inference.vlm.critic import VlmCriticConfig
+from inference.vlm.nvila_verifier import NvilaVerifierConfig
 from inference.vlm.prompted_verifier import PromptedVerifierConfig
 from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
 from inference.vlm.yes_no_verifier import YesNoVerifierConfig
 from pipelines.driver import RunOptions
-from pipelines.estimate import Cluster
 from pipelines.jobs import DatasetConfig
 from pipelines.model_costs import flux_memory, vllm_memory
 from pipelines.pack_shards import PackShardsConfig
+from pipelines.placement import Cluster
 from pipelines.search_job import SearchJobConfig
 from pipelines.stage import Workers
 from pipelines.stages.caption_images import CaptionImagesConfig
@@ -42,6 +45,7 @@ from pipelines.stages.judge_candidates import JudgeCandidatesConfig
 from pipelines.stages.score_rewards import ScoreRewardsConfig
 from pipelines.stages.select_pairs import SelectPairsConfig
 from pipelines.stages.write_reflections import WriteReflectionsConfig
+from trainers.condenser import CondenserConfig, CondenserTrainingConfig
 from trainers.corrector import CorrectorTrainingConfig
 from trainers.corrector_batches import BatchConfig, DropConfig
 from trainers.denoiser_config import DenoiserConfig
@@ -53,6 +57,7 @@ from trainers.shard_dataset import MixSchedule
 from trainers.verifier import RewardModelConfig, VerifierTrainingConfig
 from trainers.vqa_loss import TeacherConfig
 
+IMAGE_VERIFIER = "diffusion-cot/Image-Verifier"
 VIT_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 ON_GPU = Workers(count=0, cpus=2.0, gpus=1.0)
 QUARTER_GPU = Workers(count=0, cpus=2.0, gpus=0.25)
@@ -64,7 +69,8 @@ def generator() -> GeneratorConfig:
 
 
 def grounding() -> GroundedSamConfig:
-    """GroundingDINO Swin-T through the authors' package and SAM ViT-H, with the thresholds of their demos."""
+    """GroundingDINO Swin-T through the authors' package and SAM ViT-H, with the thresholds of their demos; colours as
+    GenEval names them, by CLIP ViT-L/14 on the masked crop."""
     dino = GroundingDinoConfig(
         model="groundingdino_swint_ogc.pth",
         backend="groundingdino-py",
@@ -75,7 +81,8 @@ def grounding() -> GroundedSamConfig:
     )
     # One image at a time: ViT-H's global attention takes 4 GiB an image, and a batch gains nothing.
     sam = SamConfig(model="sam_vit_h_4b8939.pth", device="cuda", image_batch=1, box_batch=16)
-    return GroundedSamConfig(DetectorConfig("dino", dino), SegmenterConfig("sam", sam))
+    color = ColorNamerConfig("clip", ClipColorConfig("openai/clip-vit-large-patch14", batch_size=32, device="cuda"))
+    return GroundedSamConfig(DetectorConfig("dino", dino), SegmenterConfig("sam", sam), color)
 
 
 def rewards() -> tuple[RewardConfig, ...]:
@@ -135,7 +142,8 @@ def dataset() -> DatasetConfig:
             VerifierConfig(
                 vlm=YesNoVerifierConfig(prompt="verify"),
                 prompted=PromptedVerifierConfig(prompt="judge", images_per_request=2),
-                trained=TrainedVerifierConfig(scores="deviations"),
+                trained=TrainedVerifierConfig(model=IMAGE_VERIFIER, scores="deviations"),
+                nvila=NvilaVerifierConfig(),
                 rules=grounding(),
                 rewards=rewards(),
             ),
@@ -159,7 +167,8 @@ def search() -> SearchJobConfig:
         verifier=VerifierConfig(
             vlm=YesNoVerifierConfig(prompt="verify"),
             prompted=PromptedVerifierConfig(prompt="judge", images_per_request=2),
-            trained=TrainedVerifierConfig(),
+            trained=TrainedVerifierConfig(model=IMAGE_VERIFIER),
+            nvila=NvilaVerifierConfig(),
             rules=grounding(),
             rewards=rewards(),
             judge=judge(),
@@ -221,6 +230,15 @@ def reflector_training() -> ReflectorTrainingConfig:
         ),
         loop=LoopConfig(steps=5000, batch_size=32, micro_batch=2),
         optimizer=OptimizerConfig("adamw", 1e-4, warmup_steps=150, decay_steps=5000, max_gradient_norm=1.0),
+    )
+
+
+def condenser_training() -> CondenserTrainingConfig:
+    """A LoRA on Qwen2.5-VL-7B, with the reflector's hyperparameters: the paper states none for its condenser."""
+    return CondenserTrainingConfig(
+        model=CondenserConfig("Qwen/Qwen2.5-VL-7B-Instruct", "condense", rank=64, device="cuda"),
+        loop=LoopConfig(steps=2000, batch_size=32, micro_batch=8),
+        optimizer=OptimizerConfig("adamw", 1e-4, warmup_steps=150, decay_steps=2000, max_gradient_norm=1.0),
     )
 
 

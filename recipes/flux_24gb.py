@@ -9,8 +9,8 @@ from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.rewards.reward import RewardConfig
 from inference.vlm.vlm import VlmConfig
 from pipelines.driver import RunOptions
-from pipelines.estimate import Cluster
 from pipelines.jobs import DatasetConfig
+from pipelines.placement import Cluster
 from pipelines.stage import Workers
 from recipes import flux
 

@@ -36,6 +36,7 @@ from pipelines.stages.ground_objects import GroundObjectsConfig
 from pipelines.stages.judge_candidates import JudgeCandidatesConfig
 from pipelines.stages.score_rewards import ScoreRewardsConfig
 from pipelines.stages.write_reflections import WriteReflectionsConfig
+from trainers.condenser import CondenserConfig, CondenserTrainingConfig
 from trainers.corrector import CorrectorTrainingConfig
 from trainers.corrector_batches import BatchConfig, DropConfig
 from trainers.denoiser_config import DenoiserConfig
@@ -90,6 +91,7 @@ def verifier() -> VerifierConfig:
         vlm=YesNoVerifierConfig(prompt="micro/verify"),
         prompted=PromptedVerifierConfig(prompt="micro/judge", images_per_request=1),
         trained=TrainedVerifierConfig(model="micro/verifier"),
+        nvila=None,
         rules=grounding(),
         rewards=rewards(),
         judge=judge(),
@@ -182,6 +184,16 @@ def reflector_training() -> ReflectorTrainingConfig:
         model=ReflectorConfig("micro/vlm", "micro/reflect", "micro/compare", right_share=0.1, rank=32, image_px=0),
         loop=LoopConfig(steps=600, batch_size=32, micro_batch=32, evaluate_every=100, checkpoint_every=50),
         optimizer=OptimizerConfig("adamw", 6e-4, warmup_steps=30, decay_steps=400, max_gradient_norm=1.0),
+        bf16=False,
+    )
+
+
+def condenser_training() -> CondenserTrainingConfig:
+    """For the micro VLM on two cores."""
+    return CondenserTrainingConfig(
+        model=CondenserConfig("micro/vlm", "micro/condense", rank=32),
+        loop=LoopConfig(steps=300, batch_size=32, micro_batch=32, evaluate_every=100, checkpoint_every=50),
+        optimizer=OptimizerConfig("adamw", 6e-4, warmup_steps=30, decay_steps=200, max_gradient_norm=1.0),
         bf16=False,
     )
 

@@ -43,7 +43,8 @@ def resumable_field(default: Any) -> Any:
 
 
 def model_names(config: Any) -> tuple[str, ...]:
-    """Every model a configuration names, nested configurations included, in field order, without empty names."""
+    """Every model a configuration names, nested configurations included, in field order, without empty names; and what
+    those models' own files name, where the configuration has `implied_models()` that says so."""
     return _named(config, "model")
 
 
@@ -60,6 +61,8 @@ def _named(config: Any, role: str) -> tuple[str, ...]:
             names.append(value)
         for nested in _nested(value):
             names.extend(_named(nested, role))
+    if role == "model" and hasattr(config, "implied_models"):
+        names.extend(config.implied_models())
     return tuple(dict.fromkeys(names))
 
 
@@ -98,12 +101,16 @@ def kinds_of(seam: type) -> tuple[str, ...]:
 
 
 def chosen_kind(seam: Any) -> Any:
-    """The nested configuration of a seam's kind. InputError where the preset has no model of it."""
+    """The nested configuration of a seam's kind. InputError, which names seam and kind, where the preset has no model
+    of it."""
     nested = getattr(seam, seam.kind.replace("-", "_"))
     if nested is None:
         there = [kind for kind in kinds_of(type(seam)) if getattr(seam, kind.replace("-", "_")) is not None]
+        name = "".join(f" {c.lower()}" if c.isupper() else c for c in type(seam).__name__.removesuffix("Config"))
         raise InputError(
-            f"kind {seam.kind!r} has no configuration here", field="kind", expected=" or ".join(there) or "a model"
+            f"the{name} {seam.kind!r} has no configuration here",
+            field="kind",
+            expected=" or ".join(there) or "a model",
         )
     return nested
 

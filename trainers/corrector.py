@@ -36,7 +36,8 @@ class CorrectorTrainingConfig:
     """One training. The defaults are the paper's, for FLUX.1-dev at 1024 px."""
 
     data: str = ""
-    """Run folder or folder of shards, local or s3://."""
+    """Run folder, folder or glob of shards, local or s3://, or a dataset in the hub cache
+    (`diffusion-cot/GenRef-wds`)."""
     out: Path = resumable_field(Path("runs/corrector"))
     """Checkpoints, curves and pictures; the corrector itself in `out/corrector`."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from schemas.configuration import resumable_field
 from schemas.errors import InputError, WorkFailedError
@@ -126,6 +126,13 @@ class Trainable(Protocol):
         ...
 
 
+class SampleOrder(Protocol):
+    """What the loop asks of an order: which subsets losses are told apart by."""
+
+    @property
+    def subsets(self) -> tuple[str, ...]: ...
+
+
 class SampleSource(Protocol):
     """Where the samples of each step come from: `PairLoader`, or `EncodedTriplets`."""
 
@@ -154,19 +161,23 @@ class TrainingLoop:
     def __init__(
         self,
         trainable: Trainable,
-        order: TrainingOrder,
+        order: SampleOrder,
         config: LoopConfig,
         optimizer: OptimizerConfig,
         out: Path,
         rank: Rank = ALONE,
         device: str = "cpu",
         source: SampleSource | None = None,
+        whole_model: bool = False,
     ) -> None:
         """Loads the newest checkpoint in `out/checkpoints` that reads; InputError where it is of another training.
-        source: by default the order's triplets."""
+        source: by default the triplets of a `TrainingOrder`. whole_model: all of a large model is trained, in shards
+        where there are several ranks, which then all take part in evaluations, checkpoints and the export."""
         config.check(rank.world_size)
-        self.trainable, self.order, self.config, self.rank, self.out = trainable, order, config, rank, out
-        self.source = source or PairLoader(order, config.loader_workers)
+        self.trainable, self.config, self.rank, self.out = trainable, config, rank, out
+        self.order: Any = order  # whoever opened the training knows more of it
+        self.source = source or PairLoader(cast(TrainingOrder, order), config.loader_workers)
+        self._is_sharded = whole_model and rank.world_size > 1
         self._optimizer_config, self._device = optimizer, device
         self._unread: list[_Unread] = []
         self._sums: dict[str, list[float]] = defaultdict(list)  # figures of the steps since the last report
@@ -174,6 +185,12 @@ class TrainingLoop:
         self.optimizer = make_optimizer(self.parameters, optimizer)
         self.ema = Ema(trainable.module, config.ema_decay) if config.ema_decay else None
         self.checkpoints = Checkpoints(out / "checkpoints", config.keep_last)
+        if whole_model:
+            from trainers.sharded import ShardedCheckpoints
+
+            self.checkpoints = ShardedCheckpoints(
+                out / "checkpoints", config.keep_last, trainable.module, self.optimizer, rank
+            )
         self.num_broken = 0
         """Samples that did not read, since the training's first step; of all ranks, when figures were last read."""
         self.step = self._num_broken_before = 0
@@ -185,6 +202,7 @@ class TrainingLoop:
         """Train to the last step; writes checkpoints, curves, and what the trainer exports."""
         config, name = self.config, self.trainable.name
         log = Curve(self.out, name, self.step) if self.rank.is_first else None
+        takes_part = self.rank.is_first or self._is_sharded
         started, first, waited_s = time.monotonic(), self.step, 0.0
         for samples, wait_s in self._batches():
             with self._memory("the step"):
@@ -205,13 +223,14 @@ class TrainingLoop:
                     log.write(self.step, means | waiting)
                     print(report_line(name, self.step, config.steps, means, rate), flush=True)
             is_evaluated = self.step % config.evaluate_every == 0 or self.step == config.steps
-            if log and (is_evaluated or self.step % config.checkpoint_every == 0):
+            if takes_part and (is_evaluated or self.step % config.checkpoint_every == 0):
                 self._checkpoint(self._evaluate(log) if is_evaluated else None)
         if log:
             log.close()
+        if takes_part:
             self._export()
-            if self.num_broken:
-                print(f"{name}: {self.num_broken} samples did not read and were replaced; the log names them")
+        if log and self.num_broken:
+            print(f"{name}: {self.num_broken} samples did not read and were replaced; the log names them")
 
     def _batches(self) -> Iterator[tuple[Sequence[Any], float]]:
         """This rank's samples of every step that is left, and how long each was waited for, in seconds."""
@@ -241,7 +260,9 @@ class TrainingLoop:
                 (losses.sum() / len(samples)).backward()
                 parts.append((subsets, losses.detach()))
         self._share_gradients()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._optimizer_config.max_gradient_norm)
+        norm: Any = torch.nn.utils.clip_grad_norm_(self.parameters, self._optimizer_config.max_gradient_norm)
+        if self._is_sharded:
+            norm = norm.full_tensor()
         rate = self._learning_rate()
         first = self.step * self.config.batch_size
         last = first + self.config.batch_size - 1
@@ -312,8 +333,8 @@ class TrainingLoop:
         return config.learning_rate * warmup * decay
 
     def _share_gradients(self) -> None:
-        """Mean over ranks; a rank without a gradient for a parameter counts as zero."""
-        if self.rank.world_size == 1:
+        """Mean over ranks; a rank without a gradient for a parameter counts as zero. Shards have it already."""
+        if self.rank.world_size == 1 or self._is_sharded:
             return
         import torch
         import torch.distributed as dist
@@ -346,19 +367,19 @@ class TrainingLoop:
         """Inside, the weights are their moving average, where there is one."""
         return self.ema.applied() if self.ema else nullcontext()
 
-    def _evaluate(self, log: Curve) -> float | None:
+    def _evaluate(self, log: Curve | None) -> float | None:
         """Figures into the curve, and pictures; the score, where there is one."""
         name, config = self.trainable.name, self.config
         with self.averaged():
             with self._memory("the evaluation"):
                 figures = self.trainable.evaluate()
             score = figures.pop("score", None)
-            if figures:
+            if figures and log:
                 log.write(self.step, figures)
                 print(report_line(name, self.step, config.steps, figures, None), flush=True)
             with self._memory("drawing samples"):
                 picture = self.trainable.draw_samples(self.step)
-            if picture is not None:
+            if picture is not None and log:
                 log.write_picture(self.step, "samples", picture)
         return score
 

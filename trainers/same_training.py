@@ -10,10 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import InputError
+from schemas.hub_storage import cached_dataset
 
 MAX_NAMED = 3
 ADDED: dict[str, Any] = {
+    "batch.latents": "mode",
+    "held_out_batch.latents": "mode",
     "model.right_share": 0.0,
+    "model.full": False,
+    "comparisons.image": "",
+    "comparisons.prompt": "prompt",
+    "comparisons.analysis": "analysis",
+    "comparisons.instructions": "instructions",
+    "comparisons.result": "result",
+    "comparisons.subset": "general",
 }
 """Settings that came later, and what trainings did before there were any: their checkpoints know none of them."""
 
@@ -21,7 +31,8 @@ ADDED: dict[str, Any] = {
 def settings_of(config: Any) -> dict[str, Any]:
     """What decides a training's numbers: plain values by the names of their fields ("optimizer.learning_rate")."""
     settings = _fields(config)
-    if "://" not in settings["data"]:
+    is_dataset = cached_dataset(settings["data"]) is not None and not Path(settings["data"]).exists()
+    if "://" not in settings["data"] and not is_dataset:
         settings["data"] = str(Path(settings["data"]).resolve())
     return settings
 

@@ -17,6 +17,7 @@ import numpy as np
 from schemas.errors import CorruptDataError, InputError, WorkFailedError
 from schemas.images import decode_image
 from schemas.shards import ShardSample
+from trainers.comparison_shards import ComparisonMembers
 from trainers.pair_labels import margin_of
 from trainers.shard_index import SUBSETS, SampleReader, ShardIndex, open_index, subset_counts
 
@@ -195,7 +196,7 @@ def _decoded(n: int, sample: ShardSample, num_replaced: int) -> Triplet:
         bad=decode_image(sample.bad_image, f"{sample.key}.bad_image"),
         prompt=sample.prompt,
         reflection=sample.reflection,
-        subset=sample.subset,
+        subset=sample.subset.strip(),
         cot=sample.cot,
         num_replaced=num_replaced,
         margin=margin_of(sample.meta),
@@ -231,12 +232,18 @@ def rank_numbers(first: int, stop: int, rank: int = 0, world_size: int = 1) -> I
 
 
 def open_data(
-    data: str, out: Path, held_out_share: float, mix: MixSchedule, batch_size: int, seed: int
+    data: str,
+    out: Path,
+    held_out_share: float,
+    mix: MixSchedule,
+    batch_size: int,
+    seed: int,
+    comparisons: ComparisonMembers | None = None,
 ) -> tuple[TrainingOrder, ShardIndex]:
     """The training order of a run's shards, and what is held out of it. InputError where there is no data."""
     if not data:
-        raise InputError("no data", field="--data", expected="a run folder, or a folder of shards")
-    training, held_out = hold_out(open_index(data, out / "cache"), held_out_share, seed)
+        raise InputError("no data", field="--data", expected="a run folder, a folder of shards, or a hub id")
+    training, held_out = hold_out(open_index(data, out / "cache", comparisons), held_out_share, seed)
     return TrainingOrder(training, mix, batch_size, seed), held_out
 
 

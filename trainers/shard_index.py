@@ -1,13 +1,15 @@
 """Where every sample of a set of shards lies, so that a trainer can read any of them in any order.
 
 A shard is scanned once, header by header; what was found is kept in a cache folder under a name that depends on the
-shards' names and sizes. Published GenRef tars (no `meta.json`, no index) and ours are read alike. Of a shard that was
-cut short the whole samples are used, and it is named; samples of no known subset are counted.
+shards' names and sizes. Published GenRef tars (no `meta.json`, no index) and ours are read alike, and comparisons where
+a trainer learns from them (`comparison_shards`). Of a shard that was cut short the whole samples are used, and it is
+named; samples of no known subset are counted.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import tarfile
@@ -21,16 +23,20 @@ import numpy as np
 
 from schemas.atomic_file import replacing
 from schemas.errors import CorruptDataError, InputError
+from schemas.find_files import find_files
+from schemas.hub_storage import cached_dataset, how_to_fetch
 from schemas.open_storage import open_storage
 from schemas.records import Subset
-from schemas.shards import ShardSample, read_samples, split_member_name
+from schemas.shards import ShardSample, read_members, read_samples, split_member_name
 from schemas.storage import Storage
+from trainers.comparison_shards import ComparisonMembers, is_json, side_of, triplet_of
 
 log = logging.getLogger(__name__)
 
 SUBSETS = tuple(subset.value for subset in Subset)
 _UNKNOWN = len(SUBSETS)
 OPEN_SHARDS = 16
+_MAX_LABEL_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class ShardIndex:
     """Samples of all shards, in the order in which they lie.
 
     shards: names below `uri`. For each sample its shard's number, the byte range of its members (whole tar records) and
-    the number of its subset in `SUBSETS`.
+    the number of its subset in `SUBSETS`. comparisons: how its samples are read where they are no triplets.
     """
 
     uri: str
@@ -47,6 +53,7 @@ class ShardIndex:
     start: np.ndarray
     stop: np.ndarray
     subset: np.ndarray
+    comparisons: ComparisonMembers | None = None
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -58,23 +65,29 @@ class ShardIndex:
     def where(self, kept: np.ndarray) -> ShardIndex:
         """Some of its samples. kept: bool (n,)."""
         columns = (column[kept] for column in (self.shard, self.start, self.stop, self.subset))
-        return ShardIndex(self.uri, self.shards, *columns)
+        return ShardIndex(self.uri, self.shards, *columns, comparisons=self.comparisons)
 
     def name(self, number: int) -> str:
         """Where a sample lies, for messages."""
         return f"{self.uri}/{self.shards[self.shard[number]]} at byte {self.start[number]}"
 
 
-def open_index(uri: str, cache: Path | None = None) -> ShardIndex:
-    """Index of every `.tar` in a folder (a run's `shards/` if it has one) or of one tar. InputError for none."""
+def open_index(uri: str, cache: Path | None = None, comparisons: ComparisonMembers | None = None) -> ShardIndex:
+    """Index of the shards of a run, a folder, a glob, a dataset in the hub cache (by ORG/NAME), or of one tar.
+
+    comparisons: how samples that are no triplets are read; None: they are refused. InputError for none, and for members
+    that are neither.
+    """
     storage, names = _tars(uri)
+    comparisons = _kind_of(storage, names[0], comparisons)
     sizes = [storage.size(name) or 0 for name in names]
-    key = hashlib.sha256(repr([storage.uri, list(zip(names, sizes, strict=True))]).encode()).hexdigest()[:16]
+    identity = [storage.uri, list(zip(names, sizes, strict=True)), *([comparisons] if comparisons else [])]
+    key = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
     cached = None if cache is None else cache / f"shard_index_{key}.npz"
     if cached is not None and cached.exists():
         with np.load(cached) as arrays:
-            return _named(ShardIndex(storage.uri, tuple(names), **arrays))
-    scans = [_scan(storage, name) for name in names]
+            return _named(ShardIndex(storage.uri, tuple(names), **arrays, comparisons=comparisons))
+    scans = [_scan(storage, name, comparisons) for name in names]
     numbers = [np.full(len(scan.samples), i, np.int32) for i, scan in enumerate(scans)]
     columns = np.array([row for scan in scans for row in scan.samples], np.int64).reshape(-1, 3)
     index = ShardIndex(
@@ -84,6 +97,7 @@ def open_index(uri: str, cache: Path | None = None) -> ShardIndex:
         columns[:, 0],
         columns[:, 1],
         columns[:, 2].astype(np.int8),
+        comparisons,
     )
     if not len(index):
         raise InputError("its shards hold no sample", file=uri, expected="at least one triplet")
@@ -95,7 +109,10 @@ def open_index(uri: str, cache: Path | None = None) -> ShardIndex:
 def _named(index: ShardIndex) -> ShardIndex:
     """The index, after a warning that counts its samples of no known subset, which are never drawn."""
     unknown = np.flatnonzero(index.subset == _UNKNOWN)
-    if len(unknown):
+    if len(unknown) and index.comparisons is not None:
+        said = "%d of %d comparisons name no better side in %r (left or right) and are never drawn; the first: %s"
+        log.warning(said, len(unknown), len(index), index.comparisons.result, index.name(int(unknown[0])))
+    elif len(unknown):
         log.warning(
             "%d of %d samples are of no known subset (subset.txt says none of %s) and are never drawn; the first: %s",
             len(unknown),
@@ -107,18 +124,16 @@ def _named(index: ShardIndex) -> ShardIndex:
 
 
 def _tars(uri: str) -> tuple[Storage, list[str]]:
-    if uri.endswith(".tar"):
-        folder, _, name = uri.rpartition("/")
-        storage = open_storage(folder or ".")
-        if storage.size(name) is None:
-            raise InputError("no such file", file=uri, expected="a shard, or a folder of shards")
-        return storage, [name]
-    for folder in (f"{uri.rstrip('/')}/shards", uri):
-        storage = open_storage(folder)
-        names = [name for name in storage.names("") if name.endswith(".tar")]
+    """Where the shards are, and their names in natural order: the published ones' numbers are not padded."""
+    snapshot = None if Path(uri).exists() else cached_dataset(uri)
+    places = [str(snapshot)] if snapshot else [uri] if "*" in uri else [f"{uri.rstrip('/')}/shards", uri]
+    for place in places:
+        storage, names = find_files(place, (".tar",))
         if names:
             return storage, names
-    raise InputError("no .tar file there", file=uri, expected="a run folder, or a folder of WebDataset shards")
+    is_hub_id = uri.count("/") == 1 and not uri.startswith((".", "/", "~")) and not Path(uri).exists()
+    how = f"; for one of the hub {how_to_fetch(uri, '*_1.tar')}" if is_hub_id else ""
+    raise InputError("no .tar file there", file=uri, expected=f"a run folder, or WebDataset shards{how}")
 
 
 @dataclass(frozen=True)
@@ -129,10 +144,75 @@ class _Scan:
     is_whole: bool
 
 
-def _scan(storage: Storage, name: str) -> _Scan:
+@dataclass(frozen=True)
+class _Member:
+    """suffix: of its name, behind the sample's key. offset, size: its bytes in the tar."""
+
+    suffix: str
+    offset: int
+    size: int
+
+    def read(self, file: BinaryIO) -> bytes:
+        file.seek(self.offset)
+        return file.read(min(self.size, _MAX_LABEL_BYTES))
+
+
+def _kind_of(storage: Storage, name: str, comparisons: ComparisonMembers | None) -> ComparisonMembers | None:
+    """None for a shard of triplets; how it is read for one of comparisons. InputError, with the names that were found,
+    where its first sample is neither."""
+    with storage.open(name) as file:
+        try:
+            members = _first_sample(file)
+        except tarfile.TarError:
+            return None  # the scan says it
+        fields = [field for member in members if is_json(member.suffix) for field in _fields_in(member.read(file))]
+    names = [member.suffix for member in members]
+    if not members or any(suffix.startswith(("good_image.", "bad_image.", "subset.")) for suffix in names):
+        return None
+    missing = [] if comparisons is None else comparisons.missing(names, fields)
+    if comparisons is not None and not missing:
+        return comparisons
+    found = f"its first sample has the members {', '.join(names)}" + (
+        f" (fields {', '.join(fields)})" if fields else ""
+    )
+    raise InputError(
+        f"no triplets: {found}" + (f"; comparisons lack {', '.join(missing)}" if missing else ""),
+        file=f"{storage.uri}/{name}",
+        field="--comparisons.*" if missing else "--data",
+        expected="good_image, bad_image, prompt.txt, reflection.txt and subset.txt"
+        + (", or the names of the members in these flags" if missing else "; comparisons teach reflector and verifier"),
+    )
+
+
+def _first_sample(file: BinaryIO) -> list[_Member]:
+    members: list[_Member] = []
+    first = ""
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for info in tar:
+            if info.isdir():
+                continue
+            key, suffix = split_member_name(info.name)
+            first = first or key
+            if key != first:
+                break
+            members.append(_Member(suffix, info.offset_data, info.size))
+    return members
+
+
+def _fields_in(data: bytes) -> list[str]:
+    """Names in a JSON object; none where it is something else."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return []
+    return [str(name) for name in found] if isinstance(found, dict) else []
+
+
+def _scan(storage: Storage, name: str, comparisons: ComparisonMembers | None) -> _Scan:
     """What a shard holds; a warning names one that was cut short. CorruptDataError for no tar."""
     samples: list[tuple[int, int, int]] = []
-    key, start, stop, end, subset = "", 0, 0, 0, _UNKNOWN
+    key, start, stop, end = "", 0, 0, 0
+    members: list[_Member] = []
     where, problem = f"{storage.uri}/{name}", ""
     with storage.open(name) as file:
         try:
@@ -144,32 +224,44 @@ def _scan(storage: Storage, name: str) -> _Scan:
                     its_key, suffix = split_member_name(info.name)
                     if its_key != key:
                         if key:
-                            samples.append((start, stop, subset))
-                        key, start, subset = its_key, info.offset, _UNKNOWN
+                            samples.append((start, stop, _subset_of(file, members, comparisons)))
+                        key, start, members = its_key, info.offset, []
                     stop = end
-                    if suffix == "subset.txt":
-                        file.seek(info.offset_data)
-                        said = file.read(min(info.size, 64)).decode(errors="replace").strip()
-                        subset = SUBSETS.index(said) if said in SUBSETS else _UNKNOWN
+                    members.append(_Member(suffix, info.offset_data, info.size))
         except tarfile.TarError as error:
             if not key:
                 raise CorruptDataError(f"{where}: no whole tar file ({error})") from error
             problem = f" ({error})"
         if key:
-            samples.append((start, stop, subset))
+            samples.append((start, stop, _subset_of(file, members, comparisons)))
         file.seek(end)  # tarfile ends without a word where a header is cut or no header
         is_whole = not problem and file.read(2 * tarfile.BLOCKSIZE) == bytes(2 * tarfile.BLOCKSIZE)
         if not is_whole:
-            samples = samples if samples and _reads(file, samples[-1], where) else samples[:-1]
+            samples = samples if samples and _reads(file, samples[-1], where, comparisons) else samples[:-1]
             said = "%s: cut short or damaged%s; its first %d samples are used, what follows is lost"
             log.warning(said, where, problem, len(samples))
     return _Scan(samples, is_whole)
 
 
-def _reads(file: BinaryIO, sample: tuple[int, int, int], where: str) -> bool:
+def _subset_of(file: BinaryIO, members: Sequence[_Member], comparisons: ComparisonMembers | None) -> int:
+    """The number of a sample's subset; `_UNKNOWN` for a sample that teaches nothing."""
+    by_suffix = {member.suffix: member for member in members}
+    if comparisons is None:
+        member = by_suffix.get("subset.txt")
+        said = member.read(file).decode(errors="replace").strip() if member else ""
+        return SUBSETS.index(said) if said in SUBSETS else _UNKNOWN
+    telling = comparisons.members_of_result(list(by_suffix))
+    try:
+        result = comparisons.text("result", {suffix: by_suffix[suffix].read(file) for suffix in telling})
+    except (KeyError, ValueError, RecursionError):
+        return _UNKNOWN
+    return SUBSETS.index(comparisons.subset) if side_of(result) else _UNKNOWN
+
+
+def _reads(file: BinaryIO, sample: tuple[int, int, int], where: str, comparisons: ComparisonMembers | None) -> bool:
     """False for the last sample of a cut shard, where the cut went through it."""
     try:
-        return len(_samples_between(file, sample[0], sample[1], where)) == 1
+        return len(_samples_between(file, sample[0], sample[1], where, comparisons)) == 1
     except CorruptDataError:
         return False
 
@@ -214,7 +306,8 @@ class SampleReader:
 
 
 def _read(file: BinaryIO, index: ShardIndex, number: int) -> ShardSample:
-    samples = _samples_between(file, int(index.start[number]), int(index.stop[number]), index.name(number))
+    start, stop = int(index.start[number]), int(index.stop[number])
+    samples = _samples_between(file, start, stop, index.name(number), index.comparisons)
     if len(samples) != 1:
         raise CorruptDataError(f"{index.name(number)}: {len(samples)} samples where one was")
     if samples[0].cot is not None and not is_comparison(samples[0].cot):
@@ -234,10 +327,19 @@ def is_comparison(cot: Any) -> bool:
     )
 
 
-def _samples_between(file: BinaryIO, start: int, stop: int, where: str) -> list[ShardSample]:
+def _samples_between(
+    file: BinaryIO, start: int, stop: int, where: str, comparisons: ComparisonMembers | None
+) -> list[ShardSample]:
     """Samples whose members lie in a range of bytes. CorruptDataError."""
     file.seek(start)
-    return list(read_samples(file.read(stop - start) + bytes(2 * tarfile.BLOCKSIZE), where, in_folders=True))
+    data = file.read(stop - start) + bytes(2 * tarfile.BLOCKSIZE)
+    if comparisons is None:
+        return list(read_samples(data, where, in_folders=True))
+    members: dict[str, dict[str, bytes]] = {}
+    for name, body in read_members(data, where, in_folders=True):
+        key, suffix = split_member_name(name)
+        members.setdefault(key, {})[suffix] = body
+    return [triplet_of(key, its, comparisons, where) for key, its in members.items()]
 
 
 def subset_counts(index: ShardIndex, subsets: Sequence[str] = SUBSETS) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from schemas.errors import InputError, MissingWeightsError
 if TYPE_CHECKING:
     import torch
 
+    from trainers.condenser import CondenserTrainingConfig
     from trainers.corrector import CorrectorTrainingConfig
     from trainers.loop import LoopConfig
     from trainers.optimizer import OptimizerConfig
@@ -160,13 +161,36 @@ def plan_verifier(config: VerifierTrainingConfig) -> Plan:
     return _vlm_plan(f"verifier on {config.model.base_model}", model, trained, 2, config, config.model.base_model)
 
 
-def plan_reflector(config: ReflectorTrainingConfig) -> Plan:
-    """See `plan_corrector`. A sample is one image, or two of a comparison."""
+def plan_reflector(config: ReflectorTrainingConfig, workers: int = 1) -> Plan:
+    """See `plan_corrector`. A sample is one image, or two of a comparison. A model that is trained whole is shared out
+    among the workers."""
+    return _lesson_plan("reflector", 1, config, workers)
+
+
+def plan_condenser(config: CondenserTrainingConfig, workers: int = 1) -> Plan:
+    """See `plan_reflector`. A sample is text alone."""
+    return _lesson_plan("condenser", 0, config, workers)
+
+
+def _lesson_plan(
+    what: str, images: int, config: ReflectorTrainingConfig | CondenserTrainingConfig, workers: int
+) -> Plan:
     from trainers.vlm_lora import LORA_TARGETS
 
-    model = _qwen(config.model.base_model)
-    trained = _lora_parameters(model, LORA_TARGETS, config.model.rank)
-    return _vlm_plan(f"reflector on {config.model.base_model}", model, trained, 1, config, config.model.base_model)
+    name = config.model.base_model
+    model = _qwen(name)
+    if not config.model.full:
+        trained = _lora_parameters(model, LORA_TARGETS, config.model.rank)
+        return _vlm_plan(f"{what} on {name}", model, trained, images, config, name)
+    plan = _vlm_plan(f"{what} on {name}", model, sum(p.numel() for p in model.parameters()), images, config, name)
+    largest = max(sum(p.numel() for p in layer.parameters()) for layer in model.model.language_model.layers)
+    table = model.lm_head.weight.numel() + model.model.language_model.embed_tokens.weight.numel()
+    shared = {name: gib / workers for name, gib in plan.memory_gib.items() if name != "activations"}
+    gathered = (2 if config.bf16 else 4) * (2 * largest + table) / GIB if workers > 1 else 0.0
+    memory = shared | {"model": gathered, "activations": plan.memory_gib["activations"]}
+    gib = 4 * plan.base_parameters / GIB
+    note = f"{plan.note}; each worker reads the whole model once, {gib:.0f} GiB of main memory"
+    return replace(plan, memory_gib=memory, note=note, savers=(*plan.savers, f"--workers {2 * workers}"))
 
 
 def _vlm_plan(
@@ -174,7 +198,7 @@ def _vlm_plan(
     model: Any,
     trained: int,
     images: int,
-    config: VerifierTrainingConfig | ReflectorTrainingConfig,
+    config: VerifierTrainingConfig | ReflectorTrainingConfig | CondenserTrainingConfig,
     name: str,
 ) -> Plan:
     text, vision = model.config.text_config, model.config.vision_config
@@ -183,15 +207,15 @@ def _vlm_plan(
     total = sum(p.numel() for p in model.parameters())
     image_px = VLM_IMAGE_PX if name in QWEN else 32
     merge = vision.spatial_merge_size
-    patches = max(merge, image_px // vision.patch_size) ** 2
+    patches = max(merge, image_px // vision.patch_size) ** 2 if images else 0
     tokens = patches // merge**2 + VLM_TEXT_TOKENS
-    micro = min(config.loop.micro_batch, config.loop.batch_size) * images
+    micro = min(config.loop.micro_batch, config.loop.batch_size) * max(1, images)
     token_bytes = 2 if config.bf16 else 4
     language, sight = tokens * text.hidden_size, patches * vision.hidden_size  # of each layer
     in_layers = text.num_hidden_layers * language + vision.depth * sight
     layer = ACTIVATION_BYTES * token_bytes / 2 * micro
     kept = token_bytes * micro * in_layers + layer * max(language, sight) if config.recompute else layer * in_layers
-    logits = 3 * 4 * tokens * text.vocab_size * micro if "reflector" in what else 0
+    logits = 3 * 4 * tokens * text.vocab_size * micro if "verifier" not in what else 0
     memory = {
         "model": (total - (in_vision if trains_vision else 0)) * 4 / GIB,  # loaded in float32
         **_trained_memory(trained, config.optimizer, config.loop),
@@ -200,7 +224,8 @@ def _vlm_plan(
     forward = 2 * (total - in_vision) * tokens + 2 * in_vision * patches
     passes = 3 if config.recompute else 2
     savers = () if config.recompute else ("--recompute",)
-    return Plan(what, total, trained, memory, passes * images * forward / 1e12, f"images of {image_px} px", savers)
+    shown = f"images of {image_px} px" if images else "texts alone"
+    return Plan(what, total, trained, memory, passes * max(1, images) * forward / 1e12, shown, savers)
 
 
 def _trained_memory(trained: int, optimizer: OptimizerConfig, loop: LoopConfig) -> dict[str, float]:

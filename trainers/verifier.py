@@ -28,6 +28,7 @@ from inference.vlm.trained_verifier import (
 from schemas.configuration import resumable_field
 from schemas.errors import InputError
 from trainers.bradley_terry import Variant, bradley_terry_loss
+from trainers.comparison_shards import ComparisonMembers
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.pair_labels import CONFIRMED, DENIED, NO_VERDICT, PairLabels, read_labels
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
@@ -128,7 +129,9 @@ class VerifierTrainingConfig:
     """One training. The defaults are the paper's (interop: 10,080 steps, learning rate 2e-6)."""
 
     data: str = ""
-    """Run folder or folder of shards, local or s3://."""
+    """Run folder, folder or glob of shards, local or s3://, or a dataset in the hub cache (`diffusion-cot/GenRef-wds`,
+    `diffusion-cot/GenRef-CoT`)."""
+    comparisons: ComparisonMembers = field(default_factory=ComparisonMembers)
     out: Path = resumable_field(Path("runs/verifier"))
     """Checkpoints and curves; the verifier itself in `out/verifier`."""
     model: RewardModelConfig = field(default_factory=RewardModelConfig)
@@ -261,7 +264,13 @@ def open_training(config: VerifierTrainingConfig, rank: Rank = ALONE) -> Trainin
     """Opens the shards, loads the base model and the newest checkpoint. InputError for what cannot be."""
     config.loop.check(rank.world_size)
     order, held_out = open_data(
-        config.data, config.out, config.held_out_share, config.mix, config.loop.batch_size, config.loop.seed
+        config.data,
+        config.out,
+        config.held_out_share,
+        config.mix,
+        config.loop.batch_size,
+        config.loop.seed,
+        config.comparisons,
     )
     training, account = choose_pairs(order.index, config)
     if not len(training):

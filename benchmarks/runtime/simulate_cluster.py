@@ -14,7 +14,8 @@ import tyro
 
 from benchmarks.results_file import Circumstances, print_table, save
 from benchmarks.runtime.cluster_model import Failures, Simulated, simulate
-from pipelines.estimate import Cluster, estimate
+from pipelines.estimate import estimate
+from pipelines.placement import Cluster
 from recipes import flux
 
 # Llama 3's report (Table 5): 419 unexpected interruptions in 54 days on 16,384 H100s, so one in 50,700 GPU hours.

@@ -17,6 +17,7 @@ import tyro
 from benchmarks.results_file import Circumstances, print_table, run_command, save
 from inference.corrector import CorrectorConfig
 from inference.flux.corrector import FluxCorrectorConfig
+from inference.interfaces import ReadsRequirements
 from inference.search import SearchConfig, SearchTools, Strategy, search
 from inference.search_tools import SearchToolsConfig
 from pipelines.search_job import SearchJobConfig, search_prompts
@@ -97,7 +98,8 @@ def watch(tools: SearchTools, device: str) -> Parts:
         return answers
 
     vlm.answer = timed_answer
-    parts.wrap(tools.verifier, "verify", "verifier")
+    asked = "verify_records" if isinstance(tools.verifier, ReadsRequirements) else "verify"
+    parts.wrap(tools.verifier, asked, "verifier")
     return parts
 
 

@@ -96,7 +96,7 @@ def read_questions(answer: str) -> tuple[QuestionAnswer, ...] | None:
     try:
         listed = json.loads(match.group())["questions"] if match else None
         pairs = [(item["question"].strip(), item["answer"].strip()) for item in listed or []]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if not pairs or not all(question and told for question, told in pairs):
         return None

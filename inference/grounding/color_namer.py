@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from inference.grounding.clip_color import ClipColorConfig
 from inference.grounding.pixel_color import PixelColorConfig
 from inference.interfaces import ColorNamer
 from schemas.configuration import chosen_kind, without_other_kinds
@@ -14,8 +15,10 @@ from schemas.configuration import chosen_kind, without_other_kinds
 class ColorNamerConfig:
     """Colour words for objects. Only `kind` is loaded."""
 
-    kind: Literal["pixels"] = "pixels"
-    """pixels: the palette's colour that is nearest to the object's median pixel."""
+    kind: Literal["clip", "pixels"] = "clip"
+    """clip: GenEval's way, zero-shot on the masked crop; pixels: the palette's colour that is nearest to the object's
+    median pixel."""
+    clip: ClipColorConfig | None = field(default_factory=ClipColorConfig)
     pixels: PixelColorConfig | None = field(default_factory=PixelColorConfig)
 
     def only_what_is_used(self) -> ColorNamerConfig:

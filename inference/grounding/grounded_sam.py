@@ -48,16 +48,15 @@ class GroundedSam:
         detections = self._detector.detect(images, class_names)
         boxes = [np.array([d.box for d in found], np.float32).reshape(-1, 4) for found in detections]
         all_masks = self._segmenter.segment(images, boxes)
-        results = []
-        for image, found, masks in zip(images, detections, all_masks, strict=True):
-            colors = self._color_namer.name_colors(image, masks, [d.class_name for d in found])
-            results.append(
-                [
-                    DetectedObject(d.class_name, d.score, tuple(d.box), color, encode_png(mask))
-                    for d, color, mask in zip(found, colors, masks, strict=True)
-                ]
-            )
-        return results
+        names = [[d.class_name for d in found] for found in detections]
+        all_colors = self._color_namer.name_colors(images, all_masks, names)
+        return [
+            [
+                DetectedObject(d.class_name, d.score, tuple(d.box), color, encode_png(mask))
+                for d, color, mask in zip(found, colors, masks, strict=True)
+            ]
+            for found, colors, masks in zip(detections, all_colors, all_masks, strict=True)
+        ]
 
     def check(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Check]:
         """GenEval's rules on what is found of each image's prompt. images: uint8 (H, W, 3)."""

@@ -7,18 +7,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Reference points of GenEval's ten colours in sRGB: mid tones of what each word is used for.
+# Reference points of GenEval's ten colours in sRGB: the mid tone of what each word is used for, then its dark, pale and
+# saturated tones where those lie nearer to another word's (dark red to brown, navy to purple, light blue to white).
 GENEVAL_COLORS: tuple[tuple[str, tuple[int, int, int]], ...] = (
     ("red", (205, 35, 40)),
+    ("red", (110, 15, 20)),
     ("orange", (245, 135, 25)),
     ("yellow", (245, 220, 50)),
+    ("yellow", (205, 170, 40)),
     ("green", (50, 145, 60)),
+    ("green", (20, 70, 35)),
+    ("green", (150, 205, 130)),
     ("blue", (40, 90, 200)),
+    ("blue", (20, 30, 90)),
+    ("blue", (5, 5, 125)),
+    ("blue", (15, 15, 240)),
+    ("blue", (160, 208, 235)),
     ("purple", (125, 55, 155)),
+    ("purple", (80, 0, 130)),
+    ("purple", (140, 50, 225)),
+    ("purple", (185, 150, 215)),
     ("pink", (245, 150, 180)),
+    ("pink", (230, 70, 150)),
     ("brown", (120, 75, 40)),
+    ("brown", (165, 115, 70)),
+    ("brown", (70, 40, 22)),
     ("black", (25, 25, 25)),
     ("white", (245, 245, 245)),
+    ("white", (195, 195, 200)),
 )
 
 
@@ -27,7 +43,7 @@ class PixelColorConfig:
     """Which colours there are."""
 
     palette: tuple[tuple[str, tuple[int, int, int]], ...] = GENEVAL_COLORS
-    """Colour words and their sRGB references."""
+    """Colour words and their sRGB references; a word may have several."""
     min_core_px: int = 12
     """A mask is eroded only where so many pixels stay."""
 
@@ -44,9 +60,12 @@ class PixelColorNamer:
         self._names = tuple(name for name, _ in config.palette)
         self._references = srgb_to_lab(np.array([rgb for _, rgb in config.palette], float))
 
-    def name_colors(self, image: np.ndarray, masks: np.ndarray, class_names: Sequence[str]) -> list[str]:
-        """image uint8 (H, W, 3), masks bool (n, H, W); an empty mask gets "unknown". Class names are not used."""
-        return [self._name(image, mask) for mask in masks]
+    def name_colors(
+        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], class_names: Sequence[Sequence[str]]
+    ) -> list[list[str]]:
+        """images uint8 (H, W, 3), masks bool (n, H, W) for each; an empty mask gets "unknown". Class names are not
+        used."""
+        return [[self._name(image, mask) for mask in found] for image, found in zip(images, masks, strict=True)]
 
     def _name(self, image: np.ndarray, mask: np.ndarray) -> str:
         if not mask.any():

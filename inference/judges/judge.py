@@ -9,9 +9,11 @@ from typing import Literal, Protocol
 import numpy as np
 
 from inference.judges.geneval_scoring import ScoreThresholds, judge_objects
+from inference.judges.known_words import KnownWords
 from inference.judges.mask2former_judge import Mask2FormerJudgeConfig
 from inference.judges.segmentation_judge import SegmentationJudgeConfig
 from schemas.configuration import chosen_kind, without_other_kinds
+from schemas.errors import InputError
 from schemas.records import Check, DetectedObject, PromptRecord
 
 
@@ -48,12 +50,25 @@ class JudgeConfig:
         """Whose verdicts these are: scores of different judges cannot be compared."""
         return chosen_kind(self).label
 
+    def known_words(self) -> KnownWords:
+        """What it can tell apart, known before it is loaded. MissingWeightsError."""
+        return chosen_kind(self).known_words()
+
     def open(self) -> Judge:
         """Load it. MissingWeightsError, InputError."""
         return chosen_kind(self).open()
 
 
 def judge_images(judge: Judge, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Check]:
-    """Whether each image shows what its prompt asks for."""
+    """Whether each image shows what its prompt asks for. InputError for a prompt with a word that the judge does not
+    know: it would call every image wrong."""
+    known = KnownWords(judge.known_classes, judge.known_colors)
+    for prompt in prompts:
+        if (unknown := known.unknown_in(prompt)) is not None:
+            raise InputError(
+                f"the judge knows no {unknown.kind} {unknown.word!r}, which {prompt.text!r} asks for",
+                field=unknown.field,
+                expected=", ".join(sorted((known.classes if unknown.kind == "class" else known.colors) or ())),
+            )
     found = judge.find_objects(images, prompts)
     return [judge_objects(p, objects, judge.thresholds) for p, objects in zip(prompts, found, strict=True)]

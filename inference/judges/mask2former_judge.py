@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from inference.grounding.clip_color import ClipColorConfig
+from inference.grounding.object_crops import box_of, paste_and_crop
 from inference.judges.geneval_scoring import ScoreThresholds
-from inference.judges.segmentation_judge import GREY, box_of
+from inference.judges.known_words import KnownWords, labels_of
 from inference.model_store import resolve_model
 from inference.prompt_grammar import COLORS
 from schemas.configuration import execution_field, model_field
@@ -22,10 +23,6 @@ from schemas.errors import InputError
 from schemas.images import encode_png
 from schemas.records import DetectedObject, PromptRecord
 
-if TYPE_CHECKING:
-    import torch
-
-COLOR_TEMPLATES = ("a photo of a {c} {name}", "a photo of a {c}-colored {name}", "a photo of a {c} object")  # GenEval
 # What label files call COCO's classes, and what GenEval's prompts call them.
 OTHER_NAMES = {
     "mouse": "computer mouse",
@@ -62,6 +59,11 @@ class Mask2FormerJudgeConfig:
         """How scores by this judge are labelled."""
         return f"{self.detector} (transformers' weights, not GenEval's own) and {self.clip}"
 
+    def known_words(self) -> KnownWords:
+        """COCO's classes and GenEval's colours. MissingWeightsError."""
+        labels = labels_of(resolve_model(self.detector))
+        return KnownWords(frozenset(OTHER_NAMES.get(name, name) for name in labels), frozenset(COLORS))
+
     def open(self) -> Mask2FormerJudge:
         """Load it. MissingWeightsError, InputError."""
         return Mask2FormerJudge(self)
@@ -72,29 +74,20 @@ class Mask2FormerJudge:
 
     def __init__(self, config: Mask2FormerJudgeConfig) -> None:
         """MissingWeightsError; InputError for a model of another kind."""
-        from transformers import (
-            AutoConfig,
-            AutoImageProcessor,
-            CLIPModel,
-            CLIPProcessor,
-            Mask2FormerForUniversalSegmentation,
-        )
+        from transformers import AutoConfig, AutoImageProcessor, Mask2FormerForUniversalSegmentation
 
         self.config, self.thresholds = config, config.thresholds
-        folders = [resolve_model(config.detector), resolve_model(config.clip)]
-        for folder, kind in zip(folders, ("mask2former", "clip"), strict=True):
-            if AutoConfig.from_pretrained(folder).model_type != kind:
-                raise InputError(f"{folder} holds a model of another kind", expected=f"a {kind} model")
-        detector: Any = Mask2FormerForUniversalSegmentation.from_pretrained(folders[0])
-        clip: Any = CLIPModel.from_pretrained(folders[1])
-        self._detector, self._clip = (m.to(config.device).eval().requires_grad_(False) for m in (detector, clip))
-        self._detector_input: Any = AutoImageProcessor.from_pretrained(folders[0])
-        self._clip_input: Any = CLIPProcessor.from_pretrained(folders[1])
+        folder = resolve_model(config.detector)
+        if AutoConfig.from_pretrained(folder).model_type != "mask2former":
+            raise InputError(f"{folder} holds a model of another kind", expected="a mask2former model")
+        self._color_namer = ClipColorConfig(config.clip, config.color_batch_size, config.device).open()
+        detector: Any = Mask2FormerForUniversalSegmentation.from_pretrained(folder)
+        self._detector = detector.to(config.device).eval().requires_grad_(False)
+        self._detector_input: Any = AutoImageProcessor.from_pretrained(folder)
         labels: dict[int, str] = self._detector.config.id2label
         self.class_names = {int(i): OTHER_NAMES.get(name, name) for i, name in labels.items()}
         self.known_classes = frozenset(self.class_names.values())
         self.known_colors: frozenset[str] = frozenset(COLORS)
-        self._color_weights = cache(self._weights_of)
 
     def find_objects(
         self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord] | None = None
@@ -110,7 +103,7 @@ class Mask2FormerJudge:
                     crops.append(paste_and_crop(image, mask))
                     where.append((number, index))
         names = [found[number][index][0] for number, index in where]
-        colors = dict(zip(where, self.name_colors(crops, names), strict=True))
+        colors = dict(zip(where, self._color_namer.name_crops(crops, names), strict=True))
         return [
             [
                 DetectedObject(name, score, box_of(mask), colors.get((number, index)), encode_png(mask))
@@ -147,44 +140,3 @@ class Mask2FormerJudge:
             ]
             found.append(sorted((o for o in objects if o[2].any()), key=lambda o: -o[1]))
         return found
-
-    def name_colors(self, crops: Sequence[np.ndarray], class_names: Sequence[str]) -> list[str]:
-        """The colour of each crop of `paste_and_crop`: zero-shot, with words for its class (GenEval)."""
-        import torch
-
-        named: list[str] = []
-        size = self.config.color_batch_size
-        for start in range(0, len(crops), size):
-            batch = list(crops[start : start + size])
-            padded = batch + batch[-1:] * (size - len(batch))
-            pixels = self._clip_input(images=padded, return_tensors="pt")["pixel_values"].to(self.config.device)
-            with torch.inference_mode():
-                embedded = _normalised(_pooled(self._clip.get_image_features(pixel_values=pixels)))
-            for vector, name in zip(embedded, class_names[start : start + len(batch)], strict=False):
-                named.append(COLORS[int((self._color_weights(name) @ vector).argmax())])
-        return named
-
-    def _weights_of(self, class_name: str) -> torch.Tensor:
-        """(colours, d): the mean of each colour's templates."""
-        import torch
-
-        texts = [template.format(c=color, name=class_name) for color in COLORS for template in COLOR_TEMPLATES]
-        inputs = self._clip_input(text=texts, padding=True, return_tensors="pt").to(self.config.device)
-        with torch.inference_mode():
-            embedded = _normalised(_pooled(self._clip.get_text_features(**inputs)))
-        return _normalised(embedded.unflatten(0, (len(COLORS), len(COLOR_TEMPLATES))).mean(1))
-
-
-def paste_and_crop(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The masked object alone on grey (#999), cropped to its box: uint8 (h, w, 3) (GenEval)."""
-    x0, y0, x1, y1 = (int(v) for v in box_of(mask))
-    return np.where(mask[y0:y1, x0:x1, None], image[y0:y1, x0:x1], np.uint8(GREY))
-
-
-def _pooled(features: Any) -> torch.Tensor:
-    """CLIP's embedding, which transformers 5 wraps."""
-    return features if not hasattr(features, "pooler_output") else features.pooler_output
-
-
-def _normalised(vectors: torch.Tensor) -> torch.Tensor:
-    return vectors / vectors.norm(dim=-1, keepdim=True)

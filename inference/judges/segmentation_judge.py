@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inference.grounding.object_crops import GREY, box_of, paste_and_crop
 from inference.judges.geneval_scoring import ScoreThresholds, judge_objects
+from inference.judges.known_words import KnownWords, labels_of
 from inference.model_store import resolve_model
 from schemas.configuration import execution_field, model_field
 from schemas.errors import InputError, MissingWeightsError
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     import torch
 
 BACKGROUND, MALFORMED, MIXED = "background", "malformed", "mixed"
-GREY = 0x99  # GenEval pastes an object on this grey before its colour is named
 COLOR_INPUT_PX = 16
 
 
@@ -48,6 +49,12 @@ class SegmentationJudgeConfig:
     def label(self) -> str:
         """How scores by this judge are labelled."""
         return self.model
+
+    def known_words(self) -> KnownWords:
+        """The labels of its two models. MissingWeightsError."""
+        root = resolve_model(self.model)
+        classes, colors = (frozenset(labels_of(root / part)) for part in ("detector", "color"))
+        return KnownWords(classes - {BACKGROUND, MALFORMED}, colors - {MIXED})
 
     def open(self) -> SegmentationJudge:
         """Load it. MissingWeightsError, InputError."""
@@ -185,16 +192,7 @@ def paste_on_grey(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The masked object alone on grey, cropped to its box, uint8 (COLOR_INPUT_PX, COLOR_INPUT_PX, 3) (GenEval)."""
     from PIL import Image
 
-    x0, y0, x1, y1 = (int(v) for v in box_of(mask))
-    if x1 == x0:
+    if not mask.any():
         return np.full((COLOR_INPUT_PX, COLOR_INPUT_PX, 3), GREY, np.uint8)
-    crop = np.where(mask[y0:y1, x0:x1, None], image[y0:y1, x0:x1], np.uint8(GREY))
-    return np.array(Image.fromarray(crop).resize((COLOR_INPUT_PX, COLOR_INPUT_PX), Image.Resampling.BILINEAR))
-
-
-def box_of(mask: np.ndarray) -> tuple[float, ...]:
-    """Tight box (x0, y0, x1, y1) of bool (H, W), the far sides exclusive; zeros for an empty mask."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if len(rows) == 0:
-        return (0.0, 0.0, 0.0, 0.0)
-    return (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+    crop = Image.fromarray(paste_and_crop(image, mask))
+    return np.array(crop.resize((COLOR_INPUT_PX, COLOR_INPUT_PX), Image.Resampling.BILINEAR))

@@ -50,7 +50,7 @@ def _first_tokens(completion: Any) -> dict[str, Any]:
     if not logprobs or not logprobs.content:
         raise AccessError(
             "the endpoint gives no log-probabilities",
-            field="vlm.base_url",
+            field="--vlm.base-url",
             expected="a server that supports `logprobs` (vLLM does), or a verifier that is asked for scores",
         )
     top = [(item.token, item.logprob) for item in logprobs.content[0].top_logprobs]

@@ -26,6 +26,7 @@ _REFUSED = re.compile(
 )
 _TOO_MUCH = re.compile(r"context length|too (?:large|long|many)|exceed|maximum (?:allowed|value)", re.IGNORECASE)
 _SCHEMA_WORDS = ("response_format", "json_schema", "structured output", "guided", "schema")
+_ORDER = {"whole": 0, "bare": 1, "none": 2}
 _OPTIONAL = ("top_k", "top_p", "seed", "temperature")  # in the order in which one of several named ones is dropped
 
 
@@ -95,11 +96,10 @@ def remember(base_url: str, model: str, learnt: Dialect) -> None:
     """Keep what worked, and say what is new."""
     with _lock:
         known = dialect_of(base_url, model)
-        order = ("whole", "bare", "none")
         both = Dialect(
             known.dropped | learnt.dropped,
             known.completion_tokens or learnt.completion_tokens,
-            max(known.schema, learnt.schema, key=order.index),
+            known.schema if _ORDER[known.schema] > _ORDER[learnt.schema] else learnt.schema,
         )
         if both == known:
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -23,7 +24,7 @@ from inference.vlm.answers import Read, read_answer, read_first_tokens, word_pro
 from inference.vlm.dialect import dialect_of, remember
 from inference.vlm.extras import address, header_values, read_extra_body
 from inference.vlm.pictures import EncodedOnce, ImageFormat, digest
-from inference.vlm.sampling import Sampling
+from inference.vlm.sampling import Sampling, request_seed
 from inference.vlm.secrets import guard, hide, hide_in
 from schemas.arrow import canonical_json
 from schemas.errors import AccessError, InputError, RequestFailedError
@@ -32,6 +33,8 @@ T = TypeVar("T")
 _TOP_LOGPROBS = 20  # as many as the API gives
 _GARBAGE_ATTEMPTS = 3
 _SHOWN_MODELS = 20
+_SHOWN_CHARS = 400  # of an error
+_READ_CHARS = 10_000
 _NO_COMPLETION = (ValueError, AttributeError, TypeError, IndexError, RecursionError)  # what taking garbage apart raises
 
 
@@ -124,7 +127,7 @@ class EndpointVlm:
         try:
             self._models(timeout_s=5.0)
         except openai.AuthenticationError as error:
-            if "scope" not in str(error) and "permission" not in str(error):  # a key for chat alone
+            if not re.search("scope|permission", _words_of(error)):  # a key for chat alone
                 raise self._refusal(error) from None
         except (openai.OpenAIError, *_NO_COMPLETION):
             pass
@@ -176,6 +179,8 @@ class EndpointVlm:
         payload = self._payload(request, image_names) | changes
         if payload["temperature"]:
             payload |= {"top_p": config.sampling.top_p, "top_k": config.sampling.top_k}
+        if payload["temperature"] and config.sampling.temperature:
+            payload["seed"] = request_seed(payload)  # or all would draw with the same numbers
         asked: list[Any] = [payload]
         if self._extra_body or config.max_image_pixels or config.image_format != "png":
             asked += [self._extra_body, config.max_image_pixels, config.image_format]
@@ -255,10 +260,11 @@ class EndpointVlm:
                 completion = self._client.chat.completions.create(**said, extra_body={**more, **self._extra_body})
             except openai.APIStatusError as error:
                 is_complaint = error.status_code in (400, 422)
-                changed = dialect.after(str(error), error.param, said | more) if is_complaint else None
+                changed = dialect.after(_words_of(error), error.param, said | more) if is_complaint else None
                 if changed is None:
                     if self._is_refusal(error):
                         raise self._refusal(error) from None
+                    error.args = (_shown(error),)
                     raise
                 dialect = changed
             else:
@@ -267,25 +273,25 @@ class EndpointVlm:
 
     def _is_refusal(self, error: Any) -> bool:
         """Whether the endpoint would say this to any request."""
-        if error.status_code in (401, 402) or "logprobs" in str(error):
+        if error.status_code in (401, 402) or "logprobs" in _words_of(error):
             return True
         if error.status_code == 429:
-            return "insufficient_quota" in str(error)
+            return "insufficient_quota" in _words_of(error)
         # One prompt may be forbidden, or one image not be found, where others were answered.
         return error.status_code in (403, 404) and not self._has_answered
 
     def _refusal(self, error: Any) -> AccessError:
-        config, said = self.config, " ".join(hide(str(error)).split())[:400]
+        config, said = self.config, _shown(error)
         if "logprobs" in said:
             return AccessError(
                 f"{config.model} at {config.base_url} gives no log-probabilities: {said}",
-                field="vlm.base_url",
+                field="--vlm.base-url",
                 expected="a server that supports `logprobs` (vLLM does), or a verifier that is asked for scores",
             )
         if error.status_code == 404:
             return AccessError(
                 f"{config.base_url} has no model {config.model!r}, or no such path: {said}",
-                field="vlm.endpoint_model, vlm.base_url",
+                field="--vlm.endpoint-model, --vlm.base-url",
                 expected=self._models_there(),
             )
         if error.status_code in (402, 429):
@@ -293,8 +299,8 @@ class EndpointVlm:
         state = "is not set" if not os.environ.get(config.api_key_env) else "holds another"
         return AccessError(
             f"{config.base_url} refuses the key: {said}",
-            field=f"vlm.api_key_env, {config.api_key_env}",
-            expected=f"the endpoint's key in the environment variable {config.api_key_env}, which {state}",
+            field=config.api_key_env,
+            expected=f"the endpoint's key in this environment variable (--vlm.api-key-env), which {state}",
         )
 
     def _models_there(self) -> str:
@@ -333,6 +339,17 @@ class EndpointVlm:
 def payload_key(*asked: Any) -> str:
     """64 hex digits of all that is asked, images by their digests."""
     return hashlib.sha256(canonical_json(asked[0] if len(asked) == 1 else asked).encode()).hexdigest()
+
+
+def _words_of(error: Any) -> str:
+    """What a server said, in whichever form: the client's own words leave out bodies that are not OpenAI's."""
+    return error.response.text[:_READ_CHARS] or str(error)
+
+
+def _shown(error: Any) -> str:
+    """The same, short, for a person."""
+    is_bare = error.message == f"Error code: {error.status_code}"
+    return hide(" ".join(f"{error.message}{f': {_words_of(error)}' if is_bare else ''}".split()))[:_SHOWN_CHARS]
 
 
 def _with_images(payload: dict[str, Any], urls: dict[str, str]) -> dict[str, Any]:

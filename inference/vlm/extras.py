@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,14 +13,16 @@ from schemas.errors import InputError
 
 _OURS = frozenset({"model", "messages", "n", "stream", "response_format"})  # an answer could not be read, or differs
 
+_SECRET_PARAMETER = re.compile(r"[?&][^=&]*(?:key|token|secret|password|signature)[^=&]*=", re.IGNORECASE)
+
 
 def address(base_url: str) -> str:
     """The base_url as it is. InputError, which does not show it, where it holds a password: it would stand in run.json,
     reports and logs."""
-    authority = base_url.partition("//")[2].partition("/")[0].partition("?")[0]
-    if "@" in authority:
+    authority = re.split("[/?#]", base_url.partition("//")[2])[0]
+    if "@" in authority or _SECRET_PARAMETER.search(base_url):
         raise InputError(
-            f"base_url holds a user's name or password for {authority.rpartition('@')[2]}",
+            f"base_url holds a key, a user's name or a password for {authority.rpartition('@')[2]}",
             field="vlm.base_url",
             expected="the address alone; a key stands in the environment variable that api_key_env names, other "
             "credentials in one that headers name: --vlm.headers Authorization=MY_BASIC_AUTH",
@@ -44,25 +47,36 @@ def split_headers(headers: Sequence[str]) -> dict[str, str]:
     """Header name -> environment variable. InputError, which shows no value, for what is no NAME=VARIABLE."""
     found: dict[str, str] = {}
     for number, header in enumerate(headers):
-        name, equals, variable = header.partition("=")
-        if not (equals and _is_token(name) and variable.isidentifier()):
+        name, equals, holder = header.partition("=")
+        if not (equals and _is_token(name) and holder.isidentifier()):
             raise InputError(
                 f"header {number + 1} is not NAME=VARIABLE",
                 field="vlm.headers",
                 expected="a header's name and the environment variable that holds its value, such as api-key=AZURE_KEY",
             )
-        found[name] = variable
+        found[name] = holder
     return found
+
+
+def variable(api_key_env: str) -> str:
+    """The name of the key's variable as it is. InputError, which does not show it, for what looks like the key."""
+    if not api_key_env.isidentifier():
+        raise InputError(
+            "api_key_env is no variable's name",
+            field="vlm.api_key_env",
+            expected="the name of the environment variable that holds the key, such as OPENAI_API_KEY, not the key",
+        )
+    return api_key_env
 
 
 def header_values(headers: Sequence[str]) -> dict[str, str]:
     """Header name -> value. InputError for a variable that is not set."""
     found: dict[str, str] = {}
-    for name, variable in split_headers(headers).items():
-        value = os.environ.get(variable)
+    for name, holder in split_headers(headers).items():
+        value = os.environ.get(holder)
         if not value:
             raise InputError(
-                f"the header {name} has no value", field="vlm.headers", expected=f"it in the variable {variable}"
+                f"the header {name} has no value", field="vlm.headers", expected=f"it in the variable {holder}"
             )
         found[name] = value
     return found

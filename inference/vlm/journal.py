@@ -19,7 +19,7 @@ class StorageJournal:
         """What was put under the key; None for what is missing or does not read, which is then asked again."""
         try:
             value = json.loads(self._storage.read(self._path(key)))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
 

@@ -31,7 +31,7 @@ def shrink(image: np.ndarray, max_pixels: int) -> np.ndarray:
         return image
     factor = math.sqrt(max_pixels / (height * width))
     size = max(1, int(width * factor)), max(1, int(height * factor))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
 def digest(image: np.ndarray) -> str:

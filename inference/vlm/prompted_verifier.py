@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from inference.interfaces import ChatAnswer, ChatRequest, Opinion, Vlm
-from inference.prompt_grammar import parse_prompt
+from inference.prompt_grammar import record_of, tag_of
 from inference.vlm.criteria import ANY_RUBRIC, OVERALL, RUBRICS
 from inference.vlm.endpoint import Journal
 from inference.vlm.prompts import fill_known, load_prompt
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import template_field
 from schemas.errors import InputError
-from schemas.records import Cost
+from schemas.records import Cost, PromptRecord
 
 MAX_SCORE = 10
 _TIE_BREAK = 0.01  # of the criteria's mean, so that it only parts images with the same overall score
@@ -77,11 +77,15 @@ class PromptedVerifier:
         return np.array([opinion.score for opinion in self.verify(images, prompts)], np.float32)
 
     def verify(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> list[Opinion]:
+        """As `verify_records`, of prompts by their words alone."""
+        return self.verify_records(images, [record_of(prompt) for prompt in prompts])
+
+    def verify_records(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Opinion]:
         """With its reasons, and the tokens that it read and wrote: those of a common request count for the first of its
         images."""
         found: list[tuple[float, str]] = [(0.0, "")] * len(images)
         costs = [Cost()] * len(images)
-        left = asked_together(images, prompts, self._together)
+        left = asked_together(images, [prompt.text for prompt in prompts], self._together)
         while left:
             answers = self._vlm.answer([self._request([images[i] for i in g], prompts[g[0]]) for g in left])
             unread: list[list[int]] = []
@@ -100,10 +104,10 @@ class PromptedVerifier:
             for (points, explanation), cost in zip(found, costs, strict=True)
         ]
 
-    def _request(self, images: Sequence[np.ndarray], prompt: str) -> ChatRequest:
+    def _request(self, images: Sequence[np.ndarray], prompt: PromptRecord) -> ChatRequest:
         rubric = rubric_of(prompt)
         lines = "\n".join(f"- {name}: {asked}" for name, asked in rubric.items())
-        text = fill_known(self._template, prompt=prompt, keys=", ".join([*rubric, OVERALL]), rubric=lines)
+        text = fill_known(self._template, prompt=prompt.text, keys=", ".join([*rubric, OVERALL]), rubric=lines)
         if len(images) > 1:
             text += "\n\n" + _SEVERAL.format(number=len(images), key=_LIST)
         return ChatRequest(text, tuple(images), json_schema=answer_schema(tuple(rubric), len(images)))
@@ -119,15 +123,13 @@ def asked_together(images: Sequence[np.ndarray], prompts: Sequence[str], at_most
     return [g if len(g) == 1 else sorted(g, key=lambda i: hashlib.sha256(images[i].tobytes()).digest()) for g in groups]
 
 
-def rubric_of(prompt: str) -> Mapping[str, str]:
-    """Criteria of the prompt's tag, where it has one of GenEval's forms, and what each asks."""
-    try:
-        return RUBRICS[parse_prompt(prompt).tag or ""]
-    except (InputError, KeyError):
-        return ANY_RUBRIC
+def rubric_of(prompt: PromptRecord) -> Mapping[str, str]:
+    """Criteria of the prompt's tag and what each asks: its own, or what its words tell where they have one of GenEval's
+    forms."""
+    return RUBRICS.get(tag_of(prompt) or "", ANY_RUBRIC)
 
 
-def criteria_of(prompt: str) -> tuple[str, ...]:
+def criteria_of(prompt: PromptRecord) -> tuple[str, ...]:
     """The same criteria, by name."""
     return tuple(rubric_of(prompt))
 
@@ -142,7 +144,7 @@ def read_judgements(answer: ChatAnswer, criteria: Sequence[str], number: int) ->
         if len(said) != number:
             return None
         return [(_points(one, criteria), _reasons(one, criteria)) for one in said]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -150,7 +152,7 @@ def read_points(answer: ChatAnswer, criteria: Sequence[str]) -> float:
     """0 to 10. An answer that was cut off after its overall score counts, too."""
     try:
         return _points(json.loads(answer.text), criteria)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         found = _OVERALL.search(answer.text)
         return min(float(found[1]), MAX_SCORE) if found else 0.0
 
@@ -159,7 +161,7 @@ def read_reasons(answer: ChatAnswer, criteria: Sequence[str]) -> str:
     """One line: each criterion with its score and why; empty where the answer does not read."""
     try:
         return _reasons(json.loads(answer.text), criteria)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return ""
 
 

@@ -17,14 +17,20 @@ PROMPT_FOLDER = Path(__file__).parent.parent / "prompts"
 
 @cache
 def load_prompt(name: str) -> str:
-    """The template `name` ("compare") of this project, or the file of that path; without the last newline."""
+    """The template `name` ("compare") of this project, without the last newline; or the file of that path, as it is:
+    where lines end in it may be what a model was trained with."""
     shipped = shipped_path(f"{name}.txt", "prompts") or PROMPT_FOLDER / f"{name}.txt"
-    path = shipped if shipped.is_file() else Path(name).expanduser()
+    if shipped.is_file():
+        return shipped.read_text(encoding="utf-8").strip()
+    path = Path(name).expanduser()
     if not path.is_file():
         raise InputError(
             f"no prompt template {name!r}", expected=f"a text file, or a name like compare in {PROMPT_FOLDER}"
         )
-    return path.read_text(encoding="utf-8").strip()
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"is no UTF-8 text: {error}", file=str(path), expected="a prompt template") from error
 
 
 def fill_known(template: str, **fields: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from schemas.configuration import stable_seed
 from schemas.errors import InputError
@@ -44,6 +44,11 @@ class Sampling:
     def seed_of(self, attempt: int) -> int:
         """What a server is told; 31 bits."""
         return stable_seed(self.seed, attempt) % _MAX_SEED if self.seed else attempt
+
+
+def request_seed(payload: Any) -> int:
+    """What a server is told, by all that is asked, in which `seed_of` its attempt stands already."""
+    return stable_seed(payload) % _MAX_SEED
 
 
 class SeededSampler:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 # What strict mode knows, and fine-tuned models and some servers do not.
-_BOUNDS = frozenset(
-    ["pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"]
-    + ["minItems", "maxItems"]
-)
+_BOUNDS = frozenset({"pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
+_LENGTHS = frozenset({"minItems", "maxItems"})  # of lists: the same
 _NEVER = frozenset(
-    ["minLength", "maxLength", "minProperties", "maxProperties", "patternProperties", "propertyNames", "uniqueItems"]
-    + ["contains", "minContains", "maxContains", "unevaluatedItems", "unevaluatedProperties"]
+    {"minLength", "maxLength", "minProperties", "maxProperties", "patternProperties", "propertyNames"}
+    | {"uniqueItems", "contains", "minContains", "maxContains", "unevaluatedItems", "unevaluatedProperties"}
 )
 
 
@@ -24,7 +22,7 @@ def strict_schema(schema: dict[str, Any], bare: bool = False) -> dict[str, Any] 
     if schema.get("type") != "object":
         return None
     try:
-        return _strict(schema, _NEVER | _BOUNDS if bare else _NEVER)
+        return _strict(schema, _NEVER | _BOUNDS | _LENGTHS if bare else _NEVER)
     except _OpenObjectError:
         return None
 

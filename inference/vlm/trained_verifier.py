@@ -1,6 +1,7 @@
 """A trained verifier: a Qwen2.5-VL whose hidden state at a reward token a bias-free linear head turns into one number.
+Which form of it a folder has is told by its files: the published one is `image_verifier`'s, ours is this.
 
-Its folder holds what differs from the base model: `adapter_model.safetensors` (LoRA on the language model, as peft
+Our folder holds what differs from the base model: `adapter_model.safetensors` (LoRA on the language model, as peft
 writes it), `verifier.safetensors` (the head, and the vision tower where that was trained) and `verifier.json`.
 ReflectionFlow §3.2 (verifier post-processing) and VideoAlign, whose token and head these are.
 """
@@ -15,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from inference.interfaces import ChatRequest, OneCallAnImage, Verifier
+from inference.interfaces import ChatRequest, OneCallAnImage, Reward, Verifier
 from inference.vlm.endpoint import Journal
 from inference.vlm.prompts import fill_prompt
 from inference.vlm.qwen import chat_messages
 from inference.vlm.vlm import VlmConfig
-from schemas.configuration import model_field
-from schemas.errors import InputError
+from schemas.configuration import model_field, template_field
+from schemas.errors import InputError, MissingWeightsError
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,9 @@ def read_description(folder: Path) -> VerifierDescription:
         return VerifierDescription(**json.loads((folder / "verifier.json").read_text()))
     except (FileNotFoundError, ValueError, TypeError) as error:
         raise InputError(
-            f"{folder} is no verifier: {error}", expected="a folder that `python -m trainers verifier` wrote"
+            f"{folder} is no verifier: {error}",
+            expected="a folder that `python -m trainers verifier` wrote, with a verifier.json, or a published "
+            "checkpoint: a model_config.json and checkpoint-STEP folders",
         ) from error
 
 
@@ -62,22 +65,68 @@ class TrainedVerifierConfig:
     """Which Bradley-Terry model verifies."""
 
     model: str = model_field("")
-    """Folder that `python -m trainers verifier` wrote."""
+    """Folder that `python -m trainers verifier` wrote, or a checkpoint in the published layout, by hub id
+    (diffusion-cot/Image-Verifier) or folder. The flags below are the published layout's."""
+    base: str = model_field("")
+    """Base model, instead of the one that the checkpoint names."""
+    template: str = template_field("rate")
+    """Text file with the words it was trained with, {text_prompt} or {prompt} in them, taken as it is. They are not
+    ours to ship: without it, our own words are used (inference/prompts/rate.txt), and its scores are not its own."""
+    max_pixels: int = 0
+    """An image is shrunk to as many; 0: as many as the checkpoint says."""
+    step: int = -1
+    """Which checkpoint of several; -1: the newest."""
     vlm: VlmConfig | None = None
     """Whose device, dtype and batch size it takes: the run's VLM."""
     scores: Literal["log-odds", "deviations"] = "log-odds"
     """log-odds: differences are those of the Bradley-Terry model, as other verifiers' are; deviations: its rewards, in
     standard deviations of its training images' rewards."""
 
+    def implied_models(self) -> tuple[str, ...]:
+        """The base model, where the checkpoint names it and nothing else does."""
+        from inference.model_store import resolve_model
+        from inference.vlm.reward_checkpoint import base_named, is_reward_checkpoint
+
+        if not self.model or self.base:
+            return ()
+        try:
+            folder = resolve_model(self.model)
+        except MissingWeightsError:  # which is told of the model itself
+            return ()
+        named = base_named(folder, self.step) if is_reward_checkpoint(folder) else None
+        return (named,) if named else ()
+
     def open(self, journal: Journal | None = None) -> Verifier:
         """Load it. MissingWeightsError, InputError."""
+        from inference.model_store import resolve_model
+        from inference.vlm.image_verifier import ImageVerifier
+        from inference.vlm.reward_checkpoint import is_reward_checkpoint
+
         del journal  # it works in this process: asked again, it says the same
         if not self.model:
             raise InputError(
                 "a trained verifier without a model", field="trained.model", expected="a verifier's folder"
             )
-        model = TrainedVerifier(self.model, self.vlm or VlmConfig())
-        return model if self.scores == "deviations" else LogOdds(model)
+        vlm, folder = self.vlm or VlmConfig(), resolve_model(self.model)
+        model: ImageVerifier | TrainedVerifier
+        if is_reward_checkpoint(folder):
+            model = ImageVerifier(
+                folder,
+                base=self.base,
+                template=self.template,
+                max_pixels=self.max_pixels,
+                step=self.step,
+                dtype=vlm.dtype,
+                device=vlm.device,
+                batch_size=vlm.batch_size,
+            )
+        else:
+            if self.base:
+                raise InputError(
+                    f"{folder} names its base model itself", field="trained.base", expected="a published checkpoint"
+                )
+            model = TrainedVerifier(self.model, vlm)
+        return model if self.scores == "deviations" else LogOdds(model, model.std)
 
 
 class TrainedVerifier(OneCallAnImage):
@@ -104,6 +153,11 @@ class TrainedVerifier(OneCallAnImage):
         self._head = head.to(config.device, dtype)
         self._model, self._processor, self._config = model.to(config.device).eval(), processor, config
 
+    @property
+    def std(self) -> float:
+        """Of the training images' rewards."""
+        return self.description.std
+
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
         """float32 (n,), normalised."""
         import torch
@@ -122,12 +176,12 @@ class TrainedVerifier(OneCallAnImage):
 class LogOdds(OneCallAnImage):
     """A Bradley-Terry model in its own unit again: differences are log-odds, as those of other verifiers are."""
 
-    def __init__(self, model: TrainedVerifier) -> None:
-        self._model = model
+    def __init__(self, model: Reward, std: float) -> None:
+        self._model, self._std = model, np.float32(std)
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
         """float32 (n,), about 0 for an average image."""
-        return self._model.score(images, prompts) * np.float32(self._model.description.std)
+        return self._model.score(images, prompts) * self._std
 
 
 def read_weights(folder: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

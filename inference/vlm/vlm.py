@@ -10,7 +10,7 @@ import numpy as np
 
 from inference.interfaces import ChatAnswer, ChatRequest, Vlm
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm, Journal
-from inference.vlm.extras import address, read_extra_body, split_headers
+from inference.vlm.extras import address, read_extra_body, split_headers, variable
 from inference.vlm.pictures import ImageFormat
 from inference.vlm.qwen import QwenVlm, QwenVlmConfig
 from inference.vlm.sampling import Sampling
@@ -90,6 +90,7 @@ class VlmConfig:
         if self.max_image_pixels < 0:
             raise InputError(f"{self.max_image_pixels} pixels", field="vlm.max_image_pixels", expected="0 or more")
         address(self.base_url)
+        variable(self.api_key_env)
         read_extra_body(self.extra_body)
         split_headers(self.headers)
         if bool(self.model) == bool(self.endpoint_model):

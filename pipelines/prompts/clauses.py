@@ -1,7 +1,6 @@
 """GenEval's JSON form of requirements: `{"class", "count", "color"?, "position"?: [relation, index]}`."""
 
-from dataclasses import dataclass
-
+from inference.judges.known_words import KnownWords
 from pipelines.prompts.checked_json import (
     BadValue,
     check_choice,
@@ -17,14 +16,6 @@ from schemas.records import RELATIONS, ObjectClause
 MAX_CLAUSES = 16
 _MAX_NAME_CHARS = 100
 _FORM = 'a list of objects as in [{"class": "cat", "count": 1}]'
-
-
-@dataclass(frozen=True)
-class KnownWords:
-    """The class and colour names that whoever checks the images can tell apart; None: any."""
-
-    classes: frozenset[str] | None = None
-    colors: frozenset[str] | None = None
 
 
 def _known(name: str, known: frozenset[str] | None, kind: str, field: str) -> str:

@@ -3,32 +3,45 @@
 Parquet with `src_img`, `edited_img` (bytes, or the hub's struct of bytes and path), `edited_prompt_list`, and scores;
 or WebDataset tars with `<key>.src_img.<jpg|png>`, `<key>.edited_img.<jpg|png>` and `<key>.json` for the other columns.
 A text in the column `caption`, which OmniEdit has not, is the edited image's caption, and nobody is asked for one.
-Intake reads no image; a stage reads the two of one row when it needs them.
+One file, or all of a folder or glob, here, on an object store or on the hub (`hf://datasets/ORG/NAME/...`), in the
+natural order of their names; rows in the order of the file. Intake reads no image; a stage reads the two of one row
+when it needs them, whichever worker it runs in.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import tarfile
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipelines.prompts.checked_json import BadValue, check_text, quote, safe_text
 from pipelines.prompts.prompt_ids import PromptIds
 from pipelines.prompts.worlds import World, edits_at, place_of_edits
 from schemas.errors import CorruptDataError, InputError
+from schemas.find_files import find_files
+from schemas.hub_storage import HubStorage
+from schemas.open_storage import open_storage
 from schemas.records import EditSource, PromptRecord, PromptRow, Reason, Rejection, Subset
 
+log = logging.getLogger(__name__)
+
+KINDS = (".parquet", ".tar")
 IMAGE_COLUMNS = ("src_img", "edited_img")
 INSTRUCTIONS = "edited_prompt_list"
 CAPTION = "caption"
 SCORES = ("sc_score_1", "sc_score_2", "pq_score", "o_score")
 _MAX_INSTRUCTION_CHARS = 2000
 _BATCH_ROWS = 1024
+_BATCH_IMAGES = 8  # rows with their images that are in memory at once
+_BUFFER_BYTES = 2**20
+_OPEN_FILES = 4
 
 
 @dataclass(frozen=True)
@@ -57,52 +70,82 @@ class EditIntake:
     num_below_quality: int = 0
 
 
-def check_edit_file(path: Path) -> None:
-    """InputError for what can be said of the file without reading its rows."""
-    kinds = "a .parquet or .tar file of an editing dataset"
-    if not path.is_file():
-        raise InputError("no such file", file=str(path), field="--edits", expected=kinds)
-    if path.suffix not in (".parquet", ".tar"):
-        raise InputError(f"editing data of kind {path.suffix!r} is not read", file=str(path), expected=kinds)
+@dataclass(frozen=True)
+class EditFile:
+    """One file: where it lies (the path, or a URI that names the hub's commit), as any worker finds it again."""
+
+    place: str
+
+    def open(self) -> BinaryIO:
+        """To read parts of it. FileNotFoundError; StorageError where the store does not answer."""
+        folder, slash, name = self.place.rpartition("/")
+        return open_storage(folder or slash or ".").open(name)
+
+
+def list_edit_files(where: str) -> list[EditFile]:
+    """The files that a user means, in natural order of their names. InputError for none."""
+    storage, names = find_files(where, KINDS)
+    if not names:
+        raise InputError(
+            "no editing data there",
+            file=where,
+            field="--edits",
+            expected="a .parquet or .tar file, or a folder of them",
+        )
+    if isinstance(storage, HubStorage) and storage.is_cached:
+        log.warning("%s: the %d files of it in the local hub cache are read, and no others", where, len(names))
+    if "://" in storage.uri:
+        return [EditFile(f"{storage.uri}/{name}") for name in names]
+    return [EditFile(str(Path(storage.uri, name).resolve())) for name in names]
 
 
 def iterate_edits(
-    path: Path, quality: EditQuality, counts: EditIntake, skip_bad_rows: bool = False
+    where: str, quality: EditQuality, counts: EditIntake, skip_bad_rows: bool = False
 ) -> Iterator[PromptRow]:
-    """Rows of the triplets that are good enough, in the file's order, one in memory at a time.
+    """Rows of the triplets that are good enough, file after file, one in memory at a time; a file is opened when it is
+    its turn. Ids count the rows of all files.
 
     The prompt's text is the caption, or the instruction until the image is captioned. A broken row raises InputError
     (file, row, field) or, with `skip_bad_rows`, is a row rejected as `Reason.BAD_INPUT_ROW`.
     """
-    check_edit_file(path)
-    place = str(path.resolve())
+    files = list_edit_files(where)
     with closing(PromptIds()) as ids:
-        rows = _parquet_rows(path) if path.suffix == ".parquet" else _tar_rows(path)
-        for number, position, values in rows:
-            counts.num_rows += 1
-            prompt_id = ids.generate(Subset.EDITING, number, number)
-            try:
-                if not quality.accepts(values):
-                    counts.num_below_quality += 1
+        for file in files:
+            rows = _parquet_rows(file) if file.place.endswith(".parquet") else _tar_rows(file)
+            for number, position, values in rows:
+                counts.num_rows += 1
+                prompt_id = ids.generate(Subset.EDITING, counts.num_rows, counts.num_rows)
+                try:
+                    if not quality.accepts(values):
+                        counts.num_below_quality += 1
+                        continue
+                    text = instruction_of(values.get(INSTRUCTIONS))
+                    caption = _caption_of(values.get(CAPTION))
+                except (BadValue, ValueError, TypeError) as error:
+                    problem = error.problem if isinstance(error, BadValue) else str(error)
+                    if not skip_bad_rows:
+                        field = error.field if isinstance(error, BadValue) else "scores"
+                        expected = error.expected if isinstance(error, BadValue) else "numbers from 0 to 10"
+                        raise InputError(
+                            problem, file=file.place, line=number, field=field, expected=expected
+                        ) from None
+                    detail = f"{_name(file, files)}row {number}: {problem}"
+                    yield PromptRow(
+                        PromptRecord(prompt_id, "", Subset.EDITING),
+                        rejection=Rejection("intake", Reason.BAD_INPUT_ROW, detail),
+                    )
                     continue
-                text = instruction_of(values.get(INSTRUCTIONS))
-                caption = _caption_of(values.get(CAPTION))
-            except (BadValue, ValueError, TypeError) as error:
-                problem = error.problem if isinstance(error, BadValue) else str(error)
-                if not skip_bad_rows:
-                    field = error.field if isinstance(error, BadValue) else "scores"
-                    expected = error.expected if isinstance(error, BadValue) else "numbers from 0 to 10"
-                    raise InputError(problem, file=str(path), line=number, field=field, expected=expected) from None
-                detail = f"row {number}: {problem}"
                 yield PromptRow(
-                    PromptRecord(prompt_id, "", Subset.EDITING),
-                    rejection=Rejection("intake", Reason.BAD_INPUT_ROW, detail),
+                    PromptRecord(prompt_id, caption or text, Subset.EDITING),
+                    edit=EditSource(file.place, position, instruction=text),
                 )
-                continue
-            yield PromptRow(
-                PromptRecord(prompt_id, caption or text, Subset.EDITING),
-                edit=EditSource(place, position, instruction=text),
-            )
+    if not counts.num_rows:
+        raise InputError("no rows", file=where, expected="at least one triplet")
+
+
+def _name(file: EditFile, files: list[EditFile]) -> str:
+    """For messages that a run keeps: which of several files."""
+    return f"{file.place.rpartition('/')[2]}: " if len(files) > 1 else ""
 
 
 def iterate_world_edits(world: World, seed: int, quality: EditQuality, counts: EditIntake) -> Iterator[PromptRow]:
@@ -124,7 +167,7 @@ def instruction_of(cell: object) -> str:
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:
             cell = json.loads(cell)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BadValue(f"{quote(cell)} is no list", INSTRUCTIONS, "a list of texts") from None
     texts = [cell] if isinstance(cell, str) else cell
     if not isinstance(texts, list) or not texts:
@@ -137,38 +180,35 @@ def _caption_of(cell: object) -> str:
     return "" if cell in (None, "") else check_text(cell, CAPTION, _MAX_INSTRUCTION_CHARS)
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+def _parquet_rows(file: EditFile) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """(row from 1, row from 0, values without images)."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     number = 0
     try:
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
-            names = file.schema_arrow.names
+        with _open_parquet(file) as parquet:
+            names = parquet.schema_arrow.names
             if missing := [name for name in (*IMAGE_COLUMNS, INSTRUCTIONS) if name not in names]:
                 raise InputError(
                     f"no column {', '.join(missing)}",
-                    file=str(path),
+                    file=file.place,
                     field=missing[0],
                     expected=f"{', '.join(IMAGE_COLUMNS)} and {INSTRUCTIONS}, as OmniEdit has them",
                 )
             columns = [name for name in (INSTRUCTIONS, CAPTION, *SCORES) if name in names]
-            for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
+            for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
                 for values in batch.to_pylist():
                     number += 1
                     yield number, number - 1, values
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"not readable as Parquet: {safe_text(str(error))}", file=str(path)) from None
-    if not number:
-        raise InputError("no rows", file=str(path), expected="at least one triplet")
+        raise InputError(f"not readable as Parquet: {safe_text(str(error))}", file=file.place) from None
 
 
-def _tar_rows(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+def _tar_rows(file: EditFile) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """(sample from 1, byte offset of its first member, values without images)."""
     number, key, offset, values = 0, "", 0, {}
     try:
-        with tarfile.open(path, "r:") as tar:
+        with file.open() as opened, tarfile.open(fileobj=opened, mode="r:") as tar:
             for info in tar:
                 name = info.name.rpartition("/")[2]
                 start, _, suffix = name.partition(".")
@@ -178,28 +218,45 @@ def _tar_rows(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
                         yield number, offset, values
                     key, offset, values = start, info.offset, {}
                 if suffix == "json":
-                    file = tar.extractfile(info)
-                    values = json.loads(file.read()) if file else {}
+                    member = tar.extractfile(info)
+                    values = json.loads(member.read()) if member else {}
     except (tarfile.TarError, ValueError, OSError) as error:
-        raise InputError(f"not readable as a WebDataset tar: {safe_text(str(error))}", file=str(path)) from None
-    if not key:
-        raise InputError("no samples", file=str(path), expected="at least one triplet")
-    yield number + 1, offset, values
+        raise InputError(f"not readable as a WebDataset tar: {safe_text(str(error))}", file=file.place) from None
+    if key:
+        yield number + 1, offset, values
+
+
+def _open_parquet(file: EditFile) -> Any:
+    """Read page by page. A row group that was written with one page a column, as pyarrow writes up to 1024 rows, is in
+    memory as a whole."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(file.open(), pre_buffer=False, buffer_size=_BUFFER_BYTES)
 
 
 class EditReader:
-    """Reads the images of single triplets; the last row group of a Parquet file stays in memory for its neighbours."""
+    """Reads the images of single triplets. The last few files stay open; of a Parquet file a few rows are in memory,
+    and their neighbours are read on from there."""
 
     def __init__(self) -> None:
-        self._files: dict[str, Any] = {}
-        self._group: tuple[str, int, Any] | None = None
+        self._files: OrderedDict[str, _ParquetRows] = OrderedDict()
 
     def read_images(self, edit: EditSource) -> tuple[bytes, bytes]:
         """Encoded source and edited image. CorruptDataError where the file does not hold this triplet (any more)."""
+        import pyarrow as pa
+
         try:
             values = self._values(edit)
             instruction = instruction_of(values.get(INSTRUCTIONS))
-        except (OSError, KeyError, IndexError, ValueError, TypeError, BadValue, tarfile.TarError) as error:
+        except (
+            OSError,
+            LookupError,
+            ValueError,
+            TypeError,
+            BadValue,
+            tarfile.TarError,
+            pa.ArrowException,
+        ) as error:
             raise CorruptDataError(f"{edit.file}: row {edit.position} does not read: {error}") from error
         if instruction != edit.instruction:
             raise CorruptDataError(f"{edit.file}: row {edit.position} is another one than when the run was started")
@@ -213,24 +270,16 @@ class EditReader:
         return self._tar_sample(edit) if edit.file.endswith(".tar") else self._parquet_row(edit)
 
     def _parquet_row(self, edit: EditSource) -> dict[str, Any]:
-        import pyarrow.parquet as pq
-
         if edit.file not in self._files:
-            self._files[edit.file] = pq.ParquetFile(edit.file, pre_buffer=False)
-        file = self._files[edit.file]
-        group, row = 0, edit.position
-        while row >= (size := file.metadata.row_group(group).num_rows):
-            row -= size
-            group += 1
-        if self._group is None or self._group[:2] != (edit.file, group):
-            columns = [*IMAGE_COLUMNS, INSTRUCTIONS]
-            self._group = (edit.file, group, file.read_row_group(group, columns=columns, use_threads=False))
-        (values,) = self._group[2].slice(row, 1).to_pylist()
-        return values
+            self._files[edit.file] = _ParquetRows(EditFile(edit.file))
+            if len(self._files) > _OPEN_FILES:
+                self._files.popitem(last=False)
+        self._files.move_to_end(edit.file)
+        return self._files[edit.file].row(edit.position)
 
     def _tar_sample(self, edit: EditSource) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        with open(edit.file, "rb") as file:
+        with EditFile(edit.file).open() as file:
             file.seek(edit.position)
             with tarfile.open(fileobj=file, mode="r|") as tar:
                 first = ""
@@ -246,6 +295,37 @@ class EditReader:
                     elif suffix.partition(".")[0] in IMAGE_COLUMNS:
                         values[suffix.partition(".")[0]] = data
         return values
+
+
+class _ParquetRows:
+    """Rows of one file, images and all: quickest from one row to the next."""
+
+    def __init__(self, file: EditFile) -> None:
+        self._file = _open_parquet(file)
+        self._group, self._first, self._rows = -1, 0, []
+        self._batches: Iterator[Any] = iter(())
+
+    def row(self, position: int) -> dict[str, Any]:
+        """IndexError for one that is not there."""
+        group, row = 0, position
+        while row >= (size := self._file.metadata.row_group(group).num_rows):
+            row -= size
+            group += 1
+            if group == self._file.metadata.num_row_groups:
+                raise IndexError(f"the file has {self._file.metadata.num_rows} rows")
+        if group != self._group or row < self._first:
+            columns = [*IMAGE_COLUMNS, INSTRUCTIONS]
+            self._batches = self._file.iter_batches(
+                _BATCH_IMAGES, row_groups=[group], columns=columns, use_threads=False
+            )
+            self._group, self._first, self._rows = group, 0, []
+        while row >= self._first + len(self._rows):
+            self._first += len(self._rows)
+            batch = next(self._batches, None)
+            if batch is None:
+                raise IndexError(f"row group {group} ends before its row {row}")
+            self._rows = batch.to_pylist()
+        return self._rows[row - self._first]
 
 
 def _image_bytes(cell: object) -> bytes:

@@ -45,7 +45,9 @@ def _claim_id(row: RawRow, ids: PromptIds) -> str:
     return row.prompt_id
 
 
-def _record(row: RawRow, prompt_id: str, subset: Subset, known: KnownWords, max_chars: int) -> PromptRecord:
+def _record(
+    row: RawRow, prompt_id: str, subset: Subset, known: KnownWords, max_chars: int, free_words: bool
+) -> PromptRecord:
     if row.prompt is None:
         raise BadValue("there is no prompt", "prompt", "a field prompt or text")
     text = check_text(row.prompt, "prompt", max_chars)
@@ -53,7 +55,7 @@ def _record(row: RawRow, prompt_id: str, subset: Subset, known: KnownWords, max_
     include = parse_include(row.include, known)
     exclude = parse_exclude(row.exclude, include, known)
     if subset is Subset.RULE and row.tag is None and row.include is None and row.exclude is None:
-        tag, include, exclude = _requirements(text, known)
+        tag, include, exclude = _requirements(text, known, free_words)
     elif subset is Subset.RULE:
         # Without them nothing can be checked, and the rule subset consists of what was checked.
         for field, missing in (("tag", tag is None), ("include", not include)):
@@ -65,12 +67,14 @@ def _record(row: RawRow, prompt_id: str, subset: Subset, known: KnownWords, max_
 
 
 def _requirements(
-    text: str, known: KnownWords
+    text: str, known: KnownWords, free_words: bool
 ) -> tuple[str | None, tuple[ObjectClause, ...], tuple[ObjectClause, ...]]:
     """Tag, include and exclude of a prompt that comes without them, from its words."""
     try:
         told = parse_prompt(text)
     except InputError as error:
+        if free_words:
+            return None, (), ()
         raise BadValue(error.problem, "prompt", f"{error.expected}; or GenEval's tag and include beside it") from None
     for clause in told.include:
         check_words(clause, "prompt", known)
@@ -78,7 +82,13 @@ def _requirements(
 
 
 def _checked(
-    row: RawRow, row_number: int, ids: PromptIds, subset: Subset, known: KnownWords, max_chars: int
+    row: RawRow,
+    row_number: int,
+    ids: PromptIds,
+    subset: Subset,
+    known: KnownWords,
+    max_chars: int,
+    free_words: bool,
 ) -> PromptRecord | BadRow:
     prompt_id = None
     try:
@@ -88,7 +98,7 @@ def _checked(
             prompt_id = _claim_id(row, ids)
         else:
             prompt_id = ids.generate(subset.value, row_number, row.line)
-        return _record(row, prompt_id, subset, known, max_chars)
+        return _record(row, prompt_id, subset, known, max_chars, free_words)
     except BadValue as bad:
         # A bad row keeps its id where that is what was right about it.
         prompt_id = prompt_id or ids.generate(subset.value, row_number, row.line)
@@ -96,13 +106,16 @@ def _checked(
         return BadRow(prompt_id, row.line, bad.problem, bad.field, bad.expected, text)
 
 
-def _rows(path: Path, subset: Subset, known: KnownWords, max_chars: int) -> Iterator[PromptRecord | BadRow]:
+def _rows(
+    path: Path, subset: Subset, known: KnownWords, max_chars: int, free_words: bool = False
+) -> Iterator[tuple[int, PromptRecord | BadRow]]:
+    """Each row with its line."""
     # Room for every character escaped as a surrogate pair, and for clauses.
     max_line_bytes = (1 << 20) + 12 * max_chars
     row_number = -1
     with closing(PromptIds()) as ids:
         for row_number, row in enumerate(raw_rows(path, max_line_bytes)):
-            yield _checked(row, row_number, ids, subset, known, max_chars)
+            yield row.line, _checked(row, row_number, ids, subset, known, max_chars, free_words)
     if row_number < 0:
         raise InputError("there is no prompt in the file", file=str(path), expected="one prompt or more")
 
@@ -130,7 +143,18 @@ def iterate_prompts(
         expected = ", ".join(item.value for item in Subset)
         raise InputError(f"unknown subset {quote(subset)}", field="subset", expected=expected) from None
     check_prompt_file(path)
-    return _rows(path, subset, KnownWords(known_classes, known_colors), max_chars)
+    rows = _rows(path, subset, KnownWords(known_classes, known_colors), max_chars)
+    return (row for _, row in rows)
+
+
+def numbered_prompts(path: str, known: KnownWords, max_chars: int = 2000) -> Iterator[tuple[int, PromptRecord]]:
+    """Prompts of subset rule with their lines; those whose words tell no requirement come without one. InputError for
+    a file or a row that is bad otherwise."""
+    check_prompt_file(Path(path))
+    for line, row in _rows(Path(path), Subset.RULE, known, max_chars, free_words=True):
+        if isinstance(row, BadRow):
+            raise InputError(row.problem, file=path, line=line, field=row.field, expected=row.expected)
+        yield line, row
 
 
 def _or_raise(

@@ -34,7 +34,7 @@ def render_page(folder: RunFolder, config: SearchJobConfig, summary: dict[str, A
 <h1>{name}</h1>
 <p>{html.escape(config.search.strategy)}, width {config.search.width}, depth {config.search.depth}, chosen by
 {html.escape(" and ".join(config.tools.verifier.kinds))}; {summary["num_searches"]} searches,
-{summary["num_unfinished"]} unfinished.</p>
+{summary["num_unfinished"]} unfinished, {summary["num_not_judged"]} not judged.</p>
 {_curve(summary)}
 <table><tr><th>budget</th>{head}<th>score, 95 %</th><th>best there was</th></tr>{rows}</table>
 <h2>Searches</h2>
@@ -48,7 +48,8 @@ body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1200px;paddi
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}
 .strip{display:flex;gap:.5rem;overflow-x:auto;padding:.3rem 0 1rem}.draft{flex:0 0 104px;font-size:11px}
 .draft img{width:96px;height:96px;image-rendering:pixelated;border:2px solid #c33;display:block}
-.draft.right img{border-color:#2a8f4a}.draft.chosen img{border-width:6px;margin:-4px}
+.draft.right img{border-color:#2a8f4a}.draft.unjudged img{border-color:#999}
+.draft.chosen img{border-width:6px;margin:-4px}
 .draft p{margin:.4rem 0 0;overflow-wrap:anywhere}h3{margin:1rem 0 .2rem;font-size:15px}.ok{color:#2a8f4a}.no{color:#c33}
 @media (prefers-color-scheme:dark){body{background:#17181a;color:#e8e8ea}td,th{border-color:#444}}
 """
@@ -77,7 +78,10 @@ def _is_right(candidate: Candidate) -> bool:
 
 
 def _outcome(row: PromptRow, chosen: int) -> int:
-    """0: put right by the search. 1: wrong, though there was a right one. 2: never right. 3: right from the start."""
+    """0: put right by the search. 1: wrong, though there was a right one. 2: never right. 3: right from the start. 4:
+    not judged."""
+    if row.candidates[chosen].check is None:
+        return 4
     if _is_right(row.candidates[chosen]):
         return 3 if _is_right(row.candidates[0]) else 0
     return 1 if any(_is_right(c) for c in row.candidates) else 2
@@ -89,7 +93,8 @@ def _filmstrip(row: PromptRow, chosen: int) -> str:
         step = candidate.search
         if step is None or candidate.image is None:
             continue
-        classes = "draft" + (" right" if _is_right(candidate) else "") + (" chosen" if number == chosen else "")
+        outcome = " unjudged" if candidate.check is None else " right" if _is_right(candidate) else ""
+        classes = "draft" + outcome + (" chosen" if number == chosen else "")
         said = f"<p>{html.escape(step.reflection)}</p>" if step.reflection else ""
         if candidate.text != row.prompt.text:
             said += f"<p><i>{html.escape(candidate.text)}</i></p>"
@@ -98,6 +103,8 @@ def _filmstrip(row: PromptRow, chosen: int) -> str:
             f"<p>round {step.round}, {step.score:.2f}</p>{said}</div>"
         )
     verdict = '<b class="ok">right</b>' if _is_right(row.candidates[chosen]) else '<b class="no">wrong</b>'
+    if row.candidates[chosen].check is None:
+        verdict = "not judged"
     return f"<h3>{html.escape(row.prompt.text)}: {verdict}</h3><div class=strip>{''.join(drafts)}</div>"
 
 

@@ -36,7 +36,7 @@ class DraftRound(Stage):
     """
 
     name: ClassVar[str] = "draft_round"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads_images: ClassVar[bool] = True
     makes_images: ClassVar[bool] = True
     item: ClassVar[Item] = "images"
@@ -78,7 +78,7 @@ class DraftRound(Stage):
 def trace_of(row: PromptRow, search: SearchConfig | None = None) -> SearchTrace:
     """The search so far, as the row's candidates tell it; its cost counts from here. search: then only the images that
     its next round goes on from are decoded, and the others are empty; without it, all of them."""
-    trace = SearchTrace(row.prompt.text, cost=Cost())
+    trace = SearchTrace(row.prompt.text, cost=Cost(), record=row.prompt)
     for candidate in row.candidates:
         step = candidate.search
         if step is None:

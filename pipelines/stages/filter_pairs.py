@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from inference.interfaces import Opinion, Verifier
+from inference.interfaces import Opinion, Verifier, verify_records
 from inference.verifier import VerifierConfig
 from pipelines.model_costs import vlm_costs
 from pipelines.stage import Stage, StageCosts, Workers
@@ -30,7 +30,7 @@ class FilterPairs(Stage):
     """Verifier post-processing (ReflectionFlow §3.2): pairs whose label the verifier denies are thrown out."""
 
     name: ClassVar[str] = "filter_pairs"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads_images: ClassVar[bool] = True
 
     def load(self) -> None:
@@ -50,8 +50,8 @@ class FilterPairs(Stage):
             by_index = {candidate.index: candidate for candidate in row.candidates}
             for pair in row.shipped_pairs:
                 images += [image_of(row, by_index[index]) for index in (pair.good, pair.bad)]
-                prompts += [row.prompt.text] * 2
-        opinions = iter(self.verifier.verify(images, prompts))
+                prompts += [row.prompt] * 2
+        opinions = iter(verify_records(self.verifier, images, prompts))
         return [self._filtered(row, opinions) for row in rows]
 
     def _filtered(self, row: PromptRow, opinions: Iterator[Opinion]) -> PromptRow:

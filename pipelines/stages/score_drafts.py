@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from inference.interfaces import verify_records
 from inference.verifier import VerifierConfig
 from pipelines.model_costs import cpu_costs, verifier_gib, verifier_seconds
 from pipelines.stage import Item, Stage, StageCosts, Workers
@@ -25,7 +26,7 @@ class ScoreDrafts(Stage):
     """Second opinions: `Candidate.rewards`, one a verifier, of every image of every round."""
 
     name: ClassVar[str] = "score_drafts"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads_images: ClassVar[bool] = True
     item: ClassVar[Item] = "images"
 
@@ -43,10 +44,11 @@ class ScoreDrafts(Stage):
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         flat = flat_images(rows)
+        prompts = [row.prompt for row in flat.rows]
         spent = [Cost()] * len(flat.images)
         columns: dict[str, list[float]] = {}
         for kind, verifier in self.verifiers.items():
-            opinions = verifier.verify(flat.images, flat.texts)
+            opinions = verify_records(verifier, flat.images, prompts)
             columns[kind] = [one.score for one in opinions]
             spent = [before + one.cost for before, one in zip(spent, opinions, strict=True)]
         rewards = [

@@ -59,9 +59,9 @@ class WriteReflectionsConfig:
     reflector_vlm: VlmConfig | None = None
     """How the reflector is reached and samples, where that is not as `vlm` is; its model is the reflector unless
     `reflector` names another."""
-    reflector_prompt: str = template_field("reflect")
-    """Template with {prompt} for the bad image alone; empty: the words that the reflector was trained in, as its folder
-    says (`reflector.json`)."""
+    reflector_prompt: str = template_field("")
+    """Template with {prompt} for the bad image alone; without one the reflector is asked in the words that it was
+    trained in, which its folder holds (`reflector.json`), or where it has none, in our own (`reflect`)."""
     layout: Literal["grid", "apart"] = "grid"
     """Both images side by side in one, or as two."""
     image_px: int = 768
@@ -216,7 +216,7 @@ def read_verdict(text: str) -> Verdict | None:
     body = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```").strip()
     try:
         said = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(said, dict) or set(said) != {"Analysis", "Result", "Instructions"}:
         return None

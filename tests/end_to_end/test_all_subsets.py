@@ -7,9 +7,11 @@ import tarfile
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.chat_server import COMPARED, Reply, chat_server, fails, says, text_of
+from tests.support.openai_server import KEY, refusal
 
 ROOT = Path(__file__).parents[2]
 
@@ -145,3 +147,36 @@ def test_a_request_that_is_never_answered_puts_one_row_in_quarantine_and_retry_b
     found = json.loads(pipelines("verify", "--run", str(run), "--json"))
     assert found["problems"] == []
     assert found["prompts"]["quarantined"] == 0
+
+
+def test_a_key_is_in_nothing_that_a_run_writes(tmp_path, monkeypatch):
+    """An endpoint that repeats what it was sent in every answer and error, and a client that logs all it can."""
+    run, secret = tmp_path / "run", "Basic Zm9vOmJhcmJhcg=="
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("GATEWAY", secret)
+    monkeypatch.setenv("OPENAI_LOG", "debug")
+    echo = f"Authorization: Bearer {KEY}, x-gateway: {secret}"
+    refused = []
+
+    def repeats(payload, number):
+        text = text_of(payload)
+        if text.startswith("Condense") and (not refused or text in refused):
+            refused.append(text)
+            return refusal(echo)
+        reply = answer(payload, number)
+        return says(f"shapes {echo}") if text.startswith(("Condense", "Describe")) else reply
+
+    with chat_server(repeats, key=KEY) as server:
+        said = pipelines("run", "--run", str(run), *flags(server, "--vlm.headers", "x-gateway=GATEWAY"), code=4)
+        said += pipelines("report", "--run", str(run))
+        said += pipelines("status", "--run", str(run))
+        assert {headers["x-gateway"] for headers in server.headers} == {secret}
+    written = {path: path.read_bytes().decode(errors="replace") for path in run.rglob("*") if path.is_file()}
+    for path in run.rglob("*.parquet"):
+        written[path] = str(pq.read_table(path).to_pylist())
+    assert "openai" in (run / "logs" / "run.log").read_text()
+    assert any((run / "quarantine").rglob("*.json"))
+    assert "[hidden]" in "".join(written.values())
+    for text in (said, *written.values()):
+        assert KEY not in text
+        assert secret.split()[1] not in text

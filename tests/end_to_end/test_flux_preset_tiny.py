@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from inference.prompt_grammar import COLORS
+from tests.support.tiny_judge import save_tiny_clip
 from tests.support.tiny_models import save_tiny_bert, save_tiny_flux, save_tiny_grounding_dino, save_tiny_sam
 
 # Three processes that import torch, diffusers and groundingdino-py: half a minute on two quiet cores.
@@ -34,7 +36,9 @@ def test_the_flux_preset_runs_through_with_tiny_weights(tmp_path):
     dino = save_tiny_grounding_dino(tmp_path / "dino", bert)
     sam = save_tiny_sam(tmp_path / "sam")
     run = str(tmp_path / "run")
-    detector, segmenter = "--ground.grounded-sam.detector.dino", "--ground.grounded-sam.segmenter.sam"
+    detector, segmenter, color = (
+        f"--ground.grounded-sam.{x}" for x in ("detector.dino", "segmenter.sam", "color.clip")
+    )
     flags = [
         *("--preset", "flux", "--num-prompts", "2", "--generate.candidates-per-prompt", "2"),
         *("--generate.generator.flux.model", str(flux), "--generate.generator.flux.device", "cpu"),
@@ -43,6 +47,7 @@ def test_the_flux_preset_runs_through_with_tiny_weights(tmp_path):
         *(f"{detector}.model", str(dino), f"{detector}.text-encoder", str(bert), f"{detector}.device", "cpu"),
         *(f"{detector}.box-threshold", "0", f"{detector}.text-threshold", "0"),
         *(f"{segmenter}.model", str(sam), f"{segmenter}.device", "cpu"),
+        *(f"{color}.model", str(save_tiny_clip(tmp_path / "clip")), f"{color}.device", "cpu"),
     ]
     done = pipelines("run", "--run", run, *flags)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -58,6 +63,7 @@ def test_the_flux_preset_runs_through_with_tiny_weights(tmp_path):
     assert found
     for item in found:
         assert Image.open(io.BytesIO(item["mask_png"])).size == (32, 32)
+        assert item["color"] in (*COLORS, "unknown")
     shas = {candidate["image_sha256"] for row in rows for candidate in row["candidates"]}
     assert len(shas) == 4
 

@@ -38,9 +38,9 @@ def verdicts(judge, images, prompts):
     return [judge_objects(parse_prompt(p), objects, limits).correct for p, objects in zip(prompts, found, strict=True)]
 
 
-def remarks(judge, images, prompts, **asked):
+def remarks(judge, images, prompts, *, reflect=True, refine=True):
     scores = [0.0] * len(images)
-    return OracleCritic(judge).remark(images, prompts, prompts, scores, **{"reflect": True, "refine": True} | asked)
+    return OracleCritic(judge).remark(images, prompts, prompts, scores, reflect=reflect, refine=refine)
 
 
 def test_both_oracles_together_put_nearly_every_wrong_scene_right(judge):

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from commands.plan import main as plan
-from pipelines.estimate import Cluster, StageEstimate, place
+from pipelines.placement import Cluster, StageEstimate, place
 from pipelines.placement_picture import BAR_CHARS, as_svg, as_text, gpu_times
 
 

@@ -19,7 +19,9 @@ def test_the_flux_preset_is_flux_dev_with_the_authors_detector():
         "groundingdino_swint_ogc.pth",
         "google-bert/bert-base-uncased",
         "sam_vit_h_4b8939.pth",
+        "openai/clip-vit-large-patch14",
     )
+    assert dataset.ground.grounded_sam.color.kind == "clip"
 
 
 def test_the_flux_preset_names_the_published_rewards_and_one_vlm_for_the_other_subsets():
@@ -29,7 +31,7 @@ def test_the_flux_preset_names_the_published_rewards_and_one_vlm_for_the_other_s
     assert {"yuvalkirstain/PickScore_v1", "HPS_v2.1_compressed.pt", "openai/clip-vit-large-patch14"} <= set(named)
     assert [name for name in named if "Qwen" in name] == ["Qwen/Qwen2.5-VL-7B-Instruct"]
     assert not [name for name in named if name.startswith("micro/")]
-    assert set(templates_of(config)) == {"condense", "caption", "compare", "reflect", "verify"}
+    assert set(templates_of(config)) == {"condense", "caption", "compare", "verify"}
     for name in templates_of(config):
         assert load_prompt(name)
 
@@ -43,7 +45,7 @@ def test_missing_weights_end_a_run_before_there_is_a_folder(tmp_path, monkeypatc
     assert not (tmp_path / "run").exists()
     message = capsys.readouterr().err
     for word in (
-        "4 models",
+        "5 models",
         "FLUX.1-dev",
         "34 GB",
         "non-commercial",
@@ -52,5 +54,6 @@ def test_missing_weights_end_a_run_before_there_is_a_folder(tmp_path, monkeypatc
         "bert-base-uncased",
         "sam_vit_h_4b8939.pth' (2.6 GB; licence: Apache-2.0)",
         "dl.fbaipublicfiles.com",
+        "hf download openai/clip-vit-large-patch14",
     ):
         assert word in message

@@ -176,7 +176,7 @@ def read_edits() -> list[PromptRow]:
         pq.write_table(pa.Table.from_pylist(values), path)
         stage = ReadEdits(ReadEditsConfig(), SEED)
         stage.load()
-        done = stage(list(iterate_edits(path, EditQuality(0, 0, 0), EditIntake(), False)))
+        done = stage(list(iterate_edits(str(path), EditQuality(0, 0, 0), EditIntake(), False)))
     return [replace(row, edit=replace(row.edit, file="edits.parquet") if row.edit else None) for row in done]
 
 
@@ -214,14 +214,16 @@ class Fills:
 
 
 class RedIfBright:
-    def name_colors(self, image, masks, class_names):
-        return ["red" if image.mean() > 128 else "blue"] * len(masks)
+    def name_colors(self, images, masks, class_names):
+        return [["red" if i.mean() > 128 else "blue"] * len(m) for i, m in zip(images, masks, strict=True)]
 
 
 class Sees:
     """A judge: a red star where the image is bright, none where it is dark, one it is unsure of in between."""
 
     thresholds = ScoreThresholds()
+    known_classes = frozenset({"star"})
+    known_colors = frozenset({"red"})
 
     def find_objects(self, images, prompts=None):
         def found(shown):

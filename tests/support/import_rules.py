@@ -148,9 +148,13 @@ def knows_ray(sources: Mapping[str, str]) -> list[str]:
 
 
 def heavy_schemas(sources: Mapping[str, str]) -> dict[str, list[str]]:
-    """Files of schemas that import more than numpy, pyarrow and pillow."""
+    """Files of schemas that import more than numpy, pyarrow and pillow; and, once a dataset of the hub is asked for,
+    the hub's client."""
     allowed = {"schemas", "numpy", "pyarrow", "PIL", *sys.stdlib_module_names}
-    found = {path: tops(imported(s)) - allowed for path, s in sources.items() if path.startswith("schemas/")}
+    mine = {path: s for path, s in sources.items() if path.startswith("schemas/")}
+    found = {path: tops(imported(s)) - allowed - {"huggingface_hub"} for path, s in mine.items()}
+    for path, s in mine.items():
+        found[path] |= tops(imported(s, at_module_level=True)) & {"huggingface_hub"}
     return {path: sorted(names) for path, names in found.items() if names}
 
 

@@ -23,15 +23,9 @@ from tests.support.micro_trainings import micro_reflector_training
 from tests.support.plain_shards import write_shards
 from tests.support.recomputing import assert_recomputing_changes_no_gradient
 from tests.support.tiny_vlm import save_tiny_vlm
+from trainers.lessons import IGNORED, Lesson, lesson_inputs
 from trainers.loop import LoopConfig, OptimizerConfig
-from trainers.reflector import (
-    IGNORED,
-    Lesson,
-    ReflectorConfig,
-    lesson_inputs,
-    lesson_of,
-    open_training,
-)
+from trainers.reflector import ReflectorConfig, lesson_of, open_training
 from trainers.shard_dataset import Triplet
 
 LOOP = LoopConfig(

@@ -7,7 +7,7 @@ import pytest
 
 from inference.judges.geneval_scoring import ScoreThresholds
 from inference.judges.judge import JudgeConfig, judge_images
-from inference.judges.mask2former_judge import Mask2FormerJudge, Mask2FormerJudgeConfig, paste_and_crop
+from inference.judges.mask2former_judge import Mask2FormerJudge, Mask2FormerJudgeConfig
 from inference.prompt_grammar import COLORS, parse_prompt
 from microworld.family import micro_judge
 from schemas.errors import InputError, MissingWeightsError
@@ -63,44 +63,6 @@ def test_colours_are_named_only_where_a_prompt_asks_for_one(judge):
         assert {o.class_name for objects in found for o in objects if o.color} == expected
         plain = [[(o.class_name, o.box) for o in objects] for objects in judge.find_objects(IMAGES)]
         assert [[(o.class_name, o.box) for o in objects] for objects in found] == plain
-
-
-def test_colours_are_clip_s_zero_shot_choice_over_three_templates(judge):
-    """Worked out one by one with the model itself."""
-    import torch
-
-    crop = np.full((20, 10, 3), 200, np.uint8)
-    (named,) = judge.name_colors([crop], ["dining table"])
-    clip, processor = judge._clip, judge._clip_input
-
-    def embed(**inputs):
-        features = clip.get_text_features(**inputs) if "input_ids" in inputs else clip.get_image_features(**inputs)
-        vector = features if isinstance(features, torch.Tensor) else features.pooler_output
-        return vector / vector.norm(dim=-1, keepdim=True)
-
-    with torch.inference_mode():
-        image = embed(pixel_values=processor(images=[crop], return_tensors="pt")["pixel_values"])[0]
-        scores = {}
-        for color in COLORS:
-            texts = [
-                f"a photo of a {color} dining table",
-                f"a photo of a {color}-colored dining table",
-                f"a photo of a {color} object",
-            ]
-            mean = torch.stack([embed(**processor(text=[t], return_tensors="pt"))[0] for t in texts]).mean(0)
-            scores[color] = float(mean / mean.norm() @ image)
-    assert named == max(scores, key=scores.__getitem__)
-
-
-def test_an_object_is_pasted_on_grey_and_cropped_to_its_box():
-    image = np.full((16, 16, 3), 7, np.uint8)
-    mask = np.zeros((16, 16), bool)
-    mask[2:6, 3:9] = True
-    mask[3, 4] = False
-    crop = paste_and_crop(image, mask)
-    assert crop.shape == (4, 6, 3)
-    assert (crop[1, 1] == 0x99).all()
-    assert (np.delete(crop.reshape(-1, 3), 7, axis=0) == 7).all()
 
 
 def test_the_search_s_configuration_names_only_the_judge_that_is_used(config):

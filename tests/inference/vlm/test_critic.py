@@ -35,9 +35,9 @@ def templates(tmp_path):
     return write
 
 
-def remarks(reflector, refiner, config, reflect=True, refine=True):
+def remarks(reflector, refiner, config, reflect=True, refine=True, explanations=()):
     critic = VlmCritic(reflector, refiner, config)
-    return critic.remark(IMAGES, PROMPTS, CURRENT, SCORES, reflect=reflect, refine=refine)
+    return critic.remark(IMAGES, PROMPTS, CURRENT, SCORES, explanations=explanations, reflect=reflect, refine=refine)
 
 
 def test_the_reflector_may_see_the_score_and_the_refiner_all_that_the_paper_lists(templates):
@@ -54,21 +54,20 @@ def test_the_reflector_may_see_the_score_and_the_refiner_all_that_the_paper_list
 REASONS = ["color fidelity 2 of 10: The star is blue.", ""]
 
 
-def asked_in_shipped_words(**what):
+def asked_in_shipped_words(explanations):
     reflector, refiner = Echo("A"), Echo("B")
-    critic = VlmCritic(reflector, refiner, VlmCriticConfig())
-    critic.remark(IMAGES, PROMPTS, CURRENT, SCORES, **{"reflect": True, "refine": True} | what)
+    remarks(reflector, refiner, VlmCriticConfig(), explanations=explanations)
     return reflector.asked, refiner.asked
 
 
 def test_the_shipped_words_hand_the_verifiers_reasons_on_and_read_well_without_any():
-    for explained, silent in asked_in_shipped_words(explanations=REASONS):
+    for explained, silent in asked_in_shipped_words(REASONS):
         assert REASONS[0] in explained.text
         assert "reasons" not in silent.text
         assert "{" not in explained.text + silent.text
-    reflected, refined = asked_in_shipped_words(explanations=REASONS)
+    reflected, refined = asked_in_shipped_words(REASONS)
     assert f'A critic says of it: "A: {reflected[1].text}"' in refined[1].text
-    for requests in asked_in_shipped_words():
+    for requests in asked_in_shipped_words(()):
         assert not any("reasons" in request.text for request in requests)
 
 

@@ -15,7 +15,7 @@ def test_answers_lie_by_their_keys_first_digits(tmp_path, folder, place):
     assert (tmp_path / place / f"{KEY}.json").is_file()
 
 
-@pytest.mark.parametrize("damaged", [b"", b'{"text": "hal', b"[1]", b"\xff"])
+@pytest.mark.parametrize("damaged", [b"", b'{"text": "hal', b"[1]", b"\xff", b"[" * 100_000])
 def test_what_does_not_read_is_asked_again(tmp_path, damaged):
     journal = StorageJournal(LocalStorage(tmp_path))
     journal.put(KEY, {"text": "whole"})

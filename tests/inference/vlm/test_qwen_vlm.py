@@ -80,3 +80,12 @@ def test_every_micro_prompt_is_there_and_braces_that_are_no_field_stay():
         fill_prompt("Describe the image.", prompt="a star")
     with pytest.raises(InputError, match="no prompt template"):
         load_prompt("micro/nonsense")
+
+
+def test_a_template_file_is_taken_as_it_is_and_a_shipped_one_without_its_last_newline(tmp_path):
+    (tmp_path / "mine.txt").write_text("\n  {prompt}  \n\n")
+    assert load_prompt(str(tmp_path / "mine.txt")) == "\n  {prompt}  \n\n"
+    assert load_prompt("verify").endswith("Yes or No.")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 {prompt}")
+    with pytest.raises(InputError, match="is no UTF-8 text"):
+        load_prompt(str(tmp_path / "latin.txt"))

@@ -14,6 +14,7 @@ import pytest
 
 from inference.vlm import vllm_guard
 from inference.vlm.vllm_server import VllmServer, VllmServerConfig
+from inference.vlm.vlm import VlmConfig
 from schemas.errors import WorkFailedError
 from tests.support.processes import processes_with, wait_until
 from tests.support.vllm_of_micro import model_folder, server_of
@@ -229,6 +230,14 @@ def test_a_server_that_does_not_start_says_why(tmp_path, monkeypatch):
     with pytest.raises(WorkFailedError, match="does not serve"):
         server.ensure()
     assert not server.is_running
+
+
+def test_vllm_is_told_how_many_images_a_request_holds(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "vllm.py").write_text("import sys\nraise RuntimeError(' '.join(sys.argv))")
+    config = VlmConfig(model=str(model_folder(tmp_path)), max_images=5, device="cpu", dtype="float32")
+    with pytest.raises(WorkFailedError, match=r'--limit-mm-per-prompt {"image":5} --max-model-len'):
+        config.open()
 
 
 @pytest.mark.vllm

@@ -33,7 +33,7 @@ def write_rows(path, rows):
 
 def read(path, quality=ANY, skip=False):
     counts = EditIntake()
-    return list(iterate_edits(path, quality, counts, skip)), counts
+    return list(iterate_edits(str(path), quality, counts, skip)), counts
 
 
 def stage():

@@ -166,12 +166,14 @@ def test_editing_keeps_the_dataset_s_instruction_unless_told_otherwise():
 
 def test_a_share_goes_to_the_chain_of_thought_and_the_rest_to_the_reflector():
     rows = [paired_row(i) for i in range(200)]
-    made = stage(lambda r: said(brighter(r)), reflects=lambda r: "Paint it.", cot_share=0.3, reflector="some/folder")
+    made = stage(
+        lambda r: said(brighter(r)), reflects=lambda r: "Paint it.", cot_share=0.3, reflector="micro/reflector"
+    )
     done = made(rows)
     compared = [row for row in done if row.pairs[0].reflection.verdict]
     assert 40 <= len(compared) <= 80
     others = [row for row in done if not row.pairs[0].reflection.verdict]
-    assert {row.pairs[0].reflection.annotator for row in others} == {"some/folder"}
+    assert {row.pairs[0].reflection.annotator for row in others} == {"micro/reflector"}
     bad = {request.images[0].mean() for request in made.reflector.requests}
     assert bad == {0.0}  # the bad image alone
 

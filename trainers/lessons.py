@@ -1,0 +1,235 @@
+"""What reflector and condenser have in common: a Qwen2.5-VL learns to answer requests, as a LoRA or with all weights.
+
+A lesson is a request and the answer that is wanted; the loss is the answer's mean cross-entropy. All weights of a large
+model fit no one GPU: with several workers they lie in shards over them (FSDP2, `trainers.sharded`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from inference.interfaces import ChatRequest
+from schemas.errors import InputError
+from trainers.loop import ALONE, LoopConfig, Rank
+from trainers.optimizer import OptimizerConfig
+from trainers.vlm_lora import LORA_TARGETS, recompute_layers, save_adapter
+
+if TYPE_CHECKING:
+    import torch
+
+IGNORED = -100
+END_OF_TURN = "<|im_end|>\n"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A request and the answer that is learnt."""
+
+    request: ChatRequest
+    answer: str
+
+
+class LearnerConfig(Protocol):
+    """Which model learns, and how much of it."""
+
+    @property
+    def base_model(self) -> str: ...
+    @property
+    def full(self) -> bool: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+
+
+class LessonTrainingConfig(Protocol):
+    """What a training of either trainer says."""
+
+    @property
+    def out(self) -> Path: ...
+    @property
+    def model(self) -> LearnerConfig: ...
+    @property
+    def loop(self) -> LoopConfig: ...
+    @property
+    def optimizer(self) -> OptimizerConfig: ...
+    @property
+    def num_written(self) -> int: ...
+    @property
+    def bf16(self) -> bool: ...
+    @property
+    def recompute(self) -> bool: ...
+
+
+def lesson_inputs(processor: Any, lessons: Sequence[Lesson]) -> tuple[dict[str, Any], torch.Tensor]:
+    """Model inputs, padded to the right, and int64 labels (n, T): answers with their ends; the rest is ignored."""
+    import torch
+
+    from inference.vlm.qwen import chat_messages
+
+    processor.tokenizer.padding_side = "right"
+    answers = [lesson.answer + END_OF_TURN for lesson in lessons]
+    texts = [
+        processor.apply_chat_template(chat_messages(lesson.request), tokenize=False, add_generation_prompt=True)
+        + answer
+        for lesson, answer in zip(lessons, answers, strict=True)
+    ]
+    images = [image for lesson in lessons for image in lesson.request.images]
+    inputs = dict(processor(text=texts, images=images or None, padding=True, return_tensors="pt"))
+    labels = torch.full_like(inputs["input_ids"], IGNORED)
+    ends = inputs["attention_mask"].sum(1).tolist()
+    for row, (answer, end) in enumerate(zip(answers, ends, strict=True)):
+        # The template ends in a line break, so that an answer's tokens are its own.
+        start = end - len(processor.tokenizer(answer, add_special_tokens=False).input_ids)
+        labels[row, start : end - 1] = inputs["input_ids"][row, start : end - 1]  # the last is the line break
+    return inputs, labels
+
+
+class LessonTrainable:
+    """See `trainers.loop.Trainable`. A trainer says what its samples teach (`lessons_of`), which ones are held out, and
+    which lesson of one is written out to be read (`shown`)."""
+
+    name = "vlm"
+    written = "answers"
+    """First part of the names of the files of answers in `out/samples`."""
+
+    def __init__(self, config: LessonTrainingConfig, ranks: Rank = ALONE) -> None:
+        """Loads the base model. MissingWeightsError; InputError for what cannot be trained whole."""
+        import torch
+
+        from inference.model_store import resolve_model
+        from inference.vlm.adapters import load_qwen
+
+        torch.manual_seed(config.loop.seed)
+        self.config, self._ranks = config, ranks
+        base, self.processor = load_qwen(resolve_model(config.model.base_model), "float32")
+        self.model: Any = base
+        if config.model.full:
+            if config.optimizer.name != "adamw" or config.loop.ema_decay:
+                raise InputError(
+                    f"all weights with {config.optimizer.name} and a moving average of {config.loop.ema_decay}",
+                    field="--model.full",
+                    expected="--optimizer.name adamw --loop.ema-decay 0",
+                )
+            base.requires_grad_(True)
+        else:
+            from peft import LoraConfig, get_peft_model
+
+            base.requires_grad_(False)
+            rank = config.model.rank
+            lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_TARGETS, task_type="CAUSAL_LM")
+            self.model = get_peft_model(base, lora)
+        if config.recompute:
+            recompute_layers(self.model)
+        if self.is_sharded:
+            from trainers.sharded import shard
+
+            shard(self.model, config.model.device, config.bf16)
+        else:
+            self.model = self.model.to(config.model.device)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Each worker has a part of every weight, so all of them take part in whatever the model does."""
+        return self.config.model.full and self._ranks.world_size > 1
+
+    @property
+    def module(self) -> torch.nn.Module:
+        return self.model
+
+    def lessons_of(self, samples: Sequence[Any]) -> tuple[list[str], list[Lesson]]:
+        """Subsets and lessons of those samples that teach something."""
+        raise NotImplementedError
+
+    def held_out(self) -> Sequence[Any]:
+        """Samples to evaluate with, those that teach something; always the same."""
+        raise NotImplementedError
+
+    def shown(self, sample: Any) -> Lesson:
+        """What is asked to be read by people, and what the dataset says."""
+        raise NotImplementedError
+
+    def losses(self, samples: Sequence[Any]) -> Iterator[tuple[list[str], torch.Tensor]]:
+        """Mean cross-entropy of each sample's answer; samples without one teach nothing."""
+        subsets, lessons = self.lessons_of(samples)
+        if lessons:
+            yield subsets, self._losses(lessons)
+        elif self.is_sharded:  # the other workers wait for this one's part of the weights, forwards and backwards
+            yield [], self._losses([self.shown(samples[0])])[:0]
+
+    def _losses(self, lessons: Sequence[Lesson]) -> torch.Tensor:
+        import torch
+
+        config = self.config
+        inputs, labels = lesson_inputs(self.processor, lessons)
+        inputs = {name: value.to(config.model.device) for name, value in inputs.items()}
+        with torch.autocast(config.model.device.partition(":")[0], torch.bfloat16, enabled=config.bf16):
+            logits = self.model(**inputs).logits
+        wanted = labels[:, 1:].to(logits.device)
+        each = torch.nn.functional.cross_entropy(
+            logits[:, :-1].float().transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none"
+        )
+        return each.sum(1) / (wanted != IGNORED).sum(1)
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss on held-out samples, and the share of answers that are written word for word."""
+        import torch
+
+        samples, size = self.held_out(), self.config.loop.micro_batch
+        if not samples:
+            return {}
+        shown = [self.shown(sample) for sample in samples[: self.config.num_written]]
+        with self._not_training():
+            with torch.no_grad():
+                parts = [loss for i in range(0, len(samples), size) for _, loss in self.losses(samples[i : i + size])]
+            written = self._write(shown)
+        loss = float(torch.cat(parts).mean())
+        same = sum(text == lesson.answer for text, lesson in zip(written, shown, strict=True))
+        return {"held_out_loss": loss, "word_for_word": same / max(1, len(written)), "score": -loss}
+
+    @contextmanager
+    def _not_training(self) -> Iterator[None]:
+        from trainers.sharded import gathered
+
+        self.model.eval()
+        with gathered(self.model) if self.is_sharded else nullcontext():
+            yield
+        self.model.train()
+
+    def _write(self, lessons: Sequence[Lesson]) -> list[str]:
+        from inference.vlm.qwen import QwenVlm, QwenVlmConfig
+
+        vlm = QwenVlm.of(self.model, self.processor, QwenVlmConfig(batch_size=16, device=self.config.model.device))
+        return [answer.text for answer in vlm.answer([lesson.request for lesson in lessons])]
+
+    def draw_samples(self, step: int) -> None:
+        """`out/samples/..._STEP.jsonl`: what it writes of held-out samples, beside what the dataset says."""
+        samples = list(self.held_out())[: self.config.num_written]
+        if not samples:
+            return
+        shown = [self.shown(sample) for sample in samples]
+        with self._not_training():
+            written = self._write(shown)
+        lines = [
+            json.dumps({"prompt": sample.prompt, "written": text, "dataset": lesson.answer}, ensure_ascii=False)
+            for sample, text, lesson in zip(samples, written, shown, strict=True)
+        ]
+        if self._ranks.is_first:
+            folder = self.config.out / "samples"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{self.written}_{step:06d}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+    def export(self) -> None:
+        """`out/<name>` in bfloat16, which every flag that takes a VLM loads: the adapter, or the whole model."""
+        folder, base_model = self.config.out / self.name, self.config.model.base_model
+        if not self.config.model.full:
+            save_adapter(self.model, folder, base_model)
+            return
+        from trainers.sharded import save_whole
+
+        save_whole(self.model, self.processor, folder, base_model, self.is_sharded, self._ranks)
