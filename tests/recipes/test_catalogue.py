@@ -74,7 +74,7 @@ def test_the_catalogue_names_its_files_and_the_first_one_is_micro():
 
 def test_every_function_of_a_recipe_that_a_command_may_ask_for_is_known():
     """A part that is misspelt would say nothing to anyone."""
-    own = {"verifier", "teacher"}  # what a recipe's parts share
+    own = {"verifier", "teacher", "served", "reflector_vlm"}  # what a recipe's parts share
     for name in catalogue.names():
         module = catalogue._module(name)
         said = {n for n, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
@@ -192,6 +192,7 @@ def no_models(tmp_path, monkeypatch):
 CHOOSES = {
     "vlm": "Qwen/Qwen2.5-VL-7B-Instruct",
     "prompted": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "trained": "diffusion-cot/Image-Verifier",
     "rules": "sam_vit_h_4b8939.pth",
     "rewards": "yuvalkirstain/PickScore_v1",
     "judge": "facebook/mask2former-swin-small-coco-instance",
@@ -210,10 +211,11 @@ def test_a_kind_that_is_named_under_flux_has_a_production_model(kind, flag, no_m
     ("arguments", "says"),
     [
         (
-            ["--tools.verifier.kinds", "trained"],
+            ["--tools.verifier.kinds", "trained", "--tools.verifier.trained.model", ""],
             "verifier 'trained' has no configuration here: no model is named for it",
         ),
-        (["--also-score", "trained"], "verifier.trained.model or vlm or prompted or"),
+        (["--also-score", "trained", "--tools.verifier.trained.model", ""], "or vlm or prompted or"),
+        (["--tools.verifier.kinds", "nvila"], "it would run in this process, with all your rights"),
         (["--judge.judge.kind", "segmentation"], "the judge 'segmentation' has no configuration here"),
         (["--tools.verifier.kinds", "judge", "--tools.verifier.rules.color.kind", "pixels"], "mask2former-swin-small"),
     ],
