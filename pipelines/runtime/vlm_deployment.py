@@ -289,5 +289,7 @@ def _answers(address: str) -> bool:
 
 def _say(key: str, let_go: threading.Event) -> None:
     while not let_go.wait(_SAID_EVERY_S):
+        if not ray.is_initialized():  # this process has left the cluster; to ask would start one of its own
+            return
         with contextlib.suppress(Exception):  # the cluster is ending, or the keeper is; `ensure` has another started
             ray.get_actor(_KEEPER, _NAMESPACE).need.remote(key)

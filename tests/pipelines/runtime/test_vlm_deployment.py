@@ -134,3 +134,5 @@ def test_a_deployment_lives_as_long_as_a_process_needs_it_however_that_ends(tmp_
         assert again.ensure() == address
     finally:
         ray.shutdown()
+    time.sleep(3)  # `again` still says that it is needed, every second
+    assert not ray.is_initialized()  # and starts no cluster of its own to say it to
