@@ -15,9 +15,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 _POLL_S = 0.2
+_LOOKS = 10
 _GRACE_S = 5.0
 
 
@@ -38,6 +40,11 @@ def guard_from_below(folder: Path, port: int, command: list[str]) -> int:
 def main(folder: Path, port: int, command: list[str]) -> int:
     """The command's exit code; 143 where it was ended from outside, or another guard was first."""
     own = try_lock(folder / "guard")
+    for _ in range(_LOOKS):  # whoever looks whether there is a guard holds its lock for a moment
+        if own is not None:
+            break
+        time.sleep(_POLL_S / _LOOKS)
+        own = try_lock(folder / "guard")
     if own is None:
         return 143
     end_orphans(folder)
