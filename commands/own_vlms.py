@@ -39,14 +39,15 @@ def vlm_places(config: Any, named: Path = (), route: Path = ()) -> Iterator[tupl
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         value, hint = getattr(config, field.name), hints[field.name]
-        path, way = named if _goes_unnamed(hint) else (*named, field.name), (*route, field.name)
+        path, way = named if goes_unnamed(hint) else (*named, field.name), (*route, field.name)
         if value is None and VlmConfig in get_args(hint):
             yield path, way
         elif is_dataclass(value):
             yield from vlm_places(value, path, way)
 
 
-def _goes_unnamed(hint: Any) -> bool:
+def goes_unnamed(hint: Any) -> bool:
+    """Whether the flags of a field's configuration do without its name."""
     return any(getattr(extra, "name", None) == "" for extra in getattr(hint, "__metadata__", ()))
 
 
@@ -73,7 +74,7 @@ def _at(config: Any, path: Path) -> VlmConfig | None:
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         value = getattr(config, field.name)
-        if _goes_unnamed(hints[field.name]) and is_dataclass(value) and (found := _at(value, path)) is not None:
+        if goes_unnamed(hints[field.name]) and is_dataclass(value) and (found := _at(value, path)) is not None:
             return found
         if (field.name,) == path and isinstance(value, VlmConfig):
             return value

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from commands.own_vlms import goes_unnamed
+
 T = TypeVar("T")
 CHOICES = ("kind", "kinds")
 
@@ -28,9 +30,7 @@ def only_chosen_kinds(config: T, argv: Sequence[str], path: tuple[str, ...] = ()
         if name in hidden:
             changed[name] = () if isinstance(value, tuple) else None
         elif is_dataclass(value):
-            extras = getattr(hints[name], "__metadata__", ())
-            unnamed = any(getattr(extra, "name", None) == "" for extra in extras)
-            changed[name] = only_chosen_kinds(value, argv, path if unnamed else (*path, name))
+            changed[name] = only_chosen_kinds(value, argv, path if goes_unnamed(hints[name]) else (*path, name))
     return replace(here, **changed)
 
 

@@ -57,11 +57,7 @@ def place_search(config: SearchJobConfig, stages: Sequence[StageEstimate], clust
         workers[drafting.name] = n - answering
         hours += (drafting.seconds or 0.0) * (1 / (n - answering) - 1 / n) / 3600
         each = answering // len(served)
-        alone = f"gpus 1 gpu-memory {HEADROOM:g} replicas {each}".split()
-        flags = [
-            " ".join(f"--{flag}.{name} {value}" for name, value in zip(alone[::2], alone[1::2], strict=True))
-            for flag in prefixes
-        ]
+        flags = [f"--{flag}.gpus 1 --{flag}.gpu-memory {HEADROOM:g} --{flag}.replicas {each}" for flag in prefixes]
         why = (
             f"drawing takes {drawing_gib:.1f} and a vLLM {VLLM_GIB:.1f} of {available:.1f} GiB: "
             f"{answering} of {n} GPUs answer ({names}), the others draw"

@@ -7,6 +7,7 @@ model fit no one GPU: with several workers they lie in shards over them (FSDP2, 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def lesson_inputs(processor: Any, lessons: Sequence[Lesson]) -> tuple[dict[str, 
     return inputs, labels
 
 
-class LessonTrainable:
+class LessonTrainable(ABC):
     """See `trainers.loop.Trainable`. A trainer says what its samples teach (`lessons_of`), which ones are held out, and
     which lesson of one is written out to be read (`shown`)."""
 
@@ -142,17 +143,17 @@ class LessonTrainable:
     def module(self) -> torch.nn.Module:
         return self.model
 
+    @abstractmethod
     def lessons_of(self, samples: Sequence[Any]) -> tuple[list[str], list[Lesson]]:
         """Subsets and lessons of those samples that teach something."""
-        raise NotImplementedError
 
+    @abstractmethod
     def held_out(self) -> Sequence[Any]:
         """Samples to evaluate with, those that teach something; always the same."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shown(self, sample: Any) -> Lesson:
         """What is asked to be read by people, and what the dataset says."""
-        raise NotImplementedError
 
     def losses(self, samples: Sequence[Any]) -> Iterator[tuple[list[str], torch.Tensor]]:
         """Mean cross-entropy of each sample's answer; samples without one teach nothing."""

@@ -150,7 +150,7 @@ class VllmServer:
         starts, deadline = 0, time.monotonic() + self.config.start_timeout_s
         while True:
             port = vllm_guard.read_state(self.runtime).get("port", 0)
-            if port and _answers(port):
+            if port and answers(f"http://127.0.0.1:{port}/health", 2):
                 return f"http://127.0.0.1:{port}/v1"
             if time.monotonic() > deadline:
                 self._end()  # it may hang: the next `ensure` of anybody begins anew
@@ -224,11 +224,12 @@ def _runtime_folder() -> Path:
     return Path(home) / "reflectionflow" if home else Path(tempfile.gettempdir()) / f"reflectionflow-{os.getuid()}"
 
 
-def _answers(port: int) -> bool:
+def answers(url: str, timeout_s: float) -> bool:
+    """Whether a server says that all is well there."""
     import urllib.request  # a fortieth of a second that no command's --help should pay
 
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
+        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
             return answer.status == 200
     except OSError:
         return False

@@ -14,7 +14,6 @@ import os
 import socket
 import threading
 import time
-import urllib.request
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from inference.vlm.vllm_server import CPU_ENVIRONMENT, VllmServerConfig, engine_arguments
+from inference.vlm.vllm_server import CPU_ENVIRONMENT, VllmServerConfig, answers, engine_arguments
 from schemas.errors import WorkFailedError
 
 log = logging.getLogger(__name__)
@@ -280,11 +279,7 @@ def _head_address() -> str:
 
 
 def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/models", timeout=10) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
+    return answers(f"{address}/models", 10)
 
 
 def _say(key: str, let_go: threading.Event) -> None:
