@@ -7,6 +7,7 @@ from typing import Literal
 from commands.arguments import parse
 from commands.runs import RunDir, open_run
 from pipelines.lease import Lease
+from pipelines.run_folder import RunFolder
 from pipelines.upkeep import collect_garbage
 
 
@@ -25,7 +26,8 @@ def main(argv: Sequence[str]) -> int:
     """0 when done."""
     arguments = parse(GcArgs, argv, "gc")
     folder, config = open_run(arguments.run)
-    with Lease(folder.storage, take_over=arguments.take_over):
+    with Lease(folder.storage, take_over=arguments.take_over) as lease:
+        folder = RunFolder.open(lease.storage)
         num_files = folder.storage.sweep()
         removed = collect_garbage(folder, config, arguments.keep_candidates)
     print(f"removed {removed.num_blocks} blocks, {removed.num_images} images, {num_files} unfinished files")

@@ -72,8 +72,9 @@ def start(arguments: RunArgs) -> tuple[RunFolder, DatasetConfig]:
     if not differences:
         return folder, config
     if _only_more_prompts(started_with, config):
-        with Lease(folder.storage, take_over=arguments.options.take_over):
-            return _append(folder, config), config
+        with Lease(folder.storage, take_over=arguments.options.take_over) as lease:
+            _append(RunFolder.open(lease.storage), config)
+        return RunFolder.open(arguments.run), config
     raise ForeignRunError(
         f"{arguments.run}: this run was started with another configuration:\n"
         + "\n".join(f"  {line}" for line in differences)
@@ -82,7 +83,7 @@ def start(arguments: RunArgs) -> tuple[RunFolder, DatasetConfig]:
     )
 
 
-def _append(folder: RunFolder, config: DatasetConfig) -> RunFolder:
+def _append(folder: RunFolder, config: DatasetConfig) -> None:
     """More prompts for a run: the old ones keep their units, the new ones begin new units."""
     intake = take_in(config)
     more: dict[str, int] = {}
@@ -105,7 +106,7 @@ def _append(folder: RunFolder, config: DatasetConfig) -> RunFolder:
     prompts = encode_prompts(rows())
     segments = (*folder.info.segments, *lay_out(more, config.unit_size, after=folder.info.segments))
     info = replace(folder.info, config=asdict(config), segments=segments, intake=intake.statistics)
-    return RunFolder.create(folder.storage.uri, info, prompts)
+    RunFolder.create(folder.storage, info, prompts)
 
 
 def _fork(source_uri: str, target_uri: str, preset: str, config: DatasetConfig) -> RunFolder:
@@ -113,7 +114,8 @@ def _fork(source_uri: str, target_uri: str, preset: str, config: DatasetConfig) 
     if RunFolder.exists(target_uri):
         raise ForeignRunError(f"{target_uri}: there is a run already; --fork starts a new one")
     target = new_dataset_run(target_uri, preset, config)
-    copied = copy_valid_blocks(source, source_config, target, config)
+    with Lease(target.storage) as lease:
+        copied = copy_valid_blocks(source, source_config, RunFolder.open(lease.storage), config)
     print(f"{target_uri}: a fork of {source_uri} with {copied} of its blocks")
     return target
 

@@ -13,12 +13,14 @@ from inference.model_store import model_digest, require_models
 from inference.vlm.prompts import load_prompt
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig, JobConfig, models_of, templates_of
+from pipelines.lease import Lease
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
 from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged, search_prompts
 from schemas.configuration import content_key
 from schemas.errors import ForeignRunError
 from schemas.open_storage import open_storage
 from schemas.records import PromptRow, Subset
+from schemas.storage import Storage
 
 
 def new_run(
@@ -34,9 +36,7 @@ def new_run(
     counted: once the rows have streamed by, how many of each subset there were, and what is to be said of them.
     """
     storage = open_storage(uri)
-    strangers = [name for name in storage.names("") if name not in ("prompts.parquet", "lease.json", "logs")]
-    if strangers or Path(uri).is_file():
-        raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'})")
+    _check_empty(uri, storage)
     digests = digests_of(config)
     prompts = encode_prompts(rows)
     num_prompts, statistics = counted()
@@ -54,7 +54,21 @@ def new_run(
         created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         job=job,
     )
-    return RunFolder.create(uri, info, prompts)
+    with Lease(storage) as lease:
+        _check_empty(uri, storage)
+        RunFolder.create(lease.storage, info, prompts)
+    return RunFolder(storage, info)
+
+
+def _check_empty(uri: str, storage: Storage) -> None:
+    names = storage.names("")
+    if "run.json" in names:
+        raise ForeignRunError(
+            f"{uri}: another driver started a run here just now; give the command again to go on with it"
+        )
+    strangers = [name for name in names if name not in ("prompts.parquet", "logs")]
+    if strangers or Path(uri).is_file():
+        raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'})")
 
 
 def new_dataset_run(uri: str, preset: str, config: DatasetConfig) -> RunFolder:

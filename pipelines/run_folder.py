@@ -98,10 +98,10 @@ class RunFolder:
         return RunFolder, (self.storage, self.info)
 
     @classmethod
-    def create(cls, uri: str, info: RunInfo, prompts: "bytes | Sequence[PromptRow]") -> "RunFolder":
+    def create(cls, uri: str | Storage, info: RunInfo, prompts: "bytes | Sequence[PromptRow]") -> "RunFolder":
         """Write prompts (rows, or what `encode_prompts` made of them), then `run.json`: a folder without `run.json` is
         no run, and creating can be repeated."""
-        storage = open_storage(uri)
+        storage = open_storage(uri) if isinstance(uri, str) else uri
         storage.commit("prompts.parquet", prompts if isinstance(prompts, bytes) else encode_prompts(prompts))
         storage.commit("run.json", json.dumps(asdict(info), indent=2, sort_keys=True).encode())
         return cls(storage, info)
@@ -112,9 +112,10 @@ class RunFolder:
         return RunFolder(self.storage, info)
 
     @classmethod
-    def open(cls, uri: str) -> "RunFolder":
+    def open(cls, uri: str | Storage) -> "RunFolder":
         """ForeignRunError when the folder is no run, or one of another format."""
-        storage = open_storage(uri)
+        storage = open_storage(uri) if isinstance(uri, str) else uri
+        uri = storage.uri
         try:
             raw = json.loads(storage.read("run.json"))
         except FileNotFoundError:

@@ -2,7 +2,6 @@
 
 from schemas.hub_storage import SCHEME as HUB
 from schemas.hub_storage import HubStorage
-from schemas.object_storage import ObjectStorage
 from schemas.storage import LocalStorage, Storage
 
 
@@ -16,4 +15,6 @@ def open_storage(uri: str) -> Storage:
         return LocalStorage(uri)
     if scheme == "file":
         return LocalStorage(uri.removeprefix("file://"))
+    from schemas.object_storage import ObjectStorage  # obstore is not loaded to say what the flags are
+
     return ObjectStorage(uri)
