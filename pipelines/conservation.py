@@ -8,7 +8,8 @@ from typing import Any
 
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import index_of, sample_key, shard_inputs, shard_ranges
-from pipelines.run_folder import RunFolder, quarantine_path
+from pipelines.run_folder import RunFolder
+from pipelines.run_names import is_shard, quarantine_path
 from pipelines.stage import Step
 from schemas.arrow import hash_rows
 from schemas.errors import CorruptDataError
@@ -124,6 +125,7 @@ def verify(folder: RunFolder, config: JobConfig, *, deep: bool) -> list[str]:
         inputs = shard_inputs(folder, chains, config.pack, units)
         problems += _verify_shard(folder, index, units, expected, inputs, deep=deep)
     problems += _verify_index(folder, ranges, expected)
+    problems += _verify_statistics(folder) if deep else ()
     return problems
 
 
@@ -176,10 +178,10 @@ def _verify_candidates(where: str, rows: list[PromptRow], images: list[dict[int,
 def _verify_outcomes(folder: RunFolder, where: str, unit: int, rows: list[PromptRow], keys: set[str]) -> Iterator[str]:
     """Every prompt has one outcome, every pair two candidates. keys: of the shipped pairs, filled in."""
     for number, row in enumerate(rows):
-        if row.quarantine is not None:
+        if row.quarantine is not None and folder.quarantine_entry(row.quarantine.stage, unit, number) is None:
             path = quarantine_path(row.quarantine.stage, unit, number)
-            if folder.storage.size(path) is None:
-                yield f"{where}: {row.prompt.prompt_id} is in quarantine, and {path}, which `retry` needs, is missing"
+            what = "is missing" if folder.storage.size(path) is None else "is not as it was written"
+            yield f"{where}: {row.prompt.prompt_id} is in quarantine, and {path}, with its traceback, {what}"
         makes_pairs = folder.info.job != "search"
         if row_outcome(row) is Outcome.SHIPPED and makes_pairs and not row.shipped_pairs:
             yield f"{where}: {row.prompt.prompt_id} is neither shipped, rejected nor in quarantine"
@@ -283,6 +285,21 @@ def _verify_index(folder: RunFolder, ranges: list[range], expected: dict[int, se
         yield f"shards/index.json: says {says} samples, the blocks hold {num_pairs} shipped pairs"
     elif index != index_of(folder, len(ranges)):
         yield "shards/index.json: does not list the shards as their sidecars describe them"
-    known = {"index.json"} | {name(i) for i in range(len(ranges)) for name in (shard_name, sidecar_name)}
-    for stranger in sorted(set(folder.storage.names("shards")) - known)[:5]:
-        yield f"shards/{stranger}: no shard of this run, though loaders would read it"
+    known = {name(i) for i in range(len(ranges)) for name in (shard_name, sidecar_name)}
+    strangers = set(folder.storage.names("shards")) - known
+    for stranger in sorted(name for name in strangers if is_shard(name) or _is_read_by_loaders(name))[:5]:
+        yield (
+            f"shards/{stranger}: no shard of this run, though loaders would read it; `resume` leaves it there: move it "
+            "away, or delete it"
+        )
+
+
+def _is_read_by_loaders(name: str) -> bool:
+    """Whether a glob of `*.tar` finds it."""
+    return name.endswith(".tar") and not name.startswith(".")
+
+
+def _verify_statistics(folder: RunFolder) -> Iterator[str]:
+    for path, entries in folder.statistics():
+        if entries is None:
+            yield f"{path}: not as it was written; `report` and `plan` leave its seconds out, nothing else: delete it"

@@ -20,6 +20,10 @@ from schemas.errors import ForeignRunError
 from schemas.open_storage import open_storage
 from schemas.records import PromptRow, Subset
 
+UNFINISHED = {"prompts.parquet", "lease.json", "logs"}
+"""What a folder may hold where a new run was killed before it had its `run.json`."""
+FORKED = {"stages", "quarantine"}
+
 
 def new_run(
     uri: str,
@@ -28,13 +32,16 @@ def new_run(
     config: JobConfig,
     rows: Iterable[PromptRow],
     counted: Callable[[], tuple[dict[str, int], dict[str, Any]]],
+    fill: Callable[[RunFolder], None] | None = None,
 ) -> RunFolder:
     """Models found, prompts gathered and checked, then the folder: nothing is written before all is known to be sound.
 
-    counted: once the rows have streamed by, how many of each subset there were, and what is to be said of them.
+    counted: once the rows have streamed by, how many of each subset there were, and what is to be said of them. fill:
+    puts there what a fork takes from its source, before the folder is a run; what a killed one put there may be there.
     """
     storage = open_storage(uri)
-    strangers = [name for name in storage.names("") if name not in ("prompts.parquet", "lease.json", "logs")]
+    unfinished = UNFINISHED | FORKED if fill else UNFINISHED
+    strangers = [name for name in storage.names("") if name not in unfinished]
     if strangers or Path(uri).is_file():
         raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'})")
     digests = digests_of(config)
@@ -54,13 +61,15 @@ def new_run(
         created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         job=job,
     )
-    return RunFolder.create(uri, info, prompts)
+    return RunFolder.create(uri, info, prompts, fill or (lambda folder: None))
 
 
-def new_dataset_run(uri: str, preset: str, config: DatasetConfig) -> RunFolder:
-    """A new run that builds a dataset."""
+def new_dataset_run(
+    uri: str, preset: str, config: DatasetConfig, fill: Callable[[RunFolder], None] | None = None
+) -> RunFolder:
+    """A new run that builds a dataset. fill: see `new_run`."""
     intake = take_in(config)
-    return new_run(uri, preset, "dataset", config, intake.rows(), lambda: (intake.num_prompts, intake.statistics))
+    return new_run(uri, preset, "dataset", config, intake.rows(), lambda: (intake.num_prompts, intake.statistics), fill)
 
 
 def new_search_run(uri: str, preset: str, config: SearchJobConfig) -> RunFolder:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from schemas.errors import InputError
 from schemas.hub_storage import SCHEME as HUB
 from schemas.open_storage import open_storage
+from schemas.places import checked_place
 from schemas.storage import Storage
 
 _WILD = re.compile(r"[*?\[]")
@@ -25,6 +26,7 @@ def find_files(place: str, endings: Sequence[str]) -> tuple[Storage, list[str]]:
     place: a file; a folder, whose files count, or where it has none those in its folders; either with `*`, `?`,
     `[...]` in any part. No name where there is none; InputError for a file that is not there.
     """
+    place = checked_place(place)
     root, parts = _split(place)
     fixed = next((i for i, part in enumerate(parts) if _WILD.search(part)), len(parts))
     if fixed == len(parts) and place.endswith(tuple(endings)):

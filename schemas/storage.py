@@ -111,7 +111,7 @@ class LocalStorage:
     def delete(self, path: str) -> None:
         target = self.root / path
         try:
-            if target.is_dir():
+            if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
                 self._made.clear()
             else:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.conservation import tally
+from pipelines.garbage import collect_garbage
 from pipelines.jobs import DatasetConfig, resolve_chains
 from pipelines.report.gather import ReportLimits
 from pipelines.report.page import PAGE_PATH, build_report
 from pipelines.run_folder import RunFolder
-from pipelines.upkeep import collect_garbage
 from schemas.records import PromptRecord
 from tests.support.invented_run import Invented, invented_run
 from tests.support.page_reader import Page, read_page
