@@ -9,13 +9,14 @@ from typing import Any
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import index_of, sample_key, shard_inputs, shard_ranges
 from pipelines.run_folder import RunFolder
-from pipelines.run_names import is_shard, quarantine_path
+from pipelines.run_names import quarantine_path
 from pipelines.stage import Step
 from schemas.arrow import hash_rows
+from schemas.checked_json import parse_object
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image, sha256
 from schemas.records import Cost, Outcome, PromptRow
-from schemas.shards import read_members, shard_name, sidecar_name
+from schemas.shards import is_shard, read_members, shard_name, sidecar_name
 
 
 @dataclass
@@ -274,29 +275,33 @@ def _verify_shard(
 def _verify_index(folder: RunFolder, ranges: list[range], expected: dict[int, set[str]]) -> Iterator[str]:
     num_pairs = sum(len(keys) for keys in expected.values())
     try:
-        index = folder.read_json("shards/index.json")
-    except CorruptDataError as error:
-        yield str(error)
-        return
-    if index is None:
+        index = parse_object(folder.storage.read("shards/index.json"), "shards/index.json")
+    except FileNotFoundError:
+        index = None
         yield "shards/index.json: missing"
-    elif not isinstance(index, dict) or index.get("num_samples") != num_pairs:
-        says = index.get("num_samples") if isinstance(index, dict) else type(index).__name__
+    except CorruptDataError as error:
+        index = None
+        yield str(error)
+    if index is None:
+        pass
+    elif index.get("num_samples") != num_pairs:
+        says = index.get("num_samples")
         yield f"shards/index.json: says {says} samples, the blocks hold {num_pairs} shipped pairs"
     elif index != index_of(folder, len(ranges)):
         yield "shards/index.json: does not list the shards as their sidecars describe them"
-    known = {name(i) for i in range(len(ranges)) for name in (shard_name, sidecar_name)}
-    strangers = set(folder.storage.names("shards")) - known
-    for stranger in sorted(name for name in strangers if is_shard(name) or _is_read_by_loaders(name))[:5]:
+    for stranger in stray_shards(folder, len(ranges))[:5]:
         yield (
             f"shards/{stranger}: no shard of this run, though loaders would read it; `resume` leaves it there: move it "
             "away, or delete it"
         )
 
 
-def _is_read_by_loaders(name: str) -> bool:
-    """Whether a glob of `*.tar` finds it."""
-    return name.endswith(".tar") and not name.startswith(".")
+def stray_shards(folder: RunFolder, num_shards: int) -> list[str]:
+    """Names of what loaders would take for shards of the run, and is none of them: a glob of `*.tar` finds it, or it is
+    called like one."""
+    known = {name(i) for i in range(num_shards) for name in (shard_name, sidecar_name)}
+    tars = (name for name in folder.storage.names("shards") if name.endswith(".tar") and not name.startswith("."))
+    return sorted({*tars, *filter(is_shard, folder.storage.names("shards"))} - known)
 
 
 def _verify_statistics(folder: RunFolder) -> Iterator[str]:

@@ -249,15 +249,6 @@ class RunFolder:
 
     # Barriers, shards, quarantine
 
-    def read_json(self, path: str) -> Any | None:
-        """A JSON file of the run, None when it is missing. CorruptDataError when it is not JSON."""
-        try:
-            return json.loads(self.storage.read(path))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise CorruptDataError(f"{self.storage.uri}/{path}: not JSON ({error})") from error
-
     def write_json(self, path: str, value: Any) -> None:
         """Commit a JSON file."""
         self.storage.commit(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())

@@ -9,8 +9,8 @@ _KEY = re.compile(r"[0-9a-f]{16}")
 _FOLDER = re.compile(r"[0-9]{3,9}")
 _BLOCK = re.compile(r"([0-9]{6,12})\.parquet")
 _ENTRY = re.compile(r"([0-9]{6,12})-([0-9]{3,9})\.json")
-_STATS = re.compile(r"[A-Za-z0-9][\w.-]*\.json", re.ASCII)
-_SHARD = re.compile(r"genref_[0-9]{6,12}\.(tar|json)")
+_STATS = re.compile(r"[\w.-]+-[0-9]+-[0-9a-f]+-[0-9]{4,9}\.json", re.ASCII)
+_CARD = re.compile(r"README\.md|statistics\.json|[a-z_]+\.svg")
 
 
 def is_stage(name: str) -> bool:
@@ -61,6 +61,6 @@ def is_statistics(name: str) -> bool:
     return _STATS.fullmatch(name) is not None
 
 
-def is_shard(name: str) -> bool:
-    """A shard or its sidecar."""
-    return _SHARD.fullmatch(name) is not None
+def is_card(name: str) -> bool:
+    """A file below `card/`."""
+    return _CARD.fullmatch(name) is not None

@@ -9,6 +9,7 @@ from schemas.errors import InputError
 from schemas.hub_storage import SCHEME as HUB
 from schemas.open_storage import open_storage
 from schemas.places import checked_place
+from schemas.shards import is_shard
 from schemas.storage import Storage
 
 _WILD = re.compile(r"[*?\[]")
@@ -45,6 +46,15 @@ def find_files(place: str, endings: Sequence[str]) -> tuple[Storage, list[str]]:
             return storage, sorted(files, key=natural_key)
         found = _inside(storage, found)
     return storage, []
+
+
+def own_shards(storage: Storage, names: Sequence[str]) -> list[str]:
+    """Of shards that were found, where `index.json` of a run lies beside them those alone that are called like a run's
+    own: a copy that a file manager or a synchronised folder left there would be read twice."""
+    folders = {name: name.rpartition("/")[0] for name in names}
+    of_run = {f: storage.size(f"{f}/index.json" if f else "index.json") is not None for f in set(folders.values())}
+    own = [name for name in names if not of_run[folders[name]] or is_shard(name.rpartition("/")[2])]
+    return own or list(names)
 
 
 def _inside(storage: Storage, folders: Iterable[str]) -> list[str]:

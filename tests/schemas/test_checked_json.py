@@ -1,3 +1,4 @@
+import contextlib
 import json
 from dataclasses import asdict
 
@@ -31,15 +32,13 @@ def test_what_was_written_is_read_back(value):
 def test_a_flipped_bit_is_noticed_or_changes_nothing(value, data):
     flipped = bytearray(encode_checked(value))
     flipped[data.draw(st.integers(0, len(flipped) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    try:
+    with contextlib.suppress(CorruptDataError):
         assert decode_checked(bytes(flipped), "x") == value
-    except CorruptDataError:
-        pass
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"null", b'{"a": 1}', b'{"a": 1, "sha256": 3}', b"[" * 50_000])
 def test_what_carries_no_digest_is_refused(data):
-    with pytest.raises(CorruptDataError, match="^x: "):
+    with pytest.raises(CorruptDataError, match=r"^x: "):
         decode_checked(data, "x")
 
 

@@ -174,7 +174,7 @@ def _write_extras(folder: RunFolder, unit: int, rows: list[PromptRow], steps: li
         }
         for name, key in steps
     ]
-    folder.write_checked(f"stats/invented-{unit:04d}.json", {"entries": entries})
+    folder.write_checked(f"stats/invented-1-0-{unit:04d}.json", {"entries": entries})
     for index, row in enumerate(rows):
         if row.quarantine is not None:
             folder.write_checked(
