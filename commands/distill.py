@@ -23,6 +23,7 @@ from pipelines.driver import stop_signal
 from pipelines.lease import Lease
 from pipelines.stage import Workers
 from recipes import catalogue
+from schemas.places import local_path
 from schemas.storage import LocalStorage
 from trainers.dual_process_config import DualProcessConfig
 
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     """0: all learnt. 1: stopped before the end. 4: done, but some are not learnt, or could not be tried."""
     arguments = parse_with_preset(DistillArgs, argv, "distill", default_arguments)
     require_models(arguments.training.models)
-    out = Path(shared_uri(arguments.run, arguments.runtime))
+    out = local_path(Path(shared_uri(arguments.run, arguments.runtime)))
     with Lease(LocalStorage(out), take_over=arguments.take_over) as lease, stop_signal() as asked:
 
         def stop() -> bool:

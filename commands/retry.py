@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from commands.runs import open_run, parse_resume, shared_uri, work
 from pipelines.lease import Lease
+from pipelines.quarantine import clear_quarantine
 from pipelines.run_folder import RunFolder
-from pipelines.upkeep import clear_quarantine
 
 
 def main(argv: Sequence[str]) -> int:

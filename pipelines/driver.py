@@ -16,13 +16,13 @@ from typing import Literal
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.lease import Lease
 from pipelines.pack_shards import packed, reads_as_packed, shard_inputs, shard_ranges, write_index
+from pipelines.quarantine import drop_shard_of
 from pipelines.run_folder import RunFolder
 from pipelines.runtime.failures import FailurePolicy
 from pipelines.runtime.local import LocalRuntime
 from pipelines.runtime.progress import Progress, StageProgress
 from pipelines.runtime.runtime import Runtime, Schedule, UnitTask, Work
 from pipelines.stage import Step
-from pipelines.upkeep import drop_shard_of
 from schemas.arrow import canonical_json, hash_rows
 from schemas.errors import CorruptDataError, ForeignRunError, InputError
 from schemas.records import PromptRow
@@ -163,7 +163,7 @@ def _settle_barriers(folder: RunFolder, chains: dict[str, list[Step]]) -> bool:
             continue
         before = steps[waiting.index - 1]
         value = waiting.link.barrier(_rows(folder, before, folder.units(subset)))
-        folder.write_json(waiting.barrier_path, value)
+        folder.write_checked(waiting.barrier_path, value)
         settled = True
     return settled
 

@@ -22,6 +22,10 @@ from schemas.open_storage import open_storage
 from schemas.records import PromptRow, Subset
 from schemas.storage import Storage
 
+UNFINISHED = {"prompts.parquet", "lease.json", "logs"}
+"""What a folder may hold where a new run was killed before it had its `run.json`."""
+FORKED = {"stages", "quarantine"}
+
 
 def new_run(
     uri: str,
@@ -30,13 +34,16 @@ def new_run(
     config: JobConfig,
     rows: Iterable[PromptRow],
     counted: Callable[[], tuple[dict[str, int], dict[str, Any]]],
+    fill: Callable[[RunFolder], None] | None = None,
 ) -> RunFolder:
     """Models found, prompts gathered and checked, then the folder: nothing is written before all is known to be sound.
 
-    counted: once the rows have streamed by, how many of each subset there were, and what is to be said of them.
+    counted: once the rows have streamed by, how many of each subset there were, and what is to be said of them. fill:
+    puts there what a fork takes from its source, before the folder is a run; what a killed one put there may be there.
     """
     storage = open_storage(uri)
-    _check_empty(uri, storage)
+    unfinished = UNFINISHED | FORKED if fill else UNFINISHED
+    _check_empty(uri, storage, unfinished)
     digests = digests_of(config)
     prompts = encode_prompts(rows)
     num_prompts, statistics = counted()
@@ -55,26 +62,28 @@ def new_run(
         job=job,
     )
     with Lease(storage) as lease:
-        _check_empty(uri, storage)
-        RunFolder.create(lease.storage, info, prompts)
-    return RunFolder(storage, info)
+        _check_empty(uri, storage, unfinished)
+        folder = RunFolder.create(lease.storage, info, prompts, fill or (lambda folder: None))
+    return RunFolder(storage, folder.info)
 
 
-def _check_empty(uri: str, storage: Storage) -> None:
+def _check_empty(uri: str, storage: Storage, unfinished: set[str]) -> None:
     names = storage.names("")
     if "run.json" in names:
         raise ForeignRunError(
             f"{uri}: another driver started a run here just now; give the command again to go on with it"
         )
-    strangers = [name for name in names if name not in ("prompts.parquet", "logs")]
+    strangers = [name for name in names if name not in unfinished]
     if strangers or Path(uri).is_file():
         raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'})")
 
 
-def new_dataset_run(uri: str, preset: str, config: DatasetConfig) -> RunFolder:
-    """A new run that builds a dataset."""
+def new_dataset_run(
+    uri: str, preset: str, config: DatasetConfig, fill: Callable[[RunFolder], None] | None = None
+) -> RunFolder:
+    """A new run that builds a dataset. fill: see `new_run`."""
     intake = take_in(config)
-    return new_run(uri, preset, "dataset", config, intake.rows(), lambda: (intake.num_prompts, intake.statistics))
+    return new_run(uri, preset, "dataset", config, intake.rows(), lambda: (intake.num_prompts, intake.statistics), fill)
 
 
 def new_search_run(uri: str, preset: str, config: SearchJobConfig) -> RunFolder:
