@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from schemas.errors import LeaseHeldError, ReflectionFlowError
-from schemas.storage import Storage, token_of
+from schemas.storage import FREE, Storage, is_free, token_of
 
 log = logging.getLogger(__name__)
 HEARTBEAT_S = 10.0
@@ -67,7 +67,7 @@ class Lease:
     def _wait_for_the_dead(self, version: Any, record: bytes) -> Any:
         """The version to take the place of. LeaseHeldError when its holder lives."""
         holder = _holder(record)
-        if holder.get("free") or version is None:
+        if version is None or is_free(record):
             return version
         if holder.get("machine") == _machine():
             state = _process_state(holder.get("pid"), holder.get("process_started"))
@@ -86,7 +86,7 @@ class Lease:
             time.sleep(STALE_AFTER_S / _LOOKS)
             seen, record = self._base.lease()
             if seen != version:
-                if _holder(record).get("free"):
+                if is_free(record) or seen is None:
                     return seen
                 raise self._held(_holder(record), "it was heard while this one watched")
         log.warning("%s: not a sign of %s; taking over", self._base.uri, who)
@@ -105,7 +105,7 @@ class Lease:
         self._thread.join()
         try:
             if not self.lost.is_set():
-                self._base.swap_lease(self._version, json.dumps({"free": True, "token": self.token}).encode())
+                self._base.swap_lease(self._version, FREE)
         except ReflectionFlowError as away:
             log.warning("%s: the lease could not be given back (%s)", self._base.uri, away)
         finally:

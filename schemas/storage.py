@@ -84,6 +84,15 @@ class Storage(Protocol):
         ...
 
 
+FREE = json.dumps({"free": True}).encode()
+"""The record of a lease that was given back."""
+
+
+def is_free(record: bytes) -> bool:
+    """True for the record of a lease that was given back."""
+    return record == FREE
+
+
 def token_of(record: bytes) -> str:
     """Whose record of a lease it is; "" for one that does not read."""
     try:
@@ -218,7 +227,7 @@ class LocalStorage:
     def swap_lease(self, version: Any, record: bytes) -> Any | None:
         number = (version or 0) + 1
         try:
-            self._make_folder(self.root / LEASE)
+            (self.root / LEASE).mkdir(parents=True, exist_ok=True)
             if not create_whole(self._record(number), record):
                 return None
             numbers = self._lease_numbers()
@@ -253,6 +262,12 @@ class LocalStorage:
 
     def lift_fence(self) -> None:
         _remove_desk(self._desk)
+        version, record = self.lease()
+        if version is not None and is_free(record):
+            # A finished folder looks as if nobody had been here. Whoever comes at this moment has a desk here already.
+            with contextlib.suppress(OSError):
+                self._record(version).unlink()
+                (self.root / LEASE).rmdir()
 
     @property
     def _desk(self) -> Path:

@@ -130,7 +130,7 @@ def test_places_that_cannot_be_a_run_are_named():
         open_storage("ftp://host/run")
     with pytest.raises(InputError, match="s3://bucket/run"):
         open_storage("hdfs://host/run")
-    with pytest.raises(InputError, match="names no bucket"):
+    with pytest.raises(InputError, match="is no URI"):
         open_storage("s3://")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipelines.driver import RunOptions, drive
 from pipelines.runtime.failures import FailurePolicy
-from schemas.storage import LocalStorage
+from schemas.storage import FREE, LocalStorage
 from tests.support.toy_job import ToyConfig, create, open_run
 
 QUICK = FailurePolicy(first_wait_s=0.0)
@@ -64,4 +64,4 @@ def edit_json(file: Path, **changes) -> None:
 def is_free(run: Path) -> bool:
     """True when nobody has the run's lease, or did not give it back."""
     version, record = LocalStorage(run).lease()
-    return version is None or bool(json.loads(record).get("free"))
+    return version is None or record == FREE
