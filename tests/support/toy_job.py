@@ -16,7 +16,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -34,6 +34,7 @@ from schemas.configuration import execution_field, stable_seed
 from schemas.errors import ReflectionFlowError, TransientError
 from schemas.images import decode_image, encode_png, sha256
 from schemas.records import Candidate, Cost, DetectedObject, ObjectClause, PromptRecord, PromptRow
+from schemas.storage import Storage
 
 RED, BLUE = (230, 20, 20), (20, 20, 230)
 
@@ -177,7 +178,7 @@ def prompts(config: ToyConfig) -> list[PromptRow]:
     ]
 
 
-def create(uri: str, config: ToyConfig) -> RunFolder:
+def create(uri: str | Storage, config: ToyConfig, fill: Callable[[RunFolder], None] = lambda folder: None) -> RunFolder:
     """A new run."""
     info = RunInfo(
         format=FORMAT,
@@ -192,7 +193,7 @@ def create(uri: str, config: ToyConfig) -> RunFolder:
         code_commit="unknown",
         created_at="2025-01-01T00:00:00Z",
     )
-    return RunFolder.create(uri, info, prompts(config))
+    return RunFolder.create(uri, info, prompts(config), fill)
 
 
 def open_run(uri: str) -> tuple[RunFolder, ToyConfig]:
