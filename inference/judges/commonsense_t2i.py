@@ -51,9 +51,11 @@ class VlmDescriptionJudge:
 
     def fits(self, images: Sequence[np.ndarray], own: Sequence[str], other: Sequence[str]) -> np.ndarray:
         """See `DescriptionJudge`. An answer that is neither 1 nor 0 fits nothing."""
+        from inference.vlm.reasoning import answer_of
+
         asked = [*zip(images, own, strict=True), *zip(images, other, strict=True)]
         requests = [ChatRequest(self._prompt.replace("{description}", text), (image,)) for image, text in asked]
-        said = [answer.text.strip()[:1] for answer in self._vlm.answer(requests)]
+        said = [(answer_of(answer.text) or "")[:1] for answer in self._vlm.answer(requests)]
         return np.array([a == "1" and b == "0" for a, b in zip(said[: len(own)], said[len(own) :], strict=True)], bool)
 
 
