@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from inference.interfaces import rank_of
 from inference.judges.geneval_scoring import score_by_tag
 from inference.judges.intervals import Interval, intervals_by_tag, mean_over_tags
 from pipelines.jobs import resolve_chains
@@ -49,7 +50,7 @@ class SearchResult:
         """The image that the verifier likes best among the first `budget`; of equal ones the first. by: one of
         `opinions` who chooses in its place, or the judge."""
         scores = self.right if by == JUDGE else self.opinions[by] if by else self.scores
-        return max(range(min(budget, len(scores))), key=lambda i: (scores[i], -i))
+        return max(range(min(budget, len(scores))), key=lambda i: (rank_of(scores[i]), -i))
 
     def is_right(self, budget: int, by: str = "") -> bool:
         """The judge's verdict on what is delivered."""

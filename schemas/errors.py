@@ -78,5 +78,9 @@ class CorruptDataError(ReflectionFlowError):
     """A block, shard or image that does not read."""
 
 
+class UnscoredError(ReflectionFlowError):
+    """A verifier or reward that gives an image no number (NaN, infinity): a matter of its row."""
+
+
 class RequestFailedError(ReflectionFlowError):
     """One request that an endpoint, which answers others, does not answer: a matter of its row."""
