@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-_WORDS = frozenset(["null", "none", "nil", "nan", "nat", "n/a", "na", "#n/a", "<na>", "<null>", "undefined"])
+_WORDS = frozenset(["null", "none", "nil", "nan", ".nan", "nat", "n/a", "na", "#n/a", "<na>", "<null>", "undefined"])
 
 
 def is_absent_word(text: str) -> bool:

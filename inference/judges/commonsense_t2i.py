@@ -18,6 +18,7 @@ import numpy as np
 
 from inference.interfaces import ChatRequest, Vlm
 from inference.judges.intervals import Interval, mean_over_tags
+from schemas.absent import is_absent
 from schemas.errors import InputError
 
 FIELDS = ("prompt1", "prompt2", "description1", "description2")
@@ -77,10 +78,12 @@ def read_pairs(path: Path) -> list[CommonsensePair]:
     pairs = []
     for line, row in enumerate(rows, first):
         for name in FIELDS:
-            if not isinstance(row, dict) or not isinstance(row.get(name), str) or not row[name].strip():
+            if not isinstance(row, dict) or not isinstance(row.get(name), str) or is_absent(row[name]):
                 raise InputError("no text", file=str(path), line=line, field=name, expected=", ".join(FIELDS))
         prompts, descriptions = ((row[f"{name}1"], row[f"{name}2"]) for name in ("prompt", "description"))
-        pairs.append(CommonsensePair(prompts, descriptions, str(row.get("category") or "all")))
+        pairs.append(
+            CommonsensePair(prompts, descriptions, "all" if is_absent(row.get("category")) else str(row["category"]))
+        )
     if not pairs:
         raise InputError("no pairs", file=str(path), expected="rows with " + ", ".join(FIELDS))
     return pairs
