@@ -24,6 +24,7 @@ from pipelines.lease import Lease
 from pipelines.stage import Workers
 from recipes import catalogue
 from schemas.storage import LocalStorage
+from schemas.terminal import say
 from trainers.dual_process_config import DualProcessConfig
 
 
@@ -64,15 +65,15 @@ def main(argv: Sequence[str]) -> int:
                 return distill_on_ray(out, arguments.training, arguments.workers, files, stop)
             return distill_here(ConceptWorker(out, arguments.training), files, stop)
 
-        outcomes = distill_folder(arguments.concepts, out, run, lambda o: print(summary_line(o), flush=True))
+        outcomes = distill_folder(arguments.concepts, out, run, lambda o: say(summary_line(o), flush=True))
         stopped = stop()
-    print(counts_line(outcomes))
+    say(counts_line(outcomes))
     if stopped:
-        print(f"stopped; go on with the same command ({out})")
+        say(f"stopped; go on with the same command ({out})")
         return 1
-    print(f"look at it: {out}/index.html")
+    say(f"look at it: {out}/index.html")
     failed = [outcome for outcome in outcomes if not outcome.is_learnt]
     if failed:
-        print(f"{len(failed)} are not learnt: see {out}/summary.json", file=sys.stderr)
+        say(f"{len(failed)} are not learnt: see {out}/summary.json", file=sys.stderr)
         return 4
     return 0

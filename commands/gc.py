@@ -8,6 +8,7 @@ from commands.arguments import parse
 from commands.runs import RunDir, open_run
 from pipelines.lease import Lease
 from pipelines.upkeep import collect_garbage
+from schemas.terminal import say
 
 
 @dataclass(frozen=True)
@@ -28,5 +29,5 @@ def main(argv: Sequence[str]) -> int:
     with Lease(folder.storage, take_over=arguments.take_over):
         num_files = folder.storage.sweep()
         removed = collect_garbage(folder, config, arguments.keep_candidates)
-    print(f"removed {removed.num_blocks} blocks, {removed.num_images} images, {num_files} unfinished files")
+    say(f"removed {removed.num_blocks} blocks, {removed.num_images} images, {num_files} unfinished files")
     return 0

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.errors import ReflectionFlowError
+from schemas.terminal import guard_terminal, say, say_error
 
 
 @dataclass(frozen=True)
@@ -89,26 +90,27 @@ def main(argv: Sequence[str] | None = None, package: str | None = None) -> int:
     group = next((group for group in groups.values() if name in group.commands), None)
     if group is None:
         known = ", ".join(name for group in groups.values() for name in group.commands)
-        print(f"error: unknown command {name!r}\n  expected: {known}", file=sys.stderr)
+        say_error(f"error: unknown command {name!r}\n  expected: {known}")
         return 2
+    guard_terminal()
     try:
         return importlib.import_module(group.commands[name][0]).main(arguments[1:])
     except ReflectionFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print(group.interrupted, file=sys.stderr)
+        say_error(group.interrupted)
         return 130
     except BrokenPipeError:
         return 1
 
 
 def _print_usage(program: str, groups: Mapping[str, Group]) -> None:
-    print(f"usage: {program} COMMAND [--help]\n")
+    say(f"usage: {program} COMMAND [--help]\n")
     for package, group in groups.items():
         if len(groups) > 1:
-            print(f"{group.what} (also: python -m {package})")
+            say(f"{group.what} (also: python -m {package})")
         for name, (_, what) in group.commands.items():
-            print(f"  {name:<13} {what}")
+            say(f"  {name:<13} {what}")
         if len(groups) > 1:
-            print()
+            say()

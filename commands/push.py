@@ -11,6 +11,7 @@ from pipelines.report.dataset_card import FOLDER, write_card
 from pipelines.run_folder import RunFolder
 from schemas.errors import InputError, WorkFailedError
 from schemas.records import Outcome
+from schemas.terminal import say
 
 FILES_A_COMMIT = 8  # shards are large; a commit that fails is sent again whole
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     from huggingface_hub import HfApi
 
     num_files = push(HfApi(), folder, arguments.repo, arguments.private)
-    print(f"{num_files} files are in the dataset repository {arguments.repo}")
+    say(f"{num_files} files are in the dataset repository {arguments.repo}")
     return 0
 
 
@@ -57,7 +58,7 @@ def push(api: Any, folder: RunFolder, repo: str, private: bool) -> int:
             ]
             message = f"files {start + 1} to {start + len(operations)} of {len(files)}"
             api.create_commit(repo, operations, commit_message=message, repo_type="dataset")
-            print(message, flush=True)
+            say(message, flush=True)
     except (HfHubHTTPError, OSError) as error:
         raise WorkFailedError(
             f"the hub refused: {error}\n  `push` again goes on; HF_TOKEN must be able to write"

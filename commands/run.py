@@ -20,6 +20,7 @@ from pipelines.upkeep import copy_valid_blocks, differing_configs
 from recipes import catalogue
 from schemas.errors import ForeignRunError
 from schemas.records import PromptRow
+from schemas.terminal import say
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _fork(source_uri: str, target_uri: str, preset: str, config: DatasetConfig) 
         raise ForeignRunError(f"{target_uri}: there is a run already; --fork starts a new one")
     target = new_dataset_run(target_uri, preset, config)
     copied = copy_valid_blocks(source, source_config, target, config)
-    print(f"{target_uri}: a fork of {source_uri} with {copied} of its blocks")
+    say(f"{target_uri}: a fork of {source_uri} with {copied} of its blocks")
     return target
 
 

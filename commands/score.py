@@ -21,6 +21,8 @@ from inference.vlm.vlm import VlmConfig
 from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.errors import InputError
+from schemas.plain_text import one_line
+from schemas.terminal import say
 
 BATCH_SIZE = 8
 
@@ -75,10 +77,10 @@ def main(argv: Sequence[str]) -> int:
     columns = score(arguments, images)
     rows = [{name: values[i] for name, values in columns.items()} for i in range(len(images))]
     if arguments.json:
-        print(json.dumps([{"file": str(p), **row} for p, row in zip(arguments.images, rows, strict=True)]))
+        say(json.dumps([{"file": str(p), **row} for p, row in zip(arguments.images, rows, strict=True)]))
         return 0
     for path, row in zip(arguments.images, rows, strict=True):
-        print(f"{path}: " + "  ".join(f"{name} {value:.3f}" for name, value in row.items()))
+        say(f"{one_line(path)}: " + "  ".join(f"{name} {value:.3f}" for name, value in row.items()))
     return 0
 
 

@@ -9,6 +9,8 @@ from pipelines.conservation import tally
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import packed, shard_inputs, shard_ranges
 from pipelines.run_folder import RunFolder
+from schemas.plain_text import one_line
+from schemas.terminal import say
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,11 @@ def main(argv: Sequence[str]) -> int:
     for stage in stages:
         cost = counts.as_json()["cost_by_stage"].get(stage["stage"], {})
         spent = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in cost.items())
-        print(f"  {stage['subset']:<8} {stage['stage']:<22} {stage['done']}/{stage['total']} units  {spent}")
-    print(f"  {num_packed}/{shards} shards packed")
+        say(f"  {stage['subset']:<8} {stage['stage']:<22} {stage['done']}/{stage['total']} units  {spent}")
+    say(f"  {num_packed}/{shards} shards packed")
     for entry in folder.quarantined()[:10]:
-        print(f"  quarantine: {entry['prompt_id']} in {entry['stage']} (unit {entry['unit']}): {entry['error'][:150]}")
+        place = f"{entry['prompt_id']} in {entry['stage']} (unit {entry['unit']})"
+        say(f"  quarantine: {one_line(place)}: {one_line(entry['error'][:150])}")
     return 0
 
 

@@ -26,6 +26,7 @@ from pipelines.search_cost import spent_by_round
 from pipelines.search_job import SearchJobConfig
 from schemas.errors import CorruptDataError
 from schemas.records import Check, Cost, PromptRow
+from schemas.terminal import say
 
 FOLDER = "evaluation"
 JUDGE = "judge"  # as a chooser: the bound that no verifier passes
@@ -185,7 +186,7 @@ def write_evaluation(folder: RunFolder, config: SearchJobConfig) -> str:
     storage.commit(f"{FOLDER}/results.jsonl", "".join(f"{line}\n" for line in lines).encode())
     storage.commit(f"{FOLDER}/index.html", render_page(folder, config, summary, films.by_turns()).encode())
     for line in summary_lines(summary):
-        print(line)
+        say(line)
     return f"{storage.uri.rstrip('/')}/{FOLDER}/index.html"
 
 

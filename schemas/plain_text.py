@@ -17,6 +17,7 @@ _INVISIBLE += "\U000e0000-\U000e007f"
 _UNSEEN = re.compile(f"[\x00-\x08\x0e-\x1f\x7f-\x9f{_INVISIBLE}]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_INVISIBLE}]")
+_SHOWN_OF_LINE = re.compile(f"[\n\t]|{_SHOWN.pattern}")
 
 
 def readable(text: str) -> str:
@@ -27,7 +28,11 @@ def readable(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """The text for a terminal or a log: all that `readable` takes out stands there as `\\uXXXX` (so that JSON stays
-    JSON), and a further line is indented, so that none of its lines can be taken for one of ours."""
-    text = _SHOWN.sub(lambda found: json.dumps(found.group())[1:-1], text)
-    return re.sub(r"\n(?=[^\s])", "\n  ", text)
+    """The text for a terminal or a log: all that `readable` takes out stands there as `\\uXXXX`, so that JSON stays
+    JSON."""
+    return _SHOWN.sub(lambda found: json.dumps(found.group())[1:-1], text)
+
+
+def one_line(text: object) -> str:
+    """A name or a word of somebody else's as part of a line: as Python writes such characters, line breaks too."""
+    return _SHOWN_OF_LINE.sub(lambda found: found.group().encode("unicode_escape").decode(), str(text))

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 from inference.interfaces import ChatAnswer
-from inference.vlm.secrets import hide
 from schemas.errors import AccessError
+from schemas.redaction import hide
 
 T = TypeVar("T")
 _MAX_TOKENS = 2**31  # no honest count is larger
