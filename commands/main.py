@@ -78,7 +78,8 @@ GROUPS: dict[str, Group] = {
 
 def main(argv: Sequence[str] | None = None, package: str | None = None) -> int:
     """package: whose commands alone are known; None: of all. Exit codes: 0 done; 1 the work failed; 2 bad usage or
-    input; 3 another configuration's or driver's folder; 4 done, but rows are in quarantine; 130 interrupted."""
+    input; 3 another configuration's or driver's folder; 4 done, but rows are in
+    quarantine, or nearly all were rejected alike; 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     groups = GROUPS if package is None else {package: GROUPS[package]}
     program = "reflectionflow" if package is None else f"python -m {package}"

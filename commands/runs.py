@@ -25,7 +25,7 @@ from schemas.arrow import record_from_dict
 from schemas.errors import ForeignRunError, InputError, StorageError
 from schemas.records import Outcome
 from schemas.storage import LocalStorage
-from schemas.terminal import PlainFormatter, say
+from schemas.terminal import PlainFormatter, say, say_error
 
 RunDir = Annotated[str, tyro.conf.arg(metavar="DIR", help="the run folder")]
 
@@ -35,7 +35,7 @@ class Finish:
     """When a finished run counts as a success."""
 
     allow_quarantine: float = 0.0
-    """Share of prompts that may be in quarantine with exit code 0, in [0, 1]."""
+    """Share of prompts that may be in quarantine, or rejected alike for a fault, with exit code 0, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,22 @@ def work(folder: RunFolder, config: JobConfig, options: RunOptions, finish: Fini
         say(f"stopped; go on with: python -m pipelines resume --run {folder.storage.uri}")
         return 1
     write_report(folder, config)
+    for one in counts.rejections.alike()[:3]:
+        say_error(f"warning: {one.in_words()}")
     quarantined = counts.prompts[Outcome.QUARANTINED]
     if quarantined > finish.allow_quarantine * sum(counts.prompts.values()):
         say(
             f"{quarantined} prompts are in quarantine: see {folder.storage.uri}/quarantine, "
             f"then `python -m pipelines retry --run {folder.storage.uri}`",
             file=sys.stderr,
+        )
+        return 4
+    faults = [one for one in counts.rejections.faults() if one.share > finish.allow_quarantine]
+    if faults:
+        say_error(
+            f"nothing was wrong with the prompts one by one: {faults[0].stage} rejects nearly all of them alike, which "
+            "looks like a fault of its model, its settings or the data\n"
+            "what to do: mend that, then start another run; or --allow-quarantine 1 if it is meant so"
         )
         return 4
     return 0
