@@ -117,7 +117,7 @@ class EndpointVlm:
             timeout=config.timeout_s,
             max_retries=config.max_retries,
             default_headers=headers,
-            http_client=http_client(config.timeout_s),
+            http_client=http_client(config.timeout_s, [*headers]),
         )
 
     def check(self) -> None:
