@@ -115,7 +115,7 @@ BEHAVIOURS: dict[str, Callable[[socket.socket], None]] = {
     "an endless header": _floods(b"HTTP/1.1 200 OK\r\nX-A: ", b"x" * 65536),
     "a dripping body": _drips(_OK + b"Content-Length: 100000\r\n\r\n", b" "),
     "dripping headers": _drips(b"HTTP/1.1 200 OK\r\nX-A: ", b"x"),
-    "a dripping first line": _drips(b"HTTP/1.1 200 O", b"K"),
+    "a dripping first line": _drips(b"HTTP/1.", b"1"),
     "a dripping error": _drips(b"HTTP/1.1 400 No\r\nContent-Length: 100000\r\n\r\n", b" "),
     "many early answers": _drips(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
     "no HTTP": lambda connection: connection.sendall(b"\x00\x01\x02 SSH-2.0\r\n\r\n"),
