@@ -8,6 +8,7 @@ from commands.runs import RunDir, open_run, print_json, print_summary
 from pipelines.conservation import tally
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import packed, shard_inputs, shard_ranges
+from pipelines.quarantine import quarantined_rows
 from pipelines.run_folder import RunFolder
 from schemas.plain_text import one_line
 from schemas.terminal import say
@@ -28,6 +29,7 @@ def main(argv: Sequence[str]) -> int:
     folder, config = open_run(arguments.run)
     stages = stage_counts(folder, config)
     counts = tally(folder, config)
+    failed = list(quarantined_rows(folder, config))
     shards, num_packed = _shards(folder, config)
     if arguments.json:
         print_json(
@@ -36,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
                 "preset": folder.info.preset,
                 "stages": stages,
                 "shards": {"packed": num_packed, "total": shards},
-                "in_quarantine": len(folder.quarantined()),
+                "in_quarantine": len(failed),
                 **counts.as_json(),
             }
         )
@@ -47,9 +49,9 @@ def main(argv: Sequence[str]) -> int:
         spent = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in cost.items())
         say(f"  {stage['subset']:<8} {stage['stage']:<22} {stage['done']}/{stage['total']} units  {spent}")
     say(f"  {num_packed}/{shards} shards packed")
-    for entry in folder.quarantined()[:10]:
-        place = f"{entry['prompt_id']} in {entry['stage']} (unit {entry['unit']})"
-        say(f"  quarantine: {one_line(place)}: {one_line(entry['error'][:150])}")
+    for row in failed[:10]:
+        place = f"{row.prompt_id} in {row.stage} (unit {row.unit})"
+        say(f"  quarantine: {one_line(place)}: {one_line(row.error[:150])}")
     return 0
 
 

@@ -68,7 +68,7 @@ def _resets(connection: socket.socket) -> None:
 
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-_FINE = says("fine").body
+_FINE = str(says("fine").body)
 _TWICE = _FINE.replace('"content": "fine"', '"content": "one", "content": "two"')
 
 BEHAVIOURS: dict[str, Callable[[socket.socket], None]] = {
