@@ -29,14 +29,14 @@ _TURN_ENDS = re.compile(
 )
 _TURN_STARTS = re.compile(
     r"(?:<\|im_start\|>|<\|start\|>|<\|start_header_id\|>|<start_of_turn>)\s*(?:assistant|model|final)?"
-    r"(?:<\|end_header_id\|>)?\s*|\[/?INST\]",
+    r"(?:<\|end_header_id\|>)?\s*|\[/?INST\]|\A(?:assistant|ai)\s*(?::|\n)\s*",
     re.IGNORECASE,
 )
 _TOKEN = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|<(?:pad|bos|s|image|unk|img)>", re.IGNORECASE)
 
 _THOUGHT_LABEL = re.compile(
     r"[\s*_#]*(?:thinking(?: process)?|thoughts?|thought process|(?:my |step-by-step )?reasoning|chain of thought"
-    r"|analysis)[*_]*\s*(?::[*_]*\s|\n)",
+    r"|analysis)[*_]*\s*(?::[*_]*\s|(?:\.{3}|…)?\n)",
     re.IGNORECASE,
 )
 _ANY_LABEL = re.compile(rf"\n[ \t*_#]{{0,10}}{ADJECTIVES}{NOUN}[*_]*\s*(?:[:：][*_]*\s*|\n)", re.IGNORECASE)

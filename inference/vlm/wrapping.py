@@ -24,6 +24,7 @@ _BEFORE_NOUN = (
 )
 _PREAMBLE = re.compile(
     rf"\W{{0,10}}(?:{_POLITE}\s*[!,.:;–—-]*\s+){{0,3}}"
+    r"(?:(?:based on|from|for|looking at) (?:this|the|your) [^,:.\n]{0,60},\s*)?"
     r"(?:here(?:['’]s| is| are|['’]re)|below is|the following is|i(?:['’]ve| have) (?:written|prepared))\s+"
     rf"{_BEFORE_NOUN}{NOUN}\b[^:\n.!?]{{0,120}}?(?:[:：.!]\**\s*|\s*\n+|$)",
     re.IGNORECASE,
@@ -150,7 +151,7 @@ def _without_markdown(text: str) -> str:
         is_heading = re.match(r"\s{0,3}#{1,6}\s+", line)
         line = re.sub(r"^\s{0,3}#{1,6}\s+|\s+#+\s*$", "", line) if is_heading else line
         item = _LIST.match(line)
-        if item and item.group().strip()[-1:] in ".)" and numbered < 2:
+        if item and item.group().strip()[-1:] in ".)" and numbered < 2 and item.group().strip(" \t(.)") != "1":
             item = None
         if _RULE.fullmatch(line) or not line.strip():
             ended = True
