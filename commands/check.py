@@ -15,7 +15,9 @@ from inference.model_store import require_models
 from inference.prompt_grammar import parse_prompt
 from recipes import catalogue
 from schemas.configuration import model_names
+from schemas.plain_text import one_line
 from schemas.records import Check
+from schemas.terminal import say
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,15 @@ def main(argv: Sequence[str]) -> int:
     grounded_sam = config.open()
     checks = grounded_sam.check(images, [record] * len(images))
     if arguments.json:
-        print(json.dumps([_plain(path, check) for path, check in zip(arguments.images, checks, strict=True)]))
+        say(json.dumps([_plain(path, check) for path, check in zip(arguments.images, checks, strict=True)]))
         return 0
     for path, check in zip(arguments.images, checks, strict=True):
-        print(f"{path}: {'right' if check.correct else 'wrong'}, score {check.score:.2f}")
+        say(f"{one_line(path)}: {'right' if check.correct else 'wrong'}, score {check.score:.2f}")
         for found_object in check.objects:
             box = ", ".join(f"{v:.1f}" for v in found_object.box)
-            print(f"  {found_object.color or ''} {found_object.class_name} {found_object.score:.2f} at ({box})")
+            say(f"  {found_object.color or ''} {found_object.class_name} {found_object.score:.2f} at ({box})")
         for reason in check.reasons:
-            print(f"  {reason}")
+            say(f"  {reason}")
     return 0
 
 

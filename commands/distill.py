@@ -25,6 +25,7 @@ from pipelines.stage import Workers
 from recipes import catalogue
 from schemas.places import local_path
 from schemas.storage import LocalStorage
+from schemas.terminal import say
 from trainers.dual_process_config import DualProcessConfig
 
 
@@ -69,16 +70,16 @@ def main(argv: Sequence[str]) -> int:
                 return distill_on_ray(out, arguments.training, arguments.workers, files, stop)
             return distill_here(ConceptWorker(out, arguments.training), files, stop)
 
-        report = lambda outcome: print(summary_line(outcome), flush=True)  # noqa: E731
+        report = lambda outcome: say(summary_line(outcome), flush=True)  # noqa: E731
         outcomes = distill_folder(arguments.concepts, lease.storage, run, report)
         stopped = asked()
-    print(counts_line(outcomes))
+    say(counts_line(outcomes))
     if stopped:
-        print(f"stopped; go on with the same command ({out})")
+        say(f"stopped; go on with the same command ({out})")
         return 1
-    print(f"look at it: {out}/index.html")
+    say(f"look at it: {out}/index.html")
     failed = [outcome for outcome in outcomes if not outcome.is_learnt]
     if failed:
-        print(f"{len(failed)} are not learnt: see {out}/summary.json", file=sys.stderr)
+        say(f"{len(failed)} are not learnt: see {out}/summary.json", file=sys.stderr)
         return 4
     return 0

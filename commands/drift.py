@@ -16,6 +16,7 @@ from inference.rewards.clip_reward import ClipRewardConfig
 from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.errors import InputError
+from schemas.terminal import say
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -61,9 +62,9 @@ def main(argv: Sequence[str]) -> int:
         "by_chance": chance_level(before, after),
     }
     if arguments.json:
-        print(json.dumps(found))
+        say(json.dumps(found))
         return 0
-    print(
+    say(
         f"CMMD {found['cmmd']:.4f} between {len(before)} and {len(after)} images, by {model}; "
         f"of one set split by chance 95 % stay below {found['by_chance']:.4f}"
     )

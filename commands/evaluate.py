@@ -18,6 +18,7 @@ from pipelines.search_job import SearchJobConfig
 from recipes import catalogue
 from schemas.errors import ForeignRunError, InputError
 from schemas.images import decode_image
+from schemas.terminal import say
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         if arguments.export is not None:
             from pipelines.export_search import export_search
 
-            print(f"{export_search(folder, config, arguments.export)} searches: {arguments.export}")
+            say(f"{export_search(folder, config, arguments.export)} searches: {arguments.export}")
         return 0
     assert arguments.images is not None
     _refuse_flags(argv, ("--export",), "--images")
@@ -99,7 +100,7 @@ def evaluate_folder(folder: Path, arguments: EvaluateArgs) -> None:
     if official is not None:
         summary["agreement_with_official"] = agreement(lines, official)
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    print(json.dumps(summary, indent=1))
+    say(json.dumps(summary, indent=1))
 
 
 def _judgeable(prompts: Sequence[PromptFolder], judge: JudgeConfig, unjudged: Unjudged) -> list[PromptFolder]:

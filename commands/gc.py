@@ -9,6 +9,7 @@ from commands.runs import RunDir, open_run
 from pipelines.garbage import Garbage, collect_garbage
 from pipelines.lease import Lease
 from pipelines.run_folder import RunFolder
+from schemas.terminal import say
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,15 @@ def main(argv: Sequence[str]) -> int:
         found = collect_garbage(folder, config, arguments.keep_candidates)
         num_files = folder.storage.sweep()
     _print(found, "removed")
-    print(f"{num_files} unfinished files")
+    say(f"{num_files} unfinished files")
     return 0
 
 
 def _print(found: Garbage, done: str) -> None:
     for heaps, what in ((found.blocks, "blocks"), (found.images, "images")):
         for heap in heaps:
-            print(f"  {heap.path}: {heap.count} {what}, {heap.num_bytes / 2**20:,.1f} MiB")
+            say(f"  {heap.path}: {heap.count} {what}, {heap.num_bytes / 2**20:,.1f} MiB")
     for link in found.links:
-        print(f"  {link}: a link, which is not followed")
+        say(f"  {link}: a link, which is not followed")
     freed = sum(heap.num_bytes for heap in (*found.blocks, *found.images)) / 2**20
-    print(f"{done} {found.num_blocks} blocks, {found.num_images} images: {freed:,.1f} MiB")
+    say(f"{done} {found.num_blocks} blocks, {found.num_images} images: {freed:,.1f} MiB")

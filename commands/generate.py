@@ -15,6 +15,7 @@ from recipes import catalogue
 from schemas.configuration import model_names, stable_seed
 from schemas.errors import InputError
 from schemas.images import encode_png
+from schemas.terminal import say
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,6 @@ def main(argv: Sequence[str]) -> int:
     for index, image in enumerate(images):
         path = arguments.out / f"image_{index}.png"
         path.write_bytes(encode_png(image))
-        print(path)
-    print(f"{len(images) / seconds:.1f} images/s, after {loaded - started:.1f} s of loading")
+        say(path)
+    say(f"{len(images) / seconds:.1f} images/s, after {loaded - started:.1f} s of loading")
     return 0

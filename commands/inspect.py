@@ -16,6 +16,7 @@ from pipelines.report.inspection import (
 )
 from pipelines.run_folder import RunFolder
 from schemas.errors import InputError
+from schemas.terminal import say
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ def main(argv: Sequence[str]) -> int:
         images = {} if written is None else {"images": {"folder": arguments.images, "num_written": written}}
         print_json({"run": arguments.run, **inspection.data, **images})
         return 0
-    print("\n".join(inspection.lines))
+    say("\n".join(inspection.lines))
     if written is not None:
-        print(f"{written} images written to {arguments.images}")
+        say(f"{written} images written to {arguments.images}")
     return 0
 
 

@@ -16,6 +16,8 @@ from inference.prompt_grammar import parse_prompt
 from pipelines.prompts.judgeable import Asked, count_unjudged
 from recipes import catalogue
 from schemas.configuration import model_names
+from schemas.plain_text import one_line
+from schemas.terminal import say
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,14 @@ def main(argv: Sequence[str]) -> int:
             }
             for path, check, objects in zip(arguments.images, checks, found, strict=True)
         ]
-        print(json.dumps(rows))
+        say(json.dumps(rows))
         return 0
     for path, check, objects in zip(arguments.images, checks, found, strict=True):
-        print(f"{path}: {'right' if check.correct else 'wrong'}")
+        say(f"{one_line(path)}: {'right' if check.correct else 'wrong'}")
         for item in objects:
             box = ", ".join(f"{v:.1f}" for v in item.box)
             counted = "" if item in check.objects else ", too uncertain to count"
-            print(f"  {item.color} {item.class_name} {item.score:.2f} at ({box}){counted}")
+            say(f"  {item.color} {item.class_name} {item.score:.2f} at ({box}){counted}")
         for reason in check.reasons:
-            print(f"  {reason}")
+            say(f"  {reason}")
     return 0

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.errors import ReflectionFlowError
+from schemas.terminal import guard_terminal, say, say_error
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ GROUPS: dict[str, Group] = {
 
 def main(argv: Sequence[str] | None = None, package: str | None = None) -> int:
     """package: whose commands alone are known; None: of all. Exit codes: 0 done; 1 the work failed; 2 bad usage or
-    input; 3 another configuration's or driver's folder; 4 done, but rows are in quarantine; 130 interrupted."""
+    input; 3 another configuration's or driver's folder; 4 done, but rows are in
+    quarantine, or nearly all were rejected alike; 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     groups = GROUPS if package is None else {package: GROUPS[package]}
     program = "reflectionflow" if package is None else f"python -m {package}"
@@ -89,26 +91,27 @@ def main(argv: Sequence[str] | None = None, package: str | None = None) -> int:
     group = next((group for group in groups.values() if name in group.commands), None)
     if group is None:
         known = ", ".join(name for group in groups.values() for name in group.commands)
-        print(f"error: unknown command {name!r}\n  expected: {known}", file=sys.stderr)
+        say_error(f"error: unknown command {name!r}\n  expected: {known}")
         return 2
+    guard_terminal()
     try:
         return importlib.import_module(group.commands[name][0]).main(arguments[1:])
     except ReflectionFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print(group.interrupted, file=sys.stderr)
+        say_error(group.interrupted)
         return 130
     except BrokenPipeError:
         return 1
 
 
 def _print_usage(program: str, groups: Mapping[str, Group]) -> None:
-    print(f"usage: {program} COMMAND [--help]\n")
+    say(f"usage: {program} COMMAND [--help]\n")
     for package, group in groups.items():
         if len(groups) > 1:
-            print(f"{group.what} (also: python -m {package})")
+            say(f"{group.what} (also: python -m {package})")
         for name, (_, what) in group.commands.items():
-            print(f"  {name:<13} {what}")
+            say(f"  {name:<13} {what}")
         if len(groups) > 1:
-            print()
+            say()

@@ -21,6 +21,7 @@ from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged
 from pipelines.stated_figures import GPUS
 from recipes import catalogue
 from schemas.errors import InputError, MissingWeightsError
+from schemas.terminal import say
 
 GENEVAL_FILE = "evaluation_metadata.jsonl"
 GENEVAL_PROMPTS = 553
@@ -81,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         print_plan(plan)
         if missing:
-            print(f"before it can start: {missing}")
+            say(f"before it can start: {missing}")
         if checks:
             print_checks(checks)
     if arguments.picture is not None:
@@ -144,10 +145,10 @@ def plan_json(plan: Estimate) -> dict[str, object]:
 def print_plan(plan: Estimate) -> None:
     """A plan for people. Every figure that was not measured says where it comes from."""
     if plan.num_pairs:
-        print(f"{plan.num_prompts:,} prompts in {plan.num_units:,} units, subsets {', '.join(plan.subsets)}")
+        say(f"{plan.num_prompts:,} prompts in {plan.num_units:,} units, subsets {', '.join(plan.subsets)}")
     else:
-        print(f"{plan.num_prompts:,} searches in {plan.num_units:,} units, {plan.num_images:,} images")
-    print(f"  {'stage':<20} {'items':>16} {'each':>10} {'one worker':>12}  figure")
+        say(f"{plan.num_prompts:,} searches in {plan.num_units:,} units, {plan.num_images:,} images")
+    say(f"  {'stage':<20} {'items':>16} {'each':>10} {'one worker':>12}  figure")
     for stage in plan.stages:
         items = f"{stage.num_items:,} {stage.item}"
         each, whole = "unknown", "unknown"
@@ -155,25 +156,25 @@ def print_plan(plan: Estimate) -> None:
             fast = stage.seconds_per_item < 1
             each = f"{stage.seconds_per_item * 1e3:.1f} ms" if fast else f"{stage.seconds_per_item:.2f} s"
             whole = format_seconds(stage.seconds)
-        print(f"  {stage.name:<20} {items:>16} {each:>10} {whole:>12}  {stage.source}")
+        say(f"  {stage.name:<20} {items:>16} {each:>10} {whole:>12}  {stage.source}")
     unknown = [stage.name for stage in plan.stages if stage.seconds is None]
     if unknown:
-        print(f"  without {', '.join(unknown)} from here on: run a pilot, then `plan --run` on it")
+        say(f"  without {', '.join(unknown)} from here on: run a pilot, then `plan --run` on it")
     storage = f"{_bytes(plan.block_bytes)} of blocks"
     storage += f", {_bytes(plan.shard_bytes)} of shards" if plan.num_pairs else ""
     if plan.cluster is None or plan.placement is None:
-        print(f"  about {format_seconds(plan.seconds)} on one worker, {storage}")
+        say(f"  about {format_seconds(plan.seconds)} on one worker, {storage}")
         return
     cluster, placement = plan.cluster, plan.placement
-    print(f"  {'memory of a worker':<20} {'GiB':>16}")
+    say(f"  {'memory of a worker':<20} {'GiB':>16}")
     for stage in plan.stages:
         if stage.memory_gib:
-            print(f"  {stage.name:<20} {stage.memory_gib:>16.1f}  {stage.memory_source}")
+            say(f"  {stage.name:<20} {stage.memory_gib:>16.1f}  {stage.memory_source}")
     nodes = -(-cluster.gpus // cluster.gpus_per_node)
     memories = [stage.memory_gib or 0.0 for stage in plan.stages]
     used = sum(memories) if placement.schedule == "streaming" else max(memories)
     per_node = min(cluster.gpus, cluster.gpus_per_node)
-    print(
+    say(
         f"{cluster.gpus} x {cluster.gpu_type} ({cluster.gpu.memory_gib:.1f} GiB each) on {nodes} node"
         f"{'s' if nodes > 1 else ''}: {placement.schedule}\n"
         f"  {placement.why}\n"
@@ -182,9 +183,9 @@ def print_plan(plan: Estimate) -> None:
         + f"; a node of {per_node} uses up to {min(used, cluster.gpu.memory_gib) * per_node:.0f} GiB of GPU memory\n"
         f"  flags: {placement.flags}"
     )
-    print(as_text(gpu_times(plan.stages, placement, cluster)))
+    say(as_text(gpu_times(plan.stages, placement, cluster)))
     price = "given" if cluster.gpu_hour_cost is not None else "assumed"
-    print(
+    say(
         f"  {format_seconds(placement.hours * 3600)} (derived; loading models not counted), "
         f"{plan.gpu_hours:,.1f} GPU hours, ${plan.cost:,.0f} at ${cluster.hour_cost:.2f} an hour ({price})\n"
         f"  {storage}"
@@ -218,14 +219,12 @@ def announce(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> No
     kind = next((kind for kind in GPUS if kind.split("-")[0] in name), None)
     gpus = max(count, 1) if options.runtime == "ray" else 1
     if kind is None:
-        print(
-            "the plan is for H100s, since this machine's GPUs are not known; `plan --gpus N --gpu-type ...` for others"
-        )
+        say("the plan is for H100s, since this machine's GPUs are not known; `plan --gpus N --gpu-type ...` for others")
     try:
         number = num_searches(config)[0] if is_search else 0
         print_plan(estimate(config, Cluster(gpus=gpus, gpu_type=kind or "h100"), num_searches=number))  # type: ignore[arg-type]
     except InputError as error:
-        print(f"the plan: {error}")
+        say(f"the plan: {error}")
 
 
 def _bytes(number: float) -> str:

@@ -14,6 +14,7 @@ from pipelines.run_names import is_card
 from schemas.errors import InputError, WorkFailedError
 from schemas.records import Outcome
 from schemas.shards import is_shard
+from schemas.terminal import say
 
 FILES_A_COMMIT = 8  # shards are large; a commit that fails is sent again whole
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     from huggingface_hub import HfApi
 
     num_files = push(HfApi(), folder, arguments.repo, arguments.private)
-    print(f"{num_files} files are in the dataset repository {arguments.repo}")
+    say(f"{num_files} files are in the dataset repository {arguments.repo}")
     return 0
 
 
@@ -64,7 +65,7 @@ def push(api: Any, folder: RunFolder, repo: str, private: bool) -> int:
             ]
             message = f"files {start + 1} to {start + len(operations)} of {len(files)}"
             api.create_commit(repo, operations, commit_message=message, repo_type="dataset")
-            print(message, flush=True)
+            say(message, flush=True)
     except (HfHubHTTPError, OSError) as error:
         raise WorkFailedError(
             f"the hub refused: {error}\n  `push` again goes on; HF_TOKEN must be able to write"

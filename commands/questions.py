@@ -13,6 +13,7 @@ from commands.arguments import Preset, parse_with_preset
 from inference.vlm.vlm import VlmConfig
 from recipes import catalogue
 from schemas.errors import InputError
+from schemas.terminal import say
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,9 @@ def main(argv: Sequence[str]) -> int:
         lines.append(f"    answer: {json.dumps(asked.answer, ensure_ascii=False)}")
     text = "\n".join(lines) + "\n"
     if arguments.out is None:
-        print(text, end="")
+        say(text, end="")
     else:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(text, encoding="utf-8")
-        print(arguments.out)
+        say(arguments.out)
     return 0

@@ -18,6 +18,7 @@ from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.errors import InputError
 from schemas.images import encode_png
+from schemas.terminal import say
 
 STRIP_PX = 160
 GAP_PX = 6
@@ -55,18 +56,18 @@ def main(argv: Sequence[str]) -> int:
     require_models(model_names(config))
     started = time.monotonic()
     tools = config.open()
-    print(f"models loaded in {time.monotonic() - started:.1f} s")
+    say(f"models loaded in {time.monotonic() - started:.1f} s")
     search = replace(arguments.search, seed=arguments.seed)
     one = SearchTrace(arguments.prompt)
     for number in range(search.depth):
         started = time.monotonic()
         next_round([one], number, search, tools, [arguments.prompt])
         for draft in one.drafts[-search.width :]:
-            print(f"  {describe(draft)}")
+            say(f"  {describe(draft)}")
         best = one.best()
-        print(f"round {number}: {time.monotonic() - started:.1f} s; best so far: image {best.number}, {best.score:.2f}")
+        say(f"round {number}: {time.monotonic() - started:.1f} s; best so far: image {best.number}, {best.score:.2f}")
     write_pictures(one, arguments.out)
-    print(f"{arguments.out / 'index.html'}  ({one.cost.in_words()})")
+    say(f"{arguments.out / 'index.html'}  ({one.cost.in_words()})")
     return 0
 
 

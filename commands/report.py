@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from commands.arguments import parse
 from commands.runs import RunDir, open_run, write_report
+from schemas.terminal import say
 
 
 @dataclass(frozen=True)
@@ -24,5 +25,5 @@ def main(argv: Sequence[str]) -> int:
     if arguments.card:
         from pipelines.report.dataset_card import write_card
 
-        print(f"the dataset card: {write_card(folder, config)}")
+        say(f"the dataset card: {write_card(folder, config)}")
     return 0

@@ -7,6 +7,7 @@ from commands.runs import open_run, parse_resume, shared_uri, work
 from pipelines.lease import Lease
 from pipelines.quarantine import clear_quarantine
 from pipelines.run_folder import RunFolder
+from schemas.terminal import say
 
 
 def main(argv: Sequence[str]) -> int:
@@ -15,5 +16,5 @@ def main(argv: Sequence[str]) -> int:
     folder, config = open_run(shared_uri(arguments.run, arguments.options.runtime))
     with Lease(folder.storage, take_over=arguments.options.take_over) as lease:
         units = clear_quarantine(RunFolder.open(lease.storage), config)
-    print(f"{len(units)} units to do again" if units else "nothing is in quarantine")
+    say(f"{len(units)} units to do again" if units else "nothing is in quarantine")
     return work(folder, config, replace(arguments.options, take_over=False), arguments.finish)

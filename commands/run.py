@@ -22,6 +22,7 @@ from pipelines.upkeep import copy_valid_blocks, differing_configs
 from recipes import catalogue
 from schemas.errors import ForeignRunError
 from schemas.records import PromptRow
+from schemas.terminal import say
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _fork(source_uri: str, target_uri: str, preset: str, config: DatasetConfig) 
 
     def fill(target: RunFolder) -> None:
         copied = copy_valid_blocks(source, source_config, target, config)
-        print(f"{target_uri}: a fork of {source_uri} with {copied} of its blocks")
+        say(f"{target_uri}: a fork of {source_uri} with {copied} of its blocks")
 
     return new_dataset_run(target_uri, preset, config, fill)
 

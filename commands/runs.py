@@ -25,6 +25,7 @@ from schemas.checked_json import checked_record
 from schemas.errors import CorruptDataError, ForeignRunError, InputError, StorageError
 from schemas.records import Outcome
 from schemas.storage import LocalStorage
+from schemas.terminal import PlainFormatter, say, say_error
 
 RunDir = Annotated[str, tyro.conf.arg(metavar="DIR", help="the run folder")]
 
@@ -34,7 +35,7 @@ class Finish:
     """When a finished run counts as a success."""
 
     allow_quarantine: float = 0.0
-    """Share of prompts that may be in quarantine with exit code 0, in [0, 1]."""
+    """Share of prompts that may be in quarantine, or rejected alike for a fault, with exit code 0, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +113,24 @@ def work(folder: RunFolder, config: JobConfig, options: RunOptions, finish: Fini
     counts = tally(folder, config)
     print_summary(folder, counts)
     if not complete:
-        print(f"stopped; go on with: python -m pipelines resume --run {folder.storage.uri}")
+        say(f"stopped; go on with: python -m pipelines resume --run {folder.storage.uri}")
         return 1
+    for one in counts.rejections.alike()[:3]:
+        say_error(f"warning: {one.in_words()}")
     quarantined = counts.prompts[Outcome.QUARANTINED]
     if quarantined > finish.allow_quarantine * sum(counts.prompts.values()):
-        print(
+        say(
             f"{quarantined} prompts are in quarantine: see {folder.storage.uri}/quarantine, "
             f"then `python -m pipelines retry --run {folder.storage.uri}`",
             file=sys.stderr,
+        )
+        return 4
+    faults = [one for one in counts.rejections.faults() if one.share > finish.allow_quarantine]
+    if faults:
+        say_error(
+            f"nothing was wrong with the prompts one by one: {faults[0].stage} rejects nearly all of them alike, which "
+            "looks like a fault of its model, its settings or the data\n"
+            "what to do: mend that, then start another run; or --allow-quarantine 1 if it is meant so"
         )
         return 4
     return 0
@@ -135,29 +146,29 @@ def write_report(folder: RunFolder, config: JobConfig) -> None:
         from pipelines.report.page import build_report
 
         path = build_report(folder, config)
-    print(f"look at it: {path}")
+    say(f"look at it: {path}")
 
 
 def print_summary(folder: RunFolder, counts: Tally) -> None:
     """What became of every prompt, in a few lines."""
     prompts, pairs = counts.prompts, counts.pairs
-    print(
+    say(
         f"{folder.storage.uri}: {sum(prompts.values())} prompts: {prompts[Outcome.SHIPPED]} shipped, "
         f"{prompts[Outcome.REJECTED]} rejected, {prompts[Outcome.QUARANTINED]} in quarantine, "
         f"{prompts[Outcome.PENDING]} pending" + (f"; {pairs['shipped']} pairs" if folder.info.job != "search" else "")
     )
     if counts.reasons:
-        print("  rejected: " + ", ".join(f"{n} {reason}" for reason, n in sorted(counts.reasons.items())))
+        say("  rejected: " + ", ".join(f"{n} {reason}" for reason, n in sorted(counts.reasons.items())))
 
 
 def print_json(value: Any) -> None:
     """One JSON object on standard output."""
-    print(json.dumps(value, sort_keys=True, ensure_ascii=False))
+    say(json.dumps(value, sort_keys=True, ensure_ascii=False))
 
 
 def log_to(folder: RunFolder) -> None:
     """Warnings to the terminal, everything to `logs/run.log` of a local run folder."""
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    formatter = PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     handlers: list[logging.Handler] = [logging.StreamHandler()]

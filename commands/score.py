@@ -11,6 +11,7 @@ import tyro
 
 from commands.arguments import Preset, parse_with_preset
 from commands.image_files import read_images
+from inference.interfaces import check_scores
 from inference.model_store import require_models
 from inference.rewards.ensemble import EnsembleConfig, combine_rewards
 from inference.rewards.reward import RewardConfig, used_rewards
@@ -20,6 +21,8 @@ from inference.vlm.vlm import VlmConfig
 from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.errors import InputError
+from schemas.plain_text import one_line
+from schemas.terminal import say
 
 BATCH_SIZE = 8
 
@@ -74,10 +77,10 @@ def main(argv: Sequence[str]) -> int:
     columns = score(arguments, images)
     rows = [{name: values[i] for name, values in columns.items()} for i in range(len(images))]
     if arguments.json:
-        print(json.dumps([{"file": str(p), **row} for p, row in zip(arguments.images, rows, strict=True)]))
+        say(json.dumps([{"file": str(p), **row} for p, row in zip(arguments.images, rows, strict=True)]))
         return 0
     for path, row in zip(arguments.images, rows, strict=True):
-        print(f"{path}: " + "  ".join(f"{name} {value:.3f}" for name, value in row.items()))
+        say(f"{one_line(path)}: " + "  ".join(f"{name} {value:.3f}" for name, value in row.items()))
     return 0
 
 
@@ -86,6 +89,8 @@ def _by_rewards(arguments: ScoreArgs, images: Sequence[np.ndarray]) -> dict[str,
     require_models(name for reward in rewards for name in model_names(reward))
     prompts = [arguments.prompt] * len(images)
     scores = {reward.name: reward.open().score(images, prompts) for reward in rewards}
+    for name, values in scores.items():
+        check_scores(values, prompts, name)
     columns = {name: values.tolist() for name, values in scores.items()}
     if len(images) > 1:
         columns["ensemble"] = combine_rewards(scores, arguments.ensemble, [r.weight for r in rewards]).tolist()
@@ -94,7 +99,9 @@ def _by_rewards(arguments: ScoreArgs, images: Sequence[np.ndarray]) -> dict[str,
 
 def _by_verifier(arguments: ScoreArgs, images: Sequence[np.ndarray]) -> dict[str, list[float]]:
     prompts = [arguments.prompt] * len(images)
-    return {"score": verifier_of(arguments).open().score(images, prompts).tolist()}
+    scores = verifier_of(arguments).open().score(images, prompts)
+    check_scores(scores, prompts, arguments.kind)
+    return {"score": scores.tolist()}
 
 
 def verifier_of(arguments: ScoreArgs) -> TrainedVerifierConfig | NvilaVerifierConfig:

@@ -10,6 +10,8 @@ from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import packed, shard_inputs, shard_ranges
 from pipelines.quarantine import quarantined_rows
 from pipelines.run_folder import RunFolder
+from schemas.plain_text import one_line
+from schemas.terminal import say
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ def main(argv: Sequence[str]) -> int:
     for stage in stages:
         cost = counts.as_json()["cost_by_stage"].get(stage["stage"], {})
         spent = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in cost.items())
-        print(f"  {stage['subset']:<8} {stage['stage']:<22} {stage['done']}/{stage['total']} units  {spent}")
-    print(f"  {num_packed}/{shards} shards packed")
+        say(f"  {stage['subset']:<8} {stage['stage']:<22} {stage['done']}/{stage['total']} units  {spent}")
+    say(f"  {num_packed}/{shards} shards packed")
     for row in failed[:10]:
-        print(f"  quarantine: {row.prompt_id} in {row.stage} (unit {row.unit}): {row.error[:150]}")
+        place = f"{row.prompt_id} in {row.stage} (unit {row.unit})"
+        say(f"  quarantine: {one_line(place)}: {one_line(row.error[:150])}")
     return 0
 
 

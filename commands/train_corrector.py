@@ -10,6 +10,7 @@ import tyro
 
 from commands.arguments import Preset, parse_with_preset
 from recipes import catalogue
+from schemas.terminal import say
 from trainers.corrector import CorrectorTrainingConfig, open_training
 from trainers.launch import LaunchConfig, launch
 from trainers.training_plan import plan_corrector, print_plan
@@ -45,5 +46,5 @@ def main(argv: Sequence[str]) -> int:
         print_plan(plan, training.loop, training.out, device, arguments.plan_gpu, arguments.launch.workers)
         return 0
     launch(open_training, training, training.out, arguments.launch)
-    print(f"the corrector: {training.out / 'corrector'}")
+    say(f"the corrector: {training.out / 'corrector'}")
     return 0

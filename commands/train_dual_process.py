@@ -12,6 +12,7 @@ import tyro
 from commands.arguments import Preset, parse_with_preset
 from recipes import catalogue
 from schemas.errors import InputError
+from schemas.terminal import say
 from trainers.concept_card import finished_key
 from trainers.concept_file import read_concept
 from trainers.distilled import Point
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     models = DualProcess(arguments.training)
     there = finished_key(arguments.out)
     if there == models.key_of(concept):
-        print(f"finished already: {arguments.out}")
+        say(f"finished already: {arguments.out}")
         return 0
     if there is not None:
         raise InputError(
@@ -61,13 +62,13 @@ def main(argv: Sequence[str]) -> int:
     def report(point: Point) -> None:
         if (point.step + 1) % arguments.report_every == 0:
             line = f"{concept.name} {point.step + 1}/{arguments.training.steps}"
-            print(f"{line}  loss {point.loss:.4g}  probability {point.probability:.3f}", flush=True)
+            say(f"{line}  loss {point.loss:.4g}  probability {point.probability:.3f}", flush=True)
 
     distilled = models.distill(concept, arguments.out, report)
     before, after = distilled.before.probability, distilled.after.probability
-    print(
+    say(
         f"{concept.name}: {len(distilled.curve)} steps in {distilled.seconds:.0f} s; the answers' probability on other "
         f"seeds than it was trained on: {before:.2f} before, {after:.2f} after"
     )
-    print(f"the LoRA: {arguments.out}")
+    say(f"the LoRA: {arguments.out}")
     return 0

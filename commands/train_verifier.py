@@ -10,6 +10,7 @@ import tyro
 
 from commands.arguments import Preset, parse_with_preset
 from recipes import catalogue
+from schemas.terminal import say
 from trainers.launch import LaunchConfig, launch
 from trainers.training_plan import plan_verifier, print_plan
 from trainers.verifier import VerifierTrainingConfig, open_training
@@ -43,5 +44,5 @@ def main(argv: Sequence[str]) -> int:
         print_plan(plan, training.loop, training.out, device, arguments.plan_gpu, arguments.launch.workers)
         return 0
     launch(open_training, training, training.out, arguments.launch)
-    print(f"the verifier: {training.out / 'verifier'}")
+    say(f"the verifier: {training.out / 'verifier'}")
     return 0

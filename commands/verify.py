@@ -7,6 +7,7 @@ from commands.arguments import parse
 from commands.runs import RunDir, open_run, print_json, print_summary
 from pipelines.conservation import tally, verify
 from schemas.errors import VerificationError
+from schemas.terminal import say
 
 
 @dataclass(frozen=True)
@@ -37,5 +38,5 @@ def main(argv: Sequence[str]) -> int:
             f"{arguments.run}: {len(problems)} things do not add up:\n{shown}{more}\n"
             f"  `python -m pipelines resume --run {arguments.run} --check-blocks` makes what is missing or broken again"
         )
-    print("everything adds up" + (", every image decodes, every member has its hash" if arguments.deep else ""))
+    say("everything adds up" + (", every image decodes, every member has its hash" if arguments.deep else ""))
     return 0

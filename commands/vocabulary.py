@@ -13,6 +13,7 @@ from inference.model_store import SHIPPED
 from inference.vlm.vlm import VlmConfig
 from pipelines.prompts.brainstorm import BrainstormConfig, Brainstormed, brainstorm_vocabulary
 from schemas.errors import InputError
+from schemas.terminal import say
 
 _SHOWN = 20
 
@@ -70,14 +71,14 @@ def _print_summary(found: Brainstormed, arguments: VocabularyArgs) -> None:
 
     words = found.vocabulary
     num_prompts = sum(count_compositions(words).values())
-    print(
+    say(
         f"{arguments.out}: {len(words.classes)} classes, {len(words.colors)} colours ({', '.join(words.colors)}), "
         f"{num_prompts:,} prompts at most, from {found.num_answers} answers of {arguments.vlm.name}"
     )
     if found.turned_down:
-        print(f"  turned down: {len(found.turned_down)}")
+        say(f"  turned down: {len(found.turned_down)}")
         for one in found.turned_down[:_SHOWN]:
-            print(f"    {one.key}: {one.name}: {one.why}")
+            say(f"    {one.key}: {one.name}: {one.why}")
         if len(found.turned_down) > _SHOWN:
-            print(f"    and {len(found.turned_down) - _SHOWN} more")
-    print(f"compose prompts from it: python -m pipelines run --preset flux --vocabulary {arguments.out} ...")
+            say(f"    and {len(found.turned_down) - _SHOWN} more")
+    say(f"compose prompts from it: python -m pipelines run --preset flux --vocabulary {arguments.out} ...")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from inference.interfaces import rank_of
 from schemas.errors import InputError
 
 
@@ -43,7 +44,7 @@ def plan_round(best: Sequence[float], spent: int, width: int, config: Allocation
     as it reaches for; of equal scores all or none.
     """
     left = int(config.budget * len(best)) - spent
-    unsure = sorted((score for score in best if score < config.sure), reverse=True)
+    unsure = sorted((score for score in map(rank_of, best) if score < config.sure), reverse=True)
     reached = left // width
     if not unsure or reached < 1:
         return RoundPlan(False)
@@ -58,6 +59,7 @@ def plan_round(best: Sequence[float], spent: int, width: int, config: Allocation
 
 def images_for(best: float, width: int, plan: RoundPlan, config: AllocationConfig) -> int:
     """Images of one prompt's next round: all of the width, or none."""
+    best = rank_of(best)
     is_in = plan.from_score is None or best >= plan.from_score
     return width if plan.goes_on and is_in and best < config.sure else 0
 
@@ -77,6 +79,6 @@ def go_on_from(chain: Sequence[Tried], patience: int) -> int | None:
     if not chain:
         return None
     fresh = max((i for i, tried in enumerate(chain) if tried.parent is None), default=0)
-    best = max(chain[fresh:], key=lambda tried: (tried.score, -tried.number))
+    best = max(chain[fresh:], key=lambda tried: (rank_of(tried.score), -tried.number))
     in_vain = sum(tried.parent == best.number for tried in chain)
     return None if in_vain >= patience else best.number

@@ -3,12 +3,14 @@
 Images are uint8 arrays (H, W, 3), RGB. Boxes are (x0, y0, x1, y1) in pixels of the image.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from schemas.errors import UnscoredError
 from schemas.records import Cost, PromptRecord
 
 
@@ -156,10 +158,29 @@ class ReadsRequirements(Verifier, Protocol):
 
 def verify_records(verifier: Verifier, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Opinion]:
     """What a verifier says of each image. One that reads requirements gets the records as a prompt file gave them; any
-    other the texts."""
+    other the texts. UnscoredError for a score that is no finite number: such an image is neither good nor bad."""
     if isinstance(verifier, ReadsRequirements):
-        return verifier.verify_records(images, prompts)
-    return verifier.verify(images, [prompt.text for prompt in prompts])
+        opinions = verifier.verify_records(images, prompts)
+    else:
+        opinions = verifier.verify(images, [prompt.text for prompt in prompts])
+    texts = [prompt.text for prompt in prompts]
+    check_scores([opinion.score for opinion in opinions], texts, type(verifier).__name__)
+    return opinions
+
+
+def check_scores(scores: Sequence[float] | np.ndarray, prompts: Sequence[str], scorer: str) -> None:
+    """UnscoredError, which names the first, for scores that are no finite numbers."""
+    for number, (score, prompt) in enumerate(zip(scores, prompts, strict=True)):
+        if not math.isfinite(score):
+            raise UnscoredError(
+                f"{scorer} scores image {number + 1} of {len(prompts)}, drawn for {prompt[:200]!r}, as {score}: no "
+                "number that images can be chosen by"
+            )
+
+
+def rank_of(score: float) -> float:
+    """A score as it is compared: one that is no finite number is below all others, never the best."""
+    return score if math.isfinite(score) else -math.inf
 
 
 class OneCallAnImage:

@@ -6,10 +6,9 @@ the one for the other.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
-from typing import Any
+
+from inference.vlm.clean_text import Said, clean_text
 
 _CHANGE = r"(?:correct(?:ion|ed)?|chang(?:e|ed|ing)|improv(?:e|ed|ement|ing)|fix(?:ed|ing)?|edit(?:ed|ing)?"
 _CHANGE += r"|modif(?:y|ied|ication)|adjust(?:ed|ment)?|revis(?:e|ed|ion)|instruction)s?"
@@ -27,41 +26,26 @@ _NOTHING = rf"""(?:and|so|there\ is|there\ are|as)?\s*(?:
 """One clause, in small letters, words one blank apart (a verbose pattern; `re` compiles it once it is needed)."""
 
 
-def reflection_in(text: str) -> str:
-    """The sentences of an answer: what stands in its JSON, where it is JSON (in a code fence or not), else the text as
-    it is, without the white space around it."""
-    text = text.strip()
-    try:
-        said = json.loads(re.sub(r"^```\w*\s*|\s*```$", "", text))
-    except (ValueError, RecursionError):
-        return text
-    if not isinstance(said, (str, list, dict)):
-        return text
-    return " ".join(" ".join(_strings(said)).split())
+def reflection_of(answer: str) -> Said:
+    """The sentences of an answer, or why they are no reflection; that there is nothing to correct is one."""
+    said = clean_text(answer)
+    return Said(said.text) if _finds_nothing(said.text) else said
 
 
-def is_empty(text: str) -> bool:
-    """Whether an answer says nothing at all: no word, or a JSON of none."""
-    return re.search(r"\w", reflection_in(text)) is None
+def is_empty(answer: str) -> bool:
+    """Whether an answer holds no reflection: no word, a refusal, nothing but reasoning."""
+    return reflection_of(answer).problem is not None
 
 
-def nothing_to_correct(text: str) -> bool:
+def nothing_to_correct(answer: str) -> bool:
     """Whether all that a reflection says is that nothing is to be corrected, in the words that reflectors use for it:
     "The image is right", "no correction needed.", {"reflection": "Nothing to correct"}. An empty one says nothing."""
-    said = re.sub(r"^\W*(?:reflection|answer|instructions?|correction)\s*:\s*", "", reflection_in(text).lower())
-    clauses = [re.sub(r"[^\w\s]", " ", clause).split() for clause in re.split(r"[.;,!\n]+|\s[-\u2013\u2014]\s", said)]
+    return _finds_nothing(clean_text(answer).text)
+
+
+def _finds_nothing(text: str) -> bool:
+    clauses = [
+        re.sub(r"[^\w\s]", " ", clause).split() for clause in re.split(r"[.;,!]+|\s[-\u2013\u2014]\s", text.lower())
+    ]
     told = [" ".join(words) for words in clauses if words]
     return bool(told) and all(re.fullmatch(_NOTHING, clause, re.VERBOSE) for clause in told)
-
-
-def _strings(said: Any) -> Iterator[str]:
-    """The texts in plain data, in order; of an object with keys that name the reflection, theirs alone."""
-    if isinstance(said, str):
-        yield said
-    elif isinstance(said, dict):
-        named = [value for key, value in said.items() if re.search("reflect|instruct|correct", str(key).lower())]
-        for value in named or said.values():
-            yield from _strings(value)
-    elif isinstance(said, list):
-        for value in said:
-            yield from _strings(value)

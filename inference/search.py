@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from inference.allocation import Tried, go_on_from
-from inference.interfaces import Corrector, Generator, Verifier, verify_records
+from inference.interfaces import Corrector, Generator, Verifier, rank_of, verify_records
 from inference.prompt_grammar import record_of
 from inference.reflection_text import is_empty, nothing_to_correct
 from schemas.configuration import stable_seed
@@ -135,7 +135,7 @@ class SearchTrace:
 
     def best(self, budget: int | None = None) -> Draft:
         """The draft with the highest score among the first `budget` (all); of equal ones the first."""
-        return max(self.drafts[:budget], key=lambda draft: (draft.score, -draft.number))
+        return max(self.drafts[:budget], key=lambda draft: (rank_of(draft.score), -draft.number))
 
 
 def search(
@@ -217,7 +217,7 @@ def _plans(owner: int, one: SearchTrace, number: int, config: SearchConfig, key:
 def parents_of_next_round(one: SearchTrace, config: SearchConfig) -> Sequence[Draft | None]:
     """What each chain goes on from; None for a fresh start. Of these drafts alone the images are looked at again."""
     if config.carry == "topk":
-        return sorted(one.drafts, key=lambda draft: (-draft.score, draft.number))[: config.width]
+        return sorted(one.drafts, key=lambda draft: (-rank_of(draft.score), draft.number))[: config.width]
     if config.carry == "own":
         return one.drafts[len(one.drafts) - config.width :]
     chains = [[d for d in one.drafts if d.chain == chain] for chain in range(config.width)]

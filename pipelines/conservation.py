@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import index_of, sample_key, shard_inputs, shard_ranges
+from pipelines.rejections import Rejections
 from pipelines.run_folder import RunFolder
 from pipelines.run_names import quarantine_path
 from pipelines.stage import Step
@@ -30,6 +31,7 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     pair_reasons: Counter[str] = field(default_factory=Counter)
     cost: dict[str, Cost] = field(default_factory=dict)
+    rejections: Rejections = field(default_factory=Rejections)
 
     def add(self, row: PromptRow) -> None:
         """Count one prompt's last row."""
@@ -80,6 +82,7 @@ def tally(folder: RunFolder, config: JobConfig) -> Tally:
                 counts.prompts[Outcome.PENDING] += len(folder.prompts(unit))
             for row in rows or ():
                 counts.add(row)
+                counts.rejections.add(subset, [step.name for step in steps], row)
     for step in _distinct(chains):
         counts.cost[step.name] = counts.cost.get(step.name, Cost()) + _step_cost(folder, step)
     return counts

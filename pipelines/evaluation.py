@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from inference.interfaces import rank_of
 from inference.judges.geneval_scoring import score_by_tag
 from inference.judges.intervals import Interval, intervals_by_tag, mean_over_tags
 from pipelines.jobs import resolve_chains
@@ -25,6 +26,7 @@ from pipelines.search_cost import spent_by_round
 from pipelines.search_job import SearchJobConfig
 from schemas.errors import CorruptDataError
 from schemas.records import Check, Cost, PromptRow
+from schemas.terminal import say
 
 FOLDER = "evaluation"
 JUDGE = "judge"  # as a chooser: the bound that no verifier passes
@@ -49,7 +51,7 @@ class SearchResult:
         """The image that the verifier likes best among the first `budget`; of equal ones the first. by: one of
         `opinions` who chooses in its place, or the judge."""
         scores = self.right if by == JUDGE else self.opinions[by] if by else self.scores
-        return max(range(min(budget, len(scores))), key=lambda i: (scores[i], -i))
+        return max(range(min(budget, len(scores))), key=lambda i: (rank_of(scores[i]), -i))
 
     def is_right(self, budget: int, by: str = "") -> bool:
         """The judge's verdict on what is delivered."""
@@ -184,7 +186,7 @@ def write_evaluation(folder: RunFolder, config: SearchJobConfig) -> str:
     storage.commit(f"{FOLDER}/results.jsonl", "".join(f"{line}\n" for line in lines).encode())
     storage.commit(f"{FOLDER}/index.html", render_page(folder, config, summary, films.by_turns()).encode())
     for line in summary_lines(summary):
-        print(line)
+        say(line)
     return f"{storage.uri.rstrip('/')}/{FOLDER}/index.html"
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 
+from inference.interfaces import rank_of
 from pipelines.evaluation import base_of, geneval_metadata, read_rows
 from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig
@@ -50,7 +51,7 @@ def export_search(folder: RunFolder, config: SearchJobConfig, out: str) -> int:
 
 def best_of(candidates: list[Candidate] | tuple[Candidate, ...]) -> Candidate:
     """The verifier's choice; of equal ones the first."""
-    return max(candidates, key=lambda c: (c.search.score if c.search else float("-inf"), -c.index))
+    return max(candidates, key=lambda c: (rank_of(c.search.score) if c.search else float("-inf"), -c.index))
 
 
 def path_to(candidate: Candidate, row: PromptRow) -> list[Candidate]:

@@ -54,7 +54,9 @@ def read_official(file: Path, names: Collection[str]) -> dict[str, bool]:
     for number, text in enumerate(_read_text(file).splitlines(), 1):
         try:
             said = json.loads(text)
-            by_key[_key(said["filename"])] = bool(said["correct"])
+            if not isinstance(said["correct"], bool):
+                raise ValueError(f"correct is {quote(said['correct'])}, neither true nor false")
+            by_key[_key(said["filename"])] = said["correct"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{error!r}", file=str(file), line=number, expected="a line of GenEval's results.jsonl"

@@ -13,6 +13,7 @@ from pipelines.preflight import NodeCheck, check_stages, one_unit_of
 from pipelines.runtime.runtime import Schedule
 from pipelines.search_job import SearchJobConfig
 from schemas.errors import ReflectionFlowError
+from schemas.terminal import say
 
 
 def check_here(
@@ -62,23 +63,23 @@ def passed(checks: Sequence[NodeCheck]) -> bool:
 def print_checks(checks: Sequence[NodeCheck]) -> None:
     """A table a node, then what would fail."""
     for node in checks:
-        print(f"preflight on {node.node}: one unit of each subset")
+        say(f"preflight on {node.node}: one unit of each subset")
         for problem in node.machine:
-            print(f"  would fail: {problem}")
+            say(f"  would fail: {problem}")
         if node.problem:
-            print(f"  would fail: {node.problem}")
+            say(f"  would fail: {node.problem}")
             continue
-        print(f"  {'stage':<20} {'subset':<8} {'loading':>9} {'a unit':>9} {'GPU GiB':>8}  what came of it")
+        say(f"  {'stage':<20} {'subset':<8} {'loading':>9} {'a unit':>9} {'GPU GiB':>8}  what came of it")
         for stage in node.stages:
             memory = "" if stage.memory_gib is None else f"{stage.memory_gib:.1f}"
             came = stage.problem and f"would fail: {stage.problem}"
             came = came or (stage.not_tried and f"no rows: {stage.not_tried}")
             came = came or (f"{stage.rows} rows, {stage.rejected} rejected" if stage.rows else "packed")
             times = f"{stage.load_s:>7.1f} s {stage.unit_s:>7.1f} s"
-            print(f"  {stage.stage:<20} {stage.subset:<8} {times} {memory:>8}  {came}")
+            say(f"  {stage.stage:<20} {stage.subset:<8} {times} {memory:>8}  {came}")
     for stage in homeless(checks):
-        print(f"would wait for ever: {stage} has no node with what its workers want")
-    print("the run may begin" if passed(checks) else "mend that first; nothing was written")
+        say(f"would wait for ever: {stage} has no node with what its workers want")
+    say("the run may begin" if passed(checks) else "mend that first; nothing was written")
 
 
 def checks_json(checks: Sequence[NodeCheck]) -> dict[str, object]:

@@ -1,6 +1,8 @@
 """The error tree. Every error that a user can cause or must act on is one of these; its message says what was wrong,
 where, what was expected and what to do. Rejections of data are not errors: see `records.Rejection`."""
 
+from schemas.plain_text import one_line
+
 
 class ReflectionFlowError(Exception):
     """Base of all errors that are printed without a traceback. `exit_code` is what a command ends with."""
@@ -23,12 +25,12 @@ class InputError(ReflectionFlowError):
         expected: str | None = None,
     ) -> None:
         self.problem, self.file, self.line, self.field, self.expected = problem, file, line, field, expected
-        place = file or ""
+        place = one_line(file or "")
         if line is not None:
             place += f":{line}"
         parts = [f"{place}: {problem}" if place else problem]
         if field is not None:
-            parts.append(f"  field: {field}")
+            parts.append(f"  field: {one_line(field)}")
         if expected is not None:
             parts.append(f"  expected: {expected}")
         super().__init__("\n".join(parts))
@@ -76,6 +78,10 @@ class TransientError(ReflectionFlowError):
 
 class CorruptDataError(ReflectionFlowError):
     """A block, shard or image that does not read."""
+
+
+class UnscoredError(ReflectionFlowError):
+    """A verifier or reward that gives an image no number (NaN, infinity): a matter of its row."""
 
 
 class RequestFailedError(ReflectionFlowError):

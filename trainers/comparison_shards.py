@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from schemas.absent import is_absent
 from schemas.errors import CorruptDataError
 from schemas.images import open_image
 from schemas.shards import ShardSample
@@ -69,7 +70,7 @@ class ComparisonMembers:
         name = getattr(self, part)
         own = self._text_member(name, list(members))
         if own is not None:
-            return members[own].decode().strip()
+            return _as_text(members[own].decode())
         for member, data in members.items():
             if is_json(member):
                 found = json.loads(data)
@@ -105,6 +106,8 @@ def triplet_of(key: str, members: Mapping[str, bytes], names: ComparisonMembers,
         prompt, analysis, instructions, result = (names.text(part, members) for part in TEXTS)
     except (KeyError, ValueError, RecursionError) as error:
         raise CorruptDataError(f"{where}: sample {key!r}: no text {error}") from error
+    if not prompt:
+        raise CorruptDataError(f"{where}: sample {key!r}: its prompt is empty")
     side = side_of(result)
     if image is None or side is None:
         raise CorruptDataError(f"{where}: sample {key!r}: no image, or a result that names no side: {result[:80]!r}")
@@ -139,6 +142,6 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _as_text(value: Any) -> str:
-    """A list of texts is read as one after the other."""
+    """A list of texts is read as one after the other; what is absent is no text."""
     parts = value if isinstance(value, list) else [value]
-    return " ".join(str(part).strip() for part in parts)
+    return " ".join(str(part).strip() for part in parts if not is_absent(part))

@@ -26,6 +26,7 @@ import numpy as np
 
 from inference.dual.concept import Concept, OverlayMode, QuestionAnswer, ReferenceImage
 from inference.vlm.overlays import ColorPalette, HorizonPosition, LineWeight, RelativeDepth, Rgb, VisualPrompt
+from schemas.absent import is_absent
 from schemas.configuration import content_key
 from schemas.errors import CorruptDataError, InputError
 from schemas.images import open_image, sha256
@@ -210,7 +211,8 @@ class _Reader:
         said = self._plain(node).strip()
         if node.tag == "tag:yaml.org,2002:bool" and field.endswith("answer"):
             return "Yes" if said.lower() in ("yes", "true", "on") else "No"  # YAML reads a bare Yes as true
-        if not said or node.id != "scalar" or node.tag == "tag:yaml.org,2002:null":
+        is_none = is_absent(said) and not (said and field.endswith("answer"))  # "None" may be the right answer
+        if is_none or node.id != "scalar" or node.tag == "tag:yaml.org,2002:null":
             raise self._wrong(node, "no text", field, "text")
         if len(said) > MAX_TEXT:
             raise self._wrong(node, f"{len(said)} characters", field, f"at most {MAX_TEXT}")

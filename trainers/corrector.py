@@ -18,6 +18,7 @@ from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.generator import GeneratorConfig
 from schemas.configuration import model_field, resumable_field
 from schemas.errors import InputError
+from schemas.terminal import say
 from trainers.corrector_batches import BatchConfig, BatchMaker, TrainingBatch
 from trainers.encoded_triplets import EncodedTriplets
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
@@ -284,6 +285,6 @@ def open_training(config: CorrectorTrainingConfig, rank: Rank = ALONE) -> Traini
     source = None
     if config.encode.ahead:
         source = trainable.encode_ahead(open_index(config.data, config.out / "cache"), order)
-        print(f"corrector: {len(order.index)} triplets encoded, {source.num_bytes / 2**20:.0f} MiB", flush=True)
+        say(f"corrector: {len(order.index)} triplets encoded, {source.num_bytes / 2**20:.0f} MiB", flush=True)
     device = config.flux.device
     return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, device, source)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from schemas.configuration import resumable_field
 from schemas.errors import InputError, WorkFailedError
+from schemas.terminal import say
 from trainers.checkpoint import Checkpoints
 from trainers.curve import Curve
 from trainers.moving_average import Ema
@@ -221,7 +222,7 @@ class TrainingLoop:
                 if log:
                     waiting = {"data_wait": waited_s / spent_s, "samples_per_s": rate * config.batch_size}
                     log.write(self.step, means | waiting)
-                    print(report_line(name, self.step, config.steps, means, rate), flush=True)
+                    say(report_line(name, self.step, config.steps, means, rate), flush=True)
             is_evaluated = self.step % config.evaluate_every == 0 or self.step == config.steps
             if takes_part and (is_evaluated or self.step % config.checkpoint_every == 0):
                 self._checkpoint(self._evaluate(log) if is_evaluated else None)
@@ -230,7 +231,7 @@ class TrainingLoop:
         if takes_part:
             self._export()
         if log and self.num_broken:
-            print(f"{name}: {self.num_broken} samples did not read and were replaced; the log names them")
+            say(f"{name}: {self.num_broken} samples did not read and were replaced; the log names them")
 
     def _batches(self) -> Iterator[tuple[Sequence[Any], float]]:
         """This rank's samples of every step that is left, and how long each was waited for, in seconds."""
@@ -376,7 +377,7 @@ class TrainingLoop:
             score = figures.pop("score", None)
             if figures and log:
                 log.write(self.step, figures)
-                print(report_line(name, self.step, config.steps, figures, None), flush=True)
+                say(report_line(name, self.step, config.steps, figures, None), flush=True)
             with self._memory("drawing samples"):
                 picture = self.trainable.draw_samples(self.step)
             if picture is not None and log:
@@ -401,7 +402,7 @@ class TrainingLoop:
         if best is not None and best[0] != self.step:
             state = self.checkpoints.at(best[0], self._device)
             if state is not None:
-                print(f"{self.trainable.name}: exported as it was at step {best[0]} (score {best[1]:.4g})")
+                say(f"{self.trainable.name}: exported as it was at step {best[0]} (score {best[1]:.4g})")
                 self._copy(state)
         with self.averaged(), self._memory("the export"):
             self.trainable.export()

@@ -15,12 +15,13 @@ import os
 import tarfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from schemas.absent import is_absent
 from schemas.atomic_file import replacing
 from schemas.errors import CorruptDataError, InputError
 from schemas.find_files import find_files, own_shards
@@ -315,7 +316,9 @@ def _read(file: BinaryIO, index: ShardIndex, number: int) -> ShardSample:
             f"{index.name(number)}: sample {samples[0].key!r}: its cot.json is no comparison: analysis and instruction "
             "as texts, good_side and verdict as left or right"
         )
-    return samples[0]
+    if is_absent(samples[0].prompt):
+        raise CorruptDataError(f"{index.name(number)}: sample {samples[0].key!r} has no prompt")
+    return replace(samples[0], reflection="") if is_absent(samples[0].reflection) else samples[0]
 
 
 def is_comparison(cot: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from schemas.absent import is_absent
 from schemas.errors import InputError
 from schemas.find_files import find_files, own_shards
 from schemas.shards import split_member_name
@@ -62,7 +63,7 @@ def _pair(row: Any, line: int, where: str, long: str, short: str) -> TextPair:
     texts = []
     for name in (long, short):
         text = row.get(name) if isinstance(row, dict) else None
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or is_absent(text):
             there = ", ".join(row) if isinstance(row, dict) else type(row).__name__
             raise InputError(f"no text {name!r} among {there}", file=where, line=line, field="--long, --short")
         texts.append(text.strip())
@@ -106,7 +107,7 @@ def _condensed(file: BinaryIO, where: str) -> Iterator[TextPair]:
                     members[suffix] = member.read() if member else b""
                 if len(members) == 2 and suffix in ("prompt.txt", "meta.json"):
                     short = json.loads(members["meta.json"]).get("condensed")
-                    if isinstance(short, str):
+                    if isinstance(short, str) and not is_absent(short):
                         yield TextPair(members["prompt.txt"].decode(), short)
     except (tarfile.TarError, ValueError, AttributeError) as error:
         raise InputError(f"not readable as a shard: {error}", file=where) from None

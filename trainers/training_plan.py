@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import InputError, MissingWeightsError
+from schemas.terminal import say
 
 if TYPE_CHECKING:
     import torch
@@ -310,7 +311,7 @@ def print_plan(plan: Plan, loop: LoopConfig, out: Path, device: str, gpu: str, w
     lines.append(f"time: {sample_s:.3g} s a sample and worker, {step_s:.3g} s a step of {loop.batch_size}; {source}")
     lines.append(f"      {loop.steps} steps take {step_s * loop.steps / 3600:.2f} h")
     lines += [f"({plan.note})"] if plan.note else []
-    print("\n".join(lines))
+    say("\n".join(lines))
 
 
 def _advice(plan: Plan, loop: LoopConfig) -> str:

@@ -27,6 +27,7 @@ from inference.vlm.trained_verifier import (
 )
 from schemas.configuration import resumable_field
 from schemas.errors import InputError
+from schemas.terminal import say
 from trainers.bradley_terry import Variant, bradley_terry_loss
 from trainers.comparison_shards import ComparisonMembers
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
@@ -282,7 +283,7 @@ def open_training(config: VerifierTrainingConfig, rank: Rank = ALONE) -> Trainin
             "for the variants margin and scaled; published shards have neither: --pairs all --variant bt",
         )
     if rank.is_first:
-        print(f"verifier: {account}", flush=True)
+        say(f"verifier: {account}", flush=True)
     held_out, _ = choose_pairs(held_out, config)
     order = TrainingOrder(training, config.mix, config.loop.batch_size, config.loop.seed)
     trainable = VerifierTrainable(config, held_out, training)

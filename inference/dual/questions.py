@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 
 from inference.dual.concept import QuestionAnswer
 from inference.interfaces import ChatRequest, Vlm
 from inference.prompt_grammar import NUMBERS, parse_prompt
+from inference.vlm.clean_text import clean_text, json_of
 from inference.vlm.prompts import fill_prompt, load_prompt
 from schemas.errors import InputError, RequestFailedError
-from schemas.records import ObjectClause, Tag
+from schemas.records import ObjectClause, Reason, Tag
 
 MAX_QUESTIONS = 3  # as many as the published code asks for
 ATTEMPTS = 3
@@ -91,16 +91,17 @@ def written_questions(
 
 
 def read_questions(answer: str) -> tuple[QuestionAnswer, ...] | None:
-    """The questions of a model's answer (JSON, perhaps in a code fence); None for anything else."""
-    match = re.search(r"\{.*\}", answer, re.DOTALL)
+    """The questions of a model's answer (JSON, whatever stands around it); None for anything else."""
     try:
-        listed = json.loads(match.group())["questions"] if match else None
-        pairs = [(item["question"].strip(), item["answer"].strip()) for item in listed or []]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pairs = [(clean_text(item["question"]), clean_text(item["answer"])) for item in json_of(answer)["questions"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    if not pairs or not all(question and told for question, told in pairs):
+    # "None" is no question, but may be the answer to one.
+    if not pairs or not all(
+        q.problem is None and a.problem in (None, Reason.EMPTY_ANSWER) and a.text for q, a in pairs
+    ):
         return None
-    return tuple(QuestionAnswer(question, told) for question, told in pairs[:MAX_QUESTIONS])
+    return tuple(QuestionAnswer(question.text, told.text) for question, told in pairs[:MAX_QUESTIONS])
 
 
 def questions_about(prompt: str) -> tuple[QuestionAnswer, ...]:

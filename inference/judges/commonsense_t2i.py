@@ -18,6 +18,7 @@ import numpy as np
 
 from inference.interfaces import ChatRequest, Vlm
 from inference.judges.intervals import Interval, mean_over_tags
+from schemas.absent import is_absent
 from schemas.errors import InputError
 
 FIELDS = ("prompt1", "prompt2", "description1", "description2")
@@ -51,9 +52,11 @@ class VlmDescriptionJudge:
 
     def fits(self, images: Sequence[np.ndarray], own: Sequence[str], other: Sequence[str]) -> np.ndarray:
         """See `DescriptionJudge`. An answer that is neither 1 nor 0 fits nothing."""
+        from inference.vlm.reasoning import answer_of
+
         asked = [*zip(images, own, strict=True), *zip(images, other, strict=True)]
         requests = [ChatRequest(self._prompt.replace("{description}", text), (image,)) for image, text in asked]
-        said = [answer.text.strip()[:1] for answer in self._vlm.answer(requests)]
+        said = [(answer_of(answer.text) or "")[:1] for answer in self._vlm.answer(requests)]
         return np.array([a == "1" and b == "0" for a, b in zip(said[: len(own)], said[len(own) :], strict=True)], bool)
 
 
@@ -75,10 +78,12 @@ def read_pairs(path: Path) -> list[CommonsensePair]:
     pairs = []
     for line, row in enumerate(rows, first):
         for name in FIELDS:
-            if not isinstance(row, dict) or not isinstance(row.get(name), str) or not row[name].strip():
+            if not isinstance(row, dict) or not isinstance(row.get(name), str) or is_absent(row[name]):
                 raise InputError("no text", file=str(path), line=line, field=name, expected=", ".join(FIELDS))
         prompts, descriptions = ((row[f"{name}1"], row[f"{name}2"]) for name in ("prompt", "description"))
-        pairs.append(CommonsensePair(prompts, descriptions, str(row.get("category") or "all")))
+        pairs.append(
+            CommonsensePair(prompts, descriptions, "all" if is_absent(row.get("category")) else str(row["category"]))
+        )
     if not pairs:
         raise InputError("no pairs", file=str(path), expected="rows with " + ", ".join(FIELDS))
     return pairs

@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 from inference.interfaces import ChatAnswer
-from inference.vlm.secrets import hide
 from schemas.errors import AccessError
+from schemas.redaction import hide
 
 T = TypeVar("T")
 _MAX_TOKENS = 2**31  # no honest count is larger
+_MAX_CHARS = 1_000_000  # of a text; no honest one is longer
+_NOT_FINISHED = frozenset({"length", "max_tokens", "content_filter", "error", "abort", "cancelled", "model_length"})
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,13 @@ class Read(Generic[T]):
 
 def _answer(completion: Any) -> dict[str, Any]:
     choice, usage = _first_choice(completion), getattr(completion, "usage", None)
+    text = _words(choice.message.content) or _words(getattr(choice.message, "refusal", None))
+    if len(text) > _MAX_CHARS:
+        raise ValueError(f"an answer of {len(text):,} characters")
+    reason = choice.finish_reason
     answer = ChatAnswer(
-        text=_clean(_words(choice.message.content)).strip(),
-        finished=choice.finish_reason != "length",
+        text=_clean(text).strip(),
+        finished=not (isinstance(reason, str) and reason.lower() in _NOT_FINISHED),
         num_prompt_tokens=_count(getattr(usage, "prompt_tokens", 0)),
         num_tokens=_count(getattr(usage, "completion_tokens", 0)),
     )
@@ -39,7 +45,12 @@ def _answer(completion: Any) -> dict[str, Any]:
 def _kept_answer(kept: dict[str, Any]) -> ChatAnswer | None:
     text, finished = kept.get("text"), kept.get("finished")
     counts = kept.get("num_prompt_tokens"), kept.get("num_tokens")
-    if not isinstance(text, str) or not isinstance(finished, bool) or any(_count(one) != one for one in counts):
+    if (
+        not isinstance(text, str)
+        or len(text) > _MAX_CHARS
+        or not isinstance(finished, bool)
+        or any(_count(one) != one for one in counts)
+    ):
         return None
     return ChatAnswer(_clean(text), finished, _count(counts[0]), _count(counts[1]))
 

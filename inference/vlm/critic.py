@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from inference.interfaces import ChatRequest, Vlm
-from inference.reflection_text import is_empty, reflection_in
+from inference.reflection_text import reflection_of
 from inference.search import Remark
+from inference.vlm.clean_text import Said, clean_text
 from inference.vlm.endpoint import Journal
 from inference.vlm.prompts import fill_known, load_prompt
 from inference.vlm.reflector_words import OWN_WORDS, words_of
@@ -45,7 +46,7 @@ class VlmCriticConfig:
     keep_words: bool = False
     """Turn down a refined prompt that lost a word of the user's, or has them in another order (see `keeps_words`)."""
     max_attempts: int = 2
-    """Tries for a reflection that is neither empty nor cut off; the further ones are sampled."""
+    """Tries for a reflection that is one (no refusal, not empty, not cut off); the further ones are sampled."""
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
@@ -103,7 +104,7 @@ class VlmCritic:
         reflect: bool,
         refine: bool,
     ) -> list[Remark]:
-        """A reflection and a refined prompt for each image; where an answer is empty or was cut off, however often it
+        """A reflection and a refined prompt for each image; where an answer is none or was cut off, however often it
         was asked for, none and the current prompt, which also stays where the refined one is turned down. A reflection
         that is not used is asked for where the refiner is shown it. No explanations: there are none of any image."""
         reasons = explanations or [""] * len(images)
@@ -114,11 +115,10 @@ class VlmCritic:
         costs, said, better = [Cost()] * len(images), [""] * len(images), [""] * len(images)
         if reflect or (refine and "{reflection}" in self._refine):
             attempts = self._config.max_attempts
-            said, costs = _ask(self._reflector, self._reflect, known, images, costs, attempts)
-            said = [reflection_in(text) for text in said]
+            said, costs = _ask(self._reflector, self._reflect, known, images, costs, reflection_of, attempts)
         if refine:
             told = [{**k, "reflection": text} for k, text in zip(known, said, strict=True)]
-            better, costs = _ask(self._refiner, self._refine, told, images, costs)
+            better, costs = _ask(self._refiner, self._refine, told, images, costs, clean_text)
             if self._config.keep_words:
                 better = [text if keeps_words(k["prompt"], text) else "" for k, text in zip(known, better, strict=True)]
         return [
@@ -142,14 +142,17 @@ def _ask(
     known: Sequence[dict[str, str]],
     images: Sequence[np.ndarray],
     costs: Sequence[Cost],
+    read: Callable[[str], Said],
     max_attempts: int = 1,
 ) -> tuple[list[str], list[Cost]]:
-    """The answers' texts ("" for one that was cut off or says nothing), and what was spent so far and on them."""
+    """The texts that `read` finds in the answers ("" for one that was cut off or is none), and what was spent so far
+    and on them."""
     requests = [ChatRequest(fill_known(template, **k), (image,)) for k, image in zip(known, images, strict=True)]
     texts, spent, left = [""] * len(requests), list(costs), list(range(len(requests)))
     for attempt in range(max_attempts):
         for i, answer in zip(left, vlm.answer([replace(requests[i], attempt=attempt) for i in left]), strict=True):
-            texts[i] = answer.text if answer.finished and not is_empty(answer.text) else ""
+            said = read(answer.text)
+            texts[i] = said.text if answer.finished and said.problem is None else ""
             spent[i] += Cost(vlm_calls=1) + answer.tokens
         left = [i for i in left if not texts[i]]
         if not left:

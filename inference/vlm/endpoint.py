@@ -25,9 +25,9 @@ from inference.vlm.dialect import dialect_of, remember
 from inference.vlm.extras import address, header_values, read_extra_body
 from inference.vlm.pictures import EncodedOnce, ImageFormat, digest
 from inference.vlm.sampling import Sampling, request_seed
-from inference.vlm.secrets import guard, hide, hide_in
 from schemas.arrow import canonical_json
 from schemas.errors import AccessError, InputError, RequestFailedError
+from schemas.redaction import guard, hide, hide_in
 
 T = TypeVar("T")
 _TOP_LOGPROBS = 20  # as many as the API gives
@@ -117,7 +117,7 @@ class EndpointVlm:
             timeout=config.timeout_s,
             max_retries=config.max_retries,
             default_headers=headers,
-            http_client=http_client(config.timeout_s),
+            http_client=http_client(config.timeout_s, [*headers]),
         )
 
     def check(self) -> None:

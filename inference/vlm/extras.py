@@ -6,21 +6,26 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from schemas.errors import InputError
 
 _OURS = frozenset({"model", "messages", "n", "stream", "response_format"})  # an answer could not be read, or differs
 
-_SECRET_PARAMETER = re.compile(r"[?&][^=&]*(?:key|token|secret|password|signature)[^=&]*=", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"api.?key|secret|passw(?:or)?d|signature|credential|authorization|bearer|(?:^|[-_])(?:key|token|sig|auth|code)$",
+    re.IGNORECASE,
+)
+_PARAMETER = re.compile(r"[?&;#]([^=&;#]*)=")
 
 
 def address(base_url: str) -> str:
     """The base_url as it is. InputError, which does not show it, where it holds a password: it would stand in run.json,
     reports and logs."""
-    authority = re.split("[/?#]", base_url.partition("//")[2])[0]
-    if "@" in authority or _SECRET_PARAMETER.search(base_url):
+    authority = re.split(r"[/?#\\]", re.sub(r"^\s*(?:[A-Za-z][A-Za-z0-9+.-]*:)?[/\\]*(?=\S)", "", base_url))[0]
+    if "@" in authority or any(_SECRET_NAME.search(name) for name in _PARAMETER.findall(unquote(base_url))):
         raise InputError(
             f"base_url holds a key, a user's name or a password for {authority.rpartition('@')[2]}",
             field="vlm.base_url",
@@ -34,13 +39,34 @@ def read_extra_body(text: str) -> dict[str, Any]:
     """The JSON object of `extra_body`; empty for "". InputError for anything else, and for what is not the user's."""
     try:
         body = json.loads(text) if text else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"extra_body does not read as JSON: {error}", field="vlm.extra_body") from None
     if not isinstance(body, dict):
         raise InputError("extra_body is no JSON object", field="vlm.extra_body", expected='such as {"min_p": 0.1}')
+    refuse_secrets(_names_in(body), "vlm.extra_body", "a header: --vlm.headers NAME=VARIABLE")
     if taken := sorted(_OURS & body.keys()):
         raise InputError(f"extra_body sets {', '.join(taken)}", field="vlm.extra_body", expected="anything else")
     return body
+
+
+def refuse_secrets(names: Iterable[str], field: str, elsewhere: str) -> None:
+    """InputError for a name, of what a run writes down with its value, that a key or a password has."""
+    for name in names:
+        if _SECRET_NAME.search(name.lstrip("-")):
+            raise InputError(
+                f"{name[:40]!r} names a secret, and its value would stand in run.json, reports and logs",
+                field=field,
+                expected=elsewhere,
+            )
+
+
+def _names_in(body: Any) -> Iterator[str]:
+    """Keys of all objects."""
+    for name, value in body.items() if isinstance(body, dict) else ():
+        yield name
+        yield from _names_in(value)
+    for value in body if isinstance(body, list) else ():
+        yield from _names_in(value)
 
 
 def split_headers(headers: Sequence[str]) -> dict[str, str]:

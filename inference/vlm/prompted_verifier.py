@@ -18,12 +18,15 @@ import numpy as np
 
 from inference.interfaces import ChatAnswer, ChatRequest, Opinion, Vlm
 from inference.prompt_grammar import record_of, tag_of
+from inference.vlm.clean_text import json_of
 from inference.vlm.criteria import ANY_RUBRIC, OVERALL, RUBRICS
 from inference.vlm.endpoint import Journal
 from inference.vlm.prompts import fill_known, load_prompt
 from inference.vlm.vlm import VlmConfig
+from schemas.absent import score_of
 from schemas.configuration import template_field
 from schemas.errors import InputError
+from schemas.plain_text import readable
 from schemas.records import Cost, PromptRecord
 
 MAX_SCORE = 10
@@ -139,7 +142,7 @@ def read_judgements(answer: ChatAnswer, criteria: Sequence[str], number: int) ->
     if number == 1:
         return [(read_points(answer, criteria), read_reasons(answer, criteria))]
     try:
-        said = json.loads(answer.text)
+        said = json_of(answer.text)
         said = said[_LIST] if isinstance(said, dict) else said
         if len(said) != number:
             return None
@@ -151,16 +154,18 @@ def read_judgements(answer: ChatAnswer, criteria: Sequence[str], number: int) ->
 def read_points(answer: ChatAnswer, criteria: Sequence[str]) -> float:
     """0 to 10. An answer that was cut off after its overall score counts, too."""
     try:
-        return _points(json.loads(answer.text), criteria)
+        return _points(json_of(answer.text), criteria)
     except (ValueError, TypeError, KeyError, RecursionError):
-        found = _OVERALL.search(answer.text)
+        from inference.vlm.reasoning import answer_of
+
+        found = _OVERALL.search(answer_of(answer.text) or "")
         return min(float(found[1]), MAX_SCORE) if found else 0.0
 
 
 def read_reasons(answer: ChatAnswer, criteria: Sequence[str]) -> str:
     """One line: each criterion with its score and why; empty where the answer does not read."""
     try:
-        return _reasons(json.loads(answer.text), criteria)
+        return _reasons(json_of(answer.text), criteria)
     except (ValueError, TypeError, RecursionError):
         return ""
 
@@ -203,13 +208,13 @@ def _reasons(said: Any, criteria: Sequence[str]) -> str:
     for name in (*criteria, OVERALL):
         told = given.get(name)
         why = told.get("explanation") if isinstance(told, dict) else None
-        if isinstance(why, str) and why.strip() and _is_score(told):
+        if isinstance(why, str) and readable(why).strip() and _is_score(told):
             parts.append(f"{name.replace('_', ' ')} {_number(told):g} of {MAX_SCORE}: {_sentence(why)}")
     return " ".join(parts)
 
 
 def _sentence(text: str) -> str:
-    text = " ".join(text.split())
+    text = " ".join(readable(text).split())
     return text if text[-1] in ".!?" else f"{text}."
 
 
@@ -218,8 +223,12 @@ def _log_odds(points: float) -> float:
 
 
 def _is_score(value: Any) -> bool:
-    return isinstance(value.get("score") if isinstance(value, dict) else value, (int, float))
+    score = value.get("score") if isinstance(value, dict) else value
+    return isinstance(score, (int, float)) and abs(score) < 1e9
 
 
 def _number(value: Any) -> float:
-    return float(value["score"] if isinstance(value, dict) else value)
+    score = score_of(value["score"] if isinstance(value, dict) else value)
+    if score is None:
+        raise ValueError("no score")
+    return score

@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from inference.model_store import model_digest, resolve_model
 from inference.vlm import vllm_guard
@@ -226,13 +228,21 @@ def _runtime_folder() -> Path:
 
 def answers(url: str, timeout_s: float) -> bool:
     """Whether a server says that all is well there."""
-    import urllib.request  # a fortieth of a second that no command's --help should pay
-
+    place = urlsplit(url)
+    deadline = time.monotonic() + timeout_s  # of all of it, however the answer may drip
+    status, wanted = b"", len(b"HTTP/1.1 200")
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
-            return answer.status == 200
-    except OSError:
+        with socket.create_connection((place.hostname or "", place.port or 80), timeout_s) as server:
+            host = place.netloc.rpartition("@")[2]
+            server.sendall(f"GET {place.path or '/'} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+            while len(status) < wanted and (left := deadline - time.monotonic()) > 0:
+                server.settimeout(left)
+                if not (part := server.recv(wanted - len(status))):
+                    break
+                status += part
+    except (OSError, ValueError):
         return False
+    return re.fullmatch(rb"HTTP/1\.[01] 200", status) is not None
 
 
 def _is_guarded(runtime: Path) -> bool:

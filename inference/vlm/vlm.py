@@ -10,7 +10,7 @@ import numpy as np
 
 from inference.interfaces import ChatAnswer, ChatRequest, Vlm
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm, Journal
-from inference.vlm.extras import address, read_extra_body, split_headers, variable
+from inference.vlm.extras import address, read_extra_body, refuse_secrets, split_headers, variable
 from inference.vlm.pictures import ImageFormat
 from inference.vlm.qwen import QwenVlm, QwenVlmConfig
 from inference.vlm.sampling import Sampling
@@ -93,6 +93,8 @@ class VlmConfig:
         variable(self.api_key_env)
         read_extra_body(self.extra_body)
         split_headers(self.headers)
+        arguments = [one.partition("=")[0] for one in self.vllm_arguments if one.startswith("--")]
+        refuse_secrets(arguments, "vlm.vllm_arguments", "its environment variable, such as VLLM_API_KEY or HF_TOKEN")
         if bool(self.model) == bool(self.endpoint_model):
             raise InputError(
                 f"model {self.model!r} and endpoint_model {self.endpoint_model!r}",

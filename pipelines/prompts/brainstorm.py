@@ -5,13 +5,13 @@ continues, and one that is repeated gives the same vocabulary without a request.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from inference.interfaces import ChatRequest, Vlm
-from pipelines.prompts.checked_json import BadValue, parse_json, quote, safe_text
+from inference.vlm.clean_text import json_of
+from pipelines.prompts.checked_json import BadValue, quote, safe_text
 from pipelines.prompts.comparison_text import comparison_text
 from pipelines.prompts.vocabulary import (
     MAX_OBJECTS_OF_A_CLASS,
@@ -213,9 +213,11 @@ def _request(text: str, key: str, item: dict[str, Any]) -> ChatRequest:
 
 
 def _list_of(answer: str, key: str) -> list[Any]:
-    """The list in an answer, which may stand in a code fence. Raises BadValue."""
-    match = re.search(r"\{.*\}", answer, re.DOTALL)
-    value = parse_json(match.group() if match else answer)
+    """The list in an answer, whatever stands around it. Raises BadValue."""
+    try:
+        value = json_of(answer)
+    except ValueError as error:
+        raise BadValue(str(error)) from None
     if not isinstance(value, dict) or not isinstance(value.get(key), list):
         raise BadValue(f"no list {key!r} in {quote(value)}")
     return value[key]

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from schemas.absent import is_absent
+
 # Control characters (tab and newline included), Unicode line separators, and halves of surrogate pairs.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _SURROUNDING = " \t\r\n\ufeff"
@@ -98,7 +100,7 @@ def check_choice(value: object, field: str, choices: Iterable[str]) -> str:
 
 
 def check_keys(value: object, field: str, keys: tuple[str, ...]) -> dict[str, Any]:
-    """An object that has no keys but these; keys whose value is null count as absent and are dropped."""
+    """An object that has no keys but these; keys whose value is absent (null, NaN, "N/A") are dropped."""
     if not isinstance(value, dict):
         raise BadValue(f"{quote(value)} is no object", field, "an object with " + ", ".join(keys))
     for key in value:
@@ -108,4 +110,4 @@ def check_keys(value: object, field: str, keys: tuple[str, ...]) -> dict[str, An
                 field,
                 "an object with " + ", ".join(keys),
             )
-    return {key: item for key, item in value.items() if item is not None}
+    return {key: item for key, item in value.items() if not is_absent(item)}

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 from pipelines.prompts.checked_json import BadValue, check_text, quote, safe_text
 from pipelines.prompts.prompt_ids import PromptIds
 from pipelines.prompts.worlds import World, edits_at, place_of_edits
+from schemas.absent import is_absent, score_of
 from schemas.errors import CorruptDataError, InputError
 from schemas.find_files import find_files
 from schemas.hub_storage import HubStorage
@@ -57,9 +58,8 @@ class EditQuality:
 
     def accepts(self, scores: dict[str, Any]) -> bool:
         floors = (self.min_semantic, self.min_semantic, self.min_perceptual, self.min_overall)
-        return all(
-            scores.get(name) is None or float(scores[name]) >= floor for name, floor in zip(SCORES, floors, strict=True)
-        )
+        given = [score_of(scores.get(name)) for name in SCORES]
+        return all(score is None or score >= floor for score, floor in zip(given, floors, strict=True))
 
 
 @dataclass
@@ -163,21 +163,23 @@ def iterate_world_edits(world: World, seed: int, quality: EditQuality, counts: E
 
 
 def instruction_of(cell: object) -> str:
-    """The first instruction of `edited_prompt_list`: a list of texts, its JSON, or one text. BadValue for none."""
+    """The first instruction of `edited_prompt_list` (a list of texts, its JSON, or one text) that is not absent.
+    BadValue for none."""
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:
             cell = json.loads(cell)
         except (ValueError, RecursionError):
             raise BadValue(f"{quote(cell)} is no list", INSTRUCTIONS, "a list of texts") from None
-    texts = [cell] if isinstance(cell, str) else cell
-    if not isinstance(texts, list) or not texts:
+    texts = cell if isinstance(cell, list) else [cell]
+    given = [text for text in texts if not is_absent(text)]
+    if not given or not isinstance(given[0], str):
         raise BadValue(f"{quote(cell)} holds no instruction", INSTRUCTIONS, "a list of at least one text")
-    return check_text(" ".join(str(texts[0]).split()), INSTRUCTIONS, _MAX_INSTRUCTION_CHARS)
+    return check_text(" ".join(given[0].split()), INSTRUCTIONS, _MAX_INSTRUCTION_CHARS)
 
 
 def _caption_of(cell: object) -> str:
     """ "" where the file gives none. BadValue for what is no text."""
-    return "" if cell in (None, "") else check_text(cell, CAPTION, _MAX_INSTRUCTION_CHARS)
+    return "" if is_absent(cell) else check_text(cell, CAPTION, _MAX_INSTRUCTION_CHARS)
 
 
 def _parquet_rows(file: EditFile) -> Iterator[tuple[int, int, dict[str, Any]]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipelines.prompts.checked_json import BadValue, parse_json, quote, safe_text
+from schemas.absent import is_absent
 from schemas.errors import InputError
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
@@ -64,11 +65,20 @@ def _text_rows(stream: BinaryIO, max_bytes: int) -> Iterator[RawRow]:
         if isinstance(text, BadValue):
             yield RawRow(line, problem=text, excerpt=excerpt)
         else:
-            yield RawRow(line, prompt=text, excerpt=excerpt)
+            yield RawRow(line, prompt=None if is_absent(text) else text, excerpt=excerpt)
+
+
+def _is_blank(item: object) -> bool:
+    """A text without a word: where nothing stands in its place, it is named as one."""
+    return isinstance(item, str) and not item.strip()
 
 
 def _raw_row(line: int, value: dict[str, Any], excerpt: str) -> RawRow:
-    prompt, text = value.get("prompt"), value.get("text")
+    named = {key: item for key, item in value.items() if key in ("prompt", "text", "id") and _is_blank(item)}
+    value = {key: item for key, item in value.items() if not is_absent(item)} | named
+    given = {key: value[key] for key in ("prompt", "text") if key in value}
+    told = {key: item for key, item in given.items() if not _is_blank(item)} or given
+    prompt, text = told.get("prompt"), told.get("text")
     if prompt is not None and text is not None and prompt != text:
         problem = BadValue("both prompt and text, and they differ", "text", "one of prompt and text")
         return RawRow(line, problem=problem, excerpt=excerpt)
@@ -102,6 +112,8 @@ def _jsonl_rows(stream: BinaryIO, max_bytes: int) -> Iterator[RawRow]:
 def _clauses_of_cell(cell: Any) -> Any:
     """A Parquet cell of `include` or `exclude` in GenEval's JSON form: a JSON string, or a list of structs whose absent
     fields are null and whose position, which Arrow cannot hold as [str, int], is a struct of relation and index."""
+    if is_absent(cell):
+        return None
     if isinstance(cell, str):
         return parse_json(cell)
     if not isinstance(cell, list):
@@ -109,7 +121,8 @@ def _clauses_of_cell(cell: Any) -> Any:
     clauses = []
     for entry in cell:
         if isinstance(entry, dict) and isinstance(position := entry.get("position"), dict):
-            entry = {**entry, "position": [position.get("relation"), position.get("index")]}
+            place = [position.get("relation"), position.get("index")]
+            entry = {**entry, "position": None if all(map(is_absent, place)) else place}
         clauses.append(entry)
     return clauses
 

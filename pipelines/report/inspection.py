@@ -9,13 +9,14 @@ from typing import Any
 
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import shard_ranges
-from pipelines.report.describe import outcome_of, printable, row_lines, sample_lines, verdict
+from pipelines.report.describe import outcome_of, row_lines, sample_lines, verdict
 from pipelines.run_folder import RunFolder
 from pipelines.run_names import quarantine_path
 from pipelines.stage import Step
 from schemas.blocks import BlockFooter
 from schemas.errors import CorruptDataError, InputError
 from schemas.places import local_path
+from schemas.plain_text import one_line
 from schemas.records import PromptRow
 from schemas.shards import ShardSample, decode_shard, shard_name
 
@@ -79,7 +80,7 @@ def locate_prompt(folder: RunFolder, prompt_id: str) -> tuple[int, int]:
                 return unit, index
     known = folder.prompts(folder.units()[0])[0].prompt.prompt_id if folder.units() else "none"
     raise InputError(
-        f"{folder.storage.uri}: no prompt {printable(prompt_id)!r}",
+        f"{folder.storage.uri}: no prompt {one_line(prompt_id)!r}",
         field="--prompt",
         expected=f"an id such as {known}",
     )
@@ -242,7 +243,7 @@ def _block_line(block: _Block) -> str:
     name = f"  {block.step.name:<22}"
     footer = block.footer
     if footer is None:
-        return f"{name} {block.state}: {printable(block.problem)}"
+        return f"{name} {block.state}: {one_line(block.problem)}"
     cost = footer.cost.in_words()
     return (
         f"{name} key {footer.key}  input {footer.input_hash[:12]}  rows {footer.rows_hash[:12]}  "

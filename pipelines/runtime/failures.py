@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pipelines.stage import Stage
 from schemas.errors import AccessError, LeaseHeldError, OutageError, StorageError, TransientError
 from schemas.records import PromptRow, Quarantine
+from schemas.redaction import hide
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +151,8 @@ class _Execution:
 
 
 def _printable(text: str) -> str:
-    """Without lone surrogates (file names have them), which neither JSON nor Arrow can write."""
-    return text.encode("utf-8", "replace").decode()
+    """Without secrets, and without lone surrogates (file names have them), which neither JSON nor Arrow can write."""
+    return hide(text.encode("utf-8", "replace").decode())
 
 
 def classify(error: Exception) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from schemas.records import PromptRow
+from schemas.terminal import say
 
 PLAIN_EVERY_S = 10.0
 
@@ -89,7 +90,7 @@ class Progress:
         self._shown = time.time()
         for stage in self.stages.values():
             if stage.total:
-                print(stage.line(self._shown - self.started), file=sys.stderr, flush=True)
+                say(stage.line(self._shown - self.started), file=sys.stderr, flush=True)
 
     def _table(self) -> Any:
         from rich.table import Table

@@ -32,6 +32,7 @@ from pipelines.runtime.vlm_deployment import ServedVlm, Serving
 from pipelines.served_vlms import served_vlms
 from pipelines.stage import Step, Workers
 from schemas.errors import CorruptDataError, ReflectionFlowError, WorkFailedError
+from schemas.terminal import PlainFormatter, guard_terminal
 
 log = logging.getLogger(__name__)
 CALLS_AHEAD = 2
@@ -438,13 +439,14 @@ def share_out(wanted: Sequence[Workers], cpus: float, gpus: float) -> list[int]:
 
 def log_to_run(folder: RunFolder, stage: str) -> None:
     """A worker's log lines go to `logs/<stage>-<host>-<pid>.log` of a local run folder."""
+    guard_terminal()
     root = getattr(folder.storage, "root", None)
     if root is None:
         return
     logs = Path(root) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(logs / f"{stage}-{os.uname().nodename}-{os.getpid()}.log")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
 

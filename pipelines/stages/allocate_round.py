@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 from inference.allocation import AllocationConfig, RoundPlan, images_for, plan_round
+from inference.interfaces import rank_of
 from pipelines.model_costs import cpu_costs
 from pipelines.stage import Stage, StageCosts, Workers
 from pipelines.stated_figures import Gpu
@@ -63,4 +64,4 @@ class AllocateRound(Stage):
 
 def best_of(row: PromptRow) -> float:
     """The verifier's highest score so far."""
-    return max((c.search.score for c in row.candidates if c.search), default=float("-inf"))
+    return max((rank_of(c.search.score) for c in row.candidates if c.search), default=float("-inf"))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from inference.interfaces import ChatRequest
+from inference.vlm.clean_text import clean_text
 from inference.vlm.prompts import load_prompt
 from inference.vlm.vlm import VlmConfig
 from pipelines.model_costs import vlm_costs
@@ -57,7 +58,9 @@ class CaptionImages(AsksVlm):
         if asked is None:
             return replace(row, cost=Cost())
         if asked.value is None:
-            rejection = Rejection(self.name, Reason.NO_CAPTION, f"described as {asked.last_text[:300]!r}")
+            problem = clean_text(asked.last_text).problem
+            reason = Reason.NO_CAPTION if problem in (None, Reason.EMPTY_ANSWER) else problem
+            rejection = Rejection(self.name, reason, f"described as {asked.last_text[:300]!r}")
             return replace(row, rejection=rejection, cost=asked.cost)
         return replace(row, prompt=replace(row.prompt, text=asked.value), cost=asked.cost)
 
@@ -68,4 +71,5 @@ def has_caption(row: PromptRow) -> bool:
 
 
 def _read(index: int, said: str) -> str | None:
-    return said if len(said) >= _MIN_CHARS else None
+    caption = clean_text(said)
+    return caption.text if caption.problem is None and len(caption.text) >= _MIN_CHARS else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from inference.interfaces import ChatRequest
+from inference.vlm.clean_text import Said, clean_text
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
 from pipelines.model_costs import vlm_costs
@@ -63,7 +64,8 @@ class CondensePrompts(AsksVlm):
         requests = [ChatRequest(fill_prompt(template, prompt=row.prompt.text)) for row in rows]
 
         def read(index: int, text: str) -> str | None:
-            return text if self._problem(rows[index].prompt.text, text) is None else None
+            said = clean_text(text)
+            return said.text if self._problem(rows[index].prompt.text, said) is None else None
 
         asked = ask_until_read(self.vlm, requests, read, self.config.max_attempts)
         return [self._done(row, found) for row, found in zip(rows, asked, strict=True)]
@@ -71,12 +73,14 @@ class CondensePrompts(AsksVlm):
     def _done(self, row: PromptRow, found: Asked[str]) -> PromptRow:
         if found.value is not None:
             return replace(row, condensed=found.value, cost=found.cost)
-        reason = self._problem(row.prompt.text, found.last_text) or Reason.NOT_SHORTER
+        reason = self._problem(row.prompt.text, clean_text(found.last_text)) or Reason.NOT_SHORTER
         rejection = Rejection(self.name, reason, f"condensed to {found.last_text[:300]!r}")
         return replace(row, rejection=rejection, cost=found.cost)
 
-    def _problem(self, long: str, short: str) -> Reason | None:
-        before, after = _words(long), _words(short)
+    def _problem(self, long: str, short: Said) -> Reason | None:
+        if short.problem not in (None, Reason.EMPTY_ANSWER):
+            return short.problem
+        before, after = _words(long), _words(short.text)
         if not after or len(after) > self.config.max_length * len(before):
             return Reason.NOT_SHORTER
         known = {_stem(word) for word in before}

@@ -62,7 +62,7 @@ class FilterPairs(Stage):
                 good, bad = next(opinions), next(opinions)
                 cost += good.cost + bad.cost
                 pair = replace(pair, good_score=good.score, bad_score=bad.score)
-                if good.score - bad.score <= self.config.min_margin:
+                if not good.score - bad.score > self.config.min_margin:
                     detail = f"the good image scores {good.score:.3f}, the bad one {bad.score:.3f}"
                     pair = replace(pair, rejection=Rejection(self.name, Reason.VERIFIER_DISAGREES, detail))
             pairs.append(pair)

@@ -1,9 +1,11 @@
 """Take pairs out of a search's trace: an image that the verifier turned down, what was said of it, and a better one."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+from inference.interfaces import rank_of
 from pipelines.run_folder import RunFolder
 from pipelines.stage import Stage, Workers
 from pipelines.stages.draft_round import DraftRound
@@ -90,7 +92,7 @@ class HarvestPairs(Stage):
             if step is None or step.parent is None or not step.reflection or problem_of(step.reflection):
                 continue
             bad, good = by_index[step.parent], best if config.partner == "best" else child
-            fits = _score(bad) <= config.max_bad and _score(good) >= config.min_good
+            fits = -math.inf < _score(bad) <= config.max_bad and _score(good) >= config.min_good
             if not fits or _score(good) - _score(bad) < config.min_gain or (good.index, bad.index) in seen:
                 continue
             seen.add((good.index, bad.index))
@@ -99,7 +101,7 @@ class HarvestPairs(Stage):
 
 
 def _score(candidate: Candidate) -> float:
-    return candidate.search.score if candidate.search else float("-inf")
+    return rank_of(candidate.search.score) if candidate.search else float("-inf")
 
 
 def _gain(pair: Pair) -> float:

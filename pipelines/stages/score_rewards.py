@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from inference.interfaces import check_scores
 from inference.rewards.ensemble import EnsembleConfig, combine_rewards
 from inference.rewards.reward import RewardConfig, used_rewards
 from pipelines.model_costs import reward_costs
@@ -52,6 +53,8 @@ class ScoreRewards(Stage):
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         flat = flat_images(rows)
         scores = {name: scorer.score(flat.images, flat.texts) for name, scorer in self.scorers.items()}
+        for name, values in scores.items():
+            check_scores(values, flat.texts, name)
         weights = [reward.weight for reward in self.config.rewards]
         done: list[PromptRow] = []
         start = 0
@@ -69,8 +72,9 @@ class ScoreRewards(Stage):
 
 
 def ensemble_of(candidate: Candidate) -> float:
-    """The candidate's combined reward. ValueError where it was not scored."""
+    """The candidate's combined reward. ValueError where it was not scored, UnscoredError where that is no number."""
     for reward in candidate.rewards:
         if reward.scorer == ENSEMBLE:
+            check_scores([reward.value], [candidate.text], ENSEMBLE)
             return reward.value
     raise ValueError(f"candidate {candidate.index} was not scored: score_rewards comes before")

@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import ClassVar, Literal
 
 from inference.interfaces import ChatRequest, Vlm
-from inference.reflection_text import is_empty, nothing_to_correct, reflection_in
+from inference.reflection_text import is_empty, nothing_to_correct, reflection_of
+from inference.vlm.clean_text import json_of
 from inference.vlm.critic import reflecting_vlm, reflector_words
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
@@ -20,6 +21,7 @@ from pipelines.stages.candidate_images import image_of
 from pipelines.stated_figures import REFLECT_SECONDS, Gpu
 from schemas.configuration import execution_field, model_field, stable_seed, template_field
 from schemas.errors import InputError
+from schemas.plain_text import readable
 from schemas.records import Cost, Pair, PromptRow, Reason, Reflection, Rejection
 
 ANSWER_SCHEMA = json.dumps(
@@ -34,13 +36,16 @@ ANSWER_SCHEMA = json.dumps(
         "additionalProperties": False,
     }
 )
-_REFUSAL = re.compile(r"\b(i'm sorry|i am sorry|i can(no|')?t|i am unable|as an ai)\b", re.IGNORECASE)
 _VAGUE = re.compile(r"\b(ensure|verify|make sure|double.check|check (that|whether|if))\b", re.IGNORECASE)
 _SWAP = re.compile(r"\b(?:replace|change|turn) (.+?) (?:by|with|into|to) (.+?)[.!]?$", re.IGNORECASE)
 _ARTICLE = re.compile(r"^(?:the|an?|one|this|that) ", re.IGNORECASE)
 _SIDE = re.compile(
     r"\b(left|right|first|second|other|better|worse|good|bad)(-hand)? (image|picture|photo|one|side image)\b", re.I
 )
+_OF_REFLECTIONS = {
+    Reason.REFUSED_ANSWER: Reason.REFUSED_REFLECTION,
+    Reason.EMPTY_ANSWER: Reason.EMPTY_REFLECTION,
+}
 _MIN_CHARS = 5  # the published trainer takes anything shorter for no reflection
 
 
@@ -168,7 +173,11 @@ class WriteReflections(AsksVlm):
                 pair = self._reject(pair, Reason.MALFORMED_ANSWER, found.last_text)
             else:
                 reflection = Reflection(
-                    verdict.instruction, self._vlm_config.name, verdict.analysis, verdict.result, task.good_side
+                    reflection_of(verdict.instruction).text,
+                    self._vlm_config.name,
+                    verdict.analysis,
+                    verdict.result,
+                    task.good_side,
                 )
                 pair = replace(pair, reflection=reflection)
                 problem = Reason.WRONG_VERDICT if verdict.result != task.good_side else problem_of(verdict.instruction)
@@ -186,15 +195,18 @@ class WriteReflections(AsksVlm):
         )
         done = {}
         for task, found in zip(tasks, asked, strict=True):
-            text = reflection_in(found.value or "")
+            text = reflection_of(found.value or "").text
             pair = replace(task.pair, reflection=Reflection(text, self.config.reflecting.name))
-            if (problem := problem_of(text)) is not None:
-                pair = self._reject(pair, problem, text)
+            problem = problem_of(found.value or found.last_text)
+            if found.value is None:  # or cut off
+                problem = problem or Reason.EMPTY_REFLECTION
+            if problem is not None:
+                pair = self._reject(pair, problem, found.last_text)
             done[task.row, pair.index] = (pair, found.cost)
         return done
 
     def _reject(self, pair: Pair, reason: Reason, said: str) -> Pair:
-        return replace(pair, rejection=Rejection(self.name, reason, said[:300]))
+        return replace(pair, rejection=Rejection(self.name, reason, readable(said[:300])))
 
     def _row(self, number: int, row: PromptRow, done: dict[tuple[int, int], tuple[Pair, Cost]]) -> PromptRow:
         found = {index: value for (owner, index), value in done.items() if owner == number}
@@ -212,11 +224,10 @@ def without_pairs_rejected(row: PromptRow, stage: str) -> PromptRow:
 
 
 def read_verdict(text: str) -> Verdict | None:
-    """The answer, if it is JSON of exactly the three keys, in any surrounding of a code fence; else None."""
-    body = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```").strip()
+    """The answer, if it is JSON of exactly the three keys, whatever stands around it; else None."""
     try:
-        said = json.loads(body)
-    except (ValueError, RecursionError):
+        said = json_of(text)
+    except ValueError:
         return None
     if not isinstance(said, dict) or set(said) != {"Analysis", "Result", "Instructions"}:
         return None
@@ -225,17 +236,19 @@ def read_verdict(text: str) -> Verdict | None:
     analysis, result = said["Analysis"], said["Result"]
     if not (isinstance(analysis, str) and isinstance(told, str) and result in ("left", "right")):
         return None
-    return Verdict(analysis.strip(), result, told.strip())
+    return Verdict(readable(analysis).strip(), result, told.strip())
 
 
 def problem_of(instruction: str) -> Reason | None:
     """Why an instruction is none that a corrector could follow; None for one that is."""
     if nothing_to_correct(instruction):
         return Reason.NOTHING_TO_CORRECT
+    said = reflection_of(instruction)
+    if said.problem is not None:
+        return _OF_REFLECTIONS.get(said.problem, said.problem)
+    instruction = said.text
     if len(instruction) < _MIN_CHARS:
         return Reason.EMPTY_REFLECTION
-    if _REFUSAL.search(instruction):
-        return Reason.REFUSED_REFLECTION
     if _SIDE.search(instruction):
         return Reason.REFLECTION_NAMES_SIDE
     if _VAGUE.search(instruction):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from inference.reflection_text import is_empty, nothing_to_correct, reflection_in
+from inference.reflection_text import is_empty, nothing_to_correct, reflection_of
 from inference.search import NOTHING_WRONG
 
 
@@ -66,8 +66,12 @@ def test_an_empty_answer_is_no_verdict_on_the_image(text: str):
     assert not nothing_to_correct(text)
 
 
+def reflection_in(text):
+    return reflection_of(text).text
+
+
 def test_the_sentence_is_taken_out_of_json_and_left_alone_elsewhere():
     assert reflection_in('{"reflection": ["Add a ring.", "Paint it blue."]}') == "Add a ring. Paint it blue."
-    assert reflection_in(' Add a "blue" ring.\nThen a star. ') == 'Add a "blue" ring.\nThen a star.'
+    assert reflection_in(' Add a "blue" ring.\nThen a star. ') == 'Add a "blue" ring. Then a star.'
     assert reflection_in("{not JSON") == "{not JSON"
     assert reflection_in("3") == "3"

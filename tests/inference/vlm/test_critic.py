@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from inference.interfaces import ChatAnswer
+from inference.reflection_text import reflection_of
 from inference.vlm.critic import VlmCritic, VlmCriticConfig, keeps_words
 from schemas.errors import InputError
 
@@ -66,7 +67,8 @@ def test_the_shipped_words_hand_the_verifiers_reasons_on_and_read_well_without_a
         assert "reasons" not in silent.text
         assert "{" not in explained.text + silent.text
     reflected, refined = asked_in_shipped_words(REASONS)
-    assert f'A critic says of it: "A: {reflected[1].text}"' in refined[1].text
+    heard = reflection_of(f"A: {reflected[1].text}").text
+    assert f'A critic says of it: "{heard}"' in refined[1].text
     for requests in asked_in_shipped_words(()):
         assert not any("reasons" in request.text for request in requests)
 

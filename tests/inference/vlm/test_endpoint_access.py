@@ -149,13 +149,48 @@ def test_a_key_that_no_header_can_hold_is_not_shown(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://me:hunter22@host/v1", "http://token@host:8000/v1", "https://host/v1?key=token"]
+    "url",
+    [
+        "http://me:hunter22@host/v1",
+        "http://token@host:8000/v1",
+        "https://host/v1?key=token",
+        "me:hunter22@host/v1",
+        "//me:hunter22@host/v1",
+        "http:/me:hunter22@host/v1",
+        "http:\\\\me:hunter22@host\\v1",
+        "https://host/v1?api%5Fkey=hunter22",
+        "https://host/v1?api-version=1;sig=hunter22",
+        "https://host/v1#access_token=hunter22",
+        "https://host/v1?code=hunter22",
+    ],
 )
 def test_a_password_in_the_address_is_refused_and_not_repeated(url):
     with pytest.raises(InputError, match="host") as told:
         VlmConfig(kind="endpoint", model="", endpoint_model="m", base_url=url)
     assert "hunter22" not in str(told.value)
     assert "token" not in str(told.value).replace("api_key", "")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"extra_body": '{"api_key": "hunter22"}'},
+        {"extra_body": '{"provider": [{"Authorization": "hunter22"}]}'},
+        {"vllm_arguments": ("--max-model-len", "8192", "--api-key", "hunter22")},
+        {"vllm_arguments": ("--hf-token=hunter22",)},
+    ],
+)
+def test_a_key_in_what_a_run_writes_down_is_refused_and_not_repeated(changes):
+    with pytest.raises(InputError, match="names a secret") as told:
+        VlmConfig(**changes)
+    assert "hunter22" not in str(told.value)
+
+
+def test_addresses_and_bodies_without_secrets_are_taken():
+    for url in ("http://host:8000/v1", "http://[::1]:8000/v1", "https://h/openai/v1?api-version=preview&max_tokens=5"):
+        VlmConfig(kind="endpoint", model="", endpoint_model="m", base_url=url)
+    VlmConfig(extra_body='{"max_tokens": 5, "min_p": 0.1, "chat_template_kwargs": {"enable_thinking": false}}')
+    VlmConfig(vllm_arguments=("--max-num-batched-tokens", "8192", "--tokenizer=x", "--skip-tokenizer-init"))
 
 
 def test_a_server_that_is_away_is_no_matter_of_the_key():

@@ -3,19 +3,26 @@
 import gzip
 import json
 import time
+import traceback
+import tracemalloc
 from typing import Any
 
 import numpy as np
+import openai
 import pyarrow as pa
 import pytest
 
 from inference.interfaces import ChatRequest
+from inference.vlm.clean_text import clean_text
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm
 from inference.vlm.http_client import MAX_BODY
 from inference.vlm.journal import StorageJournal
+from inference.vlm.vllm_server import answers
 from schemas.errors import RequestFailedError
 from schemas.storage import LocalStorage
+from schemas.terminal import say_error
 from tests.support.chat_server import Reply, chat_server, says
+from tests.support.hostile_server import BEHAVIOURS, KEY, body, hostile_server
 
 QUESTION = [ChatRequest("q")]
 
@@ -162,4 +169,93 @@ def test_an_entry_that_does_not_read_is_asked_again(kept, tmp_path):
         assert vlm_at(server, journal).answer(QUESTION) == [answer]
         assert len(server.payloads) == 2
         assert vlm_at(server, journal).answer(QUESTION) == [answer]
+        assert len(server.payloads) == 2
+
+
+@pytest.mark.parametrize("name", BEHAVIOURS)
+def test_no_behaviour_costs_more_than_it_may_or_leaves_what_does_not_read(name, tmp_path, monkeypatch, capsys):
+    """Bounded in time and memory; what is raised is an error that a stage knows what to do with; what is kept reads
+    again, and is a text that a block can hold; a key is in none of it."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    journal = StorageJournal(LocalStorage(tmp_path))
+    started = time.monotonic()
+    tracemalloc.start()
+    said, told = [], ""
+    try:
+        with hostile_server(BEHAVIOURS[name]) as server:
+            for _ in range(2):
+                try:
+                    said.append(vlm_at(server, journal, timeout_s=1.0).answer(QUESTION)[0])
+                except (openai.OpenAIError, RequestFailedError) as error:
+                    told += "".join(traceback.format_exception(error))
+                    say_error(error)
+            num_asked = server.num_asked
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert time.monotonic() - started < 25
+    assert peak < 120 * 2**20
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*.json"))
+    assert len(kept) < 2**20
+    assert len(said) in (0, 2)
+    if said:
+        assert num_asked == 1
+        assert said[0] == said[1]
+        pa.array([said[0].text])
+        pa.array([said[0].num_tokens + said[0].num_prompt_tokens], pa.int64())
+        clean_text(said[0].text).text.encode()
+    printed = capsys.readouterr().err
+    assert KEY not in told + kept.decode() + printed
+    assert not {"\x1b", "\x07", "\u202e"} & set(printed)
+
+
+def test_there_are_twenty_behaviours_and_more():
+    assert len(BEHAVIOURS) >= 20
+
+
+def test_another_server_that_a_redirection_leads_to_gets_no_secret(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("GATEWAY", "gateway-secret")
+    with chat_server(lambda payload, number: says("fine")) as other:
+        there = f"Location: {other.base_url}/chat/completions\r\n"
+        with hostile_server(body("", "307 There", there)) as server:
+            assert vlm_at(server, headers=("x-gateway=GATEWAY",)).answer(QUESTION)[0].text == "fine"
+    (got,) = other.headers
+    assert KEY not in str(got)
+    assert "gateway-secret" not in str(got)
+
+
+@pytest.mark.parametrize(
+    "name", ["dripping headers", "a dripping first line", "silence", "a reset", "no HTTP", "a page"]
+)
+def test_a_probe_of_a_server_has_a_deadline(name):
+    started = time.monotonic()
+    with hostile_server(BEHAVIOURS[name], lives=False) as server:
+        assert answers(f"{server.base_url}/models", 1.0) == (name in ("a page", "dripping headers"))
+    with hostile_server(BEHAVIOURS[name]) as server:
+        assert answers(f"{server.base_url}/models", 1.0)
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"\xff\xfe",
+        b'{"text": "fi',
+        b"{}\n{}",
+        b"[" * 100_000,
+        b"null",
+        b'{"text": NaN}',
+        b"1" * 5000,
+        b"\x00" * 100,
+    ],
+)
+def test_a_journal_s_file_that_does_not_read_is_asked_again(damaged, tmp_path):
+    journal = StorageJournal(LocalStorage(tmp_path))
+    with chat_server(lambda payload, number: says("fine")) as server:
+        vlm_at(server, journal).answer(QUESTION)
+        (path,) = tmp_path.rglob("*.json")
+        path.write_bytes(damaged)
+        assert vlm_at(server, journal).answer(QUESTION)[0].text == "fine"
         assert len(server.payloads) == 2

@@ -6,7 +6,7 @@ import pytest
 
 from inference.dual.questions import read_questions
 from inference.interfaces import ChatAnswer
-from inference.reflection_text import nothing_to_correct, reflection_in
+from inference.reflection_text import is_empty, nothing_to_correct
 from inference.vlm.prompted_verifier import read_judgements
 from pipelines.prompts.checked_json import BadValue
 from pipelines.prompts.edit_files import instruction_of
@@ -24,7 +24,7 @@ def test_deep_nesting_is_read_as_no_answer(text):
     assert read_questions(text) is None
     assert read_judgements(answer, criteria, 1) == [(0.0, "")]
     assert read_judgements(answer, criteria, 2) is None
-    assert reflection_in(text) == text
+    assert is_empty(text)
     assert not nothing_to_correct(text)
 
 

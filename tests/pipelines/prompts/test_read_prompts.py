@@ -372,7 +372,7 @@ def test_bad_parquet_rows_are_named_by_row(tmp_path):
         ({"prompt": ["a", None, "c"]}, 2, "there is no prompt"),
         ({"prompt": ["a", " "]}, 2, "empty"),
         ({"prompt": [1, 2]}, 1, "1 is no text"),
-        ({"prompt": [float("nan")]}, 1, "nan is no text"),
+        ({"prompt": [float("nan")]}, 1, "there is no prompt"),
         ({"prompt": ["a", "b"], "id": ["x", "x"]}, 2, "already the id of the prompt on line 1"),
         ({"prompt": ["a"], "include": ["[{"]}, 1, "not valid JSON"),
         ({"prompt": ["a"], "include": [7]}, 1, "7 is no list"),

@@ -163,6 +163,35 @@ def test_the_caption_of_the_good_image_becomes_the_prompt():
     assert none.rejection.reason == Reason.NO_CAPTION
 
 
+@pytest.mark.parametrize(
+    ("said", "caption", "reason"),
+    [
+        ("<think>a square?</think>\n**Caption:** a white square", "a white square", None),
+        ("Sure! Here is a caption:\n\n> a white\u2028 square\x1b[0m\x00", "a white square", None),
+        ("I'm sorry, but I can't describe people.", None, Reason.REFUSED_ANSWER),
+        ("<think>a square, or is it", None, Reason.ONLY_REASONING),
+        ("Sure! Here is a caption for the image:", None, Reason.NO_CAPTION),
+        ("a white square " * 2000, None, Reason.OVERLONG_ANSWER),
+    ],
+)
+def test_a_caption_is_a_text_or_a_rejection_that_shows_what_was_said(said, caption, reason):
+    stage = CaptionImages(CaptionImagesConfig(), 0)
+    stage.vlm = ScriptedVlm(lambda request: said)
+    (done,) = stage([paired_row(subset="editing", text="Paint it.")])
+    assert done.prompt.text == (caption or "Paint it.")
+    assert (done.rejection.reason if done.rejection else None) == reason
+    assert reason is None or said[:40] in done.rejection.detail
+
+
+def test_what_is_no_condensed_prompt_is_a_rejection_with_its_reason():
+    row = PromptRow(PromptRecord("length-000000", LONG, "length"))
+    (done,) = condense(lambda r: "<think>short</think>Short prompt: *two red stars*")([row])
+    assert done.condensed == "two red stars"
+    (done,) = condense(lambda r: "I cannot do that.")([row])
+    assert done.rejection.reason == Reason.REFUSED_ANSWER
+    assert "I cannot do that." in done.rejection.detail
+
+
 def test_pairs_that_the_verifier_denies_are_thrown_out_with_both_scores():
     stage = FilterPairs(FilterPairsConfig(), 0)
     # Probabilities of yes and no: by brightness, but for the images of the second pair.

@@ -115,6 +115,11 @@ def test_only_what_was_malformed_is_asked_again():
         ("No correction needed.", Reason.NOTHING_TO_CORRECT),
         ("the image is right", Reason.NOTHING_TO_CORRECT),
         ("I'm sorry, I can't help with that.", Reason.REFUSED_REFLECTION),
+        ("Add a sign that says 'I cannot swim'.", None),
+        ("<think>Is the star blue?", Reason.ONLY_REASONING),
+        ("Sure! Here is the reflection:", Reason.EMPTY_REFLECTION),
+        ("null", Reason.EMPTY_REFLECTION),
+        ("None.", Reason.NOTHING_TO_CORRECT),
         ("Ensure that the star is red.", Reason.VAGUE_REFLECTION),
         ("Verify the number of stars.", Reason.VAGUE_REFLECTION),
         ("Replace the blue cross by a blue cross.", Reason.CHANGES_NOTHING),
@@ -152,6 +157,19 @@ def test_a_code_fence_and_a_list_of_one_are_read():
         "```json\n" + json.dumps({"Analysis": "a ", "Result": "left", "Instructions": ["b"]}) + "\n```"
     )
     assert (verdict.analysis, verdict.result, verdict.instruction) == ("a", "left", "b")
+
+
+def test_reasoning_and_control_characters_around_a_verdict_do_not_ship():
+    body = {
+        "Analysis": "\x1b[1mThe star\x00 is blue.",
+        "Result": "left",
+        "Instructions": "**Reflection:** Paint it\x07 red.",
+    }
+    verdict = read_verdict(f'<think>{{"Result": "right"}}</think>Here it is:\n```json\n{json.dumps(body)}\n```\nDone!')
+    assert (verdict.analysis, verdict.result) == ("The star is blue.", "left")
+    (done,) = stage(lambda r: json.dumps({**body, "Result": json.loads(said(brighter(r)))["Result"]}))([paired_row()])
+    assert done.pairs[0].reflection.text == "Paint it red."
+    assert read_verdict('{"Analysis": "a", "Result": "left", "Result": "right", "Instructions": "b"}') is None
 
 
 def test_editing_keeps_the_dataset_s_instruction_unless_told_otherwise():
