@@ -16,7 +16,7 @@ from schemas.checked_json import parse_object
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image, sha256
 from schemas.records import Cost, Outcome, PromptRow
-from schemas.shards import is_shard, read_members, shard_name, sidecar_name
+from schemas.shards import ShardSidecar, encode_shard, is_shard, read_members, shard_name, sidecar_name
 
 
 @dataclass
@@ -246,11 +246,13 @@ def _verify_shard(
     except FileNotFoundError:
         if wanted or sidecar.num_samples:
             yield f"{where}: missing"
+        elif _says_other_bytes(sidecar, encode_shard([])) or sidecar.members_sha256:
+            yield f"{where}: it holds no pair, and its sidecar speaks of some"
         return
     if not wanted:
         yield f"{where}: there, though the blocks hold no pair for it"
         return
-    if (hashlib.sha256(data).hexdigest(), len(data)) != (sidecar.sha256, sidecar.num_bytes):
+    if _says_other_bytes(sidecar, data):
         yield f"{where}: its bytes are not those that were packed ({len(data)} bytes, {sidecar.num_bytes} expected)"
     try:
         members = list(read_members(data, where))
@@ -270,6 +272,10 @@ def _verify_shard(
             yield f"{where}: member {name} has other bytes than it was packed with"
         if ".good_image." in name or ".bad_image." in name:
             yield from _decodes(body, f"{where}: {name}")
+
+
+def _says_other_bytes(sidecar: ShardSidecar, data: bytes) -> bool:
+    return (hashlib.sha256(data).hexdigest(), len(data)) != (sidecar.sha256, sidecar.num_bytes)
 
 
 def _verify_index(folder: RunFolder, ranges: list[range], expected: dict[int, set[str]]) -> Iterator[str]:
