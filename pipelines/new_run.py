@@ -14,6 +14,7 @@ from inference.vlm.prompts import load_prompt
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig, JobConfig, models_of, templates_of
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
+from pipelines.run_names import is_hidden
 from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged, search_prompts
 from schemas.configuration import content_key
 from schemas.errors import ForeignRunError
@@ -41,9 +42,14 @@ def new_run(
     """
     storage = open_storage(uri)
     unfinished = UNFINISHED | FORKED if fill else UNFINISHED
-    strangers = [name for name in storage.names("") if name not in unfinished]
+    strangers = [name for name in storage.names("") if name not in unfinished and not is_hidden(name)]
     if strangers or Path(uri).is_file():
-        raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'})")
+        half = (
+            "; a fork that was killed: the same `run --fork` makes it whole"
+            if strangers and FORKED.issuperset(strangers)
+            else ""
+        )
+        raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'}{half})")
     digests = digests_of(config)
     prompts = encode_prompts(rows)
     num_prompts, statistics = counted()

@@ -105,11 +105,37 @@ def test_the_same_fork_again_goes_on_and_another_is_refused(source, tmp_path):
         fork(source, tmp_path / "fork", CONFIG)
 
 
+def test_a_new_run_may_begin_where_a_system_left_its_files(tmp_path):
+    path = tmp_path / "disk"
+    for name in (".DS_Store", "lost+found", "._x"):
+        (path / name).mkdir(parents=True)
+    assert new_dataset_run(str(path), "micro", CONFIG).num_units == 3
+
+
+def test_half_a_fork_is_no_new_run_and_the_message_says_so(source, tmp_path):
+    path = tmp_path / "half"
+    (path / "stages").mkdir(parents=True)
+    with pytest.raises(ForeignRunError, match=r"holds stages; a fork that was killed: the same `run --fork` makes it"):
+        new_dataset_run(str(path), "micro", CONFIG)
+
+
 def test_a_fork_into_a_folder_of_others_is_refused(source, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(ForeignRunError, match=r"not empty, and no run \(it holds thesis\.tex\)"):
         fork(source, tmp_path / "mine")
+
+
+def test_a_prompt_that_changed_at_its_source_is_named(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("a photo of a circle\na photo of a square\na photo of a star\n")
+    asked = replace(CONFIG, prompts=str(file), closed_vocabulary=False, num_prompts=2)
+    path = str(tmp_path / "run")
+    new_dataset_run(path, "micro", asked)
+    file.write_text("a photo of a circle\na photo of a ring\na photo of a star\n")
+    said = r"rule-000001 'a photo of a square' is now rule-000001 'a photo of a ring'\n  bring them back"
+    with pytest.raises(ForeignRunError, match=said):
+        start(RunArgs(path, "micro", None, replace(asked, num_prompts=3)))
 
 
 def test_appending_that_was_killed_anywhere_leaves_a_run_that_takes_more(source, tmp_path, monkeypatch):
