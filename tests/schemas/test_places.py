@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from commands.main import main
+from commands.runs import shared_uri
 from schemas.errors import InputError
 from schemas.open_storage import open_storage
 from schemas.places import checked_place, local_path
@@ -67,6 +68,12 @@ def test_what_is_spelt_right_is_left_as_it_is(place):
 def test_what_is_no_place_is_refused(place):
     with pytest.raises(InputError):
         open_storage(place)
+
+
+def test_a_run_on_a_cluster_takes_no_misspelt_uri_for_a_relative_path():
+    with pytest.raises(InputError):
+        shared_uri("s3:/bucket/run", "ray")
+    assert shared_uri("~/run", "ray") == str(Path.home() / "run")
 
 
 def test_the_home_and_file_uris_are_folders(tmp_path):
