@@ -8,6 +8,7 @@ from commands.arguments import parse
 from commands.runs import RunDir, open_run
 from pipelines.garbage import Garbage, collect_garbage
 from pipelines.lease import Lease
+from pipelines.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ def main(argv: Sequence[str]) -> int:
         found = collect_garbage(folder, config, arguments.keep_candidates, dry_run=True)
         _print(found, "would remove")
         return 0
-    with Lease(folder.storage, take_over=arguments.take_over):
+    with Lease(folder.storage, take_over=arguments.take_over) as lease:
+        folder = RunFolder.open(lease.storage)
         found = collect_garbage(folder, config, arguments.keep_candidates)
         num_files = folder.storage.sweep()
     _print(found, "removed")

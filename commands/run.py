@@ -74,8 +74,9 @@ def start(arguments: RunArgs) -> tuple[RunFolder, DatasetConfig]:
     if not differences:
         return folder, config
     if _only_more_prompts(started_with, config):
-        with Lease(folder.storage, take_over=arguments.options.take_over):
-            return _append(folder, config), config
+        with Lease(folder.storage, take_over=arguments.options.take_over) as lease:
+            _append(RunFolder.open(lease.storage), config)
+        return RunFolder.open(arguments.run), config
     raise ForeignRunError(
         f"{arguments.run}: this run was started with another configuration:\n"
         + "\n".join(f"  {line}" for line in differences)
@@ -84,7 +85,7 @@ def start(arguments: RunArgs) -> tuple[RunFolder, DatasetConfig]:
     )
 
 
-def _append(folder: RunFolder, config: DatasetConfig) -> RunFolder:
+def _append(folder: RunFolder, config: DatasetConfig) -> None:
     """More prompts for a run: the old ones keep their units, the new ones begin new units."""
     intake = take_in(config)
     more: dict[str, int] = {}
@@ -108,7 +109,7 @@ def _append(folder: RunFolder, config: DatasetConfig) -> RunFolder:
     folder.with_info(replace(folder.info, prompts_sha256=tuple(either)))
     segments = (*folder.info.segments, *lay_out(more, config.unit_size, after=folder.info.segments))
     info = replace(folder.info, config=asdict(config), segments=segments, intake=intake.statistics)
-    return RunFolder.create(folder.storage.uri, info, prompts)
+    RunFolder.create(folder.storage, info, prompts)
 
 
 def _changed(folder: RunFolder, old: PromptRow, new: PromptRow | None) -> ForeignRunError:

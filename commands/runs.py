@@ -111,13 +111,12 @@ def work(folder: RunFolder, config: JobConfig, options: RunOptions, finish: Fini
         raise InputError(f"{finish.allow_quarantine} is no share", field="--allow-quarantine", expected="0 to 1")
     check_models(folder, digests_of(config))
     log_to(folder)
-    complete = drive(folder, config, options)
+    complete = drive(folder, config, options, lambda held: write_report(held, config))
     counts = tally(folder, config)
     print_summary(folder, counts)
     if not complete:
         print(f"stopped; go on with: python -m pipelines resume --run {folder.storage.uri}")
         return 1
-    write_report(folder, config)
     quarantined = counts.prompts[Outcome.QUARANTINED]
     if quarantined > finish.allow_quarantine * sum(counts.prompts.values()):
         print(

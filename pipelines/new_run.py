@@ -13,6 +13,7 @@ from inference.model_store import model_digest, require_models
 from inference.vlm.prompts import load_prompt
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig, JobConfig, models_of, templates_of
+from pipelines.lease import Lease
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
 from pipelines.run_names import is_hidden
 from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged, search_prompts
@@ -20,6 +21,7 @@ from schemas.configuration import content_key
 from schemas.errors import ForeignRunError
 from schemas.open_storage import open_storage
 from schemas.records import PromptRow, Subset
+from schemas.storage import Storage
 
 UNFINISHED = {"prompts.parquet", "lease.json", "logs"}
 """What a folder may hold where a new run was killed before it had its `run.json`."""
@@ -42,14 +44,7 @@ def new_run(
     """
     storage = open_storage(uri)
     unfinished = UNFINISHED | FORKED if fill else UNFINISHED
-    strangers = [name for name in storage.names("") if name not in unfinished and not is_hidden(name)]
-    if strangers or Path(uri).is_file():
-        half = (
-            "; a fork that was killed: the same `run --fork` makes it whole"
-            if strangers and FORKED.issuperset(strangers)
-            else ""
-        )
-        raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'}{half})")
+    _check_empty(uri, storage, unfinished)
     digests = digests_of(config)
     prompts = encode_prompts(rows)
     num_prompts, statistics = counted()
@@ -67,7 +62,23 @@ def new_run(
         created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         job=job,
     )
-    return RunFolder.create(uri, info, prompts, fill or (lambda folder: None))
+    with Lease(storage) as lease:
+        _check_empty(uri, storage, unfinished)
+        folder = RunFolder.create(lease.storage, info, prompts, fill or (lambda folder: None))
+    return RunFolder(storage, folder.info)
+
+
+def _check_empty(uri: str, storage: Storage, unfinished: set[str]) -> None:
+    names = storage.names("")
+    if "run.json" in names:
+        raise ForeignRunError(
+            f"{uri}: another driver started a run here just now; give the command again to go on with it"
+        )
+    strangers = [name for name in names if name not in unfinished and not is_hidden(name)]
+    if strangers or Path(uri).is_file():
+        is_half = strangers and FORKED.issuperset(strangers)
+        half = "; a fork that was killed: the same `run --fork` makes it whole" if is_half else ""
+        raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'}{half})")
 
 
 def new_dataset_run(

@@ -101,14 +101,14 @@ class RunFolder:
     @classmethod
     def create(
         cls,
-        uri: str,
+        uri: str | Storage,
         info: RunInfo,
         prompts: "bytes | Sequence[PromptRow]",
         fill: "Callable[[RunFolder], None]" = lambda folder: None,
     ) -> "RunFolder":
         """Write prompts (rows, or what `encode_prompts` made of them), what `fill` puts there, then `run.json`: a
         folder without `run.json` is no run, and creating can be repeated."""
-        storage = open_storage(uri)
+        storage = open_storage(uri) if isinstance(uri, str) else uri
         data = prompts if isinstance(prompts, bytes) else encode_prompts(prompts)
         folder = cls(storage, replace(info, prompts_sha256=(hashlib.sha256(data).hexdigest(),)))
         storage.commit("prompts.parquet", data)
@@ -121,10 +121,11 @@ class RunFolder:
         return RunFolder(self.storage, info)
 
     @classmethod
-    def open(cls, uri: str) -> "RunFolder":
+    def open(cls, uri: str | Storage) -> "RunFolder":
         """ForeignRunError when the folder is no run, one of another format, or its `run.json` is not as it was
         written."""
-        storage = open_storage(uri)
+        storage = open_storage(uri) if isinstance(uri, str) else uri
+        uri = storage.uri
         try:
             return cls(storage, _read_info(storage.read("run.json"), f"{uri}/run.json"))
         except FileNotFoundError:

@@ -2,7 +2,6 @@
 
 from schemas.hub_storage import SCHEME as HUB
 from schemas.hub_storage import HubStorage
-from schemas.object_storage import ObjectStorage
 from schemas.places import checked_place
 from schemas.storage import LocalStorage, Storage
 
@@ -14,4 +13,8 @@ def open_storage(uri: str) -> Storage:
     uri = checked_place(uri)
     if uri.startswith(HUB):
         return HubStorage(uri)
-    return ObjectStorage(uri) if "://" in uri else LocalStorage(uri)
+    if "://" not in uri:
+        return LocalStorage(uri)
+    from schemas.object_storage import ObjectStorage  # obstore is not loaded to say what the flags are
+
+    return ObjectStorage(uri)

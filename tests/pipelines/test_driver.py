@@ -12,7 +12,7 @@ from schemas.blocks import footer_of
 from schemas.errors import LeaseHeldError, OutageError, WorkFailedError
 from schemas.records import Outcome
 from tests.support.toy_job import ToyConfig, create, open_run
-from tests.support.toy_runs import blocks, calls, flip, run, shards, stamps
+from tests.support.toy_runs import blocks, calls, flip, is_free, run, shards, stamps
 
 
 def problems(path, deep=True) -> list[str]:
@@ -315,7 +315,7 @@ def test_an_outage_that_stays_stops_the_run_and_quarantines_nothing(tmp_path, un
         run(path)
     assert blocks(path) == []
     assert not (path / "quarantine").exists()
-    assert not (path / "lease.json").exists()
+    assert is_free(path)
     monkeypatch.delenv("TOY_TRANSIENT")
     assert run(path)
     assert shards(path) == shards(undisturbed)
