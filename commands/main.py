@@ -42,7 +42,7 @@ GROUPS: dict[str, Group] = {
             "push": ("commands.push", "upload shards and card to the hub"),
             "gc": ("commands.gc", "remove blocks that nothing refers to"),
         },
-        "stopped at once; `python -m pipelines resume --run DIR` goes on",
+        "stopped at once; the same command again goes on with what is there",
     ),
     "trainers": Group(
         "train one model",

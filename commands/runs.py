@@ -23,6 +23,7 @@ from pipelines.upkeep import check_models
 from recipes import catalogue
 from schemas.checked_json import checked_record
 from schemas.errors import CorruptDataError, ForeignRunError, InputError, StorageError
+from schemas.places import checked_place
 from schemas.records import Outcome
 from schemas.storage import LocalStorage
 from schemas.terminal import PlainFormatter, say, say_error
@@ -91,7 +92,9 @@ def open_dataset_run(uri: str) -> tuple[RunFolder, DatasetConfig]:
 
 
 def shared_uri(uri: str, runtime: str) -> str:
-    """The run's place as every worker finds it. InputError for a place that a submitted job would lose."""
+    """The run's place as every worker finds it. InputError for a place that a submitted job would lose, and for a
+    misspelt URI."""
+    uri = checked_place(uri)
     if runtime != "ray" or "://" in uri or os.path.isabs(uri):
         return uri
     if "working_dir_files" in os.getcwd():

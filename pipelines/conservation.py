@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import index_of, sample_key, shard_inputs, shard_ranges
 from pipelines.rejections import Rejections
+from pipelines.quarantine import quarantined_rows
 from pipelines.run_folder import RunFolder
 from pipelines.run_names import quarantine_path
 from pipelines.stage import Step
@@ -17,7 +18,7 @@ from schemas.checked_json import parse_object
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image, sha256
 from schemas.records import Cost, Outcome, PromptRow
-from schemas.shards import is_shard, read_members, shard_name, sidecar_name
+from schemas.shards import ShardSidecar, encode_shard, is_shard, read_members, shard_name, sidecar_name
 
 
 @dataclass
@@ -117,6 +118,40 @@ def verify(folder: RunFolder, config: JobConfig, *, deep: bool) -> list[str]:
 
     deep: also decodes every image and hashes every shard member.
     """
+    return [*verify_made(folder, config, deep=deep), *verify_beside(folder, config)]
+
+
+def verify_beside(folder: RunFolder, config: JobConfig) -> list[str]:
+    """Of `verify` what `resume` does not mend; each says what does."""
+    strays = stray_shards(folder, len(shard_ranges(folder, config.pack)))
+    return [
+        *(
+            f"shards/{name}: no shard of this run, though loaders would read it; move it away, or delete it"
+            for name in strays[:5]
+        ),
+        *(
+            f"{path}: not as it was written, so `report` and `plan` leave its seconds out; delete it"
+            for path, entries in folder.statistics()
+            if entries is None
+        ),
+        *_verify_entries(folder, config),
+    ]
+
+
+def _verify_entries(folder: RunFolder, config: JobConfig) -> Iterator[str]:
+    """Every row in quarantine has its entry."""
+    for row in quarantined_rows(folder, config):
+        if folder.quarantine_entry(row.stage, row.unit, row.row) is None:
+            path = quarantine_path(row.stage, row.unit, row.row)
+            what = "is missing" if folder.storage.size(path) is None else "is not as it was written"
+            yield (
+                f"unit {row.unit}, {row.stage}: {row.prompt_id} is in quarantine, and {path}, its traceback, {what}; "
+                "`retry` does the row again all the same"
+            )
+
+
+def verify_made(folder: RunFolder, config: JobConfig, *, deep: bool) -> list[str]:
+    """Of `verify` what is made of blocks: `resume --check-blocks` makes again what is missing or broken."""
     chains = resolve_chains(folder, config)
     problems: list[str] = []
     expected: dict[int, set[str]] = {}
@@ -129,7 +164,6 @@ def verify(folder: RunFolder, config: JobConfig, *, deep: bool) -> list[str]:
         inputs = shard_inputs(folder, chains, config.pack, units)
         problems += _verify_shard(folder, index, units, expected, inputs, deep=deep)
     problems += _verify_index(folder, ranges, expected)
-    problems += _verify_statistics(folder) if deep else ()
     return problems
 
 
@@ -182,10 +216,6 @@ def _verify_candidates(where: str, rows: list[PromptRow], images: list[dict[int,
 def _verify_outcomes(folder: RunFolder, where: str, unit: int, rows: list[PromptRow], keys: set[str]) -> Iterator[str]:
     """Every prompt has one outcome, every pair two candidates. keys: of the shipped pairs, filled in."""
     for number, row in enumerate(rows):
-        if row.quarantine is not None and folder.quarantine_entry(row.quarantine.stage, unit, number) is None:
-            path = quarantine_path(row.quarantine.stage, unit, number)
-            what = "is missing" if folder.storage.size(path) is None else "is not as it was written"
-            yield f"{where}: {row.prompt.prompt_id} is in quarantine, and {path}, with its traceback, {what}"
         makes_pairs = folder.info.job != "search"
         if row_outcome(row) is Outcome.SHIPPED and makes_pairs and not row.shipped_pairs:
             yield f"{where}: {row.prompt.prompt_id} is neither shipped, rejected nor in quarantine"
@@ -249,11 +279,13 @@ def _verify_shard(
     except FileNotFoundError:
         if wanted or sidecar.num_samples:
             yield f"{where}: missing"
+        elif _says_other_bytes(sidecar, encode_shard([])) or sidecar.members_sha256:
+            yield f"{where}: it holds no pair, and its sidecar speaks of some"
         return
     if not wanted:
         yield f"{where}: there, though the blocks hold no pair for it"
         return
-    if (hashlib.sha256(data).hexdigest(), len(data)) != (sidecar.sha256, sidecar.num_bytes):
+    if _says_other_bytes(sidecar, data):
         yield f"{where}: its bytes are not those that were packed ({len(data)} bytes, {sidecar.num_bytes} expected)"
     try:
         members = list(read_members(data, where))
@@ -275,6 +307,10 @@ def _verify_shard(
             yield from _decodes(body, f"{where}: {name}")
 
 
+def _says_other_bytes(sidecar: ShardSidecar, data: bytes) -> bool:
+    return (hashlib.sha256(data).hexdigest(), len(data)) != (sidecar.sha256, sidecar.num_bytes)
+
+
 def _verify_index(folder: RunFolder, ranges: list[range], expected: dict[int, set[str]]) -> Iterator[str]:
     num_pairs = sum(len(keys) for keys in expected.values())
     try:
@@ -292,11 +328,6 @@ def _verify_index(folder: RunFolder, ranges: list[range], expected: dict[int, se
         yield f"shards/index.json: says {says} samples, the blocks hold {num_pairs} shipped pairs"
     elif index != index_of(folder, len(ranges)):
         yield "shards/index.json: does not list the shards as their sidecars describe them"
-    for stranger in stray_shards(folder, len(ranges))[:5]:
-        yield (
-            f"shards/{stranger}: no shard of this run, though loaders would read it; `resume` leaves it there: move it "
-            "away, or delete it"
-        )
 
 
 def stray_shards(folder: RunFolder, num_shards: int) -> list[str]:
@@ -305,9 +336,3 @@ def stray_shards(folder: RunFolder, num_shards: int) -> list[str]:
     known = {name(i) for i in range(num_shards) for name in (shard_name, sidecar_name)}
     tars = (name for name in folder.storage.names("shards") if name.endswith(".tar") and not name.startswith("."))
     return sorted({*tars, *filter(is_shard, folder.storage.names("shards"))} - known)
-
-
-def _verify_statistics(folder: RunFolder) -> Iterator[str]:
-    for path, entries in folder.statistics():
-        if entries is None:
-            yield f"{path}: not as it was written; `report` and `plan` leave its seconds out, nothing else: delete it"

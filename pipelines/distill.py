@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import html
 import json
-import shutil
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -80,7 +79,8 @@ class ConceptWorker:
             if finished_key(folder) == key:
                 return self._finished(name, file, "learnt before")
             if folder.exists() and _key_in(folder) != key:
-                shutil.rmtree(folder)  # of an older file, of other settings or models
+                _check_own(folder)
+                LocalStorage(self.out).delete(name)  # of an older file, of other settings or models
             folder.mkdir(parents=True, exist_ok=True)
             LocalStorage(folder).commit(KEY, key.encode())
             models.distill(concept, folder)
@@ -164,6 +164,17 @@ def render_page(outcomes: Sequence[ConceptOutcome]) -> str:
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Concepts</title>
 <style>body{{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1200px}}img{{max-width:100%}}</style>
 <h1>{len(outcomes)} concepts</h1>{"".join(parts)}</html>"""
+
+
+def _check_own(folder: Path) -> None:
+    """InputError for a folder that no distillation made: it is not to be deleted."""
+    strangers = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    if strangers and not (folder / KEY).exists():
+        raise InputError(
+            f"holds {strangers[0]!r}, and is no concept's folder",
+            file=str(folder),
+            expected="another --run, or another name for the concept",
+        )
 
 
 def _key_in(folder: Path) -> str:

@@ -51,7 +51,7 @@ def read_official(file: Path, names: Collection[str]) -> dict[str, bool]:
     """The verdicts of a results.jsonl of GenEval's own scorer on the images of these names, which are matched by their
     last three parts. InputError where there are none."""
     by_key = {}
-    for number, text in enumerate(_read_text(file).splitlines(), 1):
+    for number, text in enumerate(_read_text(file).rstrip("\n").split("\n"), 1):
         try:
             said = json.loads(text)
             if not isinstance(said["correct"], bool):
@@ -112,7 +112,7 @@ def _read_metadata(file: Path) -> tuple[Asked, dict[str, Any]]:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text("utf-8")
+        return file.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         problem = f"not valid UTF-8: byte 0x{error.object[error.start]:02x} at byte {error.start + 1}"
         raise InputError(problem, file=str(file), expected="a file in UTF-8") from error

@@ -15,6 +15,7 @@ from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig, JobConfig, models_of, templates_of
 from pipelines.lease import Lease
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
+from pipelines.run_names import is_hidden
 from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged, search_prompts
 from schemas.configuration import content_key
 from schemas.errors import ForeignRunError
@@ -73,9 +74,11 @@ def _check_empty(uri: str, storage: Storage, unfinished: set[str]) -> None:
         raise ForeignRunError(
             f"{uri}: another driver started a run here just now; give the command again to go on with it"
         )
-    strangers = [name for name in names if name not in unfinished]
+    strangers = [name for name in names if name not in unfinished and not is_hidden(name)]
     if strangers or Path(uri).is_file():
-        raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'})")
+        is_half = strangers and FORKED.issuperset(strangers)
+        half = "; a fork that was killed: the same `run --fork` makes it whole" if is_half else ""
+        raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'}{half})")
 
 
 def new_dataset_run(

@@ -129,7 +129,10 @@ class RunFolder:
         try:
             return cls(storage, _read_info(storage.read("run.json"), f"{uri}/run.json"))
         except FileNotFoundError:
-            raise ForeignRunError(f"{uri}: no run here (it has no run.json); `run --run {uri}` starts one") from None
+            half = storage.names("stages") and ", or is half a fork that the same `run --fork` makes whole"
+            raise ForeignRunError(
+                f"{uri}: no run here (it has no run.json{half or ''}); `run --run {uri}` starts one"
+            ) from None
 
     @classmethod
     def exists(cls, uri: str) -> bool:

@@ -13,6 +13,11 @@ _STATS = re.compile(r"[\w.-]+-[0-9]+-[0-9a-f]+-[0-9]{4,9}\.json", re.ASCII)
 _CARD = re.compile(r"README\.md|statistics\.json|[a-z_]+\.svg")
 
 
+def is_hidden(name: str) -> bool:
+    """What a system puts into a folder that is empty for people."""
+    return name.startswith(".") or name in ("Thumbs.db", "desktop.ini", "lost+found")
+
+
 def is_stage(name: str) -> bool:
     """The name of a stage, as folders below `stages/`, `quarantine/` and `journal/` have it."""
     return _STAGE.fullmatch(name) is not None

@@ -61,7 +61,7 @@ class WorkFailedError(ReflectionFlowError):
 
 
 class OutageError(WorkFailedError):
-    """Many rows failed alike, or an endpoint stayed away; nothing was quarantined for it."""
+    """Many rows failed alike, or an endpoint stayed away; nothing of the unit at hand was quarantined for it."""
 
 
 class StorageError(WorkFailedError):

@@ -15,6 +15,7 @@ from trainers.distilled import Distilled
 from trainers.dual_process_config import DualProcessConfig
 
 CARD = "card.json"  # written last: a folder that has it is finished
+_READ_BACK = {"key", "converged", "probability_before", "probability_after", "seconds"}
 GRID_PX = 128  # of an image's side in the grid, at least
 GAP_PX = 4
 
@@ -55,9 +56,9 @@ def finished_key(folder: Path) -> str | None:
     """The key of the concept that a folder holds finished; None where it is not."""
     try:
         card = json.loads((folder / CARD).read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return card.get("key") if isinstance(card, dict) else None
+    return card["key"] if isinstance(card, dict) and card.keys() >= _READ_BACK else None
 
 
 def readme(distilled: Distilled, config: DualProcessConfig) -> str:

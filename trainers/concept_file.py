@@ -66,7 +66,8 @@ def read_concept(path: Path) -> Concept:
 
 def concept_files(folder: Path) -> list[Path]:
     """The .yaml and .yml files of a folder, by name. InputError where there is none."""
-    found = sorted(p for p in folder.iterdir() if p.suffix in (".yaml", ".yml")) if folder.is_dir() else []
+    names = folder.iterdir() if folder.is_dir() else ()
+    found = sorted(p for p in names if p.suffix in (".yaml", ".yml") and not p.name.startswith("."))
     if not found:
         raise InputError("no concepts", file=str(folder), expected="a folder with .yaml files, one a concept")
     return found

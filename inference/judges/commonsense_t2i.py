@@ -96,12 +96,12 @@ def _rows(path: Path) -> tuple[list[Any], int]:
     try:
         match path.suffix:
             case ".jsonl":
-                return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()], 1
+                return [json.loads(line) for line in path.read_text("utf-8-sig").split("\n") if line.strip()], 1
             case ".json":
-                rows = json.loads(path.read_text(encoding="utf-8"))
+                rows = json.loads(path.read_text("utf-8-sig"))
                 return rows if isinstance(rows, list) else [rows], 1
             case ".csv":
-                with path.open(encoding="utf-8", newline="") as file:
+                with path.open(encoding="utf-8-sig", newline="") as file:
                     return list(csv.DictReader(file)), 2
             case ".parquet":
                 import pyarrow.parquet

@@ -28,7 +28,7 @@ def load_prompt(name: str) -> str:
             f"no prompt template {name!r}", expected=f"a text file, or a name like compare in {PROMPT_FOLDER}"
         )
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"is no UTF-8 text: {error}", file=str(path), expected="a prompt template") from error
 

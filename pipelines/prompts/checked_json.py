@@ -11,6 +11,9 @@ from schemas.absent import is_absent
 # Control characters (tab and newline included), Unicode line separators, and halves of surrogate pairs.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _SURROUNDING = " \t\r\n\ufeff"
+# Tabs and line breaks, with the spaces about them. A carriage return alone is none: it may end a line of a file whose
+# lines were never told apart.
+_BREAKS = re.compile(" *(?:\r\n|[\t\n\x85\u2028\u2029])(?:\r\n|[ \t\n\x85\u2028\u2029])*")
 
 
 class BadValue(Exception):
@@ -66,11 +69,12 @@ def parse_json(text: str) -> Any:
 
 
 def check_text(value: object, field: str, max_chars: int) -> str:
-    """A non-empty string without control characters or broken Unicode, surrounding white space removed."""
+    """A non-empty string without control characters or broken Unicode, surrounding white space removed, tabs and line
+    breaks as spaces."""
     expected = f"text of 1 to {max_chars} characters"
     if not isinstance(value, str):
         raise BadValue(f"{quote(value)} is no text", field, expected)
-    text = value.strip(_SURROUNDING)
+    text = _BREAKS.sub(" ", value.strip(_SURROUNDING))
     if not text.strip():
         raise BadValue(f"the {field} is empty", field, expected)
     if len(text) > max_chars:
@@ -79,7 +83,7 @@ def check_text(value: object, field: str, max_chars: int) -> str:
         code = ord(unsafe.group())
         kind = "half of a surrogate pair" if 0xD800 <= code <= 0xDFFF else "control character"
         problem = f"{kind} U+{code:04X} at character {unsafe.start() + 1} of the {field}"
-        raise BadValue(problem, field, "text without control characters, tabs or line breaks, valid as UTF-8")
+        raise BadValue(problem, field, "text without control characters, valid as UTF-8")
     return text
 
 

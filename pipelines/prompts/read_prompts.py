@@ -37,12 +37,20 @@ class BadRow:
 
 
 def _claim_id(row: RawRow, ids: PromptIds) -> str:
-    if not isinstance(row.prompt_id, str) or ID_FORM.fullmatch(row.prompt_id) is None:
-        expected = "1 to 64 characters of A-Z a-z 0-9 _ - as a string, or no id"
+    prompt_id = _as_text(row.prompt_id)
+    if not isinstance(prompt_id, str) or ID_FORM.fullmatch(prompt_id) is None:
+        expected = "1 to 64 characters of A-Z a-z 0-9 _ -, a whole number, or no id"
         raise BadValue(f"{quote(row.prompt_id)} is no usable id", "id", expected)
-    if (first := ids.claim(row.prompt_id, row.line)) is not None:
-        raise BadValue(f"{row.prompt_id!r} is already the id of the prompt on line {first}", "id", "an id used once")
-    return row.prompt_id
+    if (first := ids.claim(prompt_id, row.line)) is not None:
+        raise BadValue(f"{prompt_id!r} is already the id of the prompt on line {first}", "id", "an id used once")
+    return prompt_id
+
+
+def _as_text(prompt_id: object) -> object:
+    """Whole numbers as text: `7`, and 7.0, which pandas makes of it where other rows have no id."""
+    if isinstance(prompt_id, float) and prompt_id.is_integer():
+        prompt_id = int(prompt_id)
+    return str(prompt_id) if isinstance(prompt_id, int) and not isinstance(prompt_id, bool) else prompt_id
 
 
 def _record(
@@ -94,7 +102,7 @@ def _checked(
     try:
         if row.problem is not None:
             raise row.problem
-        if row.prompt_id is not None:
+        if row.prompt_id is not None and row.prompt_id == row.prompt_id:  # NaN is pandas' word for none
             prompt_id = _claim_id(row, ids)
         else:
             prompt_id = ids.generate(subset.value, row_number, row.line)

@@ -145,7 +145,10 @@ def _count_unit(
             else:
                 footer = folder.read_footer(step.name, step.key, unit)
         except (FileNotFoundError, CorruptDataError):
-            notes.add(f"unit {unit}: its block of {step.name} does not read and is left out; `resume` makes it again")
+            notes.add(
+                f"unit {unit}: its block of {step.name} does not read and is left out; "
+                "`resume --check-blocks` makes it again"
+            )
             continue
         figures.add_block(step, footer, timings.seconds.get((step.name, step.key, unit)))
     for row in final:

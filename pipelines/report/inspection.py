@@ -129,7 +129,7 @@ def inspect_shard(folder: RunFolder, config: JobConfig, index: int) -> Inspectio
     sidecar = folder.sidecar(index)
     if sidecar is None:
         raise InputError(
-            f"{folder.storage.uri}: shard {index} is not packed yet",
+            f"{folder.storage.uri}: shard {index} is not packed yet, or its sidecar does not read: `resume` packs it",
             field="--shard",
             expected="a finished shard",
         )

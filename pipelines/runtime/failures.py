@@ -143,9 +143,12 @@ class _Execution:
         self.failures.append(RowFailure(row, message, _printable("".join(traceback.format_exception(error)))))
         alike = self.breaker.failure(type(error).__name__)
         if alike >= self.outage_at:
+            earlier = alike - len(self.failures)  # of units before, which are committed
+            kept = f"of this unit nothing was quarantined, {earlier} of units before it were: then `retry`"
             raise OutageError(
-                f"{self.stage.name}: {alike} rows failed alike, one after the other: {message}\n"
-                f"  this looks like an outage, so nothing was quarantined for it; mend the cause, then `resume`"
+                f"{self.stage.name}: {alike} rows failed alike, one after the other: {message}\n  this looks like an "
+                f"outage; mend the cause, then `resume` "
+                f"({kept if earlier > 0 else 'nothing was quarantined for it'})"
             ) from error
         return replace(row, quarantine=Quarantine(self.stage.name, message[:2000]), cost=type(row.cost)())
 

@@ -11,6 +11,7 @@ from commands.main import main
 from inference.prompt_grammar import parse_prompt
 from microworld.scenes.world import COLORS, SHAPES
 from pipelines.evaluation import geneval_metadata
+from pipelines.geneval_folder import read_layout, read_official
 from schemas.images import encode_png
 from schemas.records import PromptRow
 from tests.support.tiny_judge import save_tiny_clip, save_tiny_mask2former
@@ -88,6 +89,20 @@ def test_a_prompts_folder_that_lacks_a_part_is_named(stars, lost, capsys):
     (stars / "00001" / lost).rename(stars.parent / "elsewhere")
     said = refusal(capsys, "--images", stars)
     assert f"{stars}/00001: a prompt's folder without {lost.partition('/')[0]}" in said
+
+
+def test_metadata_and_results_may_begin_with_a_byte_order_mark_and_break_lines(stars):
+    """As Windows' editors save them, with a line separator within a prompt."""
+    said = STAR | {"prompt": "a photo of\u2028a red star"}
+    text = "\ufeff" + json.dumps(said, ensure_ascii=False) + "\r\n"
+    for place in ("00000", "00001"):
+        (stars / place / "metadata.jsonl").write_text(text, encoding="utf-8")
+    assert [one.record.text for one in read_layout(stars)] == ["a photo of a red star"] * 2
+    results = stars / "official.jsonl"
+    lines = [{"filename": f"x/0000{n}/samples/0000.png", "correct": n, "prompt": "a\u2028b"} for n in (0, 1)]
+    results.write_text("\ufeff" + "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
+    names = [f"0000{n}/samples/0000.png" for n in (0, 1)]
+    assert read_official(results, names) == dict(zip(names, (False, True), strict=True))
 
 
 def test_other_folders_are_no_prompts(stars, capsys):

@@ -54,6 +54,22 @@ def test_a_second_run_makes_only_what_changed(flux, concepts, tmp_path):
     assert json.loads((tmp_path / "out" / "b" / "card.json").read_text())["prompt"] == "a photo of a blue star"
 
 
+def test_folders_that_no_distillation_made_are_not_deleted(flux, concepts, tmp_path):
+    """A concept may be called as a folder of photographs, and a link may lead to one."""
+    out = tmp_path / "out"
+    (out / "a").mkdir(parents=True)
+    (out / "a" / "holiday.png").write_bytes(b"mine")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "key.txt").write_text("of another distillation")
+    (out / "b").symlink_to(tmp_path / "elsewhere")
+    (concepts / "._a.yaml").write_bytes(b"\x00\x05\x16\x07")
+    outcomes = distill(worker_of(flux, out), concepts)
+    assert {name: o.status for name, o in outcomes.items()} == {"a": "failed", "b": "learnt"}
+    assert "holds 'holiday.png', and is no concept's folder" in outcomes["a"].detail
+    assert (out / "a" / "holiday.png").read_bytes() == b"mine"
+    assert (tmp_path / "elsewhere" / "key.txt").read_text() == "of another distillation"
+
+
 def test_what_is_broken_is_told_and_the_others_go_on(flux, concepts, tmp_path):
     (concepts / "broken.yaml").write_text("name: broken\nprompt: p\nqa_pairs: none\n")
     (concepts / "c.yaml").write_text(

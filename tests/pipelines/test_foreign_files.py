@@ -128,7 +128,9 @@ def test_trainers_read_each_of_a_runs_shards_once_and_verify_names_a_copy(litter
             assert open_index(str(place)).shards == ("genref_000000.tar",)
         assert open_index(str(copy)).shards == (copy.name,)
         assert main(["verify", "--run", str(path)]) == 1
-        assert f"{copy.name}: no shard of this run, though loaders would read it" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert f"{copy.name}: no shard of this run, though loaders would read it; move it away, or delete it" in said
+        assert "--check-blocks" not in said
     finally:
         copy.unlink()
 
@@ -207,13 +209,13 @@ def test_a_report_goes_without_a_traceback_that_does_not_read(tmp_path, name, ca
     for command in ("report", "status", "inspect"):
         assert main([command, "--run", str(path)]) == 0
     assert main(["verify", "--run", str(path)]) == 1
-    assert "with its traceback" in capsys.readouterr().err or name == "stage '../../x'"
+    assert "its traceback, is" in capsys.readouterr().err or name == "stage '../../x'"
 
 
 def test_rows_whose_entries_are_lost_are_retried_all_the_same(failed, undisturbed):
     """As after a fork that was killed before it took them along, or a quarantine that somebody cleared away."""
     shutil.rmtree(failed / "quarantine")
-    assert "is in quarantine, and quarantine/draw_squares/000001-002.json, with its traceback, is missing" in "".join(
+    assert "is in quarantine, and quarantine/draw_squares/000001-002.json, its traceback, is missing" in "".join(
         verify(*open_run(str(failed)), deep=False)
     )
     assert run(failed)

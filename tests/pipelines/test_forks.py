@@ -1,5 +1,6 @@
 """A fork that is killed before any single operation on its folder: the same command makes it whole."""
 
+import contextlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -108,11 +109,37 @@ def test_the_same_fork_again_goes_on_and_another_is_refused(source, tmp_path):
         fork(source, tmp_path / "fork", CONFIG)
 
 
+def test_a_new_run_may_begin_where_a_system_left_its_files(tmp_path):
+    path = tmp_path / "disk"
+    for name in (".DS_Store", "lost+found", "._x"):
+        (path / name).mkdir(parents=True)
+    assert new_dataset_run(str(path), "micro", CONFIG).num_units == 3
+
+
+def test_half_a_fork_is_no_new_run_and_the_message_says_so(source, tmp_path):
+    path = tmp_path / "half"
+    (path / "stages").mkdir(parents=True)
+    with pytest.raises(ForeignRunError, match=r"holds stages; a fork that was killed: the same `run --fork` makes it"):
+        new_dataset_run(str(path), "micro", CONFIG)
+
+
 def test_a_fork_into_a_folder_of_others_is_refused(source, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(ForeignRunError, match=r"not empty, and no run \(it holds thesis\.tex\)"):
         fork(source, tmp_path / "mine")
+
+
+def test_a_prompt_that_changed_at_its_source_is_named(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("a photo of a circle\na photo of a square\na photo of a star\n")
+    asked = replace(CONFIG, prompts=str(file), closed_vocabulary=False, num_prompts=2)
+    path = str(tmp_path / "run")
+    new_dataset_run(path, "micro", asked)
+    file.write_text("a photo of a circle\na photo of a ring\na photo of a star\n")
+    said = r"rule-000001 'a photo of a square' is now rule-000001 'a photo of a ring'\n  bring them back"
+    with pytest.raises(ForeignRunError, match=said):
+        start(RunArgs(path, "micro", None, replace(asked, num_prompts=3)))
 
 
 def test_appending_that_was_killed_anywhere_leaves_a_run_that_takes_more(source, tmp_path, monkeypatch):
@@ -121,6 +148,7 @@ def test_appending_that_was_killed_anywhere_leaves_a_run_that_takes_more(source,
     for kill in range(20):
         path = tmp_path / f"run_{kill}"
         new_dataset_run(str(path), "micro", CONFIG)
+        folder = None
         with monkeypatch.context() as patch:
             calls = iter(range(100))
 
@@ -130,18 +158,15 @@ def test_appending_that_was_killed_anywhere_leaves_a_run_that_takes_more(source,
                 done(self, name, data)
 
             patch.setattr(LocalStorage, "commit", commit)
-            try:
+            with contextlib.suppress(KeyboardInterrupt):
                 folder, _ = start(RunArgs(str(path), "micro", None, more))
-                killed = False
-            except KeyboardInterrupt:
-                killed = True
-        if killed:
+        if folder is None:
             shutil.rmtree(path / ".lease", ignore_errors=True)
             assert len(list(RunFolder.open(str(path)).all_prompts())) == 6
             folder, _ = start(RunArgs(str(path), "micro", None, more))
-        assert len(list(RunFolder.open(str(path)).all_prompts())) == 9
-        assert len(folder.info.prompts_sha256) == 1
-        if not killed:
-            assert kill >= 3
-            return
+            assert len(list(RunFolder.open(str(path)).all_prompts())) == 9
+            assert len(folder.info.prompts_sha256) == 1
+            continue
+        assert kill >= 3
+        return
     raise AssertionError("never came through")

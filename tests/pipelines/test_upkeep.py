@@ -1,5 +1,6 @@
 import shutil
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -115,7 +116,7 @@ def with_config(path, config: ToyConfig) -> None:
     create(str(path), config)
 
 
-def removed(path, keep="all") -> tuple[int, int]:
+def removed(path, keep: Literal["all", "paired"] = "all") -> tuple[int, int]:
     """How many blocks and images `gc` removes."""
     found = collect_garbage(*open_run(str(path)), keep=keep)
     return found.num_blocks, found.num_images

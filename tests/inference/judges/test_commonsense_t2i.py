@@ -111,6 +111,18 @@ def test_the_benchmarks_file_reads_in_every_form(tmp_path, kind):
     assert (second.prompts, second.category) == (("ice", "water"), "all")
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv"])
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path, suffix):
+    path = tmp_path / f"pairs.{suffix}"
+    row = ROWS[0] | {"description1": "light\u2028here"}
+    if suffix == "csv":
+        text = ",".join(row) + "\n" + ",".join(f'"{value}"' for value in row.values()) + "\n"
+    else:
+        text = json.dumps(row, ensure_ascii=False)
+    path.write_text("\ufeff" + text, encoding="utf-8")
+    assert read_pairs(path)[0].prompts == ("a lit lamp", "a lamp")
+
+
 def test_a_broken_row_names_its_line(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps(ROWS[0]) + "\n" + json.dumps({**ROWS[1], "description2": " "}) + "\n")

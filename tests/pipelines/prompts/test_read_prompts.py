@@ -72,6 +72,25 @@ def test_bom_windows_line_ends_and_a_missing_last_line_end_are_fine(tmp_path, na
     assert texts(path) == ["a cat", "a dog"]
 
 
+LINE_BREAKS = ["\\n", "\\r\\n", "\\t", "\\u2028", "\\u2029", "\\u0085", " \\n\\n ", "\u2028", "\x85"]
+
+
+@pytest.mark.parametrize("line_break", LINE_BREAKS)
+def test_line_breaks_within_a_prompt_are_spaces(tmp_path, line_break):
+    path = file_of(tmp_path, f'{{"prompt": "a cat{line_break}on a mat"}}')
+    assert texts(path) == ["a cat on a mat"]
+
+
+def test_ids_may_be_whole_numbers(tmp_path):
+    path = file_of(tmp_path, *({"prompt": f"cat {i}", "id": i} for i in (7, 0, 12)), {"prompt": "x", "id": "8"})
+    assert [record.prompt_id for record in records(path)] == ["7", "0", "12", "8"]
+    columns = {"prompt": ["a", "b", "c"], "id": pa.array([7.0, None, float("nan")])}
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    assert [record.prompt_id for record in records(tmp_path / "p.parquet")] == ["7", "general-000001", "general-000002"]
+    with pytest.raises(InputError, match="'7' is already the id of the prompt on line 1"):
+        records(file_of(tmp_path, {"prompt": "a", "id": 7}, {"prompt": "b", "id": "7"}))
+
+
 def test_jsonl_takes_prompt_or_text_and_ignores_what_it_does_not_know(tmp_path):
     path = file_of(
         tmp_path, {"prompt": "a cat", "id": "cat_1", "source": "x"}, {"text": "a dog", "tag": None, "id": None}
@@ -138,14 +157,16 @@ BAD_JSONL = [
     (b'{"prompt": ""}', "prompt", "empty"),
     (b'{"prompt": " \\u3000\\n"}', "prompt", "empty"),
     (b'{"prompt": "a\\u0000b"}', "prompt", "control character U+0000 at character 2"),
-    (b'{"prompt": "a\\tb"}', "prompt", "U+0009"),
-    (b'{"prompt": "a\\nb"}', "prompt", "U+000A"),
+    (b'{"prompt": "a\\rb"}', "prompt", "U+000D"),
+    (b'{"prompt": "a\\u000bb"}', "prompt", "U+000B"),
     (b'{"prompt": "a\\u001b[31mb"}', "prompt", "U+001B"),
-    (b'{"prompt": "a\\u2028b"}', "prompt", "U+2028"),
     (b'{"prompt": "\\ud83d x"}', "prompt", "surrogate pair U+D83D"),
     (json.dumps({"prompt": "x" * 100_000}).encode(), "prompt", "100000 characters"),
     (json.dumps({"prompt": "x" * 2_000_000}).encode(), None, "longer than"),
-    (b'{"prompt": "x", "id": 7}', "id", "7 is no usable id"),
+    (b'{"prompt": "x", "id": true}', "id", "True is no usable id"),
+    (b'{"prompt": "x", "id": 7.5}', "id", "7.5 is no usable id"),
+    (b'{"prompt": "x", "id": ' + b"7" * 65 + b"}", "id", "no usable id"),
+    (b'{"prompt": "x", "id": [7]}', "id", "no usable id"),
     (b'{"prompt": "x", "id": ""}', "id", "no usable id"),
     (b'{"prompt": "x", "id": "a b"}', "id", "no usable id"),
     (b'{"prompt": "x", "id": "a\\n"}', "id", "no usable id"),
@@ -286,7 +307,6 @@ def test_a_rule_prompt_in_no_form_or_with_an_unknown_word_is_named_with_its_line
     ("line", "problem"),
     [
         (b"a\x07b", "U+0007"),
-        (b"a\tb", "U+0009"),
         (b"a\rb", "U+000D"),
         (b"\xff", "UTF-8"),
         (b"x" * 100_000, "100000 characters"),

@@ -64,6 +64,17 @@ def test_rows_that_were_done_in_another_batch_are_marked():
     assert [row.recovered for row in done] == [None] * 4
 
 
+def test_an_outage_that_began_in_units_before_says_what_is_in_quarantine():
+    """Units of one row are committed before four rows have failed alike."""
+    breaker = Breaker()
+    stage = Doubler(fails={f"p{number:04d}": ValueError("away") for number in range(4)})
+    for row in rows(3):
+        assert len(execute(stage, [row], POLICY, breaker)[1]) == 1
+    with pytest.raises(OutageError, match=r"of this unit nothing was quarantined, 3 of units before it were") as error:
+        execute(stage, rows(4)[3:], POLICY, breaker)
+    assert "nothing was quarantined for it" not in str(error.value)
+
+
 def test_several_poison_rows_among_good_ones_are_all_quarantined():
     poison = {f"p{number:04d}": ValueError() for number in range(0, 100, 10)}
     done, failures = execute(Doubler(fails=poison), rows(100), POLICY)
