@@ -19,7 +19,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from schemas.errors import CorruptDataError
-from schemas.images import open_image
+from schemas.images import decode_image
 from schemas.shards import ShardSample
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
@@ -123,7 +123,7 @@ def triplet_of(key: str, members: Mapping[str, bytes], names: ComparisonMembers,
 
 def _halves(data: bytes, what: str) -> tuple[bytes, bytes]:
     """Left and right half as PNGs without compression; a middle column of an odd width belongs to neither."""
-    image = open_image(data, what).convert("RGB")
+    image = Image.fromarray(decode_image(data, what))
     if image.width < image.height:
         size = f"{image.width}x{image.height}"
         raise CorruptDataError(f"{what}: {size} pixels are no two pictures side by side")

@@ -28,7 +28,7 @@ from inference.dual.concept import Concept, OverlayMode, QuestionAnswer, Referen
 from inference.vlm.overlays import ColorPalette, HorizonPosition, LineWeight, RelativeDepth, Rgb, VisualPrompt
 from schemas.configuration import content_key
 from schemas.errors import CorruptDataError, InputError
-from schemas.images import open_image, sha256
+from schemas.images import FORMATS, decode_rgba, sha256
 
 MAX_BYTES = 1 << 20  # of a concept file
 MAX_TEXT = 2000  # characters of a prompt, a question or an answer
@@ -139,12 +139,12 @@ class _Reader:
         path = self._path.parent / name
         try:
             data = path.read_bytes()
-            picture = np.array(open_image(data, str(path)).convert("RGBA"))
+            picture = decode_rgba(data, str(path))
         except OSError as error:
             expected = "a picture, relative to this file"
             raise self._wrong(node, f"{path} does not read: {error.strerror}", field, expected) from error
         except CorruptDataError as error:
-            raise self._wrong(node, str(error), field, "a PNG, JPEG or WEBP that decodes") from error
+            raise self._wrong(node, str(error), field, f"a picture that decodes: {', '.join(FORMATS)}") from error
         if mode == "solid" and picture[..., 3].min() == 255:
             raise self._wrong(
                 node,
