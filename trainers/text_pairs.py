@@ -7,16 +7,16 @@ triplets.
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from schemas.errors import InputError
+from schemas.errors import CorruptDataError, InputError
 from schemas.find_files import find_files
-from schemas.shards import split_member_name
+from schemas.shards import parse_object
+from schemas.tar_members import tar_samples
 
 TABLES = (".jsonl", ".parquet")
 _EXPECTED = "a .jsonl or .parquet file, a folder or glob of them, or a run with a length subset"
@@ -94,20 +94,15 @@ def _parquet_rows(file: BinaryIO, where: str) -> Iterator[tuple[int, Any]]:
 def _condensed(file: BinaryIO, where: str) -> Iterator[TextPair]:
     """Of a shard's triplets; those of other subsets were condensed to nothing."""
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            key, members = "", {}
-            for info in tar:
-                its_key, suffix = split_member_name(info.name)
-                if its_key != key:
-                    key, members = its_key, {}
-                if suffix in ("prompt.txt", "meta.json"):
-                    member = tar.extractfile(info)
-                    members[suffix] = member.read() if member else b""
-                if len(members) == 2 and suffix in ("prompt.txt", "meta.json"):
-                    short = json.loads(members["meta.json"]).get("condensed")
-                    if isinstance(short, str):
-                        yield TextPair(members["prompt.txt"].decode(), short)
-    except (tarfile.TarError, ValueError, AttributeError) as error:
+        for members in tar_samples(file, where):
+            by_suffix = {member.suffix: member for member in members}
+            if not {"prompt.txt", "meta.json"} <= by_suffix.keys():
+                continue
+            prompt, meta = (by_suffix[name].read(file, where) for name in ("prompt.txt", "meta.json"))
+            short = parse_object(meta, f"{where}: member {by_suffix['meta.json'].name!r}").get("condensed")
+            if isinstance(short, str):
+                yield TextPair(prompt.decode(), short)
+    except (CorruptDataError, ValueError) as error:
         raise InputError(f"not readable as a shard: {error}", file=where) from None
 
 
