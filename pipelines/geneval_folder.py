@@ -17,9 +17,11 @@ from pipelines.prompts.checked_json import BadValue, check_choice, check_text, p
 from pipelines.prompts.clauses import parse_exclude, parse_include
 from pipelines.prompts.judgeable import Asked
 from schemas.errors import InputError
+from schemas.named_file import MAX_TEXT_BYTES, read_file
 from schemas.records import PromptRecord, Tag
 
 MAX_PROMPT_CHARS = 2000
+_MAX_RESULTS_BYTES = 2**30
 _LAYOUT = "00000/metadata.jsonl and 00000/samples/*.png, ..."
 _METADATA = "prompt, tag and include, as GenEval"
 
@@ -51,7 +53,7 @@ def read_official(file: Path, names: Collection[str]) -> dict[str, bool]:
     """The verdicts of a results.jsonl of GenEval's own scorer on the images of these names, which are matched by their
     last three parts. InputError where there are none."""
     by_key = {}
-    for number, text in enumerate(_read_text(file).splitlines(), 1):
+    for number, text in enumerate(_read_text(file, _MAX_RESULTS_BYTES).splitlines(), 1):
         try:
             said = json.loads(text)
             by_key[_key(said["filename"])] = bool(said["correct"])
@@ -108,11 +110,9 @@ def _read_metadata(file: Path) -> tuple[Asked, dict[str, Any]]:
     return Asked(PromptRecord(file.parent.name, prompt, "rule", tag, include, exclude), str(file), line), said
 
 
-def _read_text(file: Path) -> str:
+def _read_text(file: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     try:
-        return file.read_text("utf-8")
+        return read_file(file, max_bytes, "a file in UTF-8").decode()
     except UnicodeDecodeError as error:
         problem = f"not valid UTF-8: byte 0x{error.object[error.start]:02x} at byte {error.start + 1}"
         raise InputError(problem, file=str(file), expected="a file in UTF-8") from error
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=str(file), expected="a file in UTF-8") from error

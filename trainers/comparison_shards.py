@@ -10,7 +10,6 @@ half the bad one, the instructions are the reflection, and the annotator's verdi
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from PIL import Image
 
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image
-from schemas.shards import ShardSample
+from schemas.shards import ShardSample, parse_object
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("prompt", "analysis", "instructions", "result")
@@ -65,17 +64,17 @@ class ComparisonMembers:
         return [own] if own else [name for name in names if is_json(name)]
 
     def text(self, part: str, members: Mapping[str, bytes]) -> str:
-        """One of `TEXTS`. KeyError where it is not there, ValueError where it does not read."""
+        """One of `TEXTS`. ValueError or CorruptDataError where it is not there, or does not read."""
         name = getattr(self, part)
         own = self._text_member(name, list(members))
         if own is not None:
             return members[own].decode().strip()
         for member, data in members.items():
             if is_json(member):
-                found = json.loads(data)
-                if isinstance(found, dict) and name in found:
+                found = parse_object(data, f"member {member!r}")
+                if name in found:
                     return _as_text(found[name])
-        raise KeyError(name)
+        raise ValueError(f"no text {name!r} among {', '.join(members)}")
 
     @staticmethod
     def _text_member(name: str, names: Sequence[str]) -> str | None:
@@ -103,8 +102,8 @@ def triplet_of(key: str, members: Mapping[str, bytes], names: ComparisonMembers,
     image = names.image_of(list(members))
     try:
         prompt, analysis, instructions, result = (names.text(part, members) for part in TEXTS)
-    except (KeyError, ValueError, RecursionError) as error:
-        raise CorruptDataError(f"{where}: sample {key!r}: no text {error}") from error
+    except (CorruptDataError, ValueError) as error:
+        raise CorruptDataError(f"{where}: sample {key!r}: {error}") from error
     side = side_of(result)
     if image is None or side is None:
         raise CorruptDataError(f"{where}: sample {key!r}: no image, or a result that names no side: {result[:80]!r}")

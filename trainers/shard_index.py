@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 SUBSETS = tuple(subset.value for subset in Subset)
 _UNKNOWN = len(SUBSETS)
 OPEN_SHARDS = 16
+_INDEX_VERSION = 2  # of how a tar is taken apart
 _MAX_LABEL_BYTES = 2**20
 _MAX_SAMPLE_BYTES = 2 * MAX_MEMBER_BYTES
 
@@ -83,7 +84,12 @@ def open_index(uri: str, cache: Path | None = None, comparisons: ComparisonMembe
     storage, names = _tars(uri)
     comparisons = _kind_of(storage, names[0], comparisons)
     sizes = [storage.size(name) or 0 for name in names]
-    identity = [storage.uri, list(zip(names, sizes, strict=True)), *([comparisons] if comparisons else [])]
+    identity = [
+        _INDEX_VERSION,
+        storage.uri,
+        list(zip(names, sizes, strict=True)),
+        *([comparisons] if comparisons else []),
+    ]
     key = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
     cached = None if cache is None else cache / f"shard_index_{key}.npz"
     if cached is not None and cached.exists():
@@ -254,7 +260,7 @@ def _subset_of(file: BinaryIO, members: Sequence[Member], comparisons: Compariso
     telling = comparisons.members_of_result(list(by_suffix))
     try:
         result = comparisons.text("result", {suffix: _label(by_suffix[suffix], file) for suffix in telling})
-    except (KeyError, ValueError, RecursionError):
+    except (CorruptDataError, ValueError):
         return _UNKNOWN
     return SUBSETS.index(comparisons.subset) if side_of(result) else _UNKNOWN
 

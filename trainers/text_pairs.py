@@ -49,7 +49,7 @@ def read_text_pairs(data: str, long: str, short: str) -> list[TextPair]:
             if name.endswith(".tar"):
                 found = _condensed(file, where)
             else:
-                rows = _parquet_rows(file, where) if name.endswith(".parquet") else _json_rows(file, where)
+                rows = _parquet_rows(file, where, long, short) if name.endswith(".parquet") else _json_rows(file, where)
                 found = (_pair(row, line, where, long, short) for line, row in rows)
             pairs |= dict.fromkeys(found)
     if not pairs:
@@ -77,17 +77,22 @@ def _json_rows(file: BinaryIO, where: str) -> Iterator[tuple[int, Any]]:
                 raise InputError(f"no JSON: {error}", file=where, line=line) from None
 
 
-def _parquet_rows(file: BinaryIO, where: str) -> Iterator[tuple[int, Any]]:
+def _parquet_rows(file: BinaryIO, where: str, *columns: str) -> Iterator[tuple[int, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     line = 0
     try:
-        for batch in pq.ParquetFile(file).iter_batches(1024, use_threads=False):
+        parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
+        names = parquet.schema_arrow.names
+        if missing := [name for name in columns if names.count(name) != 1]:
+            problem = f"not one column {missing[0]!r} among {', '.join(names)}"
+            raise InputError(problem, file=where, field="--long, --short")
+        for batch in parquet.iter_batches(256, columns=[*dict.fromkeys(columns)], use_threads=False):
             for row in batch.to_pylist():
                 line += 1
                 yield line, row
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"not readable as Parquet: {error}", file=where, line=line or None) from None
 
 
