@@ -40,13 +40,21 @@ class PromptFolder:
         return self.asked.record
 
 
-def read_layout(folder: Path) -> list[PromptFolder]:
-    """Every prompt of the folder, in order. Folders that are named by a number are prompts (GenEval), and so are those
-    that hold metadata or samples. InputError for one that lacks either."""
-    prompts = [_read_prompt(place) for place in sorted(folder.glob("*")) if _is_prompt(place)]
-    if not prompts:
+def read_layout(folder: Path) -> tuple[list[PromptFolder], list[InputError]]:
+    """Every prompt of the folder, in order, and what is wrong with those that cannot be judged: they lack metadata or
+    samples, or the metadata does not read. Folders that are named by a number are prompts (GenEval), and so are those
+    that hold metadata or samples; hidden ones are none. InputError where there is no prompt."""
+    prompts: list[PromptFolder] = []
+    faults: list[InputError] = []
+    for place in sorted(folder.glob("*")):
+        try:
+            if _is_prompt(place):
+                prompts.append(_read_prompt(place))
+        except InputError as error:
+            faults.append(error)
+    if not prompts and not faults:
         raise InputError("no images", file=str(folder), expected=_LAYOUT)
-    return prompts
+    return prompts, faults
 
 
 def read_official(file: Path, names: Collection[str]) -> dict[str, bool]:
@@ -73,15 +81,15 @@ def _key(name: str) -> str:
 
 def _is_prompt(place: Path) -> bool:
     named = place.name.isdigit() or (place / "metadata.jsonl").exists() or (place / "samples").exists()
-    return place.is_dir() and named
+    return place.is_dir() and named and not place.name.startswith(".")
 
 
 def _read_prompt(place: Path) -> PromptFolder:
     file = place / "metadata.jsonl"
-    if not file.is_file():
+    if not file.exists():
         raise InputError("a prompt's folder without metadata.jsonl", file=str(place), expected=_LAYOUT)
     asked, metadata = _read_metadata(file)
-    samples = tuple(sorted(path for path in (place / "samples").glob("*.png") if path.is_file()))
+    samples = tuple(sorted(p for p in (place / "samples").glob("*.png") if not p.name.startswith(".")))
     if not samples:
         raise InputError("a prompt's folder without samples", file=str(place), expected=_LAYOUT)
     return PromptFolder(asked, metadata, samples)
