@@ -153,7 +153,7 @@ def test_pictures_are_files_of_the_concepts_folder(tmp_path, name):
     os.mkfifo(folder / "pipe.png")
     (folder / "zero.png").symlink_to("/dev/zero")
     path = written(folder, HEAD + f"  - question: q\n    ref_images: [{name}]\n")
-    with pytest.raises(InputError, match="outside of the folder|no regular file|no name of a file") as caught:
+    with pytest.raises(InputError, match=r"outside of the folder|no regular file|no name of a file") as caught:
         read_concept(path)
     assert (caught.value.line, caught.value.field) == (5, "qa_pairs[0].ref_images")
 
