@@ -71,7 +71,9 @@ def _no_file(place: str, endings: Sequence[str]) -> InputError:
 
 def _refuse_other_kinds(storage: Storage, names: Iterable[str]) -> None:
     """InputError for a folder, a FIFO, a device or a link to nothing under the name of a data file."""
-    for name in names if isinstance(storage, LocalStorage) else ():
+    if not isinstance(storage, LocalStorage):
+        return
+    for name in names:
         if not (storage.root / name).is_file():
             raise InputError("this is no regular file", file=f"{storage.uri}/{name}", expected="files of data")
 

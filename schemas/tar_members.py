@@ -96,7 +96,7 @@ def tar_members(file: BinaryIO, where: str, start: int = 0) -> Iterator[Member]:
     try:
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_CheckedHeader) as tar:
             while (info := tar.next()) is not None:
-                tar.members = []  # of a tar of millions it would keep them all
+                tar.members = []  # pyright: ignore[reportAttributeAccessIssue] - else it keeps all of a tar of millions
                 if not 0 <= info.size < _MAX_SIZE:
                     raise DamagedTarError(where, f"no whole tar file (member {info.name!r} says {info.size:,} bytes)")
                 end = tar.offset

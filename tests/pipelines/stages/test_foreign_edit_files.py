@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.prompts import edit_parquet
 from pipelines.prompts.edit_files import EditIntake, EditQuality, EditReader, iterate_edits
+from pipelines.prompts.edit_parquet import _num_bytes
 from schemas.errors import InputError
 from schemas.images import decode_image, encode_png
 from tests.support.foreign_tars import CASES, damaged, tar_of
@@ -161,8 +161,8 @@ def test_columns_of_a_wrong_type_are_named(tmp_path, columns, field):
 
 def test_pages_of_many_images_are_let_go_before_the_next_columns_is_read(tmp_path, monkeypatch):
     """Each column of this file is one page of 30 MB; compressed and unpacked it is in memory twice, and once only."""
-    monkeypatch.setattr(edit_parquet, "_MAX_PAGE_BYTES", 2**22)
-    monkeypatch.setattr(edit_parquet, "_WINDOW_BYTES", 2**22)
+    monkeypatch.setattr("pipelines.prompts.edit_parquet._MAX_PAGE_BYTES", 2**22)
+    monkeypatch.setattr("pipelines.prompts.edit_parquet._WINDOW_BYTES", 2**22)
     rng, number = np.random.default_rng(0), 30
     images = {name: [rng.bytes(2**20) for _ in range(number)] for name in ("src_img", "edited_img")}
     whole = pa.table(images | {"edited_prompt_list": [[str(i)] for i in range(number)]})
@@ -170,16 +170,16 @@ def test_pages_of_many_images_are_let_go_before_the_next_columns_is_read(tmp_pat
     del whole
     rows = read(tmp_path / "e.parquet")
     most, reader, before = 0, EditReader(), pa.total_allocated_bytes()
-    to_pylist = edit_parquet._num_bytes
 
     def watched(cell):
         nonlocal most
         most = max(most, pa.total_allocated_bytes() - before)
-        return to_pylist(cell)
+        return _num_bytes(cell)
 
-    monkeypatch.setattr(edit_parquet, "_num_bytes", watched)
+    monkeypatch.setattr("pipelines.prompts.edit_parquet._num_bytes", watched)
     order = [*range(number), 3, 29, 0]
+    edits = [row.edit for row in rows if row.edit is not None]
     for i in order:
-        assert reader.read_images(rows[i].edit) == (images["src_img"][i], images["edited_img"][i])
+        assert reader.read_images(edits[i]) == (images["src_img"][i], images["edited_img"][i])
     assert 30e6 < most < 80e6
     assert pa.total_allocated_bytes() - before < 10e6
