@@ -33,6 +33,8 @@ def tar_rows(file: EditFile) -> Iterator[tuple[int, int, dict[str, Any] | BadVal
             damage = error
             if not last:
                 raise InputError(safe_text(error.problem), file=file.place, expected="a WebDataset tar") from None
+        except OSError as error:
+            raise InputError(f"does not read: {safe_text(str(error))}", file=file.place) from None
         if last and (damage is None or _reads(opened, last)):
             number += 1
             yield number, last[0].start, _values(opened, last)
