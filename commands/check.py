@@ -27,7 +27,9 @@ class CheckArgs:
     prompt: Annotated[str, tyro.conf.Positional]
     """What the images should show."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """PNG or JPEG files."""
+    """Image files."""
+    skip_bad: bool = False
+    """Leave out files that do not read as images, which are named, instead of refusing all."""
     json: bool = False
     """Print one JSON object."""
     preset: Preset = field(default_factory=catalogue.default)
@@ -48,15 +50,15 @@ def main(argv: Sequence[str]) -> int:
     """0 when the images were looked at, whatever was found."""
     arguments = parse_with_preset(CheckArgs, argv, "check", default_arguments, "inference")
     record = parse_prompt(arguments.prompt)
-    images = read_images(arguments.images)
+    files, images = read_images(arguments.images, arguments.skip_bad)
     config = arguments.grounded_sam.only_what_is_used()
     require_models(model_names(config))
     grounded_sam = config.open()
     checks = grounded_sam.check(images, [record] * len(images))
     if arguments.json:
-        say(json.dumps([_plain(path, check) for path, check in zip(arguments.images, checks, strict=True)]))
+        say(json.dumps([_plain(path, check) for path, check in zip(files, checks, strict=True)]))
         return 0
-    for path, check in zip(arguments.images, checks, strict=True):
+    for path, check in zip(files, checks, strict=True):
         say(f"{one_line(path)}: {'right' if check.correct else 'wrong'}, score {check.score:.2f}")
         for found_object in check.objects:
             box = ", ".join(f"{v:.1f}" for v in found_object.box)

@@ -10,7 +10,7 @@ import numpy as np
 import tyro
 
 from commands.arguments import Preset, parse_with_preset
-from commands.image_files import read_images
+from commands.image_files import check_images, read_image, say_faults
 from inference.model_store import require_models
 from inference.rewards.clip_reward import ClipRewardConfig
 from recipes import catalogue
@@ -47,12 +47,16 @@ def main(argv: Sequence[str]) -> int:
     files = [_files(folder) for folder in (arguments.before, arguments.after)]
     config, model = arguments.clip, arguments.clip.model
     require_models(model_names(config))
+    looked_at = check_images([*files[0], *files[1]])
+    say_faults([fault for fault in looked_at if isinstance(fault, InputError)], skip_bad=False)
     from inference.judges.drift import chance_level, cmmd
 
     reward = config.open()
     size = config.batch_size  # not all images in memory
     before, after = (
-        np.concatenate([reward.embed_images(read_images(some[i : i + size])) for i in range(0, len(some), size)])
+        np.concatenate(
+            [reward.embed_images(list(map(read_image, some[i : i + size]))) for i in range(0, len(some), size)]
+        )
         for some in files
     )
     found = {
@@ -72,7 +76,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+    there = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+    found = [path for path in there if not path.name.startswith(".")]
     if len(found) < 2:
         raise InputError(f"{len(found)} images", file=str(folder), expected=f"two or more of {', '.join(IMAGES)}")
     return found

@@ -2,22 +2,26 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from commands.arguments import Preset, parse_with_preset
+from commands.image_files import check_images, read_image, say_faults
 from commands.runs import open_run, write_report
 from inference.judges.geneval_scoring import score_by_tag
 from inference.judges.intervals import intervals_by_tag, mean_over_tags
 from inference.judges.judge import Judge, JudgeConfig, judge_images
+from inference.model_store import model_digest
 from pipelines.evaluation import result_line
 from pipelines.geneval_folder import PromptFolder, read_layout, read_official
+from pipelines.kept_results import KeptResults
 from pipelines.prompts.judgeable import Unjudged, count_unjudged, why_not_judged
 from pipelines.search_job import SearchJobConfig
 from recipes import catalogue
+from schemas.atomic_file import write_whole
+from schemas.configuration import content_key, model_names, output_config
 from schemas.errors import ForeignRunError, InputError
-from schemas.images import decode_image
 from schemas.terminal import say
 
 
@@ -43,6 +47,8 @@ class EvaluateArgs:
     images are left out of the score and counted apart."""
     batch_size: int = 64
     """Images in memory at once."""
+    skip_bad: bool = False
+    """Leave out images and prompts that do not read, which are named, instead of refusing the folder."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,7 +58,9 @@ def main(argv: Sequence[str]) -> int:
     if (arguments.run is None) == (arguments.images is None):
         raise InputError("--run and --images", expected="one of them")
     if arguments.run is not None:
-        _refuse_flags(argv, ("--out", "--official", "--judge", "--unjudged", "--batch-size", "--preset"), "--run")
+        _refuse_flags(
+            argv, ("--out", "--official", "--judge", "--unjudged", "--batch-size", "--skip-bad", "--preset"), "--run"
+        )
         folder, config = open_run(arguments.run)
         if not isinstance(config, SearchJobConfig):
             raise ForeignRunError(f"{arguments.run}: a {folder.info.job} run, no search")
@@ -74,12 +82,19 @@ def default_arguments(preset: str) -> EvaluateArgs:
 
 
 def evaluate_folder(folder: Path, arguments: EvaluateArgs) -> None:
-    """Judge a folder in GenEval's layout and write what came of it. InputError before anything is judged."""
+    """Judge a folder in GenEval's layout and write what came of it, line by line: the same command goes on from there.
+    InputError, with every file that does not read, before anything is judged."""
     if arguments.batch_size < 1:
         raise InputError(f"{arguments.batch_size} images at once", field="--batch-size", expected="1 or more")
-    prompts, out = read_layout(folder), arguments.out or folder
-    config = arguments.judge.only_what_is_used()
-    judged = _judgeable(prompts, config, arguments.unjudged)
+    config, out = arguments.judge.only_what_is_used(), arguments.out or folder
+    prompts, faults = read_layout(folder)
+    judged = _judgeable(prompts, config, arguments.unjudged) if prompts else []
+    num_not_judged = sum(len(p.samples) for p in prompts) - sum(len(p.samples) for p in judged)
+    digests = _digests(judged, faults)
+    say_faults(faults, arguments.skip_bad)
+    judged = [replace(prompt, samples=tuple(p for p in prompt.samples if p in digests)) for prompt in judged]
+    if not digests:
+        raise InputError("no image that reads", file=str(folder), expected="one at least")
     official = None
     if arguments.official is not None:
         official = read_official(arguments.official, [_name(path, folder) for p in judged for path in p.samples])
@@ -90,17 +105,30 @@ def evaluate_folder(folder: Path, arguments: EvaluateArgs) -> None:
     judge = config.open()
     try:
         out.mkdir(parents=True, exist_ok=True)
+        key = content_key(output_config(config, {name: model_digest(name) for name in model_names(config)}))
+        kept = KeptResults(out / "results.partial.jsonl", key)
     except OSError as error:
         raise InputError(error.strerror or str(error), file=str(out), field="--out", expected="a folder") from error
-    lines = list(_judge_folder(folder, judged, judge, arguments.batch_size))
+    lines = list(_judge_folder(folder, judged, digests, judge, kept, arguments.batch_size))
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    (out / "results.jsonl").write_text(text, "utf-8")
+    write_whole(out / "results.jsonl", text)
     summary = summary_of(lines, config.label)
-    summary["num_not_judged"] = sum(len(prompt.samples) for prompt in prompts) - len(lines)
+    summary["num_not_judged"] = num_not_judged
+    if faults:
+        summary["skipped"] = {fault.file or "": fault.problem for fault in faults}
     if official is not None:
         summary["agreement_with_official"] = agreement(lines, official)
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_whole(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    kept.remove()
     say(json.dumps(summary, indent=1))
+
+
+def _digests(prompts: Sequence[PromptFolder], faults: list[InputError]) -> dict[Path, str]:
+    """SHA-256 of every image that decodes; what is wrong with the others is added to `faults`."""
+    samples = [path for prompt in prompts for path in prompt.samples]
+    found = dict(zip(samples, check_images(samples), strict=True))
+    faults += [fault for fault in found.values() if isinstance(fault, InputError)]
+    return {path: digest for path, digest in found.items() if isinstance(digest, str)}
 
 
 def _judgeable(prompts: Sequence[PromptFolder], judge: JudgeConfig, unjudged: Unjudged) -> list[PromptFolder]:
@@ -140,17 +168,27 @@ def _refuse_flags(argv: Sequence[str], flags: Sequence[str], beside: str) -> Non
 
 
 def _judge_folder(
-    folder: Path, prompts: Sequence[PromptFolder], judge: Judge, batch_size: int
+    folder: Path,
+    prompts: Sequence[PromptFolder],
+    digests: Mapping[Path, str],
+    judge: Judge,
+    kept: KeptResults,
+    batch_size: int,
 ) -> Iterator[dict[str, Any]]:
-    """A line of results.jsonl for each image, in order."""
+    """A line of results.jsonl for each image, in order. digests: SHA-256 of each."""
     waiting = [(path, prompt) for prompt in prompts for path in prompt.samples]
-    for start in range(0, len(waiting), batch_size):
-        batch = waiting[start : start + batch_size]
-        images = [decode_image(path.read_bytes(), str(path)) for path, _ in batch]
-        checks = judge_images(judge, images, [prompt.record for _, prompt in batch])
+    lines = {
+        path: kept.line_of(_name(path, folder), digests[path], json.dumps(prompt.metadata)) for path, prompt in waiting
+    }
+    left = [(path, prompt) for path, prompt in waiting if lines[path] is None]
+    for start in range(0, len(left), batch_size):
+        batch = left[start : start + batch_size]
+        checks = judge_images(judge, [read_image(path) for path, _ in batch], [prompt.record for _, prompt in batch])
         for (path, prompt), check in zip(batch, checks, strict=True):
             record = prompt.record
-            yield result_line(_name(path, folder), record.tag or "", record.text, check, prompt.metadata)
+            lines[path] = result_line(_name(path, folder), record.tag or "", record.text, check, prompt.metadata)
+        kept.add([(digests[path], line) for path, _ in batch if (line := lines[path]) is not None])
+    yield from (line for line in lines.values() if line is not None)
 
 
 def _name(path: Path, folder: Path) -> str:

@@ -27,7 +27,9 @@ class JudgeArgs:
     prompt: Annotated[str, tyro.conf.Positional]
     """What the images should show."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """PNG or JPEG files."""
+    """Image files."""
+    skip_bad: bool = False
+    """Leave out files that do not read as images, which are named, instead of refusing all."""
     json: bool = False
     """Print one JSON array."""
     preset: Preset = field(default_factory=catalogue.default)
@@ -43,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     """0 when the images were looked at, whatever was found."""
     arguments = parse_with_preset(JudgeArgs, argv, "judge", default_arguments, "inference")
     record = parse_prompt(arguments.prompt)
-    images = read_images(arguments.images)
+    files, images = read_images(arguments.images, arguments.skip_bad)
     config = arguments.judge.only_what_is_used()
     require_models(model_names(config))
     count_unjudged([Asked(record)], config.known_words(), config.label)
@@ -62,11 +64,11 @@ def main(argv: Sequence[str]) -> int:
                     {"class": o.class_name, "color": o.color, "score": o.score, "box": list(o.box)} for o in objects
                 ],
             }
-            for path, check, objects in zip(arguments.images, checks, found, strict=True)
+            for path, check, objects in zip(files, checks, found, strict=True)
         ]
         say(json.dumps(rows))
         return 0
-    for path, check, objects in zip(arguments.images, checks, found, strict=True):
+    for path, check, objects in zip(files, checks, found, strict=True):
         say(f"{one_line(path)}: {'right' if check.correct else 'wrong'}")
         for item in objects:
             box = ", ".join(f"{v:.1f}" for v in item.box)

@@ -35,7 +35,9 @@ class ScoreArgs:
     prompt: Annotated[str, tyro.conf.Positional]
     """What the images should show; any text."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """PNG or JPEG files."""
+    """Image files."""
+    skip_bad: bool = False
+    """Leave out files that do not read as images, which are named, instead of refusing all."""
     json: bool = False
     """Print one JSON array."""
     kind: Literal["rewards", "trained", "nvila"] = "rewards"
@@ -72,14 +74,14 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse_with_preset(ScoreArgs, argv, "score", default_arguments, "inference")
     if not arguments.prompt.strip():
         raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
-    images = read_images(arguments.images)
+    files, images = read_images(arguments.images, arguments.skip_bad)
     score = _by_rewards if arguments.kind == "rewards" else _by_verifier
     columns = score(arguments, images)
     rows = [{name: values[i] for name, values in columns.items()} for i in range(len(images))]
     if arguments.json:
-        say(json.dumps([{"file": str(p), **row} for p, row in zip(arguments.images, rows, strict=True)]))
+        say(json.dumps([{"file": str(p), **row} for p, row in zip(files, rows, strict=True)]))
         return 0
-    for path, row in zip(arguments.images, rows, strict=True):
+    for path, row in zip(files, rows, strict=True):
         say(f"{one_line(path)}: " + "  ".join(f"{name} {value:.3f}" for name, value in row.items()))
     return 0
 

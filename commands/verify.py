@@ -35,17 +35,9 @@ def main(argv: Sequence[str]) -> int:
     if problems:
         shown = "\n".join(f"  {problem}" for problem in problems[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
-<<<<<<< HEAD
-        raise VerificationError(
-            f"{arguments.run}: {len(problems)} things do not add up:\n{shown}{more}\n"
-            f"  `python -m pipelines resume --run {arguments.run} --check-blocks` makes what is missing or broken again"
-        )
-    say("everything adds up" + (", every image decodes, every member has its hash" if arguments.deep else ""))
-=======
         resume = f"python -m pipelines resume --run {arguments.run} --check-blocks"
         mends = f"\n  `{resume}` makes what is missing or broken again"
         said = f"{arguments.run}: {len(problems)} things do not add up:\n{shown}{more}{mends if made else ''}"
         raise VerificationError(said)
-    print("everything adds up" + (", every image decodes, every member has its hash" if arguments.deep else ""))
->>>>>>> folder
+    say("everything adds up" + (", every image decodes, every member has its hash" if arguments.deep else ""))
     return 0

@@ -8,8 +8,8 @@ from typing import Any
 
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import index_of, sample_key, shard_inputs, shard_ranges
-from pipelines.rejections import Rejections
 from pipelines.quarantine import quarantined_rows
+from pipelines.rejections import Rejections
 from pipelines.run_folder import RunFolder
 from pipelines.run_names import quarantine_path
 from pipelines.stage import Step

@@ -117,6 +117,9 @@ def check_names(files: Sequence[Path]) -> tuple[list[Path], list[ConceptOutcome]
             usable.append(file)
         except InputError as error:
             failed.append(ConceptOutcome(file.stem, str(file), "failed", str(error)))
+        except Exception as error:  # whatever it is, the other concepts go on
+            detail = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+            failed.append(ConceptOutcome(file.stem, str(file), "failed", detail))
     return usable, failed
 
 

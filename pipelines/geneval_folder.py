@@ -17,9 +17,11 @@ from pipelines.prompts.checked_json import BadValue, check_choice, check_text, p
 from pipelines.prompts.clauses import parse_exclude, parse_include
 from pipelines.prompts.judgeable import Asked
 from schemas.errors import InputError
+from schemas.named_file import MAX_TEXT_BYTES, read_file
 from schemas.records import PromptRecord, Tag
 
 MAX_PROMPT_CHARS = 2000
+_MAX_RESULTS_BYTES = 2**30
 _LAYOUT = "00000/metadata.jsonl and 00000/samples/*.png, ..."
 _METADATA = "prompt, tag and include, as GenEval"
 
@@ -38,20 +40,28 @@ class PromptFolder:
         return self.asked.record
 
 
-def read_layout(folder: Path) -> list[PromptFolder]:
-    """Every prompt of the folder, in order. Folders that are named by a number are prompts (GenEval), and so are those
-    that hold metadata or samples. InputError for one that lacks either."""
-    prompts = [_read_prompt(place) for place in sorted(folder.glob("*")) if _is_prompt(place)]
-    if not prompts:
+def read_layout(folder: Path) -> tuple[list[PromptFolder], list[InputError]]:
+    """Every prompt of the folder, in order, and what is wrong with those that cannot be judged: they lack metadata or
+    samples, or the metadata does not read. Folders that are named by a number are prompts (GenEval), and so are those
+    that hold metadata or samples; hidden ones are none. InputError where there is no prompt."""
+    prompts: list[PromptFolder] = []
+    faults: list[InputError] = []
+    for place in sorted(folder.glob("*")):
+        try:
+            if _is_prompt(place):
+                prompts.append(_read_prompt(place))
+        except InputError as error:
+            faults.append(error)
+    if not prompts and not faults:
         raise InputError("no images", file=str(folder), expected=_LAYOUT)
-    return prompts
+    return prompts, faults
 
 
 def read_official(file: Path, names: Collection[str]) -> dict[str, bool]:
     """The verdicts of a results.jsonl of GenEval's own scorer on the images of these names, which are matched by their
     last three parts. InputError where there are none."""
     by_key = {}
-    for number, text in enumerate(_read_text(file).rstrip("\n").split("\n"), 1):
+    for number, text in enumerate(_read_text(file, _MAX_RESULTS_BYTES).rstrip("\n").split("\n"), 1):
         try:
             said = json.loads(text)
             if not isinstance(said["correct"], bool):
@@ -73,15 +83,15 @@ def _key(name: str) -> str:
 
 def _is_prompt(place: Path) -> bool:
     named = place.name.isdigit() or (place / "metadata.jsonl").exists() or (place / "samples").exists()
-    return place.is_dir() and named
+    return place.is_dir() and named and not place.name.startswith(".")
 
 
 def _read_prompt(place: Path) -> PromptFolder:
     file = place / "metadata.jsonl"
-    if not file.is_file():
+    if not file.exists():
         raise InputError("a prompt's folder without metadata.jsonl", file=str(place), expected=_LAYOUT)
     asked, metadata = _read_metadata(file)
-    samples = tuple(sorted(path for path in (place / "samples").glob("*.png") if path.is_file()))
+    samples = tuple(sorted(p for p in (place / "samples").glob("*.png") if not p.name.startswith(".")))
     if not samples:
         raise InputError("a prompt's folder without samples", file=str(place), expected=_LAYOUT)
     return PromptFolder(asked, metadata, samples)
@@ -110,11 +120,9 @@ def _read_metadata(file: Path) -> tuple[Asked, dict[str, Any]]:
     return Asked(PromptRecord(file.parent.name, prompt, "rule", tag, include, exclude), str(file), line), said
 
 
-def _read_text(file: Path) -> str:
+def _read_text(file: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     try:
-        return file.read_text("utf-8-sig")
+        return read_file(file, max_bytes, "a file in UTF-8").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         problem = f"not valid UTF-8: byte 0x{error.object[error.start]:02x} at byte {error.start + 1}"
         raise InputError(problem, file=str(file), expected="a file in UTF-8") from error
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=str(file), expected="a file in UTF-8") from error

@@ -10,7 +10,7 @@ from schemas.hub_storage import SCHEME as HUB
 from schemas.open_storage import open_storage
 from schemas.places import checked_place
 from schemas.shards import is_shard
-from schemas.storage import Storage
+from schemas.storage import LocalStorage, Storage
 
 _WILD = re.compile(r"[*?\[]")
 
@@ -25,17 +25,23 @@ def find_files(place: str, endings: Sequence[str]) -> tuple[Storage, list[str]]:
     """Storage of a folder, and the names below it of the files with one of the endings (".tar"), in natural order.
 
     place: a file; a folder, whose files count, or where it has none those in its folders; either with `*`, `?`,
-    `[...]` in any part. No name where there is none; InputError for a file that is not there.
+    `[...]` in any part. No name where there is none; InputError for a file that is not there, one that is no regular
+    file, and where there are only compressed ones.
     """
     place = checked_place(place)
     root, parts = _split(place)
     fixed = next((i for i, part in enumerate(parts) if _WILD.search(part)), len(parts))
     if fixed == len(parts) and place.endswith(tuple(endings)):
         storage, name = open_storage(_joined(root, parts[:-1])), parts[-1]
-        if storage.size(name) is not None:
+        is_folder = isinstance(storage, LocalStorage) and (storage.root / name).is_dir()
+        if storage.size(name) is not None and not is_folder:
+            _refuse_other_kinds(storage, [name])
             return storage, [name]
         if not storage.names(name):
-            raise InputError("no such file", file=place, expected=f"a {' or '.join(endings)} file, or a folder of them")
+            raise _no_file(place, endings)
+    if fixed == len(parts) and _without_compression(place).endswith(tuple(endings)):
+        storage = open_storage(_joined(root, parts[:-1]))
+        raise _compressed(place) if storage.size(parts[-1]) is not None else _no_file(place, endings)
     storage = open_storage(_joined(root, parts[:fixed]))
     found = [""]
     for part in parts[fixed:]:
@@ -43,9 +49,36 @@ def find_files(place: str, endings: Sequence[str]) -> tuple[Storage, list[str]]:
     for _ in range(3):
         files = [name for name in found if name.endswith(tuple(endings))]
         if files:
+            _refuse_other_kinds(storage, files)
             return storage, sorted(files, key=natural_key)
+        if packed := [name for name in found if _without_compression(name).endswith(tuple(endings))]:
+            raise _compressed(f"{storage.uri}/{packed[0]}")
         found = _inside(storage, found)
     return storage, []
+
+
+def _without_compression(name: str) -> str:
+    """`a.tar` for `a.tar.gz`."""
+    return re.sub(r"\.tgz$", ".tar", re.sub(r"\.(gz|bz2|xz|zst)$", "", name))
+
+
+def _compressed(place: str) -> InputError:
+    return InputError(
+        "it is compressed", file=place, expected="files that can be read from any place in them: unpack it"
+    )
+
+
+def _no_file(place: str, endings: Sequence[str]) -> InputError:
+    return InputError("no such file", file=place, expected=f"a {' or '.join(endings)} file, or a folder of them")
+
+
+def _refuse_other_kinds(storage: Storage, names: Iterable[str]) -> None:
+    """InputError for a folder, a FIFO, a device or a link to nothing under the name of a data file."""
+    if not isinstance(storage, LocalStorage):
+        return
+    for name in names:
+        if not (storage.root / name).is_file():
+            raise InputError("this is no regular file", file=f"{storage.uri}/{name}", expected="files of data")
 
 
 def own_shards(storage: Storage, names: Sequence[str]) -> list[str]:

@@ -16,12 +16,20 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from schemas.errors import CorruptDataError
+from schemas.tar_members import of_a_sample, split_member_name, tar_members
 
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _NAME = re.compile(r"genref_[0-9]{6,12}\.(tar|json)")
 TEXT_MEMBERS = ("reflection.txt", "prompt.txt", "subset.txt")
 IMAGE_SUFFIXES = ("jpg", "png")
-MAX_MEMBER_BYTES = 256 * 2**20
+_JSON_KINDS = {
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
 
 
 @dataclass(frozen=True)
@@ -106,42 +114,21 @@ def member_digests(samples: Sequence[ShardSample]) -> dict[str, str]:
     return {name: hashlib.sha256(data).hexdigest() for sample in samples for name, data in sample.members()}
 
 
-def split_member_name(name: str) -> tuple[str, str]:
-    """Key and suffix of a member as WebDataset has them: the key ends at the first dot of the base name, folders are
-    part of it."""
-    folder, slash, base = name.rpartition("/")
-    key, _, suffix = base.partition(".")
-    return f"{folder}{slash}{key}", suffix
-
-
 def read_members(data: bytes | BinaryIO, where: str, in_folders: bool = False) -> Iterator[tuple[str, bytes]]:
     """(name, bytes) of every member, in order; nothing is ever written to disk. data: a file is read member by member.
-    in_folders: names may have folders before them, as others' shards do.
+    in_folders: names may have folders before them, as others' shards do, and what belongs to no sample is passed over.
 
-    CorruptDataError for a truncated tar, a member that is no plain file, is too large, or whose name points elsewhere.
+    CorruptDataError for a tar that is not whole, a member that is no plain file, is too large, or whose name points
+    elsewhere.
     """
     file = io.BytesIO(data) if isinstance(data, bytes) else data
-    end = 0
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for info in tar:
-                plain = info.isreg() and not info.issparse()
-                base = info.name.rpartition("/")[2] if in_folders else info.name
-                if not plain or "/" in base or "\\" in info.name or base.startswith("."):
-                    raise CorruptDataError(f"{where}: member {info.name!r} is not a plain file in the shard's root")
-                if not 0 <= info.size <= MAX_MEMBER_BYTES:
-                    raise CorruptDataError(f"{where}: member {info.name!r} says {info.size:,} bytes")
-                end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                file.seek(info.offset_data)
-                body = file.read(info.size)
-                if len(body) != info.size:
-                    raise CorruptDataError(f"{where}: member {info.name!r} is cut short")
-                yield info.name, body
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise CorruptDataError(f"{where}: no whole tar file ({error})") from error
-    file.seek(end)
-    if file.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE):
-        raise CorruptDataError(f"{where}: the tar has no end mark: it was cut short")
+    for member in tar_members(file, where):
+        if in_folders and not of_a_sample(member):
+            continue
+        base = member.name.rpartition("/")[2] if in_folders else member.name
+        if "/" in base or "\\" in member.name or base.startswith("."):
+            raise CorruptDataError(f"{where}: member {member.name!r} is not a plain file in the shard's root")
+        yield member.name, member.read(file, where)
 
 
 def read_samples(data: bytes | BinaryIO, where: str, in_folders: bool = False) -> Iterator[ShardSample]:
@@ -170,6 +157,17 @@ def decode_shard(data: bytes | BinaryIO, where: str) -> list[ShardSample]:
     return list(read_samples(data, where))
 
 
+def parse_object(data: bytes, what: str) -> dict[str, Any]:
+    """A JSON object. CorruptDataError, naming `what`, for anything else."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CorruptDataError(f"{what} is no JSON: {error}; expected: a JSON object") from error
+    if not isinstance(found, dict):
+        raise CorruptDataError(f"{what} is JSON, but {_JSON_KINDS[type(found)]}; expected: a JSON object")
+    return found
+
+
 def _sample(key: str, members: dict[str, bytes], where: str) -> ShardSample:
     formats = [f for f in IMAGE_SUFFIXES if f"good_image.{f}" in members and f"bad_image.{f}" in members]
     missing = [name for name in TEXT_MEMBERS if name not in members]
@@ -178,9 +176,12 @@ def _sample(key: str, members: dict[str, bytes], where: str) -> ShardSample:
         raise CorruptDataError(f"{where}: sample {key!r} lacks {lacking}")
     try:
         reflection, prompt, subset = (members[name].decode() for name in TEXT_MEMBERS)
-        meta, cot = (json.loads(members[n]) if n in members else None for n in ("meta.json", "cot.json"))
-    except (ValueError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise CorruptDataError(f"{where}: sample {key!r}: {error}") from error
+    meta, cot = (
+        parse_object(members[name], f"{where}: sample {key!r}: {said}") if name in members else None
+        for name, said in (("meta.json", "its meta.json"), ("cot.json", "its cot.json is no comparison: it"))
+    )
     image_format = formats[0]
     return ShardSample(
         key=key,

@@ -10,7 +10,6 @@ half the bad one, the instructions are the reflection, and the annotator's verdi
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from PIL import Image
 
 from schemas.absent import is_absent
 from schemas.errors import CorruptDataError
-from schemas.images import open_image
-from schemas.shards import ShardSample
+from schemas.images import decode_image
+from schemas.shards import ShardSample, parse_object
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("prompt", "analysis", "instructions", "result")
@@ -66,17 +65,17 @@ class ComparisonMembers:
         return [own] if own else [name for name in names if is_json(name)]
 
     def text(self, part: str, members: Mapping[str, bytes]) -> str:
-        """One of `TEXTS`. KeyError where it is not there, ValueError where it does not read."""
+        """One of `TEXTS`. ValueError or CorruptDataError where it is not there, or does not read."""
         name = getattr(self, part)
         own = self._text_member(name, list(members))
         if own is not None:
             return _as_text(members[own].decode())
         for member, data in members.items():
             if is_json(member):
-                found = json.loads(data)
-                if isinstance(found, dict) and name in found:
+                found = parse_object(data, f"member {member!r}")
+                if name in found:
                     return _as_text(found[name])
-        raise KeyError(name)
+        raise ValueError(f"no text {name!r} among {', '.join(members)}")
 
     @staticmethod
     def _text_member(name: str, names: Sequence[str]) -> str | None:
@@ -104,8 +103,8 @@ def triplet_of(key: str, members: Mapping[str, bytes], names: ComparisonMembers,
     image = names.image_of(list(members))
     try:
         prompt, analysis, instructions, result = (names.text(part, members) for part in TEXTS)
-    except (KeyError, ValueError, RecursionError) as error:
-        raise CorruptDataError(f"{where}: sample {key!r}: no text {error}") from error
+    except (CorruptDataError, ValueError, RecursionError) as error:
+        raise CorruptDataError(f"{where}: sample {key!r}: {error}") from error
     if not prompt:
         raise CorruptDataError(f"{where}: sample {key!r}: its prompt is empty")
     side = side_of(result)
@@ -126,7 +125,7 @@ def triplet_of(key: str, members: Mapping[str, bytes], names: ComparisonMembers,
 
 def _halves(data: bytes, what: str) -> tuple[bytes, bytes]:
     """Left and right half as PNGs without compression; a middle column of an odd width belongs to neither."""
-    image = open_image(data, what).convert("RGB")
+    image = Image.fromarray(decode_image(data, what))
     if image.width < image.height:
         size = f"{image.width}x{image.height}"
         raise CorruptDataError(f"{what}: {size} pixels are no two pictures side by side")

@@ -7,7 +7,7 @@
       - question: Does the image show a sunrise?
         answer: "Yes"                      # optional; any text
       - question: Does the image match the overlay?
-        ref_images: [layout.png]           # optional: pictures beside the file, drawn over the image
+        ref_images: [layout.png]           # optional: pictures in the file's folder, drawn over the image
         overlay_mode: transparent          # or solid
       - visual_prompt: {kind: horizon_position, y: 0.4}      # optional: instead of, or with, a question
 
@@ -29,7 +29,8 @@ from inference.vlm.overlays import ColorPalette, HorizonPosition, LineWeight, Re
 from schemas.absent import is_absent
 from schemas.configuration import content_key
 from schemas.errors import CorruptDataError, InputError
-from schemas.images import open_image, sha256
+from schemas.images import FORMATS, decode_rgba, sha256
+from schemas.named_file import MAX_IMAGE_BYTES, read_file, read_named_file
 
 MAX_BYTES = 1 << 20  # of a concept file
 MAX_TEXT = 2000  # characters of a prompt, a question or an answer
@@ -42,14 +43,7 @@ def read_concept(path: Path) -> Concept:
     """One concept. InputError (file, line, field) for whatever is wrong, an unreadable reference picture included."""
     import yaml
 
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"does not read: {error.strerror}", file=str(path), expected="a concept's YAML file"
-        ) from error
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{len(data)} bytes", file=str(path), expected=f"at most {MAX_BYTES}")
+    data = read_file(path, MAX_BYTES, "a concept's YAML file")
     try:
         text = data.decode("utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -65,9 +59,9 @@ def read_concept(path: Path) -> Concept:
 
 
 def concept_files(folder: Path) -> list[Path]:
-    """The .yaml and .yml files of a folder, by name. InputError where there is none."""
-    names = folder.iterdir() if folder.is_dir() else ()
-    found = sorted(p for p in names if p.suffix in (".yaml", ".yml") and not p.name.startswith("."))
+    """The .yaml and .yml files of a folder, by name, hidden ones aside. InputError where there is none."""
+    there = folder.iterdir() if folder.is_dir() else ()
+    found = sorted(p for p in there if p.suffix in (".yaml", ".yml") and not p.name.startswith("."))
     if not found:
         raise InputError("no concepts", file=str(folder), expected="a folder with .yaml files, one a concept")
     return found
@@ -137,16 +131,16 @@ class _Reader:
 
     def _picture(self, node: Any, field: str, mode: OverlayMode) -> np.ndarray:
         """uint8 (H, W, 4)."""
-        name = self._text(node, field)
-        path = self._path.parent / name
+        name, folder = self._text(node, field), self._path.parent
+        path = folder / name
         try:
-            data = path.read_bytes()
-            picture = np.array(open_image(data, str(path)).convert("RGBA"))
-        except OSError as error:
-            expected = "a picture, relative to this file"
-            raise self._wrong(node, f"{path} does not read: {error.strerror}", field, expected) from error
+            data = read_named_file(folder, name, MAX_IMAGE_BYTES)
+            picture = decode_rgba(data, str(path))
+        except InputError as error:
+            expected = "the name of a picture in this file's folder, or below it"
+            raise self._wrong(node, f"{name!r}: {error.problem}", field, expected) from error
         except CorruptDataError as error:
-            raise self._wrong(node, str(error), field, "a PNG, JPEG or WEBP that decodes") from error
+            raise self._wrong(node, str(error), field, f"a picture that decodes: {', '.join(FORMATS)}") from error
         if mode == "solid" and picture[..., 3].min() == 255:
             raise self._wrong(
                 node,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.atomic_file import write_whole
+from schemas.images import decode_image
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,7 @@ class Curve:
 
     def write_picture(self, step: int, name: str, path: Path) -> None:
         """A picture that lies in a file already, for TensorBoard and Weights & Biases."""
-        import numpy as np
-        from PIL import Image
-
-        with Image.open(path) as picture:
-            self._writer.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        self._writer.add_image(name, decode_image(path.read_bytes()), step, dataformats="HWC")
         if self._wandb is not None:
             import wandb  # pyright: ignore[reportMissingImports]
 

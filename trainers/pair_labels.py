@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from schemas.errors import CorruptDataError
 from schemas.open_storage import open_storage
-from schemas.shards import MAX_MEMBER_BYTES, split_member_name
+from schemas.tar_members import tar_samples
 from trainers.shard_index import ShardIndex, is_comparison, write_arrays
 
 DENIED, CONFIRMED, NO_VERDICT = 0, 1, 2
@@ -64,20 +64,12 @@ def _labels_of(index: ShardIndex, shard: int) -> Iterator[tuple[int, int, float]
 
 def _json_members(file: BinaryIO, start: int, stop: int) -> dict[str, Any]:
     """`meta.json` and `cot.json` of the sample in a range of bytes, by name; empty where they do not read."""
-    found: dict[str, Any] = {}
-    file.seek(start)
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for info in tar:
-                if info.offset >= stop:
-                    break
-                _, suffix = split_member_name(info.name)
-                if suffix in ("meta.json", "cot.json") and info.size <= MAX_MEMBER_BYTES:
-                    file.seek(info.offset_data)
-                    found[suffix] = json.loads(file.read(info.size))
-    except (tarfile.TarError, ValueError, RecursionError):
+        members = [member for member in next(tar_samples(file, "", start), []) if member.stop <= stop]
+        said = {one.suffix: one.read(file, "") for one in members if one.suffix in ("meta.json", "cot.json")}
+        return {name: json.loads(data) for name, data in said.items()}
+    except (CorruptDataError, ValueError, RecursionError):
         return {}
-    return found
 
 
 def margin_of(meta: Any) -> float | None:

@@ -12,9 +12,9 @@ import hashlib
 import json
 import logging
 import os
-import tarfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,8 +28,9 @@ from schemas.find_files import find_files, own_shards
 from schemas.hub_storage import cached_dataset, how_to_fetch
 from schemas.open_storage import open_storage
 from schemas.records import Subset
-from schemas.shards import ShardSample, read_members, read_samples, split_member_name
+from schemas.shards import TEXT_MEMBERS, ShardSample, read_members, read_samples
 from schemas.storage import Storage
+from schemas.tar_members import END_MARK, MAX_MEMBER_BYTES, DamagedTarError, Member, split_member_name, tar_samples
 from trainers.comparison_shards import ComparisonMembers, is_json, side_of, triplet_of
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,9 @@ log = logging.getLogger(__name__)
 SUBSETS = tuple(subset.value for subset in Subset)
 _UNKNOWN = len(SUBSETS)
 OPEN_SHARDS = 16
+_INDEX_VERSION = 2  # of how a tar is taken apart
 _MAX_LABEL_BYTES = 2**20
+_MAX_SAMPLE_BYTES = 2 * MAX_MEMBER_BYTES
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,12 @@ def open_index(uri: str, cache: Path | None = None, comparisons: ComparisonMembe
     storage, names = _tars(uri)
     comparisons = _kind_of(storage, names[0], comparisons)
     sizes = [storage.size(name) or 0 for name in names]
-    identity = [storage.uri, list(zip(names, sizes, strict=True)), *([comparisons] if comparisons else [])]
+    identity = [
+        _INDEX_VERSION,
+        storage.uri,
+        list(zip(names, sizes, strict=True)),
+        *([comparisons] if comparisons else []),
+    ]
     key = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
     cached = None if cache is None else cache / f"shard_index_{key}.npz"
     if cached is not None and cached.exists():
@@ -145,28 +153,16 @@ class _Scan:
     is_whole: bool
 
 
-@dataclass(frozen=True)
-class _Member:
-    """suffix: of its name, behind the sample's key. offset, size: its bytes in the tar."""
-
-    suffix: str
-    offset: int
-    size: int
-
-    def read(self, file: BinaryIO) -> bytes:
-        file.seek(self.offset)
-        return file.read(min(self.size, _MAX_LABEL_BYTES))
-
-
 def _kind_of(storage: Storage, name: str, comparisons: ComparisonMembers | None) -> ComparisonMembers | None:
     """None for a shard of triplets; how it is read for one of comparisons. InputError, with the names that were found,
     where its first sample is neither."""
+    where = f"{storage.uri}/{name}"
     with storage.open(name) as file:
         try:
-            members = _first_sample(file)
-        except tarfile.TarError:
+            members = next(tar_samples(file, where), [])
+        except DamagedTarError:
             return None  # the scan says it
-        fields = [field for member in members if is_json(member.suffix) for field in _fields_in(member.read(file))]
+        fields = [field for one in members if is_json(one.suffix) for field in _fields_in(_label(one, file))]
     names = [member.suffix for member in members]
     if not members or any(suffix.startswith(("good_image.", "bad_image.", "subset.")) for suffix in names):
         return None
@@ -176,28 +172,23 @@ def _kind_of(storage: Storage, name: str, comparisons: ComparisonMembers | None)
     found = f"its first sample has the members {', '.join(names)}" + (
         f" (fields {', '.join(fields)})" if fields else ""
     )
+    with storage.open(name) as file:
+        _refuse_scattered(file, where)
     raise InputError(
         f"no triplets: {found}" + (f"; comparisons lack {', '.join(missing)}" if missing else ""),
-        file=f"{storage.uri}/{name}",
+        file=where,
         field="--comparisons.*" if missing else "--data",
         expected="good_image, bad_image, prompt.txt, reflection.txt and subset.txt"
         + (", or the names of the members in these flags" if missing else "; comparisons teach reflector and verifier"),
     )
 
 
-def _first_sample(file: BinaryIO) -> list[_Member]:
-    members: list[_Member] = []
-    first = ""
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        for info in tar:
-            if info.isdir():
-                continue
-            key, suffix = split_member_name(info.name)
-            first = first or key
-            if key != first:
-                break
-            members.append(_Member(suffix, info.offset_data, info.size))
-    return members
+def _label(member: Member, file: BinaryIO) -> bytes:
+    """The bytes of a small member; none of one that does not read, which whoever reads the sample names."""
+    try:
+        return member.read(file, "", _MAX_LABEL_BYTES)
+    except CorruptDataError:
+        return b""
 
 
 def _fields_in(data: bytes) -> list[str]:
@@ -210,51 +201,67 @@ def _fields_in(data: bytes) -> list[str]:
 
 
 def _scan(storage: Storage, name: str, comparisons: ComparisonMembers | None) -> _Scan:
-    """What a shard holds; a warning names one that was cut short. CorruptDataError for no tar."""
+    """What a shard holds; a warning names one that is not whole. CorruptDataError for no tar, and where the members of
+    a sample lie apart."""
     samples: list[tuple[int, int, int]] = []
-    key, start, stop, end = "", 0, 0, 0
-    members: list[_Member] = []
-    where, problem = f"{storage.uri}/{name}", ""
+    is_whole: dict[str, bool] = {}
+    where, damage = f"{storage.uri}/{name}", None
     with storage.open(name) as file:
         try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for info in tar:
-                    end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                    if info.isdir():
-                        continue
-                    its_key, suffix = split_member_name(info.name)
-                    if its_key != key:
-                        if key:
-                            samples.append((start, stop, _subset_of(file, members, comparisons)))
-                        key, start, members = its_key, info.offset, []
-                    stop = end
-                    members.append(_Member(suffix, info.offset_data, info.size))
-        except tarfile.TarError as error:
-            if not key:
-                raise CorruptDataError(f"{where}: no whole tar file ({error})") from error
-            problem = f" ({error})"
-        if key:
-            samples.append((start, stop, _subset_of(file, members, comparisons)))
-        file.seek(end)  # tarfile ends without a word where a header is cut or no header
-        is_whole = not problem and file.read(2 * tarfile.BLOCKSIZE) == bytes(2 * tarfile.BLOCKSIZE)
-        if not is_whole:
-            samples = samples if samples and _reads(file, samples[-1], where, comparisons) else samples[:-1]
-            said = "%s: cut short or damaged%s; its first %d samples are used, what follows is lost"
-            log.warning(said, where, problem, len(samples))
-    return _Scan(samples, is_whole)
+            for members in tar_samples(file, where):
+                key, whole = members[0].key, _has_all(members, comparisons)
+                if key in is_whole and not (whole and is_whole[key]):
+                    raise _scattered(where, key)
+                is_whole[key] = whole
+                samples.append((members[0].start, members[-1].stop, _subset_of(file, members, comparisons)))
+        except DamagedTarError as error:
+            damage = error
+            if not samples:
+                raise
+        if damage is not None:
+            samples = samples if _reads(file, samples[-1], where, comparisons) else samples[:-1]
+            said = "%s: cut short or damaged (%s); its first %d samples are used, what follows is lost"
+            log.warning(said, where, damage.problem, len(samples))
+    return _Scan(samples, damage is None)
 
 
-def _subset_of(file: BinaryIO, members: Sequence[_Member], comparisons: ComparisonMembers | None) -> int:
+def _scattered(where: str, key: str) -> CorruptDataError:
+    return CorruptDataError(
+        f"{where}: the members of sample {key!r} do not lie beside each other, as WebDataset needs them: pack "
+        "the shard again with its files sorted by name"
+    )
+
+
+def _refuse_scattered(file: BinaryIO, where: str) -> None:
+    """CorruptDataError where a key comes back behind others."""
+    keys: set[str] = set()
+    with suppress(DamagedTarError):
+        for members in tar_samples(file, where):
+            if members[0].key in keys:
+                raise _scattered(where, members[0].key)
+            keys.add(members[0].key)
+
+
+def _has_all(members: Sequence[Member], comparisons: ComparisonMembers | None) -> bool:
+    """Whether a sample has, by their names, the members that it needs."""
+    names = [member.suffix for member in members]
+    if comparisons is not None:
+        return comparisons.image_of(names) is not None and bool(comparisons.members_of_result(names))
+    needed = ("good_image.", "bad_image.", *TEXT_MEMBERS)
+    return all(any(name.startswith(start) for name in names) for start in needed)
+
+
+def _subset_of(file: BinaryIO, members: Sequence[Member], comparisons: ComparisonMembers | None) -> int:
     """The number of a sample's subset; `_UNKNOWN` for a sample that teaches nothing."""
     by_suffix = {member.suffix: member for member in members}
     if comparisons is None:
         member = by_suffix.get("subset.txt")
-        said = member.read(file).decode(errors="replace").strip() if member else ""
+        said = _label(member, file).decode(errors="replace").strip() if member else ""
         return SUBSETS.index(said) if said in SUBSETS else _UNKNOWN
     telling = comparisons.members_of_result(list(by_suffix))
     try:
-        result = comparisons.text("result", {suffix: by_suffix[suffix].read(file) for suffix in telling})
-    except (KeyError, ValueError, RecursionError):
+        result = comparisons.text("result", {suffix: _label(by_suffix[suffix], file) for suffix in telling})
+    except (CorruptDataError, ValueError):
         return _UNKNOWN
     return SUBSETS.index(comparisons.subset) if side_of(result) else _UNKNOWN
 
@@ -334,14 +341,18 @@ def _samples_between(
     file: BinaryIO, start: int, stop: int, where: str, comparisons: ComparisonMembers | None
 ) -> list[ShardSample]:
     """Samples whose members lie in a range of bytes. CorruptDataError."""
+    if stop - start > _MAX_SAMPLE_BYTES:
+        raise CorruptDataError(f"{where}: a sample of {stop - start:,} bytes; at most {_MAX_SAMPLE_BYTES:,} are read")
     file.seek(start)
-    data = file.read(stop - start) + bytes(2 * tarfile.BLOCKSIZE)
+    data = file.read(stop - start) + END_MARK
     if comparisons is None:
         return list(read_samples(data, where, in_folders=True))
     members: dict[str, dict[str, bytes]] = {}
     for name, body in read_members(data, where, in_folders=True):
         key, suffix = split_member_name(name)
-        members.setdefault(key, {})[suffix] = body
+        if suffix in members.setdefault(key, {}):
+            raise CorruptDataError(f"{where}: member {name!r} comes twice")
+        members[key][suffix] = body
     return [triplet_of(key, its, comparisons, where) for key, its in members.items()]
 
 

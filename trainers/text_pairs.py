@@ -7,7 +7,6 @@ triplets.
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -15,9 +14,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from schemas.absent import is_absent
-from schemas.errors import InputError
+from schemas.errors import CorruptDataError, InputError
 from schemas.find_files import find_files, own_shards
-from schemas.shards import split_member_name
+from schemas.shards import parse_object
+from schemas.tar_members import tar_samples
 
 TABLES = (".jsonl", ".parquet")
 _EXPECTED = "a .jsonl or .parquet file, a folder or glob of them, or a run with a length subset"
@@ -51,7 +51,7 @@ def read_text_pairs(data: str, long: str, short: str) -> list[TextPair]:
             if name.endswith(".tar"):
                 found = _condensed(file, where)
             else:
-                rows = _parquet_rows(file, where) if name.endswith(".parquet") else _json_rows(file, where)
+                rows = _parquet_rows(file, where, long, short) if name.endswith(".parquet") else _json_rows(file, where)
                 found = (_pair(row, line, where, long, short) for line, row in rows)
             pairs |= dict.fromkeys(found)
     if not pairs:
@@ -79,37 +79,37 @@ def _json_rows(file: BinaryIO, where: str) -> Iterator[tuple[int, Any]]:
                 raise InputError(f"no JSON: {error}", file=where, line=line) from None
 
 
-def _parquet_rows(file: BinaryIO, where: str) -> Iterator[tuple[int, Any]]:
+def _parquet_rows(file: BinaryIO, where: str, *columns: str) -> Iterator[tuple[int, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     line = 0
     try:
-        for batch in pq.ParquetFile(file).iter_batches(1024, use_threads=False):
+        parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
+        names = parquet.schema_arrow.names
+        if missing := [name for name in columns if names.count(name) != 1]:
+            problem = f"not one column {missing[0]!r} among {', '.join(names)}"
+            raise InputError(problem, file=where, field="--long, --short")
+        for batch in parquet.iter_batches(256, columns=[*dict.fromkeys(columns)], use_threads=False):
             for row in batch.to_pylist():
                 line += 1
                 yield line, row
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"not readable as Parquet: {error}", file=where, line=line or None) from None
 
 
 def _condensed(file: BinaryIO, where: str) -> Iterator[TextPair]:
     """Of a shard's triplets; those of other subsets were condensed to nothing."""
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            key, members = "", {}
-            for info in tar:
-                its_key, suffix = split_member_name(info.name)
-                if its_key != key:
-                    key, members = its_key, {}
-                if suffix in ("prompt.txt", "meta.json"):
-                    member = tar.extractfile(info)
-                    members[suffix] = member.read() if member else b""
-                if len(members) == 2 and suffix in ("prompt.txt", "meta.json"):
-                    short = json.loads(members["meta.json"]).get("condensed")
-                    if isinstance(short, str) and not is_absent(short):
-                        yield TextPair(members["prompt.txt"].decode(), short)
-    except (tarfile.TarError, ValueError, AttributeError) as error:
+        for members in tar_samples(file, where):
+            by_suffix = {member.suffix: member for member in members}
+            if not {"prompt.txt", "meta.json"} <= by_suffix.keys():
+                continue
+            prompt, meta = (by_suffix[name].read(file, where) for name in ("prompt.txt", "meta.json"))
+            short = parse_object(meta, f"{where}: member {by_suffix['meta.json'].name!r}").get("condensed")
+            if isinstance(short, str) and not is_absent(short):
+                yield TextPair(prompt.decode(), short)
+    except (CorruptDataError, ValueError) as error:
         raise InputError(f"not readable as a shard: {error}", file=where) from None
 
 

@@ -106,7 +106,10 @@ def _rows(path: Path) -> tuple[list[Any], int]:
             case ".parquet":
                 import pyarrow.parquet
 
-                return pyarrow.parquet.read_table(path).to_pylist(), 1
+                with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+                    columns = [name for name in (*FIELDS, "category") if name in file.schema_arrow.names]
+                    batches = file.iter_batches(256, columns=columns, use_threads=False)
+                    return [row for batch in batches for row in batch.to_pylist()], 1
             case _:
                 raise InputError("unknown kind of file", file=str(path), expected=".jsonl, .json, .csv or .parquet")
     except (ValueError, OSError) as error:

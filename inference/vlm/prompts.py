@@ -11,6 +11,7 @@ from pathlib import Path
 
 from inference.model_store import shipped_path
 from schemas.errors import InputError
+from schemas.named_file import MAX_TEXT_BYTES, read_file
 
 PROMPT_FOLDER = Path(__file__).parent.parent / "prompts"
 
@@ -22,15 +23,15 @@ def load_prompt(name: str) -> str:
     shipped = shipped_path(f"{name}.txt", "prompts") or PROMPT_FOLDER / f"{name}.txt"
     if shipped.is_file():
         return shipped.read_text(encoding="utf-8").strip()
+    expected = f"a text file, or a name like compare in {PROMPT_FOLDER}"
     path = Path(name).expanduser()
-    if not path.is_file():
-        raise InputError(
-            f"no prompt template {name!r}", expected=f"a text file, or a name like compare in {PROMPT_FOLDER}"
-        )
+    if not path.exists():
+        raise InputError(f"no prompt template {name!r}", expected=expected)
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = read_file(path, MAX_TEXT_BYTES, expected).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"is no UTF-8 text: {error}", file=str(path), expected="a prompt template") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def fill_known(template: str, **fields: str) -> str:

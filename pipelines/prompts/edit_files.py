@@ -12,36 +12,30 @@ from __future__ import annotations
 
 import json
 import logging
-import tarfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from pipelines.prompts.checked_json import BadValue, check_text, quote, safe_text
+from pipelines.prompts.checked_json import BadValue, check_text, quote
+from pipelines.prompts.edit_columns import CAPTION, IMAGE_COLUMNS, INSTRUCTIONS, SCORES, EditFile
+from pipelines.prompts.edit_parquet import ParquetRows, parquet_rows
+from pipelines.prompts.edit_tars import tar_row, tar_rows
 from pipelines.prompts.prompt_ids import PromptIds
 from pipelines.prompts.worlds import World, edits_at, place_of_edits
 from schemas.absent import is_absent, score_of
 from schemas.errors import CorruptDataError, InputError
 from schemas.find_files import find_files
 from schemas.hub_storage import HubStorage
-from schemas.open_storage import open_storage
 from schemas.records import EditSource, PromptRecord, PromptRow, Reason, Rejection, Subset
 
 log = logging.getLogger(__name__)
 
 KINDS = (".parquet", ".tar")
-IMAGE_COLUMNS = ("src_img", "edited_img")
-INSTRUCTIONS = "edited_prompt_list"
-CAPTION = "caption"
-SCORES = ("sc_score_1", "sc_score_2", "pq_score", "o_score")
 _MAX_INSTRUCTION_CHARS = 2000
-_BATCH_ROWS = 1024
-_BATCH_IMAGES = 8  # rows with their images that are in memory at once
-_BUFFER_BYTES = 2**20
 _OPEN_FILES = 4
 
 
@@ -68,18 +62,6 @@ class EditIntake:
 
     num_rows: int = 0
     num_below_quality: int = 0
-
-
-@dataclass(frozen=True)
-class EditFile:
-    """One file: where it lies (the path, or a URI that names the hub's commit), as any worker finds it again."""
-
-    place: str
-
-    def open(self) -> BinaryIO:
-        """To read parts of it. FileNotFoundError; StorageError where the store does not answer."""
-        folder, slash, name = self.place.rpartition("/")
-        return open_storage(folder or slash or ".").open(name)
 
 
 def list_edit_files(where: str) -> list[EditFile]:
@@ -111,11 +93,13 @@ def iterate_edits(
     files = list_edit_files(where)
     with closing(PromptIds()) as ids:
         for file in files:
-            rows = _parquet_rows(file) if file.place.endswith(".parquet") else _tar_rows(file)
+            rows = parquet_rows(file) if file.place.endswith(".parquet") else tar_rows(file)
             for number, position, values in rows:
                 counts.num_rows += 1
                 prompt_id = ids.generate(Subset.EDITING, counts.num_rows, counts.num_rows)
                 try:
+                    if isinstance(values, BadValue):
+                        raise values
                     if not quality.accepts(values):
                         counts.num_below_quality += 1
                         continue
@@ -182,66 +166,12 @@ def _caption_of(cell: object) -> str:
     return "" if is_absent(cell) else check_text(cell, CAPTION, _MAX_INSTRUCTION_CHARS)
 
 
-def _parquet_rows(file: EditFile) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """(row from 1, row from 0, values without images)."""
-    import pyarrow as pa
-
-    number = 0
-    try:
-        with _open_parquet(file) as parquet:
-            names = parquet.schema_arrow.names
-            if missing := [name for name in (*IMAGE_COLUMNS, INSTRUCTIONS) if name not in names]:
-                raise InputError(
-                    f"no column {', '.join(missing)}",
-                    file=file.place,
-                    field=missing[0],
-                    expected=f"{', '.join(IMAGE_COLUMNS)} and {INSTRUCTIONS}, as OmniEdit has them",
-                )
-            columns = [name for name in (INSTRUCTIONS, CAPTION, *SCORES) if name in names]
-            for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield number, number - 1, values
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"not readable as Parquet: {safe_text(str(error))}", file=file.place) from None
-
-
-def _tar_rows(file: EditFile) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """(sample from 1, byte offset of its first member, values without images)."""
-    number, key, offset, values = 0, "", 0, {}
-    try:
-        with file.open() as opened, tarfile.open(fileobj=opened, mode="r:") as tar:
-            for info in tar:
-                name = info.name.rpartition("/")[2]
-                start, _, suffix = name.partition(".")
-                if start != key:
-                    if key:
-                        number += 1
-                        yield number, offset, values
-                    key, offset, values = start, info.offset, {}
-                if suffix == "json":
-                    member = tar.extractfile(info)
-                    values = json.loads(member.read()) if member else {}
-    except (tarfile.TarError, ValueError, OSError) as error:
-        raise InputError(f"not readable as a WebDataset tar: {safe_text(str(error))}", file=file.place) from None
-    if key:
-        yield number + 1, offset, values
-
-
-def _open_parquet(file: EditFile) -> Any:
-    """Read page by page. A row group that was written with one page a column, as pyarrow writes up to 1024 rows, is in
-    memory as a whole."""
-    import pyarrow.parquet as pq
-
-    return pq.ParquetFile(file.open(), pre_buffer=False, buffer_size=_BUFFER_BYTES)
-
-
 class EditReader:
     """Reads the images of single triplets. The last few files stay open; of a Parquet file a few rows are in memory,
     and their neighbours are read on from there."""
 
     def __init__(self) -> None:
-        self._files: OrderedDict[str, _ParquetRows] = OrderedDict()
+        self._files: OrderedDict[str, ParquetRows] = OrderedDict()
 
     def read_images(self, edit: EditSource) -> tuple[bytes, bytes]:
         """Encoded source and edited image. CorruptDataError where the file does not hold this triplet (any more)."""
@@ -256,7 +186,7 @@ class EditReader:
             ValueError,
             TypeError,
             BadValue,
-            tarfile.TarError,
+            InputError,
             pa.ArrowException,
         ) as error:
             raise CorruptDataError(f"{edit.file}: row {edit.position} does not read: {error}") from error
@@ -269,65 +199,15 @@ class EditReader:
         made = edits_at(edit.file)
         if made is not None:
             return made(edit.position)
-        return self._tar_sample(edit) if edit.file.endswith(".tar") else self._parquet_row(edit)
+        return tar_row(EditFile(edit.file), edit.position) if edit.file.endswith(".tar") else self._parquet_row(edit)
 
     def _parquet_row(self, edit: EditSource) -> dict[str, Any]:
         if edit.file not in self._files:
-            self._files[edit.file] = _ParquetRows(EditFile(edit.file))
+            self._files[edit.file] = ParquetRows(EditFile(edit.file))
             if len(self._files) > _OPEN_FILES:
                 self._files.popitem(last=False)
         self._files.move_to_end(edit.file)
         return self._files[edit.file].row(edit.position)
-
-    def _tar_sample(self, edit: EditSource) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        with EditFile(edit.file).open() as file:
-            file.seek(edit.position)
-            with tarfile.open(fileobj=file, mode="r|") as tar:
-                first = ""
-                for info in tar:
-                    key, _, suffix = info.name.rpartition("/")[2].partition(".")
-                    first = first or key
-                    if key != first:
-                        break
-                    body = tar.extractfile(info)
-                    data = body.read() if body else b""
-                    if suffix == "json":
-                        values |= json.loads(data)
-                    elif suffix.partition(".")[0] in IMAGE_COLUMNS:
-                        values[suffix.partition(".")[0]] = data
-        return values
-
-
-class _ParquetRows:
-    """Rows of one file, images and all: quickest from one row to the next."""
-
-    def __init__(self, file: EditFile) -> None:
-        self._file = _open_parquet(file)
-        self._group, self._first, self._rows = -1, 0, []
-        self._batches: Iterator[Any] = iter(())
-
-    def row(self, position: int) -> dict[str, Any]:
-        """IndexError for one that is not there."""
-        group, row = 0, position
-        while row >= (size := self._file.metadata.row_group(group).num_rows):
-            row -= size
-            group += 1
-            if group == self._file.metadata.num_row_groups:
-                raise IndexError(f"the file has {self._file.metadata.num_rows} rows")
-        if group != self._group or row < self._first:
-            columns = [*IMAGE_COLUMNS, INSTRUCTIONS]
-            self._batches = self._file.iter_batches(
-                _BATCH_IMAGES, row_groups=[group], columns=columns, use_threads=False
-            )
-            self._group, self._first, self._rows = group, 0, []
-        while row >= self._first + len(self._rows):
-            self._first += len(self._rows)
-            batch = next(self._batches, None)
-            if batch is None:
-                raise IndexError(f"row group {group} ends before its row {row}")
-            self._rows = batch.to_pylist()
-        return self._rows[row - self._first]
 
 
 def _image_bytes(cell: object) -> bytes:

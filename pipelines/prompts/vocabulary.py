@@ -17,6 +17,7 @@ from pipelines.prompts.checked_json import (
 )
 from schemas.atomic_file import write_whole
 from schemas.errors import InputError
+from schemas.named_file import MAX_TEXT_BYTES, read_file
 from schemas.records import RELATIONS
 
 EVERYDAY = "everyday"
@@ -139,11 +140,9 @@ def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
                 expected=f"{' or '.join(SHIPPED_NAMES)}, or the path of a JSON file",
             )
     try:
-        return _parse_vocabulary(parse_json(path.read_text("utf-8-sig")))
+        return _parse_vocabulary(parse_json(read_file(path, MAX_TEXT_BYTES, "a JSON file").decode("utf-8-sig")))
     except UnicodeDecodeError as error:
         raise InputError(f"not valid UTF-8 (byte {error.start})", file=str(path), expected="a JSON file") from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=str(path), expected="a JSON file") from None
     except BadValue as bad:
         raise InputError(bad.problem, file=str(path), field=bad.field, expected=bad.expected) from None
 

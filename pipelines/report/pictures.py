@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from schemas.errors import CorruptDataError
-from schemas.images import decode_mask, open_image
+from schemas.images import decode_image, decode_mask
 
 TINY_PX = 64
 """Images up to this size stay PNG, pixel by pixel; larger ones become JPEG."""
@@ -19,7 +19,7 @@ _OUTLINE_GRID_PX = 96
 
 def data_uri(image: bytes, max_px: int) -> str:
     """An image as a data URI, scaled down to at most max_px a side. CorruptDataError when it does not decode."""
-    picture = open_image(image).convert("RGB")
+    picture = Image.fromarray(decode_image(image))
     if max(picture.size) > max_px:
         picture.thumbnail((max_px, max_px), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

@@ -36,7 +36,7 @@ class ReadEdits(Stage):
     """Editing triplets as pairs, without generation (ReflectionFlow §3.2); the instruction is the reflection."""
 
     name: ClassVar[str] = "read_edits"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     makes_images: ClassVar[bool] = True
 
     @classmethod

@@ -1,6 +1,8 @@
 """GenEval's judge at full size, from the command line: a folder in its layout, tiny random models."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from commands.evaluate import summary_of
 from commands.main import main
+from inference.judges.judge import JudgeConfig, judge_images
 from inference.prompt_grammar import parse_prompt
 from microworld.scenes.world import COLORS, SHAPES
 from pipelines.evaluation import geneval_metadata
@@ -174,6 +177,67 @@ def test_arguments_are_checked_before_anything_is_judged(stars, tmp_path, capsys
     assert "field: --out" in refusal(capsys, *images, "--out", file)
     assert "field: --out" in refusal(capsys, *images, "--out", file / "below")
     assert "field: --export" in refusal(capsys, *images, "--export", tmp_path / "exported")
+
+
+def test_all_files_that_do_not_do_are_named_before_the_judge_is_loaded_and_left_out_on_demand(
+    stars, capsys, monkeypatch
+):
+    samples = [stars / f"0000{number}" / "samples" for number in range(2)]
+    (samples[0] / "0001.png").write_bytes(b"\x89PNG no image")
+    (samples[0] / "0002.png").write_bytes((samples[0] / "0000.png").read_bytes()[:-40])
+    os.mkfifo(samples[1] / "0001.png")
+    (samples[1] / "0002.png").symlink_to("/dev/zero")
+    for hidden in (samples[0] / "._0000.png", stars / ".DS_Store", stars / "00000" / "._metadata.jsonl"):
+        hidden.write_bytes(b"of the file system")
+    shutil.copytree(stars / "00000", stars / "._00000")
+    (stars / "00002" / "samples").mkdir(parents=True)
+    (stars / "00002" / "metadata.jsonl").write_text("[]")
+    with monkeypatch.context() as patched:
+        patched.setattr(JudgeConfig, "open", lambda _: pytest.fail("loaded"))
+        said = refusal(capsys, "--images", stars)
+    bad = ["00000/samples/0001.png", "00000/samples/0002.png", "00001/samples/0001.png: this is a FIFO"]
+    bad += ["00001/samples/0002.png: this is a device", "00002/metadata.jsonl"]
+    assert all(f"{stars}/{one}" in said for one in bad)
+    assert "5 files do not do" in said
+    assert "._" not in said
+    assert main(["evaluate", "geneval", "--images", str(stars), "--skip-bad"]) == 0
+    named = capsys.readouterr().err
+    assert all(f"skipped: {stars}/{one}" in named for one in bad)
+    lines = [json.loads(line) for line in (stars / "results.jsonl").read_text().splitlines()]
+    assert [line["filename"] for line in lines] == ["00000/samples/0000.png", "00001/samples/0000.png"]
+    assert len(json.loads((stars / "summary.json").read_text())["skipped"]) == 5
+
+
+def test_who_is_interrupted_goes_on_from_what_was_judged(stars, monkeypatch, capsys):
+    for number in range(2, 5):
+        shutil.copytree(stars / "00000", stars / f"0000{number}")
+    argv = ["evaluate", "geneval", "--images", str(stars), "--batch-size", "1"]
+    assert main(argv) == 0
+    whole = (stars / "results.jsonl").read_bytes()
+    (stars / "results.jsonl").unlink()
+    asked = []
+
+    def judge_three(judge, images, prompts):
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(images)
+        return judge_images(judge, images, prompts)
+
+    monkeypatch.setattr("commands.evaluate.judge_images", judge_three)
+    assert main(argv) == 130
+    assert not (stars / "results.jsonl").exists()
+    partial = stars / "results.partial.jsonl"
+    partial.write_bytes(partial.read_bytes()[:-20])  # the kill came while the third was written
+    other = encode_png(np.full((32, 32, 3), 100, np.uint8))
+    (stars / "00000" / "samples" / "0000.png").write_bytes(other)  # ... and the first image is another one now
+    judged = []
+    monkeypatch.setattr(
+        "commands.evaluate.judge_images", lambda *given: judged.append(given[1]) or judge_images(*given)
+    )
+    assert main(argv) == 0
+    assert len(judged) == 4  # all but the second
+    assert not partial.exists()
+    assert (stars / "results.jsonl").read_bytes() == whole
 
 
 def test_every_tags_share_has_an_interval():

@@ -1,6 +1,7 @@
 """`python -m inference judge` and `score`, on random weights and bad input."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -35,6 +36,26 @@ def test_a_verdict_for_each_image_with_what_was_found(files, tmp_path, capsys):
     rows = json.loads(capsys.readouterr().out)
     assert [row["file"] for row in rows] == files
     assert all(row["reasons"] for row in rows)
+
+
+@pytest.mark.parametrize("command", ["judge", "check", "score"])
+def test_all_files_that_do_not_do_are_named_before_a_model_is_looked_for(command, files, tmp_path, capsys):
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG no image")
+    os.mkfifo(tmp_path / "pipe.png")
+    bad = [str(tmp_path / name) for name in ("cut.png", "pipe.png", "gone.png")]
+    assert main([command, "a photo of two stars", *files, *bad]) == 2
+    said = capsys.readouterr().err
+    assert "3 files do not do" in said
+    assert all(path in said for path in bad)
+
+
+def test_files_that_do_not_do_are_left_out_on_demand(files, tmp_path, capsys):
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG no image")
+    argv = ["score", "a photo of two stars", files[0], str(tmp_path / "cut.png"), files[1], "--skip-bad", "--json"]
+    assert main(argv) == 0
+    said = capsys.readouterr()
+    assert [row["file"] for row in json.loads(said.out)] == files
+    assert f"skipped: {tmp_path}/cut.png" in said.err
 
 
 def test_bad_input_ends_with_two_and_says_what_is_wrong(files, capsys):

@@ -1,15 +1,17 @@
 """Many concepts: what is missing is made, what is broken stays its own affair."""
 
 import json
+import os
 import shutil
 
 import pytest
 
-from pipelines.distill import ConceptWorker, distill_folder, distill_here, render_page
+from pipelines.distill import ConceptWorker, check_names, distill_folder, distill_here, render_page
 from schemas.errors import InputError
 from schemas.storage import LocalStorage
 from tests.support.tiny_models import save_tiny_flux
 from tests.support.tiny_teachers import tiny_denoiser, tiny_teacher, tiny_training
+from trainers.concept_file import concept_files
 from trainers.dual_process import DualProcess
 
 CONCEPT = "name: {name}\nprompt: a photo of a red star\nqa_pairs: [{{question: 'Is there a red star?'}}]\n"
@@ -90,6 +92,19 @@ def test_what_is_broken_is_told_and_the_others_go_on(flux, concepts, tmp_path):
     assert "'a' is" in outcomes["twin"].detail
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [entry["status"] for entry in summary].count("failed") == 3
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("picture", ['"a\\0b.png"', "/dev/zero", "pipe.png", "../concepts.yaml", "bad.png"])
+def test_a_picture_that_is_no_file_costs_its_own_concept_alone(concepts, picture):
+    os.mkfifo(concepts / "pipe.png")
+    (concepts / "bad.png").write_bytes(b"no picture")
+    text = "name: c\nprompt: p\nqa_pairs: [{question: q, ref_images: [%s]}]\n"
+    (concepts / "c.yaml").write_text(text % picture)
+    usable, failed = check_names(concept_files(concepts))
+    assert [path.name for path in usable] == ["a.yaml", "b.yaml"]
+    assert [(outcome.name, outcome.status) for outcome in failed] == [("c", "failed")]
+    assert "qa_pairs[0].ref_images" in failed[0].detail
 
 
 def test_a_concept_that_is_not_learnt_does_not_stop_the_next(flux, concepts, tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from schemas.errors import CorruptDataError
-from schemas.images import MAX_IMAGE_PIXELS, decode_image, decode_mask, encode_jpeg, encode_png, open_image
+from schemas.images import MAX_IMAGE_PIXELS, decode_image, decode_mask, decode_rgba, encode_jpeg, encode_png
 from tests.support.rows import image
 
 
@@ -82,19 +82,143 @@ def test_what_is_said_of_broken_bytes_is_the_same_each_time(broken):
     assert " at 0x" not in said.pop()
 
 
-def test_formats_other_than_those_of_shards_are_refused():
+def encoded(picture: Image.Image, kind: str, **options) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(image(0)).save(buffer, format="BMP")
-    with pytest.raises(CorruptDataError):
-        decode_image(buffer.getvalue())
-    with pytest.raises(CorruptDataError):
-        open_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
+    picture.save(buffer, format=kind, **options)
+    return buffer.getvalue()
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "I;16"])
-def test_images_of_every_mode_become_rgb(mode):
-    buffer = io.BytesIO()
-    Image.new(mode, (5, 4)).save(buffer, format="PNG")
-    decoded = decode_image(buffer.getvalue())
+def png_of_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, body) for kind, body in (*chunks, (b"IEND", b"")))
+
+
+def header(width: int, height: int, depth: int, color: int) -> tuple[bytes, bytes]:
+    return b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "ICO", "PPM", "TGA"])
+def test_formats_that_are_not_read_are_named(kind):
+    with pytest.raises(CorruptDataError, match=r"PNG, JPEG, WEBP, GIF, BMP, AVIF are$") as refused:
+        decode_image(encoded(Image.fromarray(image(0)), kind))
+    assert kind == "TGA" or f"{kind} is not read" in str(refused.value)
+
+
+def test_postscript_is_refused_by_its_name_and_not_run():
+    with pytest.raises(CorruptDataError, match="EPS is not read"):
+        decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "WEBP", "AVIF", "PNG"])
+def test_what_strangers_datasets_hold_is_read_and_of_an_animation_the_first_frame(kind):
+    first, second = (Image.new("RGB", (16, 16), color) for color in ((250, 0, 0), (0, 0, 250)))
+    moving = {} if kind == "BMP" else {"save_all": True, "append_images": [second]}
+    decoded = decode_image(encoded(first, kind, **moving))
+    assert decoded.shape == (16, 16, 3)
+    assert np.abs(decoded.astype(int) - (250, 0, 0)).max() < 12
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "LA", "PA", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_images_of_every_mode_become_rgb(mode, kind):
+    try:
+        data = encoded(Image.new(mode, (5, 4)), kind)
+    except (OSError, ValueError):  # not every format has every mode
+        return
+    decoded = decode_image(data)
     assert decoded.shape == (4, 5, 3)
     assert decoded.dtype == np.uint8
+
+
+def test_grey_of_16_bits_is_scaled_and_not_cut_off():
+    deep = np.linspace(0, 65535, 256).astype(np.uint16)[None]
+    assert decode_image(encoded(Image.fromarray(deep), "PNG"))[0, :, 1].tolist() == list(range(256))
+
+
+def test_what_is_transparent_is_white_and_what_is_half_so_half_white():
+    picture = np.zeros((1, 3, 4), np.uint8)
+    picture[0] = [(200, 0, 0, 0), (200, 0, 0, 128), (200, 0, 0, 255)]
+    for data in (encoded(Image.fromarray(picture), "PNG"), encoded(Image.fromarray(picture), "WEBP", lossless=True)):
+        assert decode_image(data).tolist() == [[[255, 255, 255], [227, 127, 127], [200, 0, 0]]]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_transparent_colour_of_a_palette_is_white(kind):
+    picture = Image.new("P", (4, 4), 1)
+    picture.putpalette([9, 9, 9, 200, 10, 30])
+    picture.putpixel((0, 0), 0)
+    decoded = decode_image(encoded(picture, kind, transparency=1))
+    assert decoded[0, 0].tolist() == [9, 9, 9]
+    assert decoded[1, 1].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("depth", "color", "key", "row"),
+    [
+        (16, 0, struct.pack(">H", 1000), struct.pack(">HH", 1000, 2570)),
+        (8, 0, struct.pack(">H", 3), bytes([3, 10])),
+        (8, 2, struct.pack(">HHH", 3, 3, 3), bytes([3, 3, 3, 10, 10, 10])),
+    ],
+    ids=["deep grey", "grey", "colour"],
+)
+def test_a_pixel_value_that_stands_for_transparent_is_white(depth, color, key, row):
+    body = zlib.compress(b"\0" + row)
+    data = png_of_chunks(header(2, 1, depth, color), (b"tRNS", key), (b"IDAT", body))
+    assert decode_image(data).tolist() == [[[255] * 3, [10] * 3]]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_stands_as_its_exif_says(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    corner = np.zeros((24, 40, 3), np.uint8)
+    corner[:8, :16] = 255  # upper left as it lies in the file
+    decoded = decode_image(encoded(Image.fromarray(corner), kind, exif=exif))
+    height, width = (24, 40) if orientation < 5 else (40, 24)
+    assert decoded.shape == (height, width, 3)
+    corners = [decoded[y, x].mean() > 200 for y, x in ((2, 2), (2, -3), (-3, -3), (-3, 2))]
+    assert corners.index(True) == {1: 0, 2: 1, 3: 2, 4: 3, 5: 0, 6: 1, 7: 2, 8: 3}[orientation]
+    assert sum(corners) == 1
+
+
+def test_exif_that_does_not_read_turns_nothing():
+    data = encoded(Image.fromarray(image(0)), "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff\x12\x01")
+    assert np.array_equal(decode_image(data), image(0))
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP", b"tEXt"])
+@pytest.mark.parametrize("before", [True, False])
+def test_notes_of_a_png_that_unfold_to_gigabytes_are_not_read_and_its_pixels_are(kind, before):
+    zeros = zlib.compress(bytes(8 << 20))
+    note = {
+        b"zTXt": b"Comment\0\0" + zeros,
+        b"iTXt": b"Comment\0\1\0\0\0" + zeros,
+        b"iCCP": b"profile\0\0" + zeros,
+        b"tEXt": b"Comment\0" + bytes(66 << 20),
+    }[kind]
+    pixels = (b"IDAT", zlib.compress(b"\0" + bytes([1, 2, 3])))
+    middle = [(kind, note), pixels] if before else [pixels, (kind, note)]
+    assert decode_image(png_of_chunks(header(1, 1, 8, 2), *middle)).tolist() == [[[1, 2, 3]]]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "it has no bytes"),
+        (png_header(0, 5), "the header of a PNG that is cut short or says no pixels"),
+        (encode_jpeg(image(0))[:15], "Truncated File Read"),
+        (png_header(100_000, 100_000), "more pixels than the 64,000,000"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "its format is not read"),
+        (encode_png(image(0))[:-30], "does not decode as an image"),
+    ],
+    ids=["empty", "no width", "cut", "bomb", "svg", "truncated"],
+)
+def test_what_is_wrong_is_said(data, says):
+    with pytest.raises(CorruptDataError, match=f"^good_image: .*{says}"):
+        decode_image(data, "good_image")
+
+
+def test_a_reference_picture_keeps_its_transparency():
+    picture = np.zeros((2, 2, 4), np.uint8)
+    picture[0, 0] = (1, 2, 3, 4)
+    assert np.array_equal(decode_rgba(encoded(Image.fromarray(picture), "PNG")), picture)

@@ -1,5 +1,7 @@
 """Concept files: what they say, and errors that name the line."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -142,9 +144,32 @@ def test_errors_name_file_line_and_field(tmp_path, name):
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("name", ["../secret.png", "/dev/zero", "pipe.png", "zero.png", '"a\\0b.png"', "sub"])
+@pytest.mark.timeout(20)
+def test_pictures_are_files_of_the_concepts_folder(tmp_path, name):
+    folder = tmp_path / "concepts"
+    (folder / "sub").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    path = written(folder, HEAD + f"  - question: q\n    ref_images: [{name}]\n")
+    with pytest.raises(InputError, match=r"outside of the folder|no regular file|no name of a file") as caught:
+        read_concept(path)
+    assert (caught.value.line, caught.value.field) == (5, "qa_pairs[0].ref_images")
+
+
+@pytest.mark.timeout(20)
+def test_a_concept_file_is_a_regular_one(tmp_path):
+    os.mkfifo(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").symlink_to("/dev/zero")
+    for path in concept_files(tmp_path):
+        with pytest.raises(InputError, match="no regular file"):
+            read_concept(path)
+
+
 def test_a_folder_of_concepts(tmp_path):
     with pytest.raises(InputError, match="no concepts"):
         concept_files(tmp_path)
-    for name in ("b.yaml", "a.yml", "c.txt"):
+    for name in ("b.yaml", "a.yml", "c.txt", "._b.yaml"):
         written(tmp_path, WHOLE, name)
     assert [path.name for path in concept_files(tmp_path)] == ["a.yml", "b.yaml"]

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import tarfile
 import uuid
 from collections import Counter
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from schemas.errors import CorruptDataError, InputError, WorkFailedError
 from schemas.open_storage import open_storage
 from schemas.shards import encode_shard
+from tests.support.foreign_tars import CASES, damaged, tar_of
 from tests.support.plain_shards import grey_jpeg, plain_sample, write_shards
 from tests.support.s3_server import ENVIRONMENT, shared_server
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, PairLoader, TrainingOrder, hold_out, rank_numbers
@@ -107,6 +109,79 @@ def test_of_a_shard_that_was_cut_the_whole_samples_are_used_and_it_is_named(tmp_
     (tmp_path / "cut" / "genref_000000.tar").write_bytes(data[:100])
     with pytest.raises(CorruptDataError, match="no whole tar"):
         open_index(str(tmp_path / "cut"))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.timeout(20)
+def test_a_shard_with_a_header_that_lies_is_named_and_what_is_whole_before_it_used(tmp_path, caplog, case):
+    members = [one for number in range(3) for one in plain_sample(number, "rule").members()]
+    data, says = damaged(case, [*members, ("u000009.prompt.txt", b"x" * 600)])
+    (tmp_path / "genref_0.tar").write_bytes(data)
+    if case == "compressed":
+        with pytest.raises(CorruptDataError, match=rf"genref_0\.tar: .*{says}"):
+            open_index(str(tmp_path))
+        return
+    found = open_index(str(tmp_path))
+    assert [SampleReader().read(found, n).reflection for n in range(3)] == [f"reflection {n}" for n in range(3)]
+    said = [record.getMessage() for record in caplog.records if "cut short or damaged" in record.getMessage()]
+    assert len(said) == 1
+    assert re.search(says, said[0])
+
+
+def test_members_with_upper_case_suffixes_hidden_files_and_equal_names_in_folders_are_as_webdataset_has_them(tmp_path):
+    members = []
+    for key, number in (("a/1", 1), ("b/1", 2)):
+        for name, data in plain_sample(number, "rule", meta=None, key="x").members():
+            members += [(f"{key}.{name.partition('.')[2].upper()}", data), (f"{key[:2]}._1.prompt.txt", b"of a Mac")]
+    (tmp_path / "genref_0.tar").write_bytes(tar_of(("LICENSE", b"free"), *members))
+    found = open_index(str(tmp_path))
+    assert [SampleReader().read(found, n).prompt for n in range(len(found))] == ["prompt 1", "prompt 2"]
+
+
+def test_a_shard_whose_samples_lie_apart_is_refused_with_the_cause(tmp_path):
+    first, second = (plain_sample(number, "rule").members() for number in range(2))
+    (tmp_path / "genref_0.tar").write_bytes(tar_of(*first[:-2], *second, *first[-2:]))
+    with pytest.raises(CorruptDataError, match="members of sample 'u000000-r000-p00' do not lie beside each other"):
+        open_index(str(tmp_path))
+    by_member = sorted([*first, *second], key=lambda member: member[0].partition(".")[2])
+    (tmp_path / "genref_0.tar").write_bytes(tar_of(*by_member))
+    with pytest.raises(CorruptDataError, match="do not lie beside each other"):
+        open_index(str(tmp_path))
+
+
+def test_a_member_that_is_a_link_breaks_its_sample_alone(tmp_path):
+    link = tarfile.TarInfo("u000000-r000-p00.bad_image.jpg")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    first, second = (plain_sample(number, "rule").members() for number in range(2))
+    (tmp_path / "genref_0.tar").write_bytes(tar_of(first[0], (link, b""), *first[2:], *second))
+    found = open_index(str(tmp_path))
+    assert SampleReader().read(found, 1).prompt == "prompt 1"
+    with pytest.raises(CorruptDataError, match="is not a plain file but a symbolic link"):
+        SampleReader().read(found, 0)
+
+
+def test_meta_that_is_no_object_is_said(tmp_path):
+    members = plain_sample(0, "rule").members()
+    (tmp_path / "genref_0.tar").write_bytes(tar_of(*members[:-1], (members[-1][0], b"[1]")))
+    with pytest.raises(
+        CorruptDataError, match=r"genref_0\.tar.*its meta\.json is JSON, but a list; expected: a JSON object"
+    ):
+        SampleReader().read(open_index(str(tmp_path)), 0)
+
+
+@pytest.mark.parametrize("name", ["genref_0.tar.gz", "genref_0.tgz", "genref_0.tar.zst"])
+def test_compressed_shards_are_named_as_that(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    for place in (tmp_path, tmp_path / name):
+        with pytest.raises(InputError, match=f"{name}: it is compressed"):
+            open_index(str(place))
+
+
+def test_a_shard_is_a_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "genref_0.tar")
+    for place in (tmp_path, tmp_path / "genref_0.tar"):
+        with pytest.raises(InputError, match="no regular file"):
+            open_index(str(place))
 
 
 def test_samples_of_no_known_subset_are_counted_and_the_known_ones_named(tmp_path, caplog):

@@ -95,6 +95,25 @@ def test_images_that_do_not_do_are_rejections(tmp_path):
     assert {(c.width_px, c.height_px) for c in done[3].candidates} == {(16, 16)}
 
 
+def test_images_of_other_kinds_are_what_a_viewer_shows_of_them(tmp_path):
+    clear = np.full((8, 8, 4), (255, 0, 0, 0), np.uint8)
+    deep = np.full((8, 8), 30_000, np.uint16)
+    rows = [{"src_img": png(clear), "edited_img": png(deep), "edited_prompt_list": ["Fill it."]}]
+    write_rows(tmp_path / "edits.parquet", rows)
+    (done,) = stage()(read(tmp_path / "edits.parquet")[0])
+    assert [int(decode_image(c.image or b"")[0, 0, 1]) for c in done.candidates] == [255, 117]
+
+
+def test_what_is_said_of_a_format_that_is_not_read_is_the_same_each_time(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "TIFF")
+    rows = [{"src_img": buffer.getvalue(), "edited_img": buffer.getvalue(), "edited_prompt_list": ["Fill it."]}]
+    write_rows(tmp_path / "edits.parquet", rows)
+    said = {stage()(read(tmp_path / "edits.parquet")[0])[0].rejection for _ in range(2)}
+    assert len(said) == 1
+    assert "TIFF is not read" in said.pop().detail
+
+
 def test_the_hub_s_structs_of_bytes_are_read(tmp_path):
     one, other = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 200, np.uint8)
     cell = [{"bytes": png(image), "path": None} for image in (one, other)]
