@@ -18,6 +18,7 @@ from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.generator import GeneratorConfig
 from schemas.configuration import model_field, resumable_field
 from schemas.errors import InputError
+from trainers.checkpoint import exported
 from trainers.corrector_batches import BatchConfig, BatchMaker, TrainingBatch
 from trainers.encoded_triplets import EncodedTriplets
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
@@ -247,9 +248,8 @@ class CorrectorTrainable:
 
     def export(self) -> None:
         """`out/corrector`, as `FluxCorrector` loads it."""
-        folder = self.config.out / "corrector"
-        folder.mkdir(parents=True, exist_ok=True)
-        save_corrector(folder, self.model, self.description())
+        with exported(self.config.out / "corrector") as folder:
+            save_corrector(folder, self.model, self.description())
 
     def _held_out_batches(self) -> Iterator[TrainingBatch]:
         """Of `num_evaluated` triplets; kept where the training's own are."""

@@ -6,6 +6,7 @@ always the same, so a training that was killed goes on with the same numbers.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import defaultdict
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from schemas.configuration import resumable_field
-from schemas.errors import InputError, WorkFailedError
-from trainers.checkpoint import Checkpoints
+from schemas.errors import CorruptDataError, InputError, WorkFailedError
+from trainers.checkpoint import Checkpoints, storing
 from trainers.curve import Curve
 from trainers.moving_average import Ema
 from trainers.optimizer import OptimizerConfig, make_optimizer, set_learning_rate
@@ -26,6 +27,10 @@ from trainers.shard_dataset import PairLoader, TrainingOrder
 
 if TYPE_CHECKING:
     import torch
+
+
+log = logging.getLogger(__name__)
+OF_A_CHECKPOINT = {"step", "weights", "optimizer"}
 
 
 @dataclass(frozen=True)
@@ -199,9 +204,14 @@ class TrainingLoop:
             self._restore(state)
 
     def run(self, on_step: Callable[[int, dict[str, float]], None] = lambda step, row: None) -> None:
-        """Train to the last step; writes checkpoints, curves, and what the trainer exports."""
+        """Train to the last step; writes checkpoints, curves, and what the trainer exports. StorageError for a full
+        disk."""
+        with storing(self.out):
+            self._run(on_step)
+
+    def _run(self, on_step: Callable[[int, dict[str, float]], None]) -> None:
         config, name = self.config, self.trainable.name
-        log = Curve(self.out, name, self.step) if self.rank.is_first else None
+        curve = Curve(self.out, name, self.step) if self.rank.is_first else None
         takes_part = self.rank.is_first or self._is_sharded
         started, first, waited_s = time.monotonic(), self.step, 0.0
         for samples, wait_s in self._batches():
@@ -218,18 +228,18 @@ class TrainingLoop:
                 self._sums.clear()
                 spent_s = time.monotonic() - started
                 rate = (self.step - first) / spent_s
-                if log:
+                if curve:
                     waiting = {"data_wait": waited_s / spent_s, "samples_per_s": rate * config.batch_size}
-                    log.write(self.step, means | waiting)
+                    curve.write(self.step, means | waiting)
                     print(report_line(name, self.step, config.steps, means, rate), flush=True)
             is_evaluated = self.step % config.evaluate_every == 0 or self.step == config.steps
             if takes_part and (is_evaluated or self.step % config.checkpoint_every == 0):
-                self._checkpoint(self._evaluate(log) if is_evaluated else None)
-        if log:
-            log.close()
+                self._checkpoint(self._evaluate(curve) if is_evaluated else None)
+        if curve:
+            curve.close()
         if takes_part:
             self._export()
-        if log and self.num_broken:
+        if curve and self.num_broken:
             print(f"{name}: {self.num_broken} samples did not read and were replaced; the log names them")
 
     def _batches(self) -> Iterator[tuple[Sequence[Any], float]]:
@@ -367,20 +377,20 @@ class TrainingLoop:
         """Inside, the weights are their moving average, where there is one."""
         return self.ema.applied() if self.ema else nullcontext()
 
-    def _evaluate(self, log: Curve | None) -> float | None:
+    def _evaluate(self, curve: Curve | None) -> float | None:
         """Figures into the curve, and pictures; the score, where there is one."""
         name, config = self.trainable.name, self.config
         with self.averaged():
             with self._memory("the evaluation"):
                 figures = self.trainable.evaluate()
             score = figures.pop("score", None)
-            if figures and log:
-                log.write(self.step, figures)
+            if figures and curve:
+                curve.write(self.step, figures)
                 print(report_line(name, self.step, config.steps, figures, None), flush=True)
             with self._memory("drawing samples"):
                 picture = self.trainable.draw_samples(self.step)
-            if picture is not None and log:
-                log.write_picture(self.step, "samples", picture)
+            if picture is not None and curve:
+                curve.write_picture(self.step, "samples", picture)
         return score
 
     def _checkpoint(self, score: float | None) -> None:
@@ -399,7 +409,11 @@ class TrainingLoop:
         """What the trainer writes for others, with the weights that `export` names."""
         best = self.checkpoints.best() if self.config.export == "best" else None
         if best is not None and best[0] != self.step:
-            state = self.checkpoints.at(best[0], self._device)
+            try:
+                state = self.checkpoints.at(best[0], self._device)
+            except CorruptDataError as error:
+                log.warning("%s; in place of the best weights those of step %d are exported", error, self.step)
+                state = None
             if state is not None:
                 print(f"{self.trainable.name}: exported as it was at step {best[0]} (score {best[1]:.4g})")
                 self._copy(state)
@@ -422,6 +436,10 @@ class TrainingLoop:
             self.ema = Ema(self.trainable.module, self.config.ema_decay)
 
     def _restore(self, state: dict[str, Any]) -> None:
+        if not state.keys() >= OF_A_CHECKPOINT:
+            raise InputError(
+                "the newest checkpoint is of no training with steps", file=str(self.out), expected="that file elsewhere"
+            )
         if "settings" in state:  # checkpoints that were written before settings were kept have none
             check_same(settings_of(self.trainable.config), state["settings"], self.out)
         shapes = {n: p.shape for n, p in self._trained().items()}

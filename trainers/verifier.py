@@ -28,6 +28,7 @@ from inference.vlm.trained_verifier import (
 from schemas.configuration import resumable_field
 from schemas.errors import InputError
 from trainers.bradley_terry import Variant, bradley_terry_loss
+from trainers.checkpoint import exported
 from trainers.comparison_shards import ComparisonMembers
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.pair_labels import CONFIRMED, DENIED, NO_VERDICT, PairLabels, read_labels
@@ -230,7 +231,8 @@ class VerifierTrainable:
 
         _, good, bad = self._scored(self._training, self.config.num_evaluated)
         scores = torch.cat([good, bad])
-        self.reward_model.save(self.config.out / "verifier", float(scores.mean()), float(scores.std().clamp(min=1e-6)))
+        with exported(self.config.out / "verifier") as folder:
+            self.reward_model.save(folder, float(scores.mean()), float(scores.std().clamp(min=1e-6)))
 
 
 def left_out_of(labels: PairLabels, pairs: Pairs, variant: Variant) -> dict[str, np.ndarray]:

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from schemas.errors import InputError, WorkFailedError
+from schemas.errors import InputError, StorageError, WorkFailedError
 from tests.support.curves import loss_curve
+from tests.support.full_disk import room_for
 from tests.support.plain_shards import write_shards
 from trainers.curve import Curve
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
@@ -294,3 +295,13 @@ def test_weights_and_biases_gets_the_curve_when_its_key_is_set(tmp_path, monkeyp
     assert said[1:] == [(3, {"loss": 0.5}), (3, {"samples": ("image", str(tmp_path / "drawn.png"))}), "end"]
     Curve(tmp_path / "with", "slope").close()
     assert said[4]["id"] == said[0]["id"]
+
+
+def test_a_full_disk_ends_a_training_at_once_and_it_goes_on_when_there_is_room(order, tmp_path):
+    often = {"steps": 100, "report_every": 1, "checkpoint_every": 10, "evaluate_every": 10}
+    with room_for(5_000), pytest.raises(StorageError, match=r"(?s)nothing can be written any more.*make room"):
+        loop(order, tmp_path, **often).run()
+    stopped = loop(order, tmp_path, **often)
+    assert stopped.step in range(10, 100, 10)
+    stopped.run()
+    assert [row["step"] for row in loss_curve(tmp_path) if "loss" in row] == list(range(1, 101))
