@@ -11,6 +11,7 @@ from commands.arguments import Preset, parse_with_preset
 from commands.plan import announce
 from commands.runs import Finish, RunDir, open_dataset_run, shared_uri, work
 from pipelines.driver import RunOptions
+from pipelines.edit_contents import check_edits_to_keep
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig
 from pipelines.lease import Lease
@@ -84,6 +85,7 @@ def start(arguments: RunArgs) -> tuple[RunFolder, DatasetConfig]:
 
 def _append(folder: RunFolder, config: DatasetConfig) -> RunFolder:
     """More prompts for a run: the old ones keep their units, the new ones begin new units."""
+    check_edits_to_keep(folder)
     intake = take_in(config)
     more: dict[str, int] = {}
 
@@ -112,6 +114,8 @@ def _fork(source_uri: str, target_uri: str, preset: str, config: DatasetConfig) 
     source, source_config = open_dataset_run(source_uri)
     if RunFolder.exists(target_uri):
         raise ForeignRunError(f"{target_uri}: there is a run already; --fork starts a new one")
+    if config.edits == source_config.edits:
+        check_edits_to_keep(source)
     target = new_dataset_run(target_uri, preset, config)
     copied = copy_valid_blocks(source, source_config, target, config)
     print(f"{target_uri}: a fork of {source_uri} with {copied} of its blocks")

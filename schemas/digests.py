@@ -22,6 +22,12 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_stamp(path: Path) -> str:
+    """By what a file on this machine is known again without reading it: it changes with every write. OSError."""
+    stat = path.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+
+
 def digests_of(folder: Path, counts: Callable[[str], bool] = lambda name: True) -> dict[str, str]:
     """Of each file of a folder and of those in it; unfinished ones aside. counts: by name, which ones."""
     paths = {

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from schemas.configuration import resumable_field
 from schemas.errors import CorruptDataError, InputError, WorkFailedError
 from trainers.checkpoint import Checkpoints, storing
 from trainers.curve import Curve
+from trainers.data_contents import check_same_data
 from trainers.moving_average import Ema
 from trainers.optimizer import OptimizerConfig, make_optimizer, set_learning_rate
 from trainers.same_training import check_same, settings_of
@@ -132,10 +133,15 @@ class Trainable(Protocol):
 
 
 class SampleOrder(Protocol):
-    """What the loop asks of an order: which subsets losses are told apart by."""
+    """What the loop asks of an order: which subsets losses are told apart by, and what data it is of."""
 
     @property
     def subsets(self) -> tuple[str, ...]: ...
+
+    @property
+    def contents(self) -> Mapping[str, str]:
+        """Digests of what is learnt from, by name, in order: a checkpoint goes on with the same."""
+        ...
 
 
 class SampleSource(Protocol):
@@ -402,6 +408,7 @@ class TrainingLoop:
             "num_broken": self.num_broken,
             "sums": dict(self._sums),
             "settings": settings_of(self.trainable.config),
+            "data": dict(self.order.contents),
         }
         self.checkpoints.save(self.step, state, score)
 
@@ -441,7 +448,12 @@ class TrainingLoop:
                 "the newest checkpoint is of no training with steps", file=str(self.out), expected="that file elsewhere"
             )
         if "settings" in state:  # checkpoints that were written before settings were kept have none
-            check_same(settings_of(self.trainable.config), state["settings"], self.out)
+            settings, before = settings_of(self.trainable.config), state["settings"]
+            if state.get("data"):  # otherwise it was written before data was known by its contents, and knows the place
+                before = before | {"data": settings.get("data")}
+            check_same(settings, before, self.out)
+            if state.get("data"):
+                check_same_data(self.order.contents, state["data"], str(settings.get("data")), self.out)
         shapes = {n: p.shape for n, p in self._trained().items()}
         if {n: p.shape for n, p in state["weights"].items()} != shapes:
             raise InputError(

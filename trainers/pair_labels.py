@@ -37,7 +37,7 @@ def read_labels(index: ShardIndex, cache: Path | None = None) -> PairLabels:
     """Labels of every sample. One whose members do not read has none: whoever reads the sample names it."""
     if index.comparisons is not None:  # whose result says which image is the good one
         return PairLabels(np.full(len(index), CONFIRMED, np.int8), np.full(len(index), math.nan))
-    digest = hashlib.sha256(repr((index.uri, index.shards)).encode())
+    digest = hashlib.sha256(repr(index.digests).encode())
     for column in (index.shard, index.start, index.stop):
         digest.update(column.tobytes())
     cached = None if cache is None else cache / f"pair_labels_{digest.hexdigest()[:16]}.npz"

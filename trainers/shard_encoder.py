@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STATES = "states."
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class ShardEncoder:
         rows = index.shard == number
         drawn, sizes = self._generator.config, (self._batch.size_px, self._batch.condition_px)
         how = (_VERSION, sizes, self._config.dtype, drawn.text_lengths, drawn.dtype)
-        digest = hashlib.sha256(repr((index.uri, index.shards[number], how)).encode())
+        digest = hashlib.sha256(repr((index.digests[number], how)).encode())
         digest.update(model_digest(drawn.model).encode())
         digest.update(index.start[rows].tobytes() + index.stop[rows].tobytes())
         return digest.hexdigest()[:16]

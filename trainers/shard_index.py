@@ -1,7 +1,7 @@
 """Where every sample of a set of shards lies, so that a trainer can read any of them in any order.
 
 A shard is scanned once, header by header; what was found is kept in a cache folder under a name that depends on the
-shards' names and sizes. Published GenRef tars (no `meta.json`, no index) and ours are read alike, and comparisons where
+shards' contents. Published GenRef tars (no `meta.json`, no index) and ours are read alike, and comparisons where
 a trainer learns from them (`comparison_shards`). Of a shard that was cut short the whole samples are used, and it is
 named; samples of no known subset are counted.
 """
@@ -30,11 +30,13 @@ from schemas.records import Subset
 from schemas.shards import ShardSample, read_members, read_samples, split_member_name
 from schemas.storage import Storage
 from trainers.comparison_shards import ComparisonMembers, is_json, side_of, triplet_of
+from trainers.data_contents import digests_of_data
 
 log = logging.getLogger(__name__)
 
 SUBSETS = tuple(subset.value for subset in Subset)
 _UNKNOWN = len(SUBSETS)
+_FORM = 2  # of what is kept
 OPEN_SHARDS = 16
 _MAX_LABEL_BYTES = 2**20
 
@@ -44,7 +46,8 @@ class ShardIndex:
     """Samples of all shards, in the order in which they lie.
 
     shards: names below `uri`. For each sample its shard's number, the byte range of its members (whole tar records) and
-    the number of its subset in `SUBSETS`. comparisons: how its samples are read where they are no triplets.
+    the number of its subset in `SUBSETS`. comparisons: how its samples are read where they are no triplets. digests: of
+    each shard's contents; what is kept of a shard goes by them, and not by where it lies.
     """
 
     uri: str
@@ -54,6 +57,7 @@ class ShardIndex:
     stop: np.ndarray
     subset: np.ndarray
     comparisons: ComparisonMembers | None = None
+    digests: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -65,7 +69,7 @@ class ShardIndex:
     def where(self, kept: np.ndarray) -> ShardIndex:
         """Some of its samples. kept: bool (n,)."""
         columns = (column[kept] for column in (self.shard, self.start, self.stop, self.subset))
-        return ShardIndex(self.uri, self.shards, *columns, comparisons=self.comparisons)
+        return ShardIndex(self.uri, self.shards, *columns, comparisons=self.comparisons, digests=self.digests)
 
     def name(self, number: int) -> str:
         """Where a sample lies, for messages."""
@@ -80,13 +84,12 @@ def open_index(uri: str, cache: Path | None = None, comparisons: ComparisonMembe
     """
     storage, names = _tars(uri)
     comparisons = _kind_of(storage, names[0], comparisons)
-    sizes = [storage.size(name) or 0 for name in names]
-    identity = [storage.uri, list(zip(names, sizes, strict=True)), *([comparisons] if comparisons else [])]
-    key = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
+    digests = digests_of_data(storage, names, cache)
+    key = hashlib.sha256(repr([_FORM, digests, comparisons]).encode()).hexdigest()[:16]
     cached = None if cache is None else cache / f"shard_index_{key}.npz"
     if cached is not None and cached.exists():
         with np.load(cached) as arrays:
-            return _named(ShardIndex(storage.uri, tuple(names), **arrays, comparisons=comparisons))
+            return _named(ShardIndex(storage.uri, tuple(names), **arrays, comparisons=comparisons, digests=digests))
     scans = [_scan(storage, name, comparisons) for name in names]
     numbers = [np.full(len(scan.samples), i, np.int32) for i, scan in enumerate(scans)]
     columns = np.array([row for scan in scans for row in scan.samples], np.int64).reshape(-1, 3)
@@ -98,6 +101,7 @@ def open_index(uri: str, cache: Path | None = None, comparisons: ComparisonMembe
         columns[:, 1],
         columns[:, 2].astype(np.int8),
         comparisons,
+        digests,
     )
     if not len(index):
         raise InputError("its shards hold no sample", file=uri, expected="at least one triplet")

@@ -31,7 +31,7 @@ from microworld.training.reward_data import (
 from microworld.training.training import Training
 from microworld.training.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 from microworld.training.vae_noise import VaeNoise
-from microworld.training.vlm_images import open_generated_pool
+from microworld.training.vlm_images import folder_digest, open_generated_pool
 
 if TYPE_CHECKING:
     import torch
@@ -252,7 +252,7 @@ def _train_one(
         warmup=0.04,
     )
     clock, rng = training.clock, np.random.default_rng(training.seed(71))
-    folder = config.work_dir / f"reward_{name}_examples"
+    folder = config.work_dir / f"reward_{name}_examples-{folder_digest(config.out_dir / 'flux')}"
     pool = RewardPool(folder, config.seed, worse, vae, drawn, recipe.chunk_examples, config.data_workers)
 
     def forward(use_bf16: bool) -> tuple[torch.Tensor, float]:

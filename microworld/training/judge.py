@@ -31,6 +31,7 @@ from microworld.training.judge_pool import JudgePool
 from microworld.training.training import Training
 from microworld.training.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 from microworld.training.vae_noise import VaeNoise
+from microworld.training.vlm_images import folder_digest
 
 if TYPE_CHECKING:
     import torch
@@ -180,7 +181,7 @@ def train(config: MicroTrainingConfig, recipe: JudgeRecipe | None = None) -> Non
     recipe = recipe or (JudgeRecipe() if config.device == "cpu" else gpu_recipe())
     degrade = VaeNoise(config.out_dir / "flux" / "vae", recipe.data.vae_share)
     prepare_process(config)
-    folder = config.work_dir / "judge_images"
+    folder = config.work_dir / f"judge_images-{folder_digest(config.out_dir / 'flux' / 'vae')}"
     pool = JudgePool(folder, config.seed, recipe.data, degrade, recipe.chunk_images, config.data_workers)
     color_minutes = config.minutes * recipe.color_share
     _train_detector(replace(config, minutes=config.minutes - color_minutes), recipe, pool)

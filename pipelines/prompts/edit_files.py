@@ -16,7 +16,7 @@ import tarfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +24,8 @@ from typing import Any, BinaryIO
 from pipelines.prompts.checked_json import BadValue, check_text, quote, safe_text
 from pipelines.prompts.prompt_ids import PromptIds
 from pipelines.prompts.worlds import World, edits_at, place_of_edits
-from schemas.errors import CorruptDataError, InputError
+from schemas.digests import file_stamp
+from schemas.errors import CorruptDataError, InputError, StorageError
 from schemas.find_files import find_files
 from schemas.hub_storage import HubStorage
 from schemas.open_storage import open_storage
@@ -68,6 +69,8 @@ class EditIntake:
 
     num_rows: int = 0
     num_below_quality: int = 0
+    places: list[str] = field(default_factory=list)
+    """Of the files that were read."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def iterate_edits(
     files = list_edit_files(where)
     with closing(PromptIds()) as ids:
         for file in files:
+            counts.places.append(file.place)
             rows = _parquet_rows(file) if file.place.endswith(".parquet") else _tar_rows(file)
             for number, position, values in rows:
                 counts.num_rows += 1
@@ -240,11 +244,29 @@ class EditReader:
 
     def __init__(self) -> None:
         self._files: OrderedDict[str, _ParquetRows] = OrderedDict()
+        self._stamps: dict[str, str] = {}
+
+    def _check_unchanged(self, place: str) -> None:
+        """StorageError for a local file that is another one than at the first look: what was read of both would be
+        mixed, so nothing goes on until somebody has seen to it."""
+        if "://" in place or edits_at(place) is not None:
+            return
+        try:
+            stamp = file_stamp(Path(place))
+        except OSError:
+            return  # reading it says what is wrong
+        if self._stamps.setdefault(place, stamp) != stamp:
+            raise StorageError(
+                f"{place} was replaced while the run reads it\n"
+                f"  put the file back that the run was started with, then `resume`; or start another run"
+            )
 
     def read_images(self, edit: EditSource) -> tuple[bytes, bytes]:
-        """Encoded source and edited image. CorruptDataError where the file does not hold this triplet (any more)."""
+        """Encoded source and edited image. CorruptDataError where the file does not hold this triplet (any more);
+        StorageError for a file that was replaced."""
         import pyarrow as pa
 
+        self._check_unchanged(edit.file)
         try:
             values = self._values(edit)
             instruction = instruction_of(values.get(INSTRUCTIONS))
