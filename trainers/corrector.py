@@ -112,14 +112,14 @@ class CorrectorTrainable:
 
         from inference.flux.conditioning import ConditionedFlux
         from inference.flux.plain_attention import use_plain_attention
-        from inference.model_store import resolve_model
+        from inference.sound_weights import sound_model
 
         self.config, self._held_out = config, held_out
         self.generator = FluxGenerator(config.flux)
         torch.manual_seed(config.loop.seed)
         self.model = ConditionedFlux(self.generator.pipeline.transformer, config.condition)
         if config.start_from:
-            folder = resolve_model(config.start_from)
+            folder = sound_model(config.start_from)
             condition = read_description(folder).condition
             if condition != config.condition:
                 raise InputError(f"{folder} has the condition {condition}", expected=f"{config.condition}")

@@ -69,9 +69,9 @@ class RewardModelInTraining:
         from peft import LoraConfig, get_peft_model
         from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-        from inference.model_store import resolve_model
+        from inference.sound_weights import sound_model
 
-        folder = resolve_model(config.base_model)
+        folder = sound_model(config.base_model)
         base: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
         self.processor: Any = AutoProcessor.from_pretrained(folder)
         self.description = VerifierDescription(config.base_model, load_prompt(config.template))

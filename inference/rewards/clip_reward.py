@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from inference.model_store import resolve_model
+from inference.sound_weights import sound_model
 from schemas.configuration import execution_field, model_field
 from schemas.errors import InputError
 
@@ -45,7 +46,7 @@ class ClipReward:
         import torch
         from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 
-        folder = resolve_model(config.model)
+        folder = sound_model(config.model)
         if (kind := AutoConfig.from_pretrained(folder).model_type) != "clip":
             raise InputError(f"{config.model!r} is a {kind!r} model", field="model", expected="a CLIPModel")
         self.config = config
@@ -63,7 +64,7 @@ class ClipReward:
     def _load_checkpoint(model: Any, config: ClipRewardConfig) -> None:
         from inference.rewards.open_clip_loading import read_checkpoint, to_transformers
 
-        path = resolve_model(config.checkpoint)
+        path = sound_model(config.checkpoint)
         found = model.load_state_dict(to_transformers(read_checkpoint(path)), strict=False)
         missing = [name for name in found.missing_keys if not name.endswith("position_ids")]
         if missing or found.unexpected_keys:
