@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def merge_adapter(model: Any, folder: Path) -> Any:
     sound_weights(folder)
     names = getattr(model, "_checkpoint_conversion_mapping", {})
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of missing tensors, which are an error below
+            adapted = PeftModel.from_pretrained(model, str(folder))
         found = adapted.load_adapter(str(folder), "default", key_mapping=names)  # once more, since it says what it left
     except (ValueError, RuntimeError, KeyError) as error:
         said = " ".join(str(error).split())[:400]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inference.sound_weights import sound_weights
 from microworld.scenes.world import COLORS, SHAPES
 from microworld.training.reward_data import (
     CHUNK_EXAMPLES,
@@ -238,7 +239,7 @@ def _train_one(
         recipe = replace(recipe, learning_rate=recipe.learning_rate / 2)
     model = RewardModel(recipe, config.device)
     if config.from_exported:
-        trained = CLIPModel.from_pretrained(config.out_dir / "rewards" / name, dtype=torch.float32)
+        trained = CLIPModel.from_pretrained(sound_weights(config.out_dir / "rewards" / name), dtype=torch.float32)
         model.clip.load_state_dict(trained.state_dict())
     optimizer = torch.optim.AdamW(
         model.modules.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.judges.segmentation_judge import COLOR_INPUT_PX, paste_on_grey
+from inference.sound_weights import sound_weights
 from microworld.scenes.world import FRAME_PX
 from microworld.training.judge_data import (
     COLOR_LABELS,
@@ -208,7 +209,7 @@ def _train_detector(config: MicroTrainingConfig, recipe: JudgeRecipe, pool: Judg
     if config.from_exported:
         recipe = replace(recipe, learning_rate=recipe.learning_rate / 2)
         folder = config.out_dir / "judge" / "detector"
-        trained = UperNetForSemanticSegmentation.from_pretrained(folder, dtype=torch.float32)
+        trained = UperNetForSemanticSegmentation.from_pretrained(sound_weights(folder), dtype=torch.float32)
         model.load_state_dict(trained.state_dict())
     if config.device == "cpu":
         model.to(memory_format=torch.channels_last)  # convolutions of one step: three times faster
