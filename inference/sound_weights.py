@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import re
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,9 @@ _INFINITE: dict[str, tuple[str, int]] = {
 """By safetensors' names: bytes a value, and infinity as an integer of that width (of F8_E4M3, which has none, NaN's):
 values that are as large or larger are infinite or no numbers; with the sign bit set, those of the other sign."""
 _PICKLED = re.compile(r"(diffusion_pytorch_|open_clip_pytorch_|pytorch_|adapter_)?model[\w.-]*\.bin")
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+_MISSING = re.compile(r"\| MISSING\b")
+_WHOLE = "a whole model: fetch it again"
 _EXPECTED = "weights of numbers: fetch the file again, or train it again"
 
 
@@ -61,6 +66,33 @@ def sound_weights(place: Path) -> Path:
         )  # it may change again within one tick of its clock
         (_check_file.__wrapped__ if is_fresh else _check_file)(path, file_stamp(path))
     return place
+
+
+@contextmanager
+def loaded_whole(place: Path) -> Iterator[None]:
+    """Inside, diffusers and transformers load a model. InputError (file) that names tensors which its files lack: the
+    libraries draw random numbers for them, and only say so."""
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = _COLORS.sub("", record.getMessage())
+            if "newly initialized:" in text:
+                said.append(text.partition("newly initialized:")[2].strip().splitlines()[0])
+            said.extend(line.partition("|")[0].strip() for line in text.splitlines() if _MISSING.search(line))
+
+    listener, loggers = Listener(logging.WARNING), [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    for logger in loggers:
+        logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(listener)
+    if said:
+        raise InputError(
+            f"its files lack tensors of the model: {', '.join(said)[:300]}", file=str(place), expected=_WHOLE
+        )
 
 
 def check_numbers(tensors: Mapping[str, torch.Tensor], file: Path) -> None:

@@ -84,7 +84,7 @@ class FluxGenerator:
         from transformers.utils import logging as transformers_logging
 
         from inference.flux.lora import fuse_lora
-        from inference.sound_weights import sound_model
+        from inference.sound_weights import loaded_whole, sound_model
 
         if config.batch_size < 1 or config.num_steps < 1:
             raise InputError(
@@ -101,9 +101,11 @@ class FluxGenerator:
             logging.getLogger(name).setLevel(logging.ERROR)
         # The dtype is always named: without it, text encoders come in the file's type, the transformer in float32.
         dtype = getattr(torch, config.dtype)
-        self.pipeline: Any = FluxPipeline.from_pretrained(
-            sound_model(config.model), dtype=dtype, quantization_config=_quantization(config)
-        )
+        folder = sound_model(config.model)
+        with loaded_whole(folder):
+            self.pipeline: Any = FluxPipeline.from_pretrained(
+                folder, dtype=dtype, quantization_config=_quantization(config)
+            )
         for lora in (config.few_steps_lora, config.lora):
             if lora:
                 if config.quantization == "int8":

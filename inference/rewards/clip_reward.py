@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from inference.model_store import resolve_model
-from inference.sound_weights import sound_model
+from inference.sound_weights import loaded_whole, sound_model
 from schemas.configuration import execution_field, model_field
 from schemas.errors import InputError
 
@@ -54,7 +54,10 @@ class ClipReward:
         self._tokenizer = AutoTokenizer.from_pretrained(processors)
         self._image_processor = AutoImageProcessor.from_pretrained(processors)
         # Plain attention: fused kernels are made for longer sequences than CLIP's, above all on a CPU.
-        model: Any = CLIPModel.from_pretrained(folder, dtype=getattr(torch, config.dtype), attn_implementation="eager")
+        with loaded_whole(folder):
+            model: Any = CLIPModel.from_pretrained(
+                folder, dtype=getattr(torch, config.dtype), attn_implementation="eager"
+            )
         if config.checkpoint:
             self._load_checkpoint(model, config)
         self._model = model.to(config.device).eval().requires_grad_(False)

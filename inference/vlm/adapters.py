@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.model_store import base_model_of, resolve_model
-from inference.sound_weights import sound_weights
+from inference.sound_weights import loaded_whole, sound_weights
 from schemas.atomic_file import put_in_place
 from schemas.digests import write_manifest
 from schemas.errors import InputError
@@ -29,7 +29,8 @@ def load_qwen(folder: Path, dtype: str) -> tuple[Any, Any]:
 
     base_name = base_model_of(folder)
     base = sound_weights(folder if base_name is None else resolve_model(base_name))
-    model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=getattr(torch, dtype))
+    with loaded_whole(base):
+        model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=getattr(torch, dtype))
     if base_name is not None:
         model = merge_adapter(model, folder)
     return model, AutoProcessor.from_pretrained(base)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from inference.flux.generator import FluxGenerator
 from inference.rewards.open_clip_loading import read_checkpoint
@@ -101,13 +101,25 @@ def test_an_export_whose_bytes_changed_is_refused(tmp_path):
 def test_a_generator_without_numbers_does_not_load(tmp_path):
     folder = save_tiny_flux(tmp_path / "flux")
     path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-    from safetensors.torch import load_file
-
     tensors = load_file(path)
     name = sorted(tensors)[3]
     tensors[name].view(-1)[-1] = float("nan")
     save_file(tensors, path)
     with pytest.raises(InputError, match=rf"(?s)transformer/diffusion_pytorch_model.safetensors: tensor {name} "):
+        FluxGenerator(micro_flux(str(folder), num_steps=1))
+
+
+@pytest.mark.parametrize("part", ["transformer/diffusion_pytorch_model", "text_encoder/model", "text_encoder_2/model"])
+def test_a_generator_that_lacks_a_tensor_does_not_load(tmp_path, part):
+    """Libraries would draw random numbers for it."""
+    folder = save_tiny_flux(tmp_path / "flux")
+    FluxGenerator(micro_flux(str(folder), num_steps=1))
+    path = folder / f"{part}.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in sorted(tensors) if (name.endswith("weight") and "layer" in name) or "norm" in name)
+    del tensors[name]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=rf"(?s)flux: its files lack tensors of the model: .*{name.split('.')[-2]}"):
         FluxGenerator(micro_flux(str(folder), num_steps=1))
 
 
