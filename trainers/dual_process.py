@@ -201,7 +201,7 @@ class _Training:
         state = self.checkpoints.latest(self.config.generator.device)
         if state is None:
             return
-        if state["key"] != self.models.key_of(self.concept):
+        if state.get("key") != self.models.key_of(self.concept):
             raise InputError(
                 f"{self.out}: its checkpoints are of another concept, of other settings or of other models",
                 field="--out",

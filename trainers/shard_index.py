@@ -87,9 +87,9 @@ def open_index(uri: str, cache: Path | None = None, comparisons: ComparisonMembe
     digests = digests_of_data(storage, names, cache)
     key = hashlib.sha256(repr([_FORM, digests, comparisons]).encode()).hexdigest()[:16]
     cached = None if cache is None else cache / f"shard_index_{key}.npz"
-    if cached is not None and cached.exists():
-        with np.load(cached) as arrays:
-            return _named(ShardIndex(storage.uri, tuple(names), **arrays, comparisons=comparisons, digests=digests))
+    kept = read_arrays(cached, ("shard", "start", "stop", "subset"))
+    if kept is not None:
+        return _named(ShardIndex(storage.uri, tuple(names), *kept, comparisons=comparisons, digests=digests))
     scans = [_scan(storage, name, comparisons) for name in names]
     numbers = [np.full(len(scan.samples), i, np.int32) for i, scan in enumerate(scans)]
     columns = np.array([row for scan in scans for row in scan.samples], np.int64).reshape(-1, 3)
@@ -275,6 +275,19 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - its stub takes names for `allow_pickle`
+
+
+def read_arrays(path: Path | None, names: Sequence[str]) -> list[np.ndarray] | None:
+    """The arrays of a file that `write_arrays` wrote, whose sums are right; None where there is none, or where it does
+    not read, which is said: what it holds is made again."""
+    if path is None or not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return [arrays[name] for name in names]
+    except Exception as error:  # damaged archives raise whatever comes: zlib's, zipfile's and NumPy's errors
+        log.warning("%s does not read (%s) and is made again", path, error)
+        return None
 
 
 def read_shard(index: ShardIndex, shard: int) -> Iterator[ShardSample | CorruptDataError]:

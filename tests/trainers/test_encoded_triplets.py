@@ -20,6 +20,7 @@ from tests.support.plain_shards import write_shards
 from tests.support.tiny_models import save_tiny_flux
 from trainers.corrector import open_training
 from trainers.corrector_batches import BatchConfig, DropConfig
+from trainers.data_contents import KNOWN
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.shard_dataset import EVEN_MIX, PairDataset
 from trainers.shard_encoder import EncodingConfig
@@ -229,3 +230,22 @@ def test_other_texts_at_the_same_places_are_encoded_anew(tmp_path, flux):
     rows = np.arange(16)
     changed = (first._rows["pooled"].take(rows) != second._rows["pooled"].take(rows)).any(1)
     assert changed.nonzero().flatten().tolist() == [7]
+
+
+def test_damaged_caches_are_named_and_made_again(tmp_path, flux, caplog):
+    folder = write_shards(tmp_path / "data", ["rule"] * 16, per_shard=16)
+
+    def encoded():
+        return open_training(replace(config(folder, tmp_path / "out", flux), held_out_share=0.0)).source
+
+    first, rows = encoded(), np.arange(16)
+    for path in sorted((tmp_path / "out" / "cache").glob("*.*")):
+        if path.suffix in (".npz", ".safetensors", ".json"):
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 8
+            path.write_bytes(data)
+            caplog.clear()
+            again = encoded()
+            assert torch.equal(first._rows["good"].take(rows), again._rows["good"].take(rows))
+            assert path.stem in caplog.text or path.name == KNOWN  # which is read anew in silence
+            assert encoded() is not None
