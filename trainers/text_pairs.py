@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from schemas.errors import InputError
-from schemas.find_files import find_files
+from schemas.find_files import find_files, own_shards
 from schemas.shards import split_member_name
 from schemas.storage import Storage
 from trainers.data_contents import digests_of_data
@@ -65,7 +65,7 @@ def _files(data: str) -> tuple[Storage, list[str]]:
     for place, endings in ((f"{data.rstrip('/')}/shards", (".tar",)), (data, TABLES), (data, (".tar",))):
         storage, names = find_files(place, endings)
         if names:
-            return storage, names
+            return storage, own_shards(storage, names)
     raise InputError("no text pairs there", file=data, field="--data", expected=_EXPECTED)
 
 
