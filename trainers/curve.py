@@ -61,7 +61,7 @@ class _TensorBoard:
 
     def __init__(self, folder: Path, step: int) -> None:
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import SessionLog
+        from tensorboardX.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
         folder.mkdir(parents=True, exist_ok=True)
         self._events: Any = EventsWriter(str(folder / "events"))
@@ -83,7 +83,7 @@ class _TensorBoard:
         self._events.flush()
 
     def _write(self, step: int, **what: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
         self._events.write_event(Event(step=step, wall_time=time.time(), **what))
 

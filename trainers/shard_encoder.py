@@ -187,7 +187,7 @@ class ShardEncoder:
 def _is_as_written(path: Path) -> bool:
     """Whether a file of the cache is there, and has its bytes; one that has others is named. It is read through where
     its times changed."""
-    beside = path.with_suffix(".json")
+    beside = _digest_file(path)
     try:
         said, stamp = json.loads(beside.read_bytes()), file_stamp(path)
         if said["stamp"] == stamp:
@@ -205,7 +205,11 @@ def _is_as_written(path: Path) -> bool:
 
 
 def _remember(path: Path, digest: str) -> None:
-    write_whole(path.with_suffix(".json"), json.dumps({"sha256": digest, "stamp": file_stamp(path)}))
+    write_whole(_digest_file(path), json.dumps({"sha256": digest, "stamp": file_stamp(path)}))
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(f"digest_of_{path.stem}.json")
 
 
 def _chunks(samples: Iterable[T], size: int) -> Iterator[list[T]]:
