@@ -188,7 +188,7 @@ def _is_finite(path: Path, start: int, stop: int, dtype: str) -> bool:
         file.seek(start)
         while start < stop:
             part = room[: min(_READ_BYTES, stop - start)]
-            got = file.readinto(memoryview(part))  # read, not mapped: the faults of a mapping take longer than the look
+            got = file.readinto(part.data)  # read, not mapped: the faults of a mapping take longer than the look
             values = part[: (got or 0) // int(width) * int(width)]
             if not len(values):
                 return True  # a file that grows shorter meanwhile: the loader says so
