@@ -12,6 +12,7 @@ from commands.arguments import Preset, parse_with_preset
 from commands.plan import announce
 from commands.runs import Finish, RunDir, open_dataset_run, shared_uri, work
 from pipelines.driver import RunOptions
+from pipelines.edit_contents import check_edits_to_keep
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig
 from pipelines.lease import Lease
@@ -88,6 +89,7 @@ def start(arguments: RunArgs) -> tuple[RunFolder, DatasetConfig]:
 
 def _append(folder: RunFolder, config: DatasetConfig) -> None:
     """More prompts for a run: the old ones keep their units, the new ones begin new units."""
+    check_edits_to_keep(folder)
     intake = take_in(config)
     more: dict[str, int] = {}
 
@@ -136,6 +138,9 @@ def _fork(source_uri: str, target_uri: str, preset: str, config: DatasetConfig) 
                 + "\n".join(f"  {line}" for line in differences)
             )
         return target
+
+    if config.edits == source_config.edits:
+        check_edits_to_keep(source)
 
     def fill(target: RunFolder) -> None:
         copied = copy_valid_blocks(source, source_config, target, config)

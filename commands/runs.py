@@ -14,6 +14,7 @@ import tyro
 from commands.arguments import flag_value, parse
 from pipelines.conservation import Tally, tally
 from pipelines.driver import RunOptions, drive
+from pipelines.edit_contents import check_edit_files
 from pipelines.harvest_job import HarvestJobConfig
 from pipelines.jobs import DatasetConfig, JobConfig
 from pipelines.new_run import digests_of
@@ -112,7 +113,9 @@ def work(folder: RunFolder, config: JobConfig, options: RunOptions, finish: Fini
         raise InputError(f"{finish.allow_quarantine} is no share", field="--allow-quarantine", expected="0 to 1")
     check_models(folder, digests_of(config))
     log_to(folder)
+    check_edit_files(folder, config)
     complete = drive(folder, config, options, lambda held: write_report(held, config))
+    check_edit_files(folder, config)
     counts = tally(folder, config)
     print_summary(folder, counts)
     if not complete:

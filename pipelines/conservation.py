@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pipelines.edit_contents import GONE, changed_files
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import index_of, sample_key, shard_inputs, shard_ranges
 from pipelines.quarantine import quarantined_rows
@@ -116,7 +117,7 @@ def _last_rows(folder: RunFolder, steps: list[Step], unit: int) -> list[PromptRo
 def verify(folder: RunFolder, config: JobConfig, *, deep: bool) -> list[str]:
     """Everything that does not add up, a sentence each, naming unit or shard; [] for a sound run.
 
-    deep: also decodes every image and hashes every shard member.
+    deep: also decodes every image, hashes every shard member, and the editing files that were taken in, where they are.
     """
     return [*verify_made(folder, config, deep=deep), *verify_beside(folder, config)]
 
@@ -164,6 +165,8 @@ def verify_made(folder: RunFolder, config: JobConfig, *, deep: bool) -> list[str
         inputs = shard_inputs(folder, chains, config.pack, units)
         problems += _verify_shard(folder, index, units, expected, inputs, deep=deep)
     problems += _verify_index(folder, ranges, expected)
+    if deep:
+        problems += [said for said in changed_files(folder, deep=True) if not said.endswith(GONE)]
     return problems
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from pipelines.edit_contents import FILES, contents_of
 from pipelines.jobs import DatasetConfig
 from pipelines.prompts.worlds import World, world_of
 from pipelines.run_folder import Segment
@@ -147,6 +148,7 @@ def _read_edits(config: DatasetConfig, said: dict[str, Any]) -> Iterator[PromptR
         "source": source,
         "rows_read": counts.num_rows,
         "below_quality": counts.num_below_quality,
+        FILES: contents_of(counts.places),
     }
 
 

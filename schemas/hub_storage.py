@@ -127,9 +127,6 @@ class HubStorage:
     def commit(self, path: str, data: bytes) -> None:
         self._refuse()
 
-    def create(self, path: str, data: bytes) -> bool:
-        self._refuse()
-
     def delete(self, path: str) -> None:
         self._refuse()
 
@@ -138,6 +135,21 @@ class HubStorage:
 
     def sweep(self) -> int:
         return 0
+
+    def lease(self) -> tuple[Any, bytes]:
+        self._refuse()
+
+    def swap_lease(self, version: Any, record: bytes) -> Any | None:
+        self._refuse()
+
+    def fenced(self, token: str) -> Storage:
+        self._refuse()
+
+    def fence_off_others(self) -> None:
+        self._refuse()
+
+    def lift_fence(self) -> None:
+        self._refuse()
 
     def _refuse(self) -> NoReturn:
         raise InputError(f"{self.uri} is read, and nothing is written there", expected="a folder, or s3://bucket/run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,12 @@ import numpy as np
 from PIL import Image
 
 from schemas.atomic_file import write_whole
+from schemas.digests import check_manifest
+from schemas.errors import CorruptDataError
 from trainers.distilled import Distilled
 from trainers.dual_process_config import DualProcessConfig
+
+log = logging.getLogger(__name__)
 
 CARD = "card.json"  # written last: a folder that has it is finished
 _READ_BACK = {"key", "converged", "probability_before", "probability_after", "seconds"}
@@ -53,10 +58,15 @@ def card(distilled: Distilled, config: DualProcessConfig) -> dict[str, Any]:
 
 
 def finished_key(folder: Path) -> str | None:
-    """The key of the concept that a folder holds finished; None where it is not."""
+    """The key of the concept that a folder holds finished; None where it is not, or where a file of it has other bytes
+    than were written, which is said."""
     try:
-        card = json.loads((folder / CARD).read_text())
+        card = json.loads((folder / CARD).read_bytes())
+        check_manifest(folder)
     except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    except CorruptDataError as error:
+        log.warning("%s; what the folder holds is made again", error)
         return None
     return card["key"] if isinstance(card, dict) and card.keys() >= _READ_BACK else None
 

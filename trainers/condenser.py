@@ -15,7 +15,7 @@ from inference.vlm.prompts import fill_prompt, load_prompt
 from schemas.configuration import resumable_field
 from trainers.lessons import Lesson, LessonTrainable
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
-from trainers.text_pairs import TextPair, TextPairs, hold_out_pairs, read_text_pairs
+from trainers.text_pairs import TextPair, TextPairs, contents_of, hold_out_pairs, read_text_pairs
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def open_training(config: CondenserTrainingConfig, rank: Rank = ALONE) -> Traini
     config.loop.check(rank.world_size)
     pairs = read_text_pairs(config.data, config.long, config.short)
     training, held_out = hold_out_pairs(pairs, config.held_out_share, config.loop.seed)
-    trainable, samples = CondenserTrainable(config, held_out, rank), TextPairs(training, config.loop.seed)
+    contents = contents_of(config.data, config.out / "cache")
+    trainable, samples = CondenserTrainable(config, held_out, rank), TextPairs(training, config.loop.seed, contents)
     return TrainingLoop(
         trainable,
         samples,

@@ -19,6 +19,7 @@ from inference.generator import GeneratorConfig
 from schemas.configuration import model_field, resumable_field
 from schemas.errors import InputError
 from schemas.terminal import say
+from trainers.checkpoint import exported
 from trainers.corrector_batches import BatchConfig, BatchMaker, TrainingBatch
 from trainers.encoded_triplets import EncodedTriplets
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
@@ -112,14 +113,14 @@ class CorrectorTrainable:
 
         from inference.flux.conditioning import ConditionedFlux
         from inference.flux.plain_attention import use_plain_attention
-        from inference.model_store import resolve_model
+        from inference.sound_weights import sound_model
 
         self.config, self._held_out = config, held_out
         self.generator = FluxGenerator(config.flux)
         torch.manual_seed(config.loop.seed)
         self.model = ConditionedFlux(self.generator.pipeline.transformer, config.condition)
         if config.start_from:
-            folder = resolve_model(config.start_from)
+            folder = sound_model(config.start_from)
             condition = read_description(folder).condition
             if condition != config.condition:
                 raise InputError(f"{folder} has the condition {condition}", expected=f"{config.condition}")
@@ -248,9 +249,8 @@ class CorrectorTrainable:
 
     def export(self) -> None:
         """`out/corrector`, as `FluxCorrector` loads it."""
-        folder = self.config.out / "corrector"
-        folder.mkdir(parents=True, exist_ok=True)
-        save_corrector(folder, self.model, self.description())
+        with exported(self.config.out / "corrector") as folder:
+            save_corrector(folder, self.model, self.description())
 
     def _held_out_batches(self) -> Iterator[TrainingBatch]:
         """Of `num_evaluated` triplets; kept where the training's own are."""

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,20 @@ class Curve:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "curve.jsonl"
         _drop_rows_after(step, self._path)
-        from tensorboardX import SummaryWriter
-
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._tensorboard = _TensorBoard(folder / "tensorboard", step)
         self._wandb = _open_wandb(folder, name)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """A line, and a point of every curve."""
         with open(self._path, "a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        self._tensorboard.write(step, values)
         if self._wandb is not None:
             self._wandb.log(values, step=step)
 
     def write_picture(self, step: int, name: str, path: Path) -> None:
         """A picture that lies in a file already, for TensorBoard and Weights & Biases."""
-        self._writer.add_image(name, decode_image(path.read_bytes()), step, dataformats="HWC")
+        self._tensorboard.write_picture(step, name, decode_image(path.read_bytes()))
         if self._wandb is not None:
             import wandb  # pyright: ignore[reportMissingImports]
 
@@ -49,23 +47,59 @@ class Curve:
 
     def close(self) -> None:
         """Write what is left."""
-        self._writer.close()
+        self._tensorboard.close()
         if self._wandb is not None:
             self._wandb.finish()
 
 
+class _TensorBoard:
+    """A file of TensorBoard's events, written at once. (Its own writer has a thread, for which a training waits for
+    ever when the disk is full.)"""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._events: Any = EventsWriter(str(folder / "events"))
+        self._write(step + 1, session_log=SessionLog(status=SessionLog.START))  # what earlier files say from here on
+        self._events.flush()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        from tensorboardX.summary import scalar
+
+        for name, value in values.items():
+            self._write(step, summary=scalar(name, value))
+        self._events.flush()
+
+    def write_picture(self, step: int, name: str, picture: Any) -> None:
+        """uint8 (H, W, 3)"""
+        from tensorboardX.summary import image
+
+        self._write(step, summary=image(name, picture, dataformats="HWC"))
+        self._events.flush()
+
+    def _write(self, step: int, **what: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+
+        self._events.write_event(Event(step=step, wall_time=time.time(), **what))
+
+    def close(self) -> None:
+        self._events.close()
+
+
 def _drop_rows_after(step: int, path: Path) -> None:
-    """Of a curve's file, where there is one; a last line that a kill cut off goes too."""
+    """Of a curve's file, where there is one; a line that is none, such as a last one that a kill cut off, goes too."""
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(f"{line}\n")
-        except ValueError:
-            break
-    write_whole(path, "".join(kept))
+                kept.append(line + b"\n")
+        except (ValueError, TypeError, KeyError, RecursionError):
+            log.warning("%s:%d: no row of a curve, and left out", path, number)
+    write_whole(path, b"".join(kept))
 
 
 def _open_wandb(folder: Path, name: str) -> Any:

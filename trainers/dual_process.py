@@ -21,7 +21,7 @@ from inference.dual.concept import Concept
 from inference.model_store import model_digest
 from schemas.configuration import content_key, stable_seed
 from schemas.errors import InputError, WorkFailedError
-from trainers.checkpoint import Checkpoints
+from trainers.checkpoint import Checkpoints, exported
 from trainers.concept_card import write_card
 from trainers.denoiser import Denoiser, add_lora, clean_estimate, denoise_to, draw, lora_parameters, remove_lora
 from trainers.distilled import Distilled, Evaluated, Point
@@ -87,10 +87,10 @@ class DualProcess:
             converged = after.probability >= config.min_probability
             curve, seconds = tuple(training.curve), training.seconds
             distilled = Distilled(concept, self.key_of(concept), curve, before, after, converged, seconds)
-            out.mkdir(parents=True, exist_ok=True)
-            self.denoiser.save_lora(out)
-            while_taught()
-            write_card(out, distilled, config)
+            with exported(out) as folder:
+                self.denoiser.save_lora(folder)
+                while_taught()
+                write_card(folder, distilled, config)
         finally:
             remove_lora(network)
         if not converged:
@@ -201,7 +201,7 @@ class _Training:
         state = self.checkpoints.latest(self.config.generator.device)
         if state is None:
             return
-        if state["key"] != self.models.key_of(self.concept):
+        if state.get("key") != self.models.key_of(self.concept):
             raise InputError(
                 f"{self.out}: its checkpoints are of another concept, of other settings or of other models",
                 field="--out",

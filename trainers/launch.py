@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from schemas.errors import InputError, ReflectionFlowError, WorkFailedError
-from trainers.checkpoint import Checkpoints
+from trainers.checkpoint import Checkpoints, storing
 
 if TYPE_CHECKING:
     from trainers.loop import LoopConfig, Rank, TrainingLoop
@@ -61,7 +61,8 @@ def launch(open_training: Callable[[T, Rank], TrainingLoop], config: T, out: Pat
             f"no checkpoint in {checkpoints}", field="--resume", expected="the --out of a training, or no --resume"
         )
     if spread.workers == 1:
-        open_training(config, ALONE).run()
+        with storing(out):
+            open_training(config, ALONE).run()
         return
     config.loop.check(spread.workers)  # said here, not in a worker's log
     import ray

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from inference.interfaces import ChatRequest
 from schemas.errors import InputError
+from trainers.checkpoint import exported
 from trainers.loop import ALONE, LoopConfig, Rank
 from trainers.optimizer import OptimizerConfig
 from trainers.vlm_lora import LORA_TARGETS, recompute_layers, save_adapter
@@ -227,7 +228,13 @@ class LessonTrainable(ABC):
 
     def export(self) -> None:
         """`out/<name>` in bfloat16, which every flag that takes a VLM loads: the adapter, or the whole model."""
-        folder, base_model = self.config.out / self.name, self.config.model.base_model
+        folder = self.config.out / self.name
+        with exported(folder) if self._ranks.is_first else nullcontext(folder) as folder:
+            self.export_to(folder)
+
+    def export_to(self, folder: Path) -> None:
+        """What is exported, to a folder of its own. All workers take part where the model is in parts."""
+        base_model = self.config.model.base_model
         if not self.config.model.full:
             save_adapter(self.model, folder, base_model)
             return

@@ -6,20 +6,22 @@ always the same, so a training that was killed goes on with the same numbers.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from schemas.configuration import resumable_field
-from schemas.errors import InputError, WorkFailedError
+from schemas.errors import CorruptDataError, InputError, WorkFailedError
 from schemas.terminal import say
-from trainers.checkpoint import Checkpoints
+from trainers.checkpoint import Checkpoints, storing
 from trainers.curve import Curve
+from trainers.data_contents import check_same_data
 from trainers.moving_average import Ema
 from trainers.optimizer import OptimizerConfig, make_optimizer, set_learning_rate
 from trainers.same_training import check_same, settings_of
@@ -27,6 +29,10 @@ from trainers.shard_dataset import PairLoader, TrainingOrder
 
 if TYPE_CHECKING:
     import torch
+
+
+log = logging.getLogger(__name__)
+OF_A_CHECKPOINT = {"step", "weights", "optimizer"}
 
 
 @dataclass(frozen=True)
@@ -128,10 +134,15 @@ class Trainable(Protocol):
 
 
 class SampleOrder(Protocol):
-    """What the loop asks of an order: which subsets losses are told apart by."""
+    """What the loop asks of an order: which subsets losses are told apart by, and what data it is of."""
 
     @property
     def subsets(self) -> tuple[str, ...]: ...
+
+    @property
+    def contents(self) -> Mapping[str, str]:
+        """Digests of what is learnt from, by name, in order: a checkpoint goes on with the same."""
+        ...
 
 
 class SampleSource(Protocol):
@@ -200,9 +211,14 @@ class TrainingLoop:
             self._restore(state)
 
     def run(self, on_step: Callable[[int, dict[str, float]], None] = lambda step, row: None) -> None:
-        """Train to the last step; writes checkpoints, curves, and what the trainer exports."""
+        """Train to the last step; writes checkpoints, curves, and what the trainer exports. StorageError for a full
+        disk."""
+        with storing(self.out):
+            self._run(on_step)
+
+    def _run(self, on_step: Callable[[int, dict[str, float]], None]) -> None:
         config, name = self.config, self.trainable.name
-        log = Curve(self.out, name, self.step) if self.rank.is_first else None
+        curve = Curve(self.out, name, self.step) if self.rank.is_first else None
         takes_part = self.rank.is_first or self._is_sharded
         started, first, waited_s = time.monotonic(), self.step, 0.0
         for samples, wait_s in self._batches():
@@ -219,18 +235,18 @@ class TrainingLoop:
                 self._sums.clear()
                 spent_s = time.monotonic() - started
                 rate = (self.step - first) / spent_s
-                if log:
+                if curve:
                     waiting = {"data_wait": waited_s / spent_s, "samples_per_s": rate * config.batch_size}
-                    log.write(self.step, means | waiting)
+                    curve.write(self.step, means | waiting)
                     say(report_line(name, self.step, config.steps, means, rate), flush=True)
             is_evaluated = self.step % config.evaluate_every == 0 or self.step == config.steps
             if takes_part and (is_evaluated or self.step % config.checkpoint_every == 0):
-                self._checkpoint(self._evaluate(log) if is_evaluated else None)
-        if log:
-            log.close()
+                self._checkpoint(self._evaluate(curve) if is_evaluated else None)
+        if curve:
+            curve.close()
         if takes_part:
             self._export()
-        if log and self.num_broken:
+        if curve and self.num_broken:
             say(f"{name}: {self.num_broken} samples did not read and were replaced; the log names them")
 
     def _batches(self) -> Iterator[tuple[Sequence[Any], float]]:
@@ -368,20 +384,20 @@ class TrainingLoop:
         """Inside, the weights are their moving average, where there is one."""
         return self.ema.applied() if self.ema else nullcontext()
 
-    def _evaluate(self, log: Curve | None) -> float | None:
+    def _evaluate(self, curve: Curve | None) -> float | None:
         """Figures into the curve, and pictures; the score, where there is one."""
         name, config = self.trainable.name, self.config
         with self.averaged():
             with self._memory("the evaluation"):
                 figures = self.trainable.evaluate()
             score = figures.pop("score", None)
-            if figures and log:
-                log.write(self.step, figures)
+            if figures and curve:
+                curve.write(self.step, figures)
                 say(report_line(name, self.step, config.steps, figures, None), flush=True)
             with self._memory("drawing samples"):
                 picture = self.trainable.draw_samples(self.step)
-            if picture is not None and log:
-                log.write_picture(self.step, "samples", picture)
+            if picture is not None and curve:
+                curve.write_picture(self.step, "samples", picture)
         return score
 
     def _checkpoint(self, score: float | None) -> None:
@@ -393,6 +409,7 @@ class TrainingLoop:
             "num_broken": self.num_broken,
             "sums": dict(self._sums),
             "settings": settings_of(self.trainable.config),
+            "data": dict(self.order.contents),
         }
         self.checkpoints.save(self.step, state, score)
 
@@ -400,7 +417,11 @@ class TrainingLoop:
         """What the trainer writes for others, with the weights that `export` names."""
         best = self.checkpoints.best() if self.config.export == "best" else None
         if best is not None and best[0] != self.step:
-            state = self.checkpoints.at(best[0], self._device)
+            try:
+                state = self.checkpoints.at(best[0], self._device)
+            except CorruptDataError as error:
+                log.warning("%s; in place of the best weights those of step %d are exported", error, self.step)
+                state = None
             if state is not None:
                 say(f"{self.trainable.name}: exported as it was at step {best[0]} (score {best[1]:.4g})")
                 self._copy(state)
@@ -423,8 +444,17 @@ class TrainingLoop:
             self.ema = Ema(self.trainable.module, self.config.ema_decay)
 
     def _restore(self, state: dict[str, Any]) -> None:
+        if not state.keys() >= OF_A_CHECKPOINT:
+            raise InputError(
+                "the newest checkpoint is of no training with steps", file=str(self.out), expected="that file elsewhere"
+            )
         if "settings" in state:  # checkpoints that were written before settings were kept have none
-            check_same(settings_of(self.trainable.config), state["settings"], self.out)
+            settings, before = settings_of(self.trainable.config), state["settings"]
+            if state.get("data"):  # otherwise it was written before data was known by its contents, and knows the place
+                before = before | {"data": settings.get("data")}
+            check_same(settings, before, self.out)
+            if state.get("data"):
+                check_same_data(self.order.contents, state["data"], str(settings.get("data")), self.out)
         shapes = {n: p.shape for n, p in self._trained().items()}
         if {n: p.shape for n, p in state["weights"].items()} != shapes:
             raise InputError(

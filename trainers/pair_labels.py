@@ -19,7 +19,7 @@ import numpy as np
 from schemas.errors import CorruptDataError
 from schemas.open_storage import open_storage
 from schemas.tar_members import tar_samples
-from trainers.shard_index import ShardIndex, is_comparison, write_arrays
+from trainers.shard_index import ShardIndex, is_comparison, read_arrays, write_arrays
 
 DENIED, CONFIRMED, NO_VERDICT = 0, 1, 2
 
@@ -37,13 +37,13 @@ def read_labels(index: ShardIndex, cache: Path | None = None) -> PairLabels:
     """Labels of every sample. One whose members do not read has none: whoever reads the sample names it."""
     if index.comparisons is not None:  # whose result says which image is the good one
         return PairLabels(np.full(len(index), CONFIRMED, np.int8), np.full(len(index), math.nan))
-    digest = hashlib.sha256(repr((index.uri, index.shards)).encode())
+    digest = hashlib.sha256(repr(index.digests).encode())
     for column in (index.shard, index.start, index.stop):
         digest.update(column.tobytes())
     cached = None if cache is None else cache / f"pair_labels_{digest.hexdigest()[:16]}.npz"
-    if cached is not None and cached.exists():
-        with np.load(cached) as arrays:
-            return PairLabels(**arrays)
+    kept = read_arrays(cached, ("verdict", "margin"))
+    if kept is not None:
+        return PairLabels(*kept)
     rows = [row for shard in np.unique(index.shard).tolist() for row in _labels_of(index, shard)]
     order = np.argsort([number for number, _, _ in rows])
     verdict = np.array([row[1] for row in rows], np.int8)[order]

@@ -152,11 +152,11 @@ class ReflectorTrainable(LessonTrainable):
             written = self._write([Lesson(asked_of(t, t.good, config.model), NOTHING_WRONG) for t in triplets])
         return found | {"right_left_alone": sum(map(nothing_to_correct, written)) / len(triplets)}
 
-    def export(self) -> None:
+    def export_to(self, folder: Path) -> None:
         """And the words that it is to be asked in."""
-        super().export()
+        super().export_to(folder)
         if self._ranks.is_first:
-            write_words(self.config.out / self.name, load_prompt(self.config.model.template))
+            write_words(folder, load_prompt(self.config.model.template))
 
 
 def open_training(config: ReflectorTrainingConfig, rank: Rank = ALONE) -> TrainingLoop:

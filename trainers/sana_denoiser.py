@@ -72,9 +72,9 @@ class SanaDenoiser:
         import torch
         from diffusers import SanaPipeline
 
-        from inference.model_store import resolve_model
+        from inference.sound_weights import sound_model
 
-        pipeline: Any = SanaPipeline.from_pretrained(resolve_model(config.model), dtype=getattr(torch, config.dtype))
+        pipeline: Any = SanaPipeline.from_pretrained(sound_model(config.model), dtype=getattr(torch, config.dtype))
         pipeline.set_progress_bar_config(disable=True)
         self.config, self.pipeline = config, pipeline.to(config.device)
         for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):

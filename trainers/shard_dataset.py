@@ -82,6 +82,11 @@ class TrainingOrder:
         self._block: tuple[int, np.ndarray, np.ndarray] | None = None
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
+    @property
+    def contents(self) -> dict[str, str]:
+        """Digest of each shard's contents by its name."""
+        return dict(zip(self.index.shards, self.index.digests, strict=True)) if self.index.digests else {}
+
     def subset_of(self, n: int) -> str:
         """The subset that sample n is drawn from."""
         return self.subsets[self._draws(n // _BLOCK)[0][n % _BLOCK]]

@@ -13,6 +13,7 @@ A file holds, row by row of its shard's index (safetensors):
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +27,9 @@ import numpy as np
 from inference.flux.corrector import corrector_text
 from inference.flux.latents import encode_images, tokens_a_side
 from inference.model_store import model_digest
-from schemas.atomic_file import replacing
+from schemas.atomic_file import replacing, write_whole
 from schemas.configuration import resumable_field
+from schemas.digests import file_digest, file_stamp
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image
 from schemas.shards import ShardSample
@@ -43,7 +45,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STATES = "states."
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,19 @@ class ShardEncoder:
         from safetensors.torch import save_file
 
         path = self._cache / f"encoded_{self._key(index, number)}.safetensors"
-        if not path.exists():
+        if not _is_as_written(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
                 save_file({name: value.contiguous() for name, value in self._encode(index, number).items()}, temporary)
+                digest = file_digest(temporary)
+            _remember(path, digest)
         return path
 
     def _key(self, index: ShardIndex, number: int) -> str:
         rows = index.shard == number
         drawn, sizes = self._generator.config, (self._batch.size_px, self._batch.condition_px)
         how = (_VERSION, sizes, self._config.dtype, drawn.text_lengths, drawn.dtype)
-        digest = hashlib.sha256(repr((index.uri, index.shards[number], how)).encode())
+        digest = hashlib.sha256(repr((index.digests[number], how)).encode())
         digest.update(model_digest(drawn.model).encode())
         digest.update(index.start[rows].tobytes() + index.stop[rows].tobytes())
         return digest.hexdigest()[:16]
@@ -178,6 +182,34 @@ class ShardEncoder:
         dtype, size = getattr(torch, self._config.dtype), self._config.batch_size
         with torch.no_grad():
             return torch.cat([encode(items[i : i + size]).to("cpu", dtype) for i in range(0, len(items), size)])
+
+
+def _is_as_written(path: Path) -> bool:
+    """Whether a file of the cache is there, and has its bytes; one that has others is named. It is read through where
+    its times changed."""
+    beside = _digest_file(path)
+    try:
+        said, stamp = json.loads(beside.read_bytes()), file_stamp(path)
+        if said["stamp"] == stamp:
+            return True
+        digest = file_digest(path)
+        if said["sha256"] == digest:
+            _remember(path, digest)
+            return True
+    except FileNotFoundError:
+        return False
+    except (ValueError, TypeError, KeyError):
+        log.warning("%s does not read", beside)
+    log.warning("%s has other bytes than were written, and is made again", path)
+    return False
+
+
+def _remember(path: Path, digest: str) -> None:
+    write_whole(_digest_file(path), json.dumps({"sha256": digest, "stamp": file_stamp(path)}))
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(f"digest_of_{path.stem}.json")
 
 
 def _chunks(samples: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -1,7 +1,7 @@
 """Where every sample of a set of shards lies, so that a trainer can read any of them in any order.
 
 A shard is scanned once, header by header; what was found is kept in a cache folder under a name that depends on the
-shards' names and sizes. Published GenRef tars (no `meta.json`, no index) and ours are read alike, and comparisons where
+shards' contents. Published GenRef tars (no `meta.json`, no index) and ours are read alike, and comparisons where
 a trainer learns from them (`comparison_shards`). Of a shard that was cut short the whole samples are used, and it is
 named; samples of no known subset are counted.
 """
@@ -32,13 +32,14 @@ from schemas.shards import TEXT_MEMBERS, ShardSample, read_members, read_samples
 from schemas.storage import Storage
 from schemas.tar_members import END_MARK, MAX_MEMBER_BYTES, DamagedTarError, Member, split_member_name, tar_samples
 from trainers.comparison_shards import ComparisonMembers, is_json, side_of, triplet_of
+from trainers.data_contents import digests_of_data
 
 log = logging.getLogger(__name__)
 
 SUBSETS = tuple(subset.value for subset in Subset)
 _UNKNOWN = len(SUBSETS)
 OPEN_SHARDS = 16
-_INDEX_VERSION = 2  # of how a tar is taken apart
+_FORM = 3  # of how a tar is taken apart, and of what is kept of that
 _MAX_LABEL_BYTES = 2**20
 _MAX_SAMPLE_BYTES = 2 * MAX_MEMBER_BYTES
 
@@ -48,7 +49,8 @@ class ShardIndex:
     """Samples of all shards, in the order in which they lie.
 
     shards: names below `uri`. For each sample its shard's number, the byte range of its members (whole tar records) and
-    the number of its subset in `SUBSETS`. comparisons: how its samples are read where they are no triplets.
+    the number of its subset in `SUBSETS`. comparisons: how its samples are read where they are no triplets. digests: of
+    each shard's contents; what is kept of a shard goes by them, and not by where it lies.
     """
 
     uri: str
@@ -58,6 +60,7 @@ class ShardIndex:
     stop: np.ndarray
     subset: np.ndarray
     comparisons: ComparisonMembers | None = None
+    digests: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -69,7 +72,7 @@ class ShardIndex:
     def where(self, kept: np.ndarray) -> ShardIndex:
         """Some of its samples. kept: bool (n,)."""
         columns = (column[kept] for column in (self.shard, self.start, self.stop, self.subset))
-        return ShardIndex(self.uri, self.shards, *columns, comparisons=self.comparisons)
+        return ShardIndex(self.uri, self.shards, *columns, comparisons=self.comparisons, digests=self.digests)
 
     def name(self, number: int) -> str:
         """Where a sample lies, for messages."""
@@ -84,18 +87,12 @@ def open_index(uri: str, cache: Path | None = None, comparisons: ComparisonMembe
     """
     storage, names = _tars(uri)
     comparisons = _kind_of(storage, names[0], comparisons)
-    sizes = [storage.size(name) or 0 for name in names]
-    identity = [
-        _INDEX_VERSION,
-        storage.uri,
-        list(zip(names, sizes, strict=True)),
-        *([comparisons] if comparisons else []),
-    ]
-    key = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
+    digests = digests_of_data(storage, names, cache)
+    key = hashlib.sha256(repr([_FORM, digests, comparisons]).encode()).hexdigest()[:16]
     cached = None if cache is None else cache / f"shard_index_{key}.npz"
-    if cached is not None and cached.exists():
-        with np.load(cached) as arrays:
-            return _named(ShardIndex(storage.uri, tuple(names), **arrays, comparisons=comparisons))
+    kept = read_arrays(cached, ("shard", "start", "stop", "subset"))
+    if kept is not None:
+        return _named(ShardIndex(storage.uri, tuple(names), *kept, comparisons=comparisons, digests=digests))
     scans = [_scan(storage, name, comparisons) for name in names]
     numbers = [np.full(len(scan.samples), i, np.int32) for i, scan in enumerate(scans)]
     columns = np.array([row for scan in scans for row in scan.samples], np.int64).reshape(-1, 3)
@@ -107,6 +104,7 @@ def open_index(uri: str, cache: Path | None = None, comparisons: ComparisonMembe
         columns[:, 1],
         columns[:, 2].astype(np.int8),
         comparisons,
+        digests,
     )
     if not len(index):
         raise InputError("its shards hold no sample", file=uri, expected="at least one triplet")
@@ -279,6 +277,19 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - its stub takes names for `allow_pickle`
+
+
+def read_arrays(path: Path | None, names: Sequence[str]) -> list[np.ndarray] | None:
+    """The arrays of a file that `write_arrays` wrote, whose sums are right; None where there is none, or where it does
+    not read, which is said: what it holds is made again."""
+    if path is None or not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return [arrays[name] for name in names]
+    except Exception as error:  # damaged archives raise whatever comes: zlib's, zipfile's and NumPy's errors
+        log.warning("%s does not read (%s) and is made again", path, error)
+        return None
 
 
 def read_shard(index: ShardIndex, shard: int) -> Iterator[ShardSample | CorruptDataError]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.atomic_file import TEMPORARY, put_in_place
-from schemas.errors import WorkFailedError
-from trainers.checkpoint import REST, Checkpoints, folder_name, save_checkpoint
+from schemas.digests import check_manifest, write_manifest
+from schemas.errors import CorruptDataError, WorkFailedError
+from trainers.checkpoint import REST, Checkpoints, folder_name, save_checkpoint, storing
 
 if TYPE_CHECKING:
     import torch
@@ -91,27 +92,46 @@ class ShardedCheckpoints(Checkpoints):
 
     def save(self, step: int, state: dict[str, Any], score: float | None = None) -> None:
         import torch.distributed.checkpoint as dcp
+        from torch.distributed.checkpoint.api import CheckpointException
 
         final = self._folder / folder_name(step)
         temporary = final.with_name(f"{TEMPORARY}{final.name}")
-        if self._ranks.is_first:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+        with self._whole_or_nothing(temporary):
+            if self._ranks.is_first:
+                self._sweep()
+                temporary.mkdir(parents=True)
+            self._wait()
+            try:
+                dcp.save(self._parts(), checkpoint_id=temporary, no_dist=self._ranks.world_size == 1)
+            except CheckpointException as error:  # no Exception; it tells what each worker met
+                raise next(iter(one for one, _ in error.failures.values()), error) from error
+            self._wait()
+            if self._ranks.is_first:
+                groups = self._optimizer.state_dict()["param_groups"]
+                rest = state | {"weights": None, "optimizer": groups, "score": score}
+                save_checkpoint(temporary / REST, rest)
+                write_manifest(temporary)
+                shutil.rmtree(final, ignore_errors=True)
+                put_in_place(temporary, final)
+                self._keep(step, score)
         self._wait()
-        dcp.save(self._parts(), checkpoint_id=temporary, no_dist=self._ranks.world_size == 1)
-        self._wait()
-        if self._ranks.is_first:
-            groups = self._optimizer.state_dict()["param_groups"]
-            save_checkpoint(temporary / REST, state | {"weights": None, "optimizer": groups})
-            shutil.rmtree(final, ignore_errors=True)
-            put_in_place(temporary, final)
-            self._keep(step, score)
-        self._wait()
+
+    @contextmanager
+    def _whole_or_nothing(self, temporary: Path) -> Iterator[None]:
+        """Inside, StorageError where there is no room; then nothing is left of the folder."""
+        try:
+            with storing(temporary):
+                yield
+        except BaseException:
+            if self._ranks.is_first:
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
     def at(self, step: int, device: str = "cpu") -> dict[str, Any] | None:
         """The state of one step. Its tensors are the module's and the optimizer's own, which it was read into; those of
-        another model's checkpoint are not read, and have only their shapes. WorkFailedError where parts do not read:
-        an older state must not be mixed with what was read already."""
+        another model's checkpoint are not read, and have only their shapes. CorruptDataError for a folder whose files
+        are not those that were written; WorkFailedError where parts do not read all the same: an older state must not
+        be mixed with what was read already."""
         import torch
         import torch.distributed.checkpoint as dcp
         from torch.distributed.checkpoint.api import CheckpointException
@@ -119,7 +139,9 @@ class ShardedCheckpoints(Checkpoints):
         folder = self._folder / folder_name(step)
         if not folder.is_dir():
             return super().at(step, device)
-        rest = torch.load(folder / REST, weights_only=True)
+        self._check(folder)
+        rest = super().at(step)
+        assert rest is not None
         saved = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
         weights = {n.removeprefix("weights."): m for n, m in saved.items() if n.startswith("weights.")}
         sizes = {name: getattr(m, "size", None) for name, m in weights.items()}
@@ -136,6 +158,21 @@ class ShardedCheckpoints(Checkpoints):
         moments = dict(enumerate(parts["moments"].values()))
         optimizer = {"state": moments, "param_groups": rest["optimizer"]}
         return rest | {"weights": parts["weights"], "optimizer": optimizer}
+
+    def _check(self, folder: Path) -> None:
+        """CorruptDataError, for all workers, where the first one finds other bytes than were written."""
+        problem = [""]
+        if self._ranks.is_first:
+            try:
+                check_manifest(folder)
+            except CorruptDataError as error:
+                problem = [f"{error}; remove the folder {folder.name}, or put a copy in its place"]
+        if self._ranks.world_size > 1:
+            import torch.distributed as dist
+
+            dist.broadcast_object_list(problem)
+        if problem[0]:
+            raise CorruptDataError(problem[0])
 
     def _parts(self) -> dict[str, dict[str, Any]]:
         """This worker's: weights, and the moments of each, zeros where no step has been taken."""

@@ -7,8 +7,9 @@ triplets.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -17,7 +18,9 @@ from schemas.absent import is_absent
 from schemas.errors import CorruptDataError, InputError
 from schemas.find_files import find_files, own_shards
 from schemas.shards import parse_object
+from schemas.storage import Storage
 from schemas.tar_members import tar_samples
+from trainers.data_contents import digests_of_data
 
 TABLES = (".jsonl", ".parquet")
 _EXPECTED = "a .jsonl or .parquet file, a folder or glob of them, or a run with a length subset"
@@ -38,13 +41,7 @@ def read_text_pairs(data: str, long: str, short: str) -> list[TextPair]:
     if not data:
         raise InputError("no data", field="--data", expected=_EXPECTED)
     pairs: dict[TextPair, None] = {}
-    for place, endings in ((f"{data.rstrip('/')}/shards", (".tar",)), (data, TABLES), (data, (".tar",))):
-        storage, names = find_files(place, endings)
-        if names:
-            names = own_shards(storage, names)
-            break
-    else:
-        raise InputError("no text pairs there", file=data, field="--data", expected=_EXPECTED)
+    storage, names = _files(data)
     for name in names:
         where = f"{storage.uri}/{name}"
         with storage.open(name) as file:
@@ -57,6 +54,20 @@ def read_text_pairs(data: str, long: str, short: str) -> list[TextPair]:
     if not pairs:
         raise InputError("no text pairs there", file=data, field="--data", expected=_EXPECTED)
     return list(pairs)
+
+
+def contents_of(data: str, cache: Path | None = None) -> dict[str, str]:
+    """Digest of each file that `read_text_pairs` reads, by its name. cache: a folder that keeps them."""
+    storage, names = _files(data)
+    return dict(zip(names, digests_of_data(storage, names, cache), strict=True))
+
+
+def _files(data: str) -> tuple[Storage, list[str]]:
+    for place, endings in ((f"{data.rstrip('/')}/shards", (".tar",)), (data, TABLES), (data, (".tar",))):
+        storage, names = find_files(place, endings)
+        if names:
+            return storage, own_shards(storage, names)
+    raise InputError("no text pairs there", file=data, field="--data", expected=_EXPECTED)
 
 
 def _pair(row: Any, line: int, where: str, long: str, short: str) -> TextPair:
@@ -119,8 +130,9 @@ class TextPairs:
     subsets: tuple[str, ...] = ("length",)
     num_broken = 0
 
-    def __init__(self, pairs: Sequence[TextPair], seed: int) -> None:
-        self._pairs, self._seed = pairs, seed
+    def __init__(self, pairs: Sequence[TextPair], seed: int, contents: Mapping[str, str] | None = None) -> None:
+        """contents: digests of the pairs' files, by name."""
+        self._pairs, self._seed, self.contents = pairs, seed, dict(contents or {})
         self._epoch: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 
     def __getitem__(self, n: int) -> TextPair:

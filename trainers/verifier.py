@@ -29,6 +29,7 @@ from schemas.configuration import resumable_field
 from schemas.errors import InputError
 from schemas.terminal import say
 from trainers.bradley_terry import Variant, bradley_terry_loss
+from trainers.checkpoint import exported
 from trainers.comparison_shards import ComparisonMembers
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.pair_labels import CONFIRMED, DENIED, NO_VERDICT, PairLabels, read_labels
@@ -69,9 +70,9 @@ class RewardModelInTraining:
         from peft import LoraConfig, get_peft_model
         from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-        from inference.model_store import resolve_model
+        from inference.sound_weights import sound_model
 
-        folder = resolve_model(config.base_model)
+        folder = sound_model(config.base_model)
         base: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
         self.processor: Any = AutoProcessor.from_pretrained(folder)
         self.description = VerifierDescription(config.base_model, load_prompt(config.template))
@@ -231,7 +232,8 @@ class VerifierTrainable:
 
         _, good, bad = self._scored(self._training, self.config.num_evaluated)
         scores = torch.cat([good, bad])
-        self.reward_model.save(self.config.out / "verifier", float(scores.mean()), float(scores.std().clamp(min=1e-6)))
+        with exported(self.config.out / "verifier") as folder:
+            self.reward_model.save(folder, float(scores.mean()), float(scores.std().clamp(min=1e-6)))
 
 
 def left_out_of(labels: PairLabels, pairs: Pairs, variant: Variant) -> dict[str, np.ndarray]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from inference.sound_weights import sound_weights
+from inference.vlm.adapters import check_adapter
 from schemas.errors import MissingWeightsError
 
 LORA_TARGETS = r".*language_model\.layers\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -19,14 +21,17 @@ def recompute_layers(model: Any) -> None:
 
 
 def restore_adapter(model: Any, folder: Path) -> None:
-    """What `save_adapter` wrote of a model of the same shape. MissingWeightsError where there is none."""
+    """What `save_adapter` wrote of a model of the same shape. MissingWeightsError where there is none; InputError for
+    another model's."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
     path = folder / "adapter_model.safetensors"
     if not path.exists():
         raise MissingWeightsError("no adapter to go on from", file=str(path), expected="a trained one, or train anew")
-    set_peft_model_state_dict(model, {name: value.float() for name, value in load_file(path).items()})
+    tensors = {name: value.float() for name, value in load_file(sound_weights(path)).items()}
+    found = set_peft_model_state_dict(model, tensors)
+    check_adapter(found.missing_keys, found.unexpected_keys, path)
 
 
 def save_adapter(model: Any, folder: Path, base_model: str) -> None:

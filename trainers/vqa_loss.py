@@ -52,9 +52,9 @@ class VqaTeacher:
 
     def __init__(self, config: TeacherConfig = TeacherConfig()) -> None:
         """Loads the model. MissingWeightsError where it is not on this machine; InputError for another kind."""
-        from inference.model_store import resolve_model
+        from inference.sound_weights import sound_model
 
-        model, processor = load_teacher(resolve_model(config.model), config.dtype)
+        model, processor = load_teacher(sound_model(config.model), config.dtype)
         self._set_up(model.to(config.device), processor, config)
 
     @classmethod

@@ -81,7 +81,7 @@ class Lora(nn.Module):
         """InputError unless exactly this LoRA's tensors are there, of the right shapes."""
         wanted = {name: value.shape for name, value in self.to_file_tensors().items()}
         found = {name.removeprefix("transformer."): value for name, value in tensors.items()}
-        if {name: value.shape for name, value in found.items()} != wanted:
+        if len(found) < len(tensors) or {name: value.shape for name, value in found.items()} != wanted:
             missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
             raise InputError(
                 f"not this corrector's LoRA (missing {missing[:2]}, unexpected {extra[:2]}, {len(found)} tensors)",

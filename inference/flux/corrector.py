@@ -159,9 +159,9 @@ class FluxCorrector:
     def __init__(self, config: FluxCorrectorConfig, generator: FluxGenerator) -> None:
         """generator: draws, and is shared. MissingWeightsError."""
         from inference.flux.conditioning import ConditionedFlux
-        from inference.model_store import resolve_model
+        from inference.sound_weights import sound_model
 
-        folder = resolve_model(config.lora)
+        folder = sound_model(config.lora)
         self.description, self.generator, self.config = read_description(folder), generator, config
         self.model = ConditionedFlux(self.generator.pipeline.transformer, self.description.condition)
         load_lora(self.model, folder)

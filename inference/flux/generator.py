@@ -84,7 +84,7 @@ class FluxGenerator:
         from transformers.utils import logging as transformers_logging
 
         from inference.flux.lora import fuse_lora
-        from inference.model_store import resolve_model
+        from inference.sound_weights import loaded_whole, sound_model
 
         if config.batch_size < 1 or config.num_steps < 1:
             raise InputError(
@@ -101,16 +101,18 @@ class FluxGenerator:
             logging.getLogger(name).setLevel(logging.ERROR)
         # The dtype is always named: without it, text encoders come in the file's type, the transformer in float32.
         dtype = getattr(torch, config.dtype)
-        self.pipeline: Any = FluxPipeline.from_pretrained(
-            resolve_model(config.model), dtype=dtype, quantization_config=_quantization(config)
-        )
+        folder = sound_model(config.model)
+        with loaded_whole(folder):
+            self.pipeline: Any = FluxPipeline.from_pretrained(
+                folder, dtype=dtype, quantization_config=_quantization(config)
+            )
         for lora in (config.few_steps_lora, config.lora):
             if lora:
                 if config.quantization == "int8":
                     raise InputError(
                         "a LoRA on int8 weights", field="quantization", expected="none, fp8 or fp8_dynamic"
                     )
-                fuse_lora(self.pipeline, resolve_model(lora))
+                fuse_lora(self.pipeline, sound_model(lora))
         if config.quantization == "fp8":
             self.pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
         _place(self.pipeline, config)

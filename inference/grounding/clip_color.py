@@ -16,8 +16,8 @@ import numpy as np
 
 from inference.grounding.check import UNKNOWN_COLOR
 from inference.grounding.object_crops import paste_and_crop
-from inference.model_store import resolve_model
 from inference.prompt_grammar import COLORS
+from inference.sound_weights import sound_model
 from schemas.configuration import execution_field, model_field
 from schemas.errors import InputError
 
@@ -51,7 +51,7 @@ class ClipColorNamer:
         from transformers import AutoConfig, CLIPModel, CLIPProcessor
 
         self.config = config
-        folder = resolve_model(config.model)
+        folder = sound_model(config.model)
         if (kind := AutoConfig.from_pretrained(folder).model_type) != "clip":
             raise InputError(f"{folder} holds a {kind} model", field="model", expected="a CLIPModel")
         model: Any = CLIPModel.from_pretrained(folder)

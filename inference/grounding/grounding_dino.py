@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from inference.interfaces import Detection
-from inference.model_store import resolve_model
+from inference.sound_weights import sound_model
 from schemas.configuration import execution_field, model_field
 from schemas.errors import InputError
 
@@ -182,7 +182,7 @@ def _load(config: GroundingDinoConfig) -> tuple[Any, Any, Any]:
     import torch
     from transformers import AutoImageProcessor, AutoTokenizer, GroundingDinoForObjectDetection
 
-    folder = resolve_model(config.model)
+    folder = sound_model(config.model)
     try:
         # Pickled checkpoints are not read: every published GroundingDINO of transformers has safetensors.
         model: Any = GroundingDinoForObjectDetection.from_pretrained(

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from inference.model_store import resolve_model
+from inference.sound_weights import check_numbers, sound_model
 from schemas.errors import InputError, MissingWeightsError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def load_grounding_dino(model: str, text_encoder: str, text_length: int) -> tupl
     """
     from transformers import AutoTokenizer, BertConfig
 
-    path, bert = resolve_model(model), resolve_model(text_encoder)
+    path, bert = sound_model(model), resolve_model(text_encoder)
     for name in ("config.json", "tokenizer_config.json"):
         if not (bert / name).is_file():
             raise MissingWeightsError(f"no {name} of BERT", file=str(bert), expected="a folder with BERT's tokenizer")
@@ -236,4 +237,5 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     weights = weights.get("model", weights) if isinstance(weights, dict) else weights
     if not isinstance(weights, dict) or not all(isinstance(v, torch.Tensor) for v in weights.values()):
         raise InputError("not a state dict of tensors", file=str(path))
+    check_numbers(weights, path)
     return {name.removeprefix("module."): value for name, value in weights.items()}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inference.model_store import resolve_model
+from inference.sound_weights import check_numbers, sound_model
 from schemas.configuration import execution_field, model_field
 from schemas.errors import InputError, MissingWeightsError
 
@@ -202,7 +202,7 @@ def load_sam(model: str) -> Sam:
     import torch
 
     try:
-        path = resolve_model(model)
+        path = sound_model(model)
     except MissingWeightsError as error:
         if not Path(model).name.startswith(tuple(OFFICIAL)):
             raise
@@ -274,4 +274,5 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"unreadable weights: {error}", file=str(path)) from error
     if not isinstance(weights, dict) or not all(isinstance(v, torch.Tensor) for v in weights.values()):
         raise InputError("not a state dict of tensors", file=str(path))
+    check_numbers(weights, path)
     return weights

@@ -18,6 +18,7 @@ from inference.judges.geneval_scoring import ScoreThresholds
 from inference.judges.known_words import KnownWords, labels_of
 from inference.model_store import resolve_model
 from inference.prompt_grammar import COLORS
+from inference.sound_weights import sound_model
 from schemas.configuration import execution_field, model_field
 from schemas.errors import InputError
 from schemas.images import encode_png
@@ -77,7 +78,7 @@ class Mask2FormerJudge:
         from transformers import AutoConfig, AutoImageProcessor, Mask2FormerForUniversalSegmentation
 
         self.config, self.thresholds = config, config.thresholds
-        folder = resolve_model(config.detector)
+        folder = sound_model(config.detector)
         if AutoConfig.from_pretrained(folder).model_type != "mask2former":
             raise InputError(f"{folder} holds a model of another kind", expected="a mask2former model")
         self._color_namer = ClipColorConfig(config.clip, config.color_batch_size, config.device).open()

@@ -17,6 +17,7 @@ from inference.grounding.object_crops import GREY, box_of, paste_and_crop
 from inference.judges.geneval_scoring import ScoreThresholds, judge_objects
 from inference.judges.known_words import KnownWords, labels_of
 from inference.model_store import resolve_model
+from inference.sound_weights import sound_model
 from schemas.configuration import execution_field, model_field
 from schemas.errors import InputError, MissingWeightsError
 from schemas.images import encode_png
@@ -84,7 +85,7 @@ class SegmentationJudge:
         )
 
         self.config, self.thresholds = config, config.thresholds
-        root = resolve_model(config.model)
+        root = sound_model(config.model)
         loaded: list[Any] = []
         for name, kind in (("detector", AutoModelForSemanticSegmentation), ("color", AutoModelForImageClassification)):
             folder = root / name

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from inference.model_store import resolve_model
+from inference.sound_weights import loaded_whole, sound_model
 from schemas.configuration import execution_field, model_field
 from schemas.errors import InputError
 
@@ -45,7 +46,7 @@ class ClipReward:
         import torch
         from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 
-        folder = resolve_model(config.model)
+        folder = sound_model(config.model)
         if (kind := AutoConfig.from_pretrained(folder).model_type) != "clip":
             raise InputError(f"{config.model!r} is a {kind!r} model", field="model", expected="a CLIPModel")
         self.config = config
@@ -53,7 +54,10 @@ class ClipReward:
         self._tokenizer = AutoTokenizer.from_pretrained(processors)
         self._image_processor = AutoImageProcessor.from_pretrained(processors)
         # Plain attention: fused kernels are made for longer sequences than CLIP's, above all on a CPU.
-        model: Any = CLIPModel.from_pretrained(folder, dtype=getattr(torch, config.dtype), attn_implementation="eager")
+        with loaded_whole(folder):
+            model: Any = CLIPModel.from_pretrained(
+                folder, dtype=getattr(torch, config.dtype), attn_implementation="eager"
+            )
         if config.checkpoint:
             self._load_checkpoint(model, config)
         self._model = model.to(config.device).eval().requires_grad_(False)
@@ -63,7 +67,7 @@ class ClipReward:
     def _load_checkpoint(model: Any, config: ClipRewardConfig) -> None:
         from inference.rewards.open_clip_loading import read_checkpoint, to_transformers
 
-        path = resolve_model(config.checkpoint)
+        path = sound_model(config.checkpoint)
         found = model.load_state_dict(to_transformers(read_checkpoint(path)), strict=False)
         missing = [name for name in found.missing_keys if not name.endswith("position_ids")]
         if missing or found.unexpected_keys:

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.sound_weights import check_numbers
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise InputError(f"not a checkpoint of plain tensors: {error}", file=str(path)) from error
     found = found.get("state_dict", found) if isinstance(found, dict) else {}
+    check_numbers(found, path)
     return {name.removeprefix("module."): tensor for name, tensor in found.items()}
 
 

@@ -8,11 +8,18 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from inference.model_store import base_model_of, resolve_model
+from inference.sound_weights import loaded_whole, sound_weights
 from schemas.atomic_file import put_in_place
+from schemas.digests import write_manifest
+from schemas.errors import InputError
+
+_ADAPTER = "a LoRA of the base model that adapter_config.json names, every matrix with its partner"
 
 
 def load_qwen(folder: Path, dtype: str) -> tuple[Any, Any]:
@@ -21,19 +28,51 @@ def load_qwen(folder: Path, dtype: str) -> tuple[Any, Any]:
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
     base_name = base_model_of(folder)
-    base = folder if base_name is None else resolve_model(base_name)
-    model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=getattr(torch, dtype))
+    base = sound_weights(folder if base_name is None else resolve_model(base_name))
+    with loaded_whole(base):
+        model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=getattr(torch, dtype))
     if base_name is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        model = merge_adapter(model, folder)
     return model, AutoProcessor.from_pretrained(base)
+
+
+def merge_adapter(model: Any, folder: Path) -> Any:
+    """The model with a peft adapter's LoRA in its weights. InputError that names tensors of the file that have no place
+    in the model, and layers of which the file has one matrix of two."""
+    from peft import PeftModel
+
+    sound_weights(folder)
+    names = getattr(model, "_checkpoint_conversion_mapping", {})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of missing tensors, which are an error below
+            adapted = PeftModel.from_pretrained(model, str(folder))
+        found = adapted.load_adapter(str(folder), "default", key_mapping=names)  # once more, since it says what it left
+    except (ValueError, RuntimeError, KeyError) as error:
+        said = " ".join(str(error).split())[:400]
+        raise InputError(f"does not fit its base model: {said}", file=str(folder), expected=_ADAPTER) from error
+    check_adapter(found.missing_keys, found.unexpected_keys, folder)
+    return adapted.merge_and_unload()
+
+
+def check_adapter(missing: Sequence[str], unexpected: Sequence[str], file: Path) -> None:
+    """InputError where peft found no place for a tensor of an adapter's file, or no tensor for a matrix of its own.
+    missing: base weights, which no adapter's file has, count for nothing."""
+    lacking = [name for name in missing if "lora_" in name]
+    said = (("have no place in it", unexpected), ("are missing", lacking))
+    problems = [f"{len(names)} {what}: {', '.join(names[:3])}" for what, names in said if names]
+    if problems:
+        raise InputError(
+            f"not an adapter of its base model: of its tensors {'; '.join(problems)}",
+            file=str(file),
+            expected=_ADAPTER,
+        )
 
 
 def merged_folder(folder: Path, digest: str, dtype: str) -> Path:
     """A folder that vLLM can serve: `folder` itself, or the adapter's merged model in the cache, under its digest."""
     if base_model_of(folder) is None:
-        return folder
+        return sound_weights(folder)
     home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "reflectionflow" / "merged"
     merged = home / f"{folder.name}-{digest}-{dtype}"
     if not merged.exists():
@@ -42,8 +81,9 @@ def merged_folder(folder: Path, digest: str, dtype: str) -> Path:
         temporary = Path(tempfile.mkdtemp(dir=home))
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
+        write_manifest(temporary)
         try:
             put_in_place(temporary, merged)
         except OSError:  # another process was first
             shutil.rmtree(temporary, ignore_errors=True)
-    return merged
+    return sound_weights(merged)

@@ -167,14 +167,14 @@ class ImageVerifier(OneCallAnImage):
 
 def resolve_base(base: str, named: str, file: Path) -> Path:
     """The base model's folder: of `base`, or else of the one that the checkpoint names. MissingWeightsError."""
-    from inference.model_store import resolve_model
+    from inference.sound_weights import sound_model
 
     if base:
-        return resolve_model(base)
+        return sound_model(base)
     if not named:
         raise InputError("no base model", file=str(file), field="model_config.model_name_or_path", expected="a `base`")
     try:
-        return resolve_model(named)
+        return sound_model(named)
     except MissingWeightsError as error:
         raise MissingWeightsError(
             f"names the base model {named!r}: {error.problem}",

@@ -85,9 +85,9 @@ def _load_trusted(name: str, dtype: str, device: str) -> Any:
     import torch
     from transformers import AutoModel
 
-    from inference.model_store import resolve_model
+    from inference.sound_weights import sound_model
 
-    folder = resolve_model(name)
+    folder = sound_model(name)
     try:
         model: Any = AutoModel.from_pretrained(
             folder, trust_remote_code=True, local_files_only=True, dtype=getattr(torch, dtype)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.sound_weights import check_numbers, sound_weights
 from inference.vlm.reward_checkpoint import ADAPTER_WEIGHTS, OTHER_WEIGHTS, WHOLE, LoraSettings
 from schemas.errors import InputError
 
@@ -84,6 +85,7 @@ def _unpickle(path: Path) -> dict[str, torch.Tensor]:
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in said.items()
     ):
         raise InputError("holds other things than tensors by name", file=str(path), expected="a state dict")
+    check_numbers(said, path)
     return dict(said)
 
 
@@ -92,7 +94,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        return load_file(sound_weights(path))
     except FileNotFoundError as error:
         raise InputError("no such file", file=str(path), expected="the LoRA that peft_lora_config speaks of") from error
     except (SafetensorError, OSError) as error:

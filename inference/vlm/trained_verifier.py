@@ -135,12 +135,12 @@ class TrainedVerifier(OneCallAnImage):
     def __init__(self, folder_name: str, config: VlmConfig) -> None:
         """Loads base model, adapter and head; of `config` device, dtype and batch size count."""
         import torch
-        from peft import PeftModel
 
         from inference.model_store import resolve_model
-        from inference.vlm.adapters import load_qwen
+        from inference.sound_weights import sound_model
+        from inference.vlm.adapters import load_qwen, merge_adapter
 
-        folder = resolve_model(folder_name)
+        folder = sound_model(folder_name)
         self.description = read_description(folder)
         dtype = getattr(torch, config.dtype)
         model, processor = load_qwen(resolve_model(self.description.base_model), config.dtype)
@@ -149,7 +149,7 @@ class TrainedVerifier(OneCallAnImage):
         if vision:
             model.model.visual.load_state_dict(vision)
         if (folder / "adapter_config.json").exists():
-            model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+            model = merge_adapter(model, folder)
         self._head = head.to(config.device, dtype)
         self._model, self._processor, self._config = model.to(config.device).eval(), processor, config
 
@@ -188,7 +188,14 @@ def read_weights(folder: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The head's weight, and the vision tower's by the base model's names: none where it was not trained."""
     from safetensors.torch import load_file
 
-    tensors = load_file(folder / "verifier.safetensors")
+    from inference.sound_weights import sound_weights
+
+    file = sound_weights(folder / "verifier.safetensors")
+    tensors = load_file(file)
+    strangers = [name for name in tensors if name != HEAD and not name.startswith(VISION_PREFIX)]
+    if HEAD not in tensors or strangers:
+        problem = f"tensors without a use: {', '.join(strangers[:3])}" if strangers else f"no {HEAD}"
+        raise InputError(problem, file=str(file), expected=f"{HEAD}, and tensors {VISION_PREFIX}*")
     vision = {k.removeprefix(VISION_PREFIX): v for k, v in tensors.items() if k.startswith(VISION_PREFIX)}
     return tensors[HEAD], vision
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inference.sound_weights import sound_weights
 from microworld.scenes.world import COLORS, SHAPES
 from microworld.training.reward_data import (
     CHUNK_EXAMPLES,
@@ -31,7 +32,7 @@ from microworld.training.reward_data import (
 from microworld.training.training import Training
 from microworld.training.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 from microworld.training.vae_noise import VaeNoise
-from microworld.training.vlm_images import open_generated_pool
+from microworld.training.vlm_images import folder_digest, open_generated_pool
 
 if TYPE_CHECKING:
     import torch
@@ -238,7 +239,7 @@ def _train_one(
         recipe = replace(recipe, learning_rate=recipe.learning_rate / 2)
     model = RewardModel(recipe, config.device)
     if config.from_exported:
-        trained = CLIPModel.from_pretrained(config.out_dir / "rewards" / name, dtype=torch.float32)
+        trained = CLIPModel.from_pretrained(sound_weights(config.out_dir / "rewards" / name), dtype=torch.float32)
         model.clip.load_state_dict(trained.state_dict())
     optimizer = torch.optim.AdamW(
         model.modules.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
@@ -252,7 +253,7 @@ def _train_one(
         warmup=0.04,
     )
     clock, rng = training.clock, np.random.default_rng(training.seed(71))
-    folder = config.work_dir / f"reward_{name}_examples"
+    folder = config.work_dir / f"reward_{name}_examples-{folder_digest(config.out_dir / 'flux')}"
     pool = RewardPool(folder, config.seed, worse, vae, drawn, recipe.chunk_examples, config.data_workers)
 
     def forward(use_bf16: bool) -> tuple[torch.Tensor, float]:

@@ -17,6 +17,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from inference.sound_weights import sound_weights
 from microworld.training.training import Training
 from microworld.training.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 
@@ -139,7 +140,7 @@ def load_frozen_vae(config: MicroTrainingConfig) -> AutoencoderKL:
     folder = config.out_dir / "flux" / "vae"
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} holds no VAE; train it first: python -m trainers micro --model vae")
-    return AutoencoderKL.from_pretrained(folder).to(config.device).eval().requires_grad_(False)
+    return AutoencoderKL.from_pretrained(sound_weights(folder)).to(config.device).eval().requires_grad_(False)
 
 
 def make_encoder(vae: AutoencoderKL, use_bf16: bool):

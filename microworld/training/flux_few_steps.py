@@ -15,6 +15,8 @@ from microworld.training.flux import score_pipeline
 from microworld.training.flux_guidance import load_pipeline, velocity
 from microworld.training.training import Training
 from microworld.training.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
+from microworld.training.vlm_images import folder_digest
+from schemas.configuration import content_key
 from trainers.checkpoint import load_checkpoint, save_checkpoint
 
 SCHEDULES = (1, 2, 3, 4)
@@ -107,7 +109,9 @@ def train(config: MicroTrainingConfig, recipe: FewStepsRecipe | None = None) -> 
             print(f"flux-few-steps: {len(chosen)} lines with texts of {length} tokens", flush=True)
         return lines
 
-    lines_path = config.work_dir / "flux_few_steps_lines.pt"
+    drawn_how = (config.seed, recipe.num_lines, recipe.batch_size, recipe.teacher_steps, recipe.guidance)
+    key = content_key(folder_digest(config.out_dir / "flux"), drawn_how)
+    lines_path = config.work_dir / f"flux_few_steps_lines-{key}.pt"
     lines = load_checkpoint(lines_path, config.device)
     if lines is None:
         lines = draw_lines()

@@ -13,6 +13,7 @@ import copy
 import shutil
 from dataclasses import dataclass
 
+from inference.sound_weights import sound_weights
 from microworld.training.flux import load_frozen_vae, open_pool, score_pipeline
 from microworld.training.training import Training
 from microworld.training.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
@@ -108,7 +109,7 @@ def load_pipeline(folder, device: str):
     import torch
     from diffusers import FluxPipeline
 
-    pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
+    pipeline = FluxPipeline.from_pretrained(sound_weights(folder), dtype=torch.float32).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -17,6 +17,7 @@ from inference.flux.latents import to_images, to_pixels
 from inference.grounding.check import check_objects
 from inference.grounding.grounded_sam import GroundedSam, classes_to_find
 from inference.interfaces import Detection, Detector, Segmenter
+from inference.sound_weights import sound_weights
 from microworld.scenes.captions import TAGS, Caption, sample_caption, sample_scene
 from microworld.scenes.world import Scene, render
 from microworld.training.grounding_data import SHAPE_NAMES, AugmentationConfig, make_batch
@@ -158,7 +159,7 @@ def vae_round_trip(weights: Path) -> Transform:
     import torch
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(weights / "flux" / "vae", dtype=torch.float32).eval()
+    vae = AutoencoderKL.from_pretrained(sound_weights(weights / "flux" / "vae"), dtype=torch.float32).eval()
 
     def transform(images: np.ndarray) -> np.ndarray:
         decoded = []

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.judges.segmentation_judge import COLOR_INPUT_PX, paste_on_grey
+from inference.sound_weights import sound_weights
 from microworld.scenes.world import FRAME_PX
 from microworld.training.judge_data import (
     COLOR_LABELS,
@@ -31,6 +32,7 @@ from microworld.training.judge_pool import JudgePool
 from microworld.training.training import Training
 from microworld.training.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 from microworld.training.vae_noise import VaeNoise
+from microworld.training.vlm_images import folder_digest
 
 if TYPE_CHECKING:
     import torch
@@ -180,7 +182,7 @@ def train(config: MicroTrainingConfig, recipe: JudgeRecipe | None = None) -> Non
     recipe = recipe or (JudgeRecipe() if config.device == "cpu" else gpu_recipe())
     degrade = VaeNoise(config.out_dir / "flux" / "vae", recipe.data.vae_share)
     prepare_process(config)
-    folder = config.work_dir / "judge_images"
+    folder = config.work_dir / f"judge_images-{folder_digest(config.out_dir / 'flux' / 'vae')}"
     pool = JudgePool(folder, config.seed, recipe.data, degrade, recipe.chunk_images, config.data_workers)
     color_minutes = config.minutes * recipe.color_share
     _train_detector(replace(config, minutes=config.minutes - color_minutes), recipe, pool)
@@ -207,7 +209,7 @@ def _train_detector(config: MicroTrainingConfig, recipe: JudgeRecipe, pool: Judg
     if config.from_exported:
         recipe = replace(recipe, learning_rate=recipe.learning_rate / 2)
         folder = config.out_dir / "judge" / "detector"
-        trained = UperNetForSemanticSegmentation.from_pretrained(folder, dtype=torch.float32)
+        trained = UperNetForSemanticSegmentation.from_pretrained(sound_weights(folder), dtype=torch.float32)
         model.load_state_dict(trained.state_dict())
     if config.device == "cpu":
         model.to(memory_format=torch.channels_last)  # convolutions of one step: three times faster

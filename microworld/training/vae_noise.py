@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.flux.latents import to_images, to_pixels
+from inference.sound_weights import sound_weights
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class VaeNoise:
                 expected="`python -m trainers micro --model vae` first: judge and rewards learn on its pictures",
             )
         self._share, self._max_noise, self._device = share, max_noise, device
-        vae: Any = AutoencoderKL.from_pretrained(folder, dtype=torch.float32)
+        vae: Any = AutoencoderKL.from_pretrained(sound_weights(folder), dtype=torch.float32)
         self._vae = vae.to(device).eval().requires_grad_(False)
 
     def __call__(self, rng: np.random.Generator, images: np.ndarray) -> np.ndarray:

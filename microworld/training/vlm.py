@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
+from inference.sound_weights import sound_weights
 from microworld.family import micro_qwen
 from microworld.training.made_ahead import MadeAhead
 from microworld.training.training import Training, checkpoint_path
@@ -176,7 +177,7 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
     )
     model = build_vlm(tokenizer, recipe.shape)
     if exported:
-        trained = Qwen2_5_VLForConditionalGeneration.from_pretrained(exported, dtype=torch.float32)
+        trained = Qwen2_5_VLForConditionalGeneration.from_pretrained(sound_weights(exported), dtype=torch.float32)
         model.load_state_dict(trained.state_dict())
     heads = {
         name: torch.nn.Linear(recipe.shape.width, n) for name, n in (("cells", NUM_OUTPUTS), ("names", NUM_PLACES))

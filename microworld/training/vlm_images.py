@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference.flux.latents import to_images, to_pixels
+from inference.sound_weights import sound_weights
 from microworld.family import micro_flux
 from microworld.scenes.captions import (
     COLORED_RELATION,
@@ -193,7 +194,7 @@ def make_vae_images(flux_folder: Path) -> Make:
     import torch
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(flux_folder / "vae", torch_dtype=torch.float32).eval()
+    vae = AutoencoderKL.from_pretrained(sound_weights(flux_folder / "vae"), torch_dtype=torch.float32).eval()
 
     def make(rng: np.random.Generator, size: int) -> list[PooledImage]:
         made = fresh_images(rng, size)

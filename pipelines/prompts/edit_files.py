@@ -15,7 +15,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from pipelines.prompts.edit_tars import tar_row, tar_rows
 from pipelines.prompts.prompt_ids import PromptIds
 from pipelines.prompts.worlds import World, edits_at, place_of_edits
 from schemas.absent import is_absent, score_of
-from schemas.errors import CorruptDataError, InputError
+from schemas.digests import file_stamp
+from schemas.errors import CorruptDataError, InputError, StorageError
 from schemas.find_files import find_files
 from schemas.hub_storage import HubStorage
 from schemas.records import EditSource, PromptRecord, PromptRow, Reason, Rejection, Subset
@@ -62,6 +63,8 @@ class EditIntake:
 
     num_rows: int = 0
     num_below_quality: int = 0
+    places: list[str] = field(default_factory=list)
+    """Of the files that were read."""
 
 
 def list_edit_files(where: str) -> list[EditFile]:
@@ -93,6 +96,7 @@ def iterate_edits(
     files = list_edit_files(where)
     with closing(PromptIds()) as ids:
         for file in files:
+            counts.places.append(file.place)
             rows = parquet_rows(file) if file.place.endswith(".parquet") else tar_rows(file)
             for number, position, values in rows:
                 counts.num_rows += 1
@@ -172,11 +176,29 @@ class EditReader:
 
     def __init__(self) -> None:
         self._files: OrderedDict[str, ParquetRows] = OrderedDict()
+        self._stamps: dict[str, str] = {}
+
+    def _check_unchanged(self, place: str) -> None:
+        """StorageError for a local file that is another one than at the first look: what was read of both would be
+        mixed, so nothing goes on until somebody has seen to it."""
+        if "://" in place or edits_at(place) is not None:
+            return
+        try:
+            stamp = file_stamp(Path(place))
+        except OSError:
+            return  # reading it says what is wrong
+        if self._stamps.setdefault(place, stamp) != stamp:
+            raise StorageError(
+                f"{place} was replaced while the run reads it\n"
+                f"  put the file back that the run was started with, then `resume`; or start another run"
+            )
 
     def read_images(self, edit: EditSource) -> tuple[bytes, bytes]:
-        """Encoded source and edited image. CorruptDataError where the file does not hold this triplet (any more)."""
+        """Encoded source and edited image. CorruptDataError where the file does not hold this triplet (any more);
+        StorageError for a file that was replaced."""
         import pyarrow as pa
 
+        self._check_unchanged(edit.file)
         try:
             values = self._values(edit)
             instruction = instruction_of(values.get(INSTRUCTIONS))

@@ -194,6 +194,6 @@ def _labelled(said: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(said, dict):
         yield "", cut(str(said), 300)
         return
-    for name, value in list(said.items())[:50]:
+    for name, value in [(n, v) for n, v in said.items() if not isinstance(v, list | dict)][:50]:
         shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
         yield cut(str(name), 80).replace("_", " "), cut(shown, 300)

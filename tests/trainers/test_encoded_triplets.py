@@ -208,3 +208,43 @@ def test_on_a_gpu_the_small_flux_trains_ten_thousand_samples_a_second(shards, tm
     times = []
     open_training(replace(base, loop=loop, num_evaluated=16)).run(lambda step, row: times.append(time.monotonic()))
     assert 40 * loop.batch_size / (times[-1] - times[19]) > 10_000
+
+
+def test_other_texts_at_the_same_places_are_encoded_anew(tmp_path, flux):
+    """And a folder that moved is not."""
+    folder = write_shards(tmp_path / "data", ["rule"] * 16, per_shard=16)
+
+    def encoded(place):
+        return open_training(replace(config(place, tmp_path / "out", flux), held_out_share=0.0)).source
+
+    kept = tmp_path / "out" / "cache"
+    first = encoded(folder)
+    assert len(list(kept.glob("encoded_*"))) == 1
+    encoded(folder.rename(tmp_path / "moved"))
+    assert len(list(kept.glob("encoded_*"))) == 1
+    (shard,) = (tmp_path / "moved").glob("*.tar")
+    shard.write_bytes(shard.read_bytes().replace(b"prompt 7", b"a circle"))
+    second = encoded(tmp_path / "moved")
+    assert len(list(kept.glob("encoded_*"))) == 2
+    rows = np.arange(16)
+    changed = (first._rows["pooled"].take(rows) != second._rows["pooled"].take(rows)).any(1)
+    assert changed.nonzero().flatten().tolist() == [7]
+
+
+def test_damaged_caches_are_named_and_made_again(tmp_path, flux, caplog):
+    folder = write_shards(tmp_path / "data", ["rule"] * 16, per_shard=16)
+
+    def encoded():
+        return open_training(replace(config(folder, tmp_path / "out", flux), held_out_share=0.0)).source
+
+    first, rows = encoded(), np.arange(16)
+    for path in sorted((tmp_path / "out" / "cache").glob("*.*")):
+        if path.suffix in (".npz", ".safetensors", ".json"):
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 8
+            path.write_bytes(data)
+            caplog.clear()
+            again = encoded()
+            assert torch.equal(first._rows["good"].take(rows), again._rows["good"].take(rows))
+            assert path.stem in caplog.text or path.suffix == ".json"  # what only saves reading goes in silence
+            assert encoded() is not None

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import sys
+import time
 import types
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +15,12 @@ import torch
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from schemas.errors import InputError, WorkFailedError
+from schemas.digests import file_digest
+from schemas.errors import InputError, StorageError, WorkFailedError
 from tests.support.curves import loss_curve
+from tests.support.full_disk import room_for
 from tests.support.plain_shards import write_shards
+from trainers.checkpoint import load_checkpoint, save_checkpoint
 from trainers.curve import Curve
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import EVEN_MIX, TrainingOrder
@@ -129,7 +134,7 @@ def test_the_best_weights_are_exported_where_that_is_asked_for(order, tmp_path):
 def test_a_folder_goes_on_with_its_own_training_alone(order, tmp_path):
     loop(order, tmp_path, steps=6).run()
     faster = replace(SGD, learning_rate=9.0)
-    with pytest.raises(InputError, match=r"data was .*shards, is .*other; optimizer.learning_rate was 0.1, is 9.0\n"):
+    with pytest.raises(InputError, match=r"another training: optimizer.learning_rate was 0.1, is 9.0\n"):
         loop(order, tmp_path, data="other", optimizer=faster, steps=6)
     with pytest.raises(InputError, match=r"ema_decay was 0.0, is 0.5; loop.seed was 0, is 1\n"):
         loop(order, tmp_path, seed=1, ema_decay=0.5)
@@ -294,3 +299,67 @@ def test_weights_and_biases_gets_the_curve_when_its_key_is_set(tmp_path, monkeyp
     assert said[1:] == [(3, {"loss": 0.5}), (3, {"samples": ("image", str(tmp_path / "drawn.png"))}), "end"]
     Curve(tmp_path / "with", "slope").close()
     assert said[4]["id"] == said[0]["id"]
+
+
+def test_a_full_disk_ends_a_training_at_once_and_it_goes_on_when_there_is_room(order, tmp_path):
+    often = {"steps": 100, "report_every": 1, "checkpoint_every": 10, "evaluate_every": 10}
+    with room_for(5_000), pytest.raises(StorageError, match=r"(?s)nothing can be written any more.*make room"):
+        loop(order, tmp_path, **often).run()
+    stopped = loop(order, tmp_path, **often)
+    assert stopped.step in range(10, 100, 10)
+    stopped.run()
+    assert [row["step"] for row in loss_curve(tmp_path) if "loss" in row] == list(range(1, 101))
+
+
+def opened(folder, out):
+    return loop(TrainingOrder(open_index(str(folder), out / "cache"), EVEN_MIX, 4, 0), out, data=str(folder))
+
+
+def test_data_is_known_by_what_is_in_it(tmp_path):
+    folder, out = write_shards(tmp_path / "data", ["rule"] * 20), tmp_path / "out"
+    first = opened(folder, out)
+    first.run()
+    moved = folder.rename(tmp_path / "elsewhere")
+    for number, shard in enumerate(sorted(moved.glob("*.tar"))):
+        shard.rename(moved / f"part_{number}.tar")
+    assert opened(moved, out).step == first.step
+
+    shard = moved / "part_1.tar"
+    data, stat = shard.read_bytes(), shard.stat()
+    shard.write_bytes(data.replace(b"reflection 9", b"reflection 4"))  # as many bytes, at the same places
+    os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(InputError, match=r"trained on other data: part_1.tar has other contents\n  field: --data"):
+        opened(moved, out)
+    shard.unlink()
+    with pytest.raises(InputError, match=r"genref_000001.tar is missing\n"):
+        opened(moved, out)
+    shard.write_bytes(data)
+    (moved / "part_9.tar").write_bytes(data.replace(b"prompt 9", b"prompt 3"))
+    with pytest.raises(InputError, match=r"part_9.tar is new"):
+        opened(moved, out)
+
+
+def test_data_that_was_read_through_once_is_known_again_until_it_changes(tmp_path, monkeypatch):
+    folder = write_shards(tmp_path / "data", ["rule"] * 20)
+    monkeypatch.setattr("trainers.data_contents._FRESH_S", -1.0)  # as if written long ago
+    first = open_index(str(folder), tmp_path / "cache").digests
+    read = []
+    monkeypatch.setattr("trainers.data_contents.file_digest", lambda path: read.append(path.name) or file_digest(path))
+    assert open_index(str(folder), tmp_path / "cache").digests == first
+    assert read == []
+    shard = folder / "genref_000001.tar"
+    time.sleep(0.02)
+    shard.write_bytes(shard.read_bytes().replace(b"prompt 9", b"prompt 1"))
+    assert open_index(str(folder), tmp_path / "cache").digests[1] != first[1]
+    assert read == ["genref_000001.tar"]
+
+
+def test_a_checkpoint_from_before_data_was_known_by_its_contents_knows_its_place(order, tmp_path):
+    loop(order, tmp_path, steps=6).run()
+    path = tmp_path / "checkpoints" / "step_00000006.pt"
+    state = load_checkpoint(path)
+    del state["data"]
+    save_checkpoint(path, state)
+    with pytest.raises(InputError, match=r"data was .*shards, is .*other\n"):
+        loop(order, tmp_path, data="other", steps=6)
+    assert loop(order, tmp_path, steps=6).step == 6

@@ -2,6 +2,7 @@
 as many ranks or fewer, and a folder that loads as any model."""
 
 import json
+import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from inference.interfaces import ChatRequest
 from inference.vlm.adapters import base_model_of, load_qwen
 from inference.vlm.qwen import QwenVlm
 from microworld.family import micro_qwen
-from schemas.errors import InputError, WorkFailedError
+from schemas.errors import CorruptDataError, InputError
 from schemas.shards import encode_shard
 from tests.support.curves import loss_curve
 from tests.support.micro_shards import write_micro_shards
@@ -123,15 +124,28 @@ def test_a_checkpoint_of_another_training_or_model_is_refused(root, tmp_path):
         open_training(replace(config(root, "two"), optimizer=OptimizerConfig("adamw", 1.0, max_gradient_norm=1.0)))
 
 
-def test_a_checkpoint_that_was_cut_is_named_and_not_mixed_with_an_older_one(root, tmp_path):
+def test_a_checkpoint_that_changed_is_named_and_the_one_before_is_taken(root, tmp_path, caplog):
     shutil.copytree(root / "alone" / "checkpoints", tmp_path / "cut" / "checkpoints")
-    for part in (tmp_path / "cut" / "checkpoints" / "step_00000004").glob("*.distcp"):
+    newest, cut = (
+        tmp_path / "cut" / "checkpoints" / "step_00000004",
+        replace(config(root, "alone"), out=tmp_path / "cut"),
+    )
+    draws = random.Random(4)
+    for path in sorted(newest.iterdir()):
+        data = path.read_bytes()
+        place = draws.randrange(len(data))
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << draws.randrange(8)]) + data[place + 1 :])
+        caplog.clear()
+        with pytest.raises(CorruptDataError, match=path.name):
+            open_training(cut).checkpoints.at(4)
+        path.write_bytes(data)
+    for part in newest.glob("*.distcp"):
         part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
-    cut = replace(config(root, "alone"), out=tmp_path / "cut")
-    with pytest.raises(WorkFailedError, match=r"step_00000004 does not read[\s\S]*remove it"):
-        open_training(cut)
-    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step_00000004")
     assert open_training(cut).step == 2
+    assert "has other bytes than were written" in caplog.text
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step_00000002")
+    with pytest.raises(InputError, match="to train anew"):
+        open_training(cut)
 
 
 def test_what_cannot_be_trained_whole_is_refused(root):
