@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from schemas.errors import InputError, ReflectionFlowError, WorkFailedError
 from trainers.checkpoint import Checkpoints
+from trainers.ray_cluster import join, require_ray
 
 if TYPE_CHECKING:
     from trainers.loop import LoopConfig, Rank, TrainingLoop
@@ -64,13 +65,14 @@ def launch(open_training: Callable[[T, Rank], TrainingLoop], config: T, out: Pat
         open_training(config, ALONE).run()
         return
     config.loop.check(spread.workers)  # said here, not in a worker's log
+    require_ray()
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import WorkerGroupError
 
     if not ray.is_initialized():
-        ray.init(address=None, log_to_driver=True)
+        join({}, log_to_driver=True)
     resources = {"CPU": spread.cpus_per_worker}
     if spread.gpus_per_worker:
         resources["GPU"] = spread.gpus_per_worker

@@ -1,5 +1,6 @@
 """A line a stage: done, rate, ETA, rejected, quarantined. Live with rich on a terminal, plain lines elsewhere."""
 
+import logging
 import sys
 import time
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Any, Self
 
 from schemas.records import PromptRow
 
+log = logging.getLogger(__name__)
 PLAIN_EVERY_S = 10.0
 
 
@@ -84,6 +86,19 @@ class Progress:
             self._live.update(self._table())
         elif not self.quiet and time.time() - self._shown > PLAIN_EVERY_S:
             self._print_lines()
+
+    def say(self, text: str) -> None:
+        """A line of its own, into the log as well."""
+        log.info("%s", text)
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
+        elif not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._live is not None:
+            self._live.stop()
 
     def _print_lines(self) -> None:
         self._shown = time.time()
