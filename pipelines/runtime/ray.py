@@ -179,24 +179,24 @@ class _Flow:
 
     def _say_what_takes_long(self, after_s: float) -> None:
         there = cluster_size()
-        for pool in self.pools.values():
-            if not any(member.works for member in pool.members):
-                log.warning(
-                    "%s: none of its %d workers has a place yet, or they are only being started; each takes %g CPUs "
-                    "and %g GPUs, the cluster has %s. Fewer --*.workers.count, or --schedule staged, or more nodes",
-                    pool.name,
-                    len(pool.members),
-                    pool.workers.cpus,
-                    pool.workers.gpus,
-                    there,
-                )
-            elif sentence := pool.sentence(self.now, after_s):
-                self.progress.say(sentence)
         self.largest = {name: max(amount, there.get(name, 0)) for name, amount in self.largest.items()}
         asked = {
             "CPU": sum(len(pool.members) * pool.workers.cpus for pool in self.pools.values()),
             "GPU": sum(len(pool.members) * pool.workers.gpus for pool in self.pools.values()),
         }
+        has_room = all(there.get(name, 0) >= amount for name, amount in asked.items())
+        for pool in self.pools.values():
+            if not has_room and not any(member.works for member in pool.members):
+                log.warning(
+                    "%s: none of its %d workers has a place yet; all stages' ask for %s, the cluster has %s. Fewer "
+                    "--*.workers.count, or --schedule staged, or more nodes",
+                    pool.name,
+                    len(pool.members),
+                    asked,
+                    there,
+                )
+            elif sentence := pool.sentence(self.now, after_s):
+                self.progress.say(sentence)
         if any(there.get(name, 0) < min(asked[name], amount) for name, amount in self.largest.items()):
             log.warning(
                 "the cluster has lost nodes: it has %s, had %s, and the actors ask for %s. Some wait for a new node; "

@@ -162,6 +162,13 @@ class Pool:
     def free(self, now: float) -> Member | None:
         """The member with the fewest calls, None when all have enough. One that has no place in the cluster yet gets
         none: they would wait with it while others are idle."""
+        self._settle(now)
+        idle = [member for member in self.members if member.ready is None and member.loading is None]
+        member = min(idle, key=lambda m: len(m.calls), default=None)
+        return member if member is not None and len(member.calls) < self.calls else None
+
+    def _settle(self, now: float) -> None:
+        """See who has come up, and who has loaded. WorkFailedError where that brings workers down."""
         waiting = {member.ready: member for member in self.members if member.ready is not None}
         for reference in _ready(waiting):
             waiting[reference].ready = None
@@ -176,9 +183,6 @@ class Pool:
                     f"{self.name}: loading its models brought its worker down {CRASHES_PER_UNIT} times: {error}\n"
                     f"  see logs/{self.name}-*.log in the run folder; `resume` tries again"
                 ) from error
-        idle = [member for member in self.members if member.ready is None and member.loading is None]
-        member = min(idle, key=lambda m: len(m.calls), default=None)
-        return member if member is not None and len(member.calls) < self.calls else None
 
     def call(self, member: Member, task: UnitTask, index: int, *, with_care: bool, now: float) -> tuple[Any, Call]:
         """Have a member make a unit's block of one step."""
@@ -198,6 +202,7 @@ class Pool:
     def look(self, states: dict[str, tuple[str, int]], now: float) -> None:
         """What Ray says of the actors: no time passes for one that has no place, and one that was started again begins
         anew."""
+        self._settle(now)
         for member in self.members:
             unknown = ("ALIVE" if member.ready is None else member.state, member.restarts)
             state, restarts = states.get(member.actor._actor_id.hex(), unknown)
@@ -211,7 +216,8 @@ class Pool:
         """Calls whose time is up. WorkFailedError where that of loading is."""
         limit = self.limits.of(self.name)
         for member in self.members:
-            if member.works and member.loading is not None and now - member.since > limit:
+            is_loading = member.works and member.loading is not None
+            if is_loading and now - member.since > self.limits.of(self.name, loading=True):
                 raise WorkFailedError(
                     f"{self.name}: a worker has been loading its models for {format_seconds(now - member.since)}\n"
                     f"  see logs/{self.name}-*.log in the run folder; `resume` tries again"
@@ -239,7 +245,7 @@ class Pool:
         if loading:
             parts.append(f"{len(loading)} loading its models for {format_seconds(max(loading))}")
         if unplaced:
-            parts.append(f"{len(unplaced)} without a place in the cluster, or only being started")
+            parts.append(f"{len(unplaced)} being started, or without a place")
         return f"{self.name}: {len(self.members)} workers: {'; '.join(parts)}"
 
     def end(self) -> None:

@@ -33,8 +33,10 @@ class Limits:
         """A unit came back."""
         self.slowest[stage] = max(seconds, self.slowest.get(stage, 0.0))
 
-    def of(self, stage: str) -> float:
-        """For the next unit; also for loading the stage's models."""
+    def of(self, stage: str, *, loading: bool = False) -> float:
+        """For the next unit, or for loading the stage's models: six hours."""
+        if loading:
+            return FIRST_S
         if self.policy.unit_limit_s:
             return self.policy.unit_limit_s
         return max(LEAST_S, TIMES_SLOWEST * self.slowest[stage]) if stage in self.slowest else FIRST_S
@@ -83,7 +85,7 @@ class Watchdog:
         self._said = {at: self._said.get(at, self._began[at]) for at in at_work}
         for at in at_work:
             seconds = now - self._began[at]
-            if seconds > self.limits.of(at.step.name):
+            if seconds > self.limits.of(at.step.name, loading=at.unit is None):
                 self._end(at, seconds)
             if now - self._said[at] >= SAY_EVERY_S:
                 self._said[at] = now

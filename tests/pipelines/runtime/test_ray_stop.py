@@ -1,4 +1,4 @@
-"""One SIGTERM to a driver on Ray: the blocks at hand are committed, and the same command goes on with the same bytes."""
+"""One SIGTERM to a driver on Ray: the blocks at hand are committed, and the same command goes on, same bytes."""
 
 import os
 import signal
