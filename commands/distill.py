@@ -19,12 +19,13 @@ from pipelines.distill import (
     distill_here,
     summary_line,
 )
-from pipelines.driver import stop_signal
 from pipelines.lease import Lease
 from pipelines.stage import Workers
 from recipes import catalogue
+from schemas.stop_signal import stop_signal
 from schemas.storage import LocalStorage
 from trainers.dual_process_config import DualProcessConfig
+from trainers.ray_cluster import require_ray
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,15 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse_with_preset(DistillArgs, argv, "distill", default_arguments)
     require_models(arguments.training.models)
     out = Path(shared_uri(arguments.run, arguments.runtime))
-    with Lease(LocalStorage(out), take_over=arguments.take_over), stop_signal() as stop:
+    with Lease(LocalStorage(out), take_over=arguments.take_over), stop_signal("the step") as stop:
 
         def run(files: Sequence[Path]) -> Iterable[ConceptOutcome]:
             if arguments.runtime == "ray":
+                require_ray()
                 from pipelines.runtime.ray_concepts import distill_on_ray
 
                 return distill_on_ray(out, arguments.training, arguments.workers, files, stop)
-            return distill_here(ConceptWorker(out, arguments.training), files, stop)
+            return distill_here(ConceptWorker(out, arguments.training, stop=stop), files, stop)
 
         outcomes = distill_folder(arguments.concepts, out, run, lambda o: print(summary_line(o), flush=True))
         stopped = stop()

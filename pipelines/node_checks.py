@@ -13,6 +13,7 @@ from pipelines.preflight import NodeCheck, check_stages, one_unit_of
 from pipelines.runtime.runtime import Schedule
 from pipelines.search_job import SearchJobConfig
 from schemas.errors import ReflectionFlowError
+from trainers.ray_cluster import require_ray
 
 
 def check_here(
@@ -39,6 +40,7 @@ def check(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> list[
     """As the run would be: on this machine, or on every kind of node."""
     if options.runtime == "local":
         return [check_here(config, options.schedule)]
+    require_ray()
     from pipelines.runtime.ray import on_each_kind_of_node
 
     found = on_each_kind_of_node(check_here, config, options.schedule)

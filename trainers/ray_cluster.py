@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from schemas.errors import InputError
+from schemas.errors import InputError, WorkFailedError
 
 PROBE_S = 10.0
 """A cluster that has not answered for so long is not there; Ray itself would ask for minutes."""
@@ -36,10 +36,9 @@ _SETTINGS = 4
 def join(environment: Mapping[str, str], num_cpus: int | None = None, *, log_to_driver: bool = False) -> None:
     """Join RAY_ADDRESS's cluster, which a submitted job finds there, or start one here. environment: that workers get.
     num_cpus: of one that is started; None: the cores. InputError, within seconds, for an address where no cluster
-    answers."""
+    answers; WorkFailedError where none can be started."""
     require_ray()
     import ray
-    from ray.exceptions import RayError
 
     # Said explicitly, so that head, workers and later drivers agree; a cluster that is there keeps its own mode.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -57,9 +56,9 @@ def join(environment: Mapping[str, str], num_cpus: int | None = None, *, log_to_
                 runtime_env={"env_vars": dict(environment)},
                 **size,
             )
-    except (RuntimeError, ConnectionError, ValueError, RayError) as error:
+    except Exception as error:  # Ray raises whatever it likes, plain Exception included
         if is_local:
-            raise
+            raise WorkFailedError(f"Ray does not start here: {type(error).__name__}: {error}") from error
         raise InputError(f"{address}: {error}", field=_FIELD, expected=_EXPECTED) from error
 
 

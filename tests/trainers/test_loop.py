@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from schemas.errors import InputError, WorkFailedError
+from schemas.errors import InputError, StoppedError, WorkFailedError
 from tests.support.curves import loss_curve
 from tests.support.plain_shards import write_shards
 from trainers.curve import Curve
@@ -205,6 +205,19 @@ def run_until(training, kill_at):
 
     with contextlib.suppress(Killed):
         training.run(on_step)
+
+
+@pytest.mark.parametrize("read_every", [1, 100])
+def test_asked_to_stop_it_leaves_a_checkpoint_of_the_step_at_hand_and_goes_on_from_there(order, tmp_path, read_every):
+    run_until(loop(order, tmp_path / "whole", read_every=read_every), None)
+    stopped = loop(order, tmp_path / "stopped", read_every=read_every)
+    with pytest.raises(StoppedError, match="slope: stopped after step 5 of 12"):
+        stopped.run(stop=lambda: stopped.step == 4)
+    assert stopped.checkpoints.steps()[-1] == 5
+    again = loop(order, tmp_path / "stopped", read_every=read_every)
+    assert again.step == 5
+    run_until(again, None)
+    assert loss_curve(tmp_path / "stopped") == loss_curve(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("kills", [(5,), (2, 8, 11), (6, 7)])
