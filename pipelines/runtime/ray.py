@@ -22,7 +22,7 @@ from pipelines.pack_shards import pack_shard, shard_ranges
 from pipelines.run_folder import RunFolder
 from pipelines.runtime import given_up
 from pipelines.runtime.progress import Progress, format_seconds
-from pipelines.runtime.ray_pool import CRASHES_PER_UNIT, LOST, BlockReport, Call, Pool, actor_states, get
+from pipelines.runtime.ray_pool import LOST, BlockReport, Call, Pool, actor_states, get
 from pipelines.runtime.runtime import UnitTask, Work, stage_order, waves
 from pipelines.runtime.watch import Limits, WatchedTime
 from pipelines.served_vlms import served_vlms
@@ -262,7 +262,7 @@ class _Flow:
             report: BlockReport = get(reference)
         except LOST as error:
             log.warning("%s: unit %d brought its worker down again and again: %s", step.name, task.unit, error)
-            why = f"its worker died {CRASHES_PER_UNIT} times ({type(error).__name__}: {str(error).splitlines()[0]})"
+            why = f"its worker died again and again ({type(error).__name__}: {str(error).splitlines()[0]})"
             self._give_up(call, why)
             return
         call.pool.lost_units.clear()

@@ -90,11 +90,11 @@ def test_a_concept_that_was_interrupted_goes_on_from_its_checkpoint(flux, concep
     whole = models.distill
 
     def interrupted(concept, folder, stop):
-        def stop(point):
+        def end(point):
             if point.step == 1:  # the first step is in a checkpoint
                 raise KeyboardInterrupt
 
-        return whole(concept, folder, stop)
+        return whole(concept, folder, end)
 
     monkeypatch.setattr(models, "distill", interrupted)
     with pytest.raises(KeyboardInterrupt):

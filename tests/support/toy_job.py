@@ -7,6 +7,7 @@ that it changes no key and can pass:
     TOY_TRANSIENT=3           the first 3 calls of a stage raise TransientError
     TOY_MEMORY=2              MemoryError until the micro-batch is at most 2 images
     TOY_HANG=p003             nobody ever comes back with these prompts while they are drawn
+    TOY_DIE=p003              these end their process while they are drawn
     TOY_SLEEP_S=0.05          every call of a stage takes so long
     TOY_LIMIT_S=2             of a unit (`FailurePolicy.unit_limit_s`)
     TOY_CALLS=FILE            a line "stage prompt_id prompt_id ..." for every call
@@ -137,17 +138,23 @@ class Trouble:
         if path := os.environ.get("TOY_CALLS"):
             with open(path, "a") as file:
                 file.write(" ".join([self.stage, *ids]) + "\n")
-        hanging = os.environ.get("TOY_HANG", "").split(",") if self.fail_variable == "TOY_FAIL" else ()
-        while any(prompt_id in hanging for prompt_id in ids):
-            time.sleep(60)
+        if self.fail_variable == "TOY_FAIL":
+            if _names("TOY_DIE", ids):
+                os._exit(9)
+            while _names("TOY_HANG", ids):
+                time.sleep(60)
         if "TOY_SLEEP_S" in os.environ:
             time.sleep(float(os.environ["TOY_SLEEP_S"]))
         if self.transient:
             self.transient -= 1
             raise TransientError("the toy endpoint is away")
-        failing = os.environ.get(self.fail_variable, "").split(",")
-        if any(prompt_id in failing for prompt_id in ids):
+        if _names(self.fail_variable, ids):
             raise ValueError("the toy cannot do this one")
+
+
+def _names(variable: str, ids: Sequence[str]) -> bool:
+    named = os.environ.get(variable, "").split(",")
+    return any(prompt_id in named for prompt_id in ids)
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ class Picky(Stage):
     name: ClassVar[str] = "picky"
     version: ClassVar[int] = 1
 
-    def __init__(self, error=ValueError, away=False):
+    def __init__(self, error: type[Exception] = ValueError, away=False):
         super().__init__(None, 0)
         self.error, self.away, self.calls = error, away, []
 

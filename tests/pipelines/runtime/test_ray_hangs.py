@@ -1,4 +1,4 @@
-"""A worker that hangs or is frozen: its unit is done elsewhere; a row that hangs wherever it is tried is found."""
+"""A worker that hangs or is frozen: its unit is done elsewhere. A row that hangs, or ends its worker, is found."""
 
 import threading
 import time
@@ -16,18 +16,21 @@ from tests.support.toy_job import ToyConfig, create
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 
-def test_what_hangs_is_tried_elsewhere_and_then_found(tmp_path, monkeypatch, capsys):
+def test_what_no_worker_comes_back_with_is_tried_elsewhere_and_then_found(tmp_path, monkeypatch, capsys):
     import ray
 
     from pipelines.runtime.ray import connect
 
     monkeypatch.setattr("pipelines.runtime.ray.LOOK_EVERY_S", 0.5)
     monkeypatch.setattr("pipelines.runtime.ray.WARN_EVERY_S", 1.0)
-    monkeypatch.setenv("TOY_HANG", "p003")
+    monkeypatch.setattr("pipelines.runtime.ray_pool.CRASHES_PER_UNIT", 1)
+    monkeypatch.setattr("pipelines.runtime.ray_pool.CRASHES_WITH_CARE", 1)
+    monkeypatch.setenv("TOY_HANG", "p001")
+    monkeypatch.setenv("TOY_DIE", "p004")
     monkeypatch.setenv("TOY_SLEEP_S", "1")
     path, calls, frozen = tmp_path / "run", tmp_path / "calls", []
     monkeypatch.setenv("TOY_CALLS", str(calls))
-    config = ToyConfig(num_prompts=8, unit_size=2)
+    config = ToyConfig(num_prompts=6, unit_size=1)
     folder = create(str(path), config)
     since = time.time()
 
@@ -50,8 +53,10 @@ def test_what_hangs_is_tried_elsewhere_and_then_found(tmp_path, monkeypatch, cap
     freezing.join(5)
     assert frozen
     assert not psutil.pid_exists(frozen[0].pid) or frozen[0].status() == psutil.STATUS_ZOMBIE
-    assert [entry["prompt_id"] for entry in folder.quarantined()] == ["p003"]
-    assert "no answer within 0:04" in folder.quarantined()[0]["error"]
+    found = {entry["prompt_id"]: entry["error"] for entry in folder.quarantined()}
+    assert set(found) == {"p001", "p004"}
+    assert "no answer within 0:04" in found["p001"]
+    assert "its worker died" in found["p004"]
     assert verify(folder, config, deep=True) == []
     assert list(path.glob("given_up/*/*")) == []
     said = capsys.readouterr().err
