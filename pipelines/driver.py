@@ -90,6 +90,8 @@ def _advance(folder: RunFolder, config: JobConfig, options: RunOptions, stop: Ca
 def _start(folder: RunFolder, config: JobConfig, options: RunOptions) -> Runtime:
     if options.asking_units < 1:
         raise InputError(f"{options.asking_units}", field="--asking-units", expected="at least 1")
+    if not options.failures.unit_limit_s >= 0:
+        raise InputError(f"{options.failures.unit_limit_s}", field="--failures.unit-limit-s", expected="0 or more")
     work = Work(folder, config, options.failures, options.schedule, options.asking_units)
     if options.runtime == "ray":
         require_ray()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util import ActorPool
 
 from pipelines.distill import STOP, ConceptOutcome, make_worker
+from pipelines.runtime.progress import format_seconds
 from pipelines.runtime.ray import connect
+from pipelines.runtime.watch import SAY_EVERY_S
 from pipelines.stage import Workers
 from schemas.errors import ReflectionFlowError, StoppedError
 from trainers.dual_process_config import DualProcessConfig
@@ -46,6 +50,7 @@ def distill_on_ray(
         )
         pool: Any = ActorPool([remote.remote(str(out), config) for _ in range(max(1, count))])
         waiting = [str(file.resolve()) for file in files]
+        heard = said = time.monotonic()
         while waiting or pool.has_next():
             while waiting and pool.has_free() and not stop():
                 pool.submit(lambda actor, file: actor.make.remote(file), waiting.pop(0))
@@ -54,9 +59,13 @@ def distill_on_ray(
             if stop():
                 (out / STOP).touch()
             try:
-                yield pool.get_next_unordered(timeout=1.0)
+                outcome = pool.get_next_unordered(timeout=1.0)
+                heard = said = time.monotonic()
+                yield outcome
             except TimeoutError:
-                continue
+                if time.monotonic() - said >= SAY_EVERY_S:
+                    said = time.monotonic()
+                    print(f"{count} workers, the last concept {format_seconds(said - heard)} ago", file=sys.stderr)
             except RayActorError as error:
                 yield ConceptOutcome("?", "", "failed", f"its worker died again and again: {error}")
             except RayTaskError as error:
