@@ -1,7 +1,11 @@
 """What all commands share: parsing with tyro, and the preset that gives every other flag its default."""
 
+import dataclasses
+import os
+import re
 from collections.abc import Callable, Sequence
-from typing import Annotated, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -9,6 +13,7 @@ from commands.own_vlms import with_own_vlms
 from commands.shown_flags import only_chosen_kinds
 from recipes import catalogue
 from schemas.errors import InputError
+from schemas.places import local_path
 
 T = TypeVar("T")
 Preset = Annotated[str, tyro.conf.arg(metavar="NAME", help=f"models and sizes: {catalogue.in_words()} (`recipes/`)")]
@@ -18,13 +23,35 @@ def parse(
     arguments: type[T], argv: Sequence[str], command: str, default: T | None = None, package: str = "pipelines"
 ) -> T:
     """Arguments of a command. A usage error prints what was expected and exits with 2."""
-    return tyro.cli(  # pyright: ignore[reportReturnType] - tyro types a default of None as a result
+    parsed = tyro.cli(
         arguments,
-        args=list(argv),
+        args=[with_home(argument) for argument in argv],
         prog=f"python -m {package} {command}",
         default=default,
         config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff),
     )
+    _check_paths(parsed, "-")
+    return parsed  # pyright: ignore[reportReturnType] - tyro types a default of None as a result
+
+
+def with_home(argument: str) -> str:
+    """An argument, or `--flag=value`, whose value begins with `~/` or `~user/`, as a shell would hand it over: shells
+    leave `--run=~/demo` as it is."""
+    flag, separator, value = argument.partition("=")
+    if separator and flag.startswith("--"):
+        return f"{flag}={with_home(value)}"
+    return os.path.expanduser(argument) if re.fullmatch(r"~[\w.-]*(/.*)?", argument) else argument
+
+
+def _check_paths(value: Any, flag: str) -> None:
+    """InputError for a URI where a path of this machine belongs."""
+    if isinstance(value, Path):
+        try:
+            local_path(value)
+        except InputError as error:
+            raise InputError(error.problem, field=flag, expected=error.expected) from None
+    for one in dataclasses.fields(value) if dataclasses.is_dataclass(value) else ():
+        _check_paths(getattr(value, one.name), f"{flag}{'.' if flag != '-' else '-'}{one.name.replace('_', '-')}")
 
 
 def parse_with_preset(
@@ -42,7 +69,8 @@ def flag_value(argv: Sequence[str], flag: str) -> str | None:
     for index, argument in enumerate(argv):
         name, separator, value = argument.partition("=")
         if name == flag:
-            return value if separator else next(iter(argv[index + 1 : index + 2]), None)
+            value = value if separator else next(iter(argv[index + 1 : index + 2]), None)
+            return None if value is None else with_home(value)
     return None
 
 

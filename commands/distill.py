@@ -22,6 +22,7 @@ from pipelines.distill import (
 from pipelines.lease import Lease
 from pipelines.stage import Workers
 from recipes import catalogue
+from schemas.places import local_path
 from schemas.stop_signal import stop_signal
 from schemas.storage import LocalStorage
 from trainers.dual_process_config import DualProcessConfig
@@ -55,8 +56,12 @@ def main(argv: Sequence[str]) -> int:
     """0: all learnt. 1: stopped before the end. 4: done, but some are not learnt, or could not be tried."""
     arguments = parse_with_preset(DistillArgs, argv, "distill", default_arguments)
     require_models(arguments.training.models)
-    out = Path(shared_uri(arguments.run, arguments.runtime))
-    with Lease(LocalStorage(out), take_over=arguments.take_over), stop_signal("the step") as stop:
+    out = local_path(Path(shared_uri(arguments.run, arguments.runtime)))
+    with Lease(LocalStorage(out), take_over=arguments.take_over) as lease, stop_signal("the step") as asked:
+
+        def stop() -> bool:
+            lease.check()
+            return asked()
 
         def run(files: Sequence[Path]) -> Iterable[ConceptOutcome]:
             if arguments.runtime == "ray":
@@ -66,8 +71,9 @@ def main(argv: Sequence[str]) -> int:
                 return distill_on_ray(out, arguments.training, arguments.workers, files, stop)
             return distill_here(ConceptWorker(out, arguments.training, stop=stop), files, stop)
 
-        outcomes = distill_folder(arguments.concepts, out, run, lambda o: print(summary_line(o), flush=True))
-        stopped = stop()
+        report = lambda outcome: print(summary_line(outcome), flush=True)  # noqa: E731
+        outcomes = distill_folder(arguments.concepts, lease.storage, run, report)
+        stopped = asked()
     print(counts_line(outcomes))
     if stopped:
         print(f"stopped; go on with the same command ({out})")

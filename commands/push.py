@@ -6,11 +6,14 @@ from typing import Any
 
 from commands.arguments import parse
 from commands.runs import RunDir, open_run
-from pipelines.conservation import tally
+from pipelines.conservation import stray_shards, tally
+from pipelines.pack_shards import shard_ranges
 from pipelines.report.dataset_card import FOLDER, write_card
 from pipelines.run_folder import RunFolder
+from pipelines.run_names import is_card
 from schemas.errors import InputError, WorkFailedError
 from schemas.records import Outcome
+from schemas.shards import is_shard
 
 FILES_A_COMMIT = 8  # shards are large; a commit that fails is sent again whole
 
@@ -34,6 +37,10 @@ def main(argv: Sequence[str]) -> int:
     folder, config = open_run(arguments.run)
     if tally(folder, config).prompts[Outcome.PENDING]:
         raise WorkFailedError(f"{arguments.run}: unfinished; `resume` it first")
+    if strays := stray_shards(folder, len(shard_ranges(folder, config.pack))):
+        raise WorkFailedError(
+            f"{arguments.run}/shards: {', '.join(strays[:5])}: no shards of this run\n  move them away, then `push`"
+        )
     write_card(folder, config)
     from huggingface_hub import HfApi
 
@@ -43,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def push(api: Any, folder: RunFolder, repo: str, private: bool) -> int:
-    """Send every file of shards/ and card/. `api`: a `huggingface_hub.HfApi`. Returns how many files."""
+    """Send the run's own files of shards/ and card/. `api`: a `huggingface_hub.HfApi`. Returns how many files."""
     from huggingface_hub import CommitOperationAdd
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -67,7 +74,8 @@ def push(api: Any, folder: RunFolder, repo: str, private: bool) -> int:
 
 def _files(folder: RunFolder) -> Iterator[tuple[str, str]]:
     """(path in the run, path in the repository): the card lies at the repository's root."""
-    for name in sorted(folder.storage.names(FOLDER)):
+    for name in filter(is_card, folder.storage.names(FOLDER)):
         yield f"{FOLDER}/{name}", name
-    for name in sorted(folder.storage.names("shards")):
-        yield f"shards/{name}", f"shards/{name}"
+    for name in folder.storage.names("shards"):
+        if is_shard(name) or name == "index.json":
+            yield f"shards/{name}", f"shards/{name}"

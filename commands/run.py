@@ -1,5 +1,6 @@
 """`python -m pipelines run`: start a run, go on with it, append prompts to it, or fork it."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import zip_longest
@@ -15,6 +16,7 @@ from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig
 from pipelines.lease import Lease
 from pipelines.new_run import new_dataset_run
+from pipelines.prompts.checked_json import quote
 from pipelines.run_folder import RunFolder, encode_prompts
 from pipelines.upkeep import copy_valid_blocks, differing_configs
 from recipes import catalogue
@@ -72,8 +74,9 @@ def start(arguments: RunArgs) -> tuple[RunFolder, DatasetConfig]:
     if not differences:
         return folder, config
     if _only_more_prompts(started_with, config):
-        with Lease(folder.storage, take_over=arguments.options.take_over):
-            return _append(folder, config), config
+        with Lease(folder.storage, take_over=arguments.options.take_over) as lease:
+            _append(RunFolder.open(lease.storage), config)
+        return RunFolder.open(arguments.run), config
     raise ForeignRunError(
         f"{arguments.run}: this run was started with another configuration:\n"
         + "\n".join(f"  {line}" for line in differences)
@@ -82,7 +85,7 @@ def start(arguments: RunArgs) -> tuple[RunFolder, DatasetConfig]:
     )
 
 
-def _append(folder: RunFolder, config: DatasetConfig) -> RunFolder:
+def _append(folder: RunFolder, config: DatasetConfig) -> None:
     """More prompts for a run: the old ones keep their units, the new ones begin new units."""
     intake = take_in(config)
     more: dict[str, int] = {}
@@ -97,25 +100,47 @@ def _append(folder: RunFolder, config: DatasetConfig) -> RunFolder:
                     number += 1
                     yield new
                 elif old != new:
-                    raise ForeignRunError(
-                        f"{folder.storage.uri}: the prompts it was started with have changed at their source"
-                    )
+                    raise _changed(folder, old, new)
             more[subset] = number
 
     prompts = encode_prompts(rows())
+    # Until the new file is there, and its run.json after it, either file is the run's.
+    either = dict.fromkeys((*folder.info.prompts_sha256, hashlib.sha256(prompts).hexdigest()))
+    folder.with_info(replace(folder.info, prompts_sha256=tuple(either)))
     segments = (*folder.info.segments, *lay_out(more, config.unit_size, after=folder.info.segments))
     info = replace(folder.info, config=asdict(config), segments=segments, intake=intake.statistics)
-    return RunFolder.create(folder.storage.uri, info, prompts)
+    RunFolder.create(folder.storage, info, prompts)
+
+
+def _changed(folder: RunFolder, old: PromptRow, new: PromptRow | None) -> ForeignRunError:
+    """Which prompt is another one now."""
+    now = "is no longer there" if new is None else f"is now {new.prompt.prompt_id} {quote(new.prompt.text)}"
+    if new is not None and (new.prompt.prompt_id, new.prompt.text) == (old.prompt.prompt_id, old.prompt.text):
+        now = "has another tag, requirement or rejection now"
+    return ForeignRunError(
+        f"{folder.storage.uri}: the prompts it was started with have changed at their source: "
+        f"{old.prompt.prompt_id} {quote(old.prompt.text)} {now}\n"
+        f"  bring them back and append behind them, or start another run that keeps what is still valid: `run --fork`"
+    )
 
 
 def _fork(source_uri: str, target_uri: str, preset: str, config: DatasetConfig) -> RunFolder:
+    """A fork that was killed is made again, or gone on with: it is a run once all is there that it takes."""
     source, source_config = open_dataset_run(source_uri)
     if RunFolder.exists(target_uri):
-        raise ForeignRunError(f"{target_uri}: there is a run already; --fork starts a new one")
-    target = new_dataset_run(target_uri, preset, config)
-    copied = copy_valid_blocks(source, source_config, target, config)
-    print(f"{target_uri}: a fork of {source_uri} with {copied} of its blocks")
-    return target
+        target, started_with = open_dataset_run(target_uri)
+        if differences := differing_configs(started_with, config):
+            raise ForeignRunError(
+                f"{target_uri}: there is a run of another configuration already; --fork starts a new one\n"
+                + "\n".join(f"  {line}" for line in differences)
+            )
+        return target
+
+    def fill(target: RunFolder) -> None:
+        copied = copy_valid_blocks(source, source_config, target, config)
+        print(f"{target_uri}: a fork of {source_uri} with {copied} of its blocks")
+
+    return new_dataset_run(target_uri, preset, config, fill)
 
 
 def _only_more_prompts(old: DatasetConfig, new: DatasetConfig) -> bool:

@@ -21,8 +21,8 @@ from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig
 from pipelines.upkeep import check_models
 from recipes import catalogue
-from schemas.arrow import record_from_dict
-from schemas.errors import ForeignRunError, InputError, StorageError
+from schemas.checked_json import checked_record
+from schemas.errors import CorruptDataError, ForeignRunError, InputError, StorageError
 from schemas.records import Outcome
 from schemas.storage import LocalStorage
 
@@ -65,7 +65,20 @@ def open_run(uri: str) -> tuple[RunFolder, JobConfig]:
     }
     if folder.info.job not in jobs:
         raise ForeignRunError(f"{uri}: a {folder.info.job!r} run, which this version does not know")
-    return folder, record_from_dict(jobs[folder.info.job], folder.info.config)
+    where = f"{uri}/run.json"
+    try:
+        config = checked_record(jobs[folder.info.job], folder.info.config, where)
+        unknown = set(folder.subsets) - set(config.links())
+    except (CorruptDataError, InputError) as error:
+        raise ForeignRunError(
+            f"{where}: its configuration is not one of this version\n  {error}\n"
+            f"  take the version that made it (commit {folder.info.code_commit[:12]}), or start another run"
+        ) from error
+    if unknown:
+        raise ForeignRunError(
+            f"{where}: prompts of {', '.join(sorted(unknown))}, which its configuration does not name"
+        )
+    return folder, config
 
 
 def open_dataset_run(uri: str) -> tuple[RunFolder, DatasetConfig]:
@@ -95,13 +108,12 @@ def work(folder: RunFolder, config: JobConfig, options: RunOptions, finish: Fini
         raise InputError(f"{finish.allow_quarantine} is no share", field="--allow-quarantine", expected="0 to 1")
     check_models(folder, digests_of(config))
     log_to(folder)
-    complete = drive(folder, config, options)
+    complete = drive(folder, config, options, lambda held: write_report(held, config))
     counts = tally(folder, config)
     print_summary(folder, counts)
     if not complete:
         print(f"stopped; go on with: python -m pipelines resume --run {folder.storage.uri}")
         return 1
-    write_report(folder, config)
     quarantined = counts.prompts[Outcome.QUARANTINED]
     if quarantined > finish.allow_quarantine * sum(counts.prompts.values()):
         print(

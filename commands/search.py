@@ -63,8 +63,9 @@ def start_search(run: str, preset: str, job: SearchJobConfig, options: RunOption
         return folder
     deeper = replace(started_with, search=replace(started_with.search, depth=job.search.depth))
     if job.search.depth > started_with.search.depth and not differing_configs(deeper, job):
-        with Lease(folder.storage, take_over=options.take_over):
-            return folder.with_info(replace(folder.info, config=asdict(job)))
+        with Lease(folder.storage, take_over=options.take_over) as lease:
+            RunFolder.open(lease.storage).with_info(replace(folder.info, config=asdict(job)))
+        return RunFolder.open(uri)
     raise ForeignRunError(
         f"{uri}: this search was started with another configuration:\n"
         + "\n".join(f"  {line}" for line in differences)

@@ -8,6 +8,7 @@ from commands.runs import RunDir, open_run, print_json, print_summary
 from pipelines.conservation import tally
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import packed, shard_inputs, shard_ranges
+from pipelines.quarantine import quarantined_rows
 from pipelines.run_folder import RunFolder
 
 
@@ -26,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
     folder, config = open_run(arguments.run)
     stages = stage_counts(folder, config)
     counts = tally(folder, config)
+    failed = list(quarantined_rows(folder, config))
     shards, num_packed = _shards(folder, config)
     if arguments.json:
         print_json(
@@ -34,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
                 "preset": folder.info.preset,
                 "stages": stages,
                 "shards": {"packed": num_packed, "total": shards},
-                "in_quarantine": len(folder.quarantined()),
+                "in_quarantine": len(failed),
                 **counts.as_json(),
             }
         )
@@ -45,8 +47,8 @@ def main(argv: Sequence[str]) -> int:
         spent = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in cost.items())
         print(f"  {stage['subset']:<8} {stage['stage']:<22} {stage['done']}/{stage['total']} units  {spent}")
     print(f"  {num_packed}/{shards} shards packed")
-    for entry in folder.quarantined()[:10]:
-        print(f"  quarantine: {entry['prompt_id']} in {entry['stage']} (unit {entry['unit']}): {entry['error'][:150]}")
+    for row in failed[:10]:
+        print(f"  quarantine: {row.prompt_id} in {row.stage} (unit {row.unit}): {row.error[:150]}")
     return 0
 
 

@@ -8,13 +8,15 @@ from typing import Any
 
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import index_of, sample_key, shard_inputs, shard_ranges
-from pipelines.run_folder import RunFolder, quarantine_path
+from pipelines.run_folder import RunFolder
+from pipelines.run_names import quarantine_path
 from pipelines.stage import Step
 from schemas.arrow import hash_rows
+from schemas.checked_json import parse_object
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image, sha256
 from schemas.records import Cost, Outcome, PromptRow
-from schemas.shards import read_members, shard_name, sidecar_name
+from schemas.shards import is_shard, read_members, shard_name, sidecar_name
 
 
 @dataclass
@@ -124,6 +126,7 @@ def verify(folder: RunFolder, config: JobConfig, *, deep: bool) -> list[str]:
         inputs = shard_inputs(folder, chains, config.pack, units)
         problems += _verify_shard(folder, index, units, expected, inputs, deep=deep)
     problems += _verify_index(folder, ranges, expected)
+    problems += _verify_statistics(folder) if deep else ()
     return problems
 
 
@@ -176,10 +179,10 @@ def _verify_candidates(where: str, rows: list[PromptRow], images: list[dict[int,
 def _verify_outcomes(folder: RunFolder, where: str, unit: int, rows: list[PromptRow], keys: set[str]) -> Iterator[str]:
     """Every prompt has one outcome, every pair two candidates. keys: of the shipped pairs, filled in."""
     for number, row in enumerate(rows):
-        if row.quarantine is not None:
+        if row.quarantine is not None and folder.quarantine_entry(row.quarantine.stage, unit, number) is None:
             path = quarantine_path(row.quarantine.stage, unit, number)
-            if folder.storage.size(path) is None:
-                yield f"{where}: {row.prompt.prompt_id} is in quarantine, and {path}, which `retry` needs, is missing"
+            what = "is missing" if folder.storage.size(path) is None else "is not as it was written"
+            yield f"{where}: {row.prompt.prompt_id} is in quarantine, and {path}, with its traceback, {what}"
         makes_pairs = folder.info.job != "search"
         if row_outcome(row) is Outcome.SHIPPED and makes_pairs and not row.shipped_pairs:
             yield f"{where}: {row.prompt.prompt_id} is neither shipped, rejected nor in quarantine"
@@ -272,17 +275,36 @@ def _verify_shard(
 def _verify_index(folder: RunFolder, ranges: list[range], expected: dict[int, set[str]]) -> Iterator[str]:
     num_pairs = sum(len(keys) for keys in expected.values())
     try:
-        index = folder.read_json("shards/index.json")
-    except CorruptDataError as error:
-        yield str(error)
-        return
-    if index is None:
+        index = parse_object(folder.storage.read("shards/index.json"), "shards/index.json")
+    except FileNotFoundError:
+        index = None
         yield "shards/index.json: missing"
-    elif not isinstance(index, dict) or index.get("num_samples") != num_pairs:
-        says = index.get("num_samples") if isinstance(index, dict) else type(index).__name__
+    except CorruptDataError as error:
+        index = None
+        yield str(error)
+    if index is None:
+        pass
+    elif index.get("num_samples") != num_pairs:
+        says = index.get("num_samples")
         yield f"shards/index.json: says {says} samples, the blocks hold {num_pairs} shipped pairs"
     elif index != index_of(folder, len(ranges)):
         yield "shards/index.json: does not list the shards as their sidecars describe them"
-    known = {"index.json"} | {name(i) for i in range(len(ranges)) for name in (shard_name, sidecar_name)}
-    for stranger in sorted(set(folder.storage.names("shards")) - known)[:5]:
-        yield f"shards/{stranger}: no shard of this run, though loaders would read it"
+    for stranger in stray_shards(folder, len(ranges))[:5]:
+        yield (
+            f"shards/{stranger}: no shard of this run, though loaders would read it; `resume` leaves it there: move it "
+            "away, or delete it"
+        )
+
+
+def stray_shards(folder: RunFolder, num_shards: int) -> list[str]:
+    """Names of what loaders would take for shards of the run, and is none of them: a glob of `*.tar` finds it, or it is
+    called like one."""
+    known = {name(i) for i in range(num_shards) for name in (shard_name, sidecar_name)}
+    tars = (name for name in folder.storage.names("shards") if name.endswith(".tar") and not name.startswith("."))
+    return sorted({*tars, *filter(is_shard, folder.storage.names("shards"))} - known)
+
+
+def _verify_statistics(folder: RunFolder) -> Iterator[str]:
+    for path, entries in folder.statistics():
+        if entries is None:
+            yield f"{path}: not as it was written; `report` and `plan` leave its seconds out, nothing else: delete it"

@@ -3,7 +3,6 @@
     runs/concepts/
       sunrise/     LoRA, card.json (written last), README.md, grid.png, curve.png; checkpoints while it is not finished
       index.html   all of them      summary.json   what became of each
-      lease.json   one driver at a time
 
 A concept is one unit of work, but no unit of a run folder: what it makes is a LoRA for diffusers, no rows for a next
 stage. It is input-addressed all the same: what a changed file, picture, setting or model concerns is distilled again,
@@ -21,8 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from schemas.errors import InputError, MissingWeightsError, ReflectionFlowError, StoppedError
-from schemas.storage import LocalStorage
+from schemas.errors import InputError, LeaseHeldError, MissingWeightsError, ReflectionFlowError, StoppedError
+from schemas.storage import LocalStorage, Storage
 from trainers.concept_card import CARD, finished_key
 from trainers.concept_file import concept_files, read_concept
 from trainers.dual_process import NotConvergedError
@@ -95,7 +94,7 @@ class ConceptWorker:
             LocalStorage(folder).commit(KEY, key.encode())
             models.distill(concept, folder, stop=self.stop)
             return self._finished(name, file, "learnt")
-        except (MissingWeightsError, StoppedError):
+        except (LeaseHeldError, MissingWeightsError, StoppedError):
             raise
         except NotConvergedError:
             return self._finished(name, file, "not learnt")
@@ -143,19 +142,19 @@ def distill_here(worker: ConceptWorker, files: Iterable[Path], stop: Callable[[]
 
 def distill_folder(
     concepts: Path,
-    out: Path,
+    storage: Storage,
     run: Callable[[Sequence[Path]], Iterable[ConceptOutcome]],
     report: Callable[[ConceptOutcome], None],
 ) -> list[ConceptOutcome]:
-    """Every concept of a folder, by `run`; writes summary and page. InputError for a folder without concepts."""
+    """Every concept of a folder, by `run`; writes summary and page to storage. InputError for a folder without
+    concepts."""
     usable, outcomes = check_names(concept_files(concepts))
-    out.mkdir(parents=True, exist_ok=True)
     for outcome in outcomes:
         report(outcome)
     for outcome in run(usable):
         outcomes.append(outcome)
         report(outcome)
-    storage, outcomes = LocalStorage(out), sorted(outcomes, key=lambda outcome: outcome.file)
+    outcomes = sorted(outcomes, key=lambda outcome: outcome.file)
     storage.commit("summary.json", (json.dumps([asdict(o) for o in outcomes], indent=1) + "\n").encode())
     storage.commit("index.html", render_page(outcomes).encode())
     return outcomes

@@ -6,21 +6,21 @@ rest.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.lease import Lease
 from pipelines.pack_shards import packed, reads_as_packed, shard_inputs, shard_ranges, write_index
+from pipelines.quarantine import drop_shard_of
 from pipelines.run_folder import RunFolder
 from pipelines.runtime.failures import FailurePolicy
 from pipelines.runtime.local import LocalRuntime
 from pipelines.runtime.progress import Progress, StageProgress
 from pipelines.runtime.runtime import Runtime, Schedule, UnitTask, Work
 from pipelines.stage import Step
-from pipelines.upkeep import drop_shard_of
-from schemas.arrow import hash_rows
-from schemas.errors import CorruptDataError, InputError, LeaseHeldError
+from schemas.arrow import canonical_json, hash_rows
+from schemas.errors import CorruptDataError, ForeignRunError, InputError
 from schemas.records import PromptRow
 from schemas.stop_signal import stop_signal
 from trainers.ray_cluster import require_ray
@@ -47,23 +47,40 @@ class RunOptions:
     failures: FailurePolicy = field(default_factory=FailurePolicy)
 
 
-def drive(folder: RunFolder, config: JobConfig, options: RunOptions) -> bool:
-    """Do everything that is left to do. True when the run is complete, False when it was asked to stop before."""
+def drive(
+    folder: RunFolder,
+    config: JobConfig,
+    options: RunOptions,
+    then: Callable[[RunFolder], None] = lambda folder: None,
+) -> bool:
+    """Do everything that is left to do. True when the run is complete, False when it was asked to stop before.
+
+    then: called with a complete run, while nobody else may write to it. LeaseHeldError when another driver works here,
+    or took over; ForeignRunError when another changed what the run is since the folder was opened.
+    """
     with Lease(folder.storage, take_over=options.take_over) as lease, stop_signal() as stopped:
+        held = RunFolder.open(lease.storage)
+        if canonical_json(asdict(held.info)) != canonical_json(asdict(folder.info)):
+            raise ForeignRunError(
+                f"{held.storage.uri}: another driver changed this run just now; give the command again"
+            )
+        folder = held
 
         def stop() -> bool:
-            if lease.lost.is_set():
-                raise LeaseHeldError(f"{folder.storage.uri}: another driver took the lease; this one stops")
+            lease.check()
             return stopped()
 
         folder.storage.sweep()
         folder.drop_stale_quarantine()
         try:
-            return _advance(folder, config, options, stop)
+            complete = _advance(folder, config, options, stop)
         except CorruptDataError as error:
             # An unreadable block counts as missing: look at every block, and make again what does not read.
             log.warning("%s; every block is checked now", error)
-            return _advance(folder, config, replace(options, check_blocks=True), stop)
+            complete = _advance(folder, config, replace(options, check_blocks=True), stop)
+        if complete:
+            then(folder)
+        return complete
 
 
 def _advance(folder: RunFolder, config: JobConfig, options: RunOptions, stop: Callable[[], bool]) -> bool:
@@ -147,7 +164,7 @@ def _settle_barriers(folder: RunFolder, chains: dict[str, list[Step]]) -> bool:
             continue
         before = steps[waiting.index - 1]
         value = waiting.link.barrier(_rows(folder, before, folder.units(subset)))
-        folder.write_json(waiting.barrier_path, value)
+        folder.write_checked(waiting.barrier_path, value)
         settled = True
     return settled
 

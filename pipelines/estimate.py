@@ -1,6 +1,5 @@
 """What a run will make, take and cost: from stated figures, or from what a run's own units have shown."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -18,7 +17,7 @@ from pipelines.stage import Link
 from pipelines.stages.draft_round import DraftRound
 from pipelines.stages.generate_candidates import GenerateCandidates
 from pipelines.stated_figures import Gpu
-from schemas.arrow import record_from_dict
+from schemas.checked_json import checked_record
 from schemas.errors import ForeignRunError, InputError
 
 
@@ -160,13 +159,13 @@ def measured_rates(folder: RunFolder, config: DatasetConfig | SearchJobConfig) -
     job, kind = type(config), folder.info.job
     if (kind == "search") != (job is SearchJobConfig):
         raise ForeignRunError(f"{folder.storage.uri}: a {kind} run, whose rates say nothing of this plan")
-    ran = record_from_dict(job, folder.info.config)
+    ran = checked_record(job, folder.info.config, f"{folder.storage.uri}/run.json")
     each = {}
     for chain in ran.links().values():
         each |= {link.stage.name: items for link, items in zip(chain, _items_each(ran, chain), strict=True)}
     per_unit: dict[str, list[float]] = {}
-    for name in folder.storage.names("stats"):
-        for entry in json.loads(folder.storage.read(f"stats/{name}")):
+    for _, entries in folder.statistics():
+        for entry in entries or ():
             per_unit.setdefault(entry["stage"], []).append(entry["seconds"])
     rates: dict[str, float] = {}
     for stage, seconds in per_unit.items():

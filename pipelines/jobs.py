@@ -134,8 +134,8 @@ def _named(config: JobConfig, names_of: Callable[[Any], tuple[str, ...]]) -> tup
 
 def resolve_chains(folder: RunFolder, config: JobConfig) -> dict[str, list[Step]]:
     """Every subset's chain with keys, as far as barriers are settled."""
-    barriers, info = folder.barriers(), folder.info
+    info = folder.info
     return {
-        subset: resolve_chain(links, info.root_key, info.digests, barriers, folder.num_prompts(subset))
+        subset: resolve_chain(links, info.root_key, info.digests, folder.barrier, folder.num_prompts(subset))
         for subset, links in config.links().items()
     }

@@ -13,12 +13,18 @@ from inference.model_store import model_digest, require_models
 from inference.vlm.prompts import load_prompt
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig, JobConfig, models_of, templates_of
+from pipelines.lease import Lease
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
 from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged, search_prompts
 from schemas.configuration import content_key
 from schemas.errors import ForeignRunError
 from schemas.open_storage import open_storage
 from schemas.records import PromptRow, Subset
+from schemas.storage import Storage
+
+UNFINISHED = {"prompts.parquet", "lease.json", "logs"}
+"""What a folder may hold where a new run was killed before it had its `run.json`."""
+FORKED = {"stages", "quarantine"}
 
 
 def new_run(
@@ -28,15 +34,16 @@ def new_run(
     config: JobConfig,
     rows: Iterable[PromptRow],
     counted: Callable[[], tuple[dict[str, int], dict[str, Any]]],
+    fill: Callable[[RunFolder], None] | None = None,
 ) -> RunFolder:
     """Models found, prompts gathered and checked, then the folder: nothing is written before all is known to be sound.
 
-    counted: once the rows have streamed by, how many of each subset there were, and what is to be said of them.
+    counted: once the rows have streamed by, how many of each subset there were, and what is to be said of them. fill:
+    puts there what a fork takes from its source, before the folder is a run; what a killed one put there may be there.
     """
     storage = open_storage(uri)
-    strangers = [name for name in storage.names("") if name not in ("prompts.parquet", "lease.json", "logs")]
-    if strangers or Path(uri).is_file():
-        raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'})")
+    unfinished = UNFINISHED | FORKED if fill else UNFINISHED
+    _check_empty(uri, storage, unfinished)
     digests = digests_of(config)
     prompts = encode_prompts(rows)
     num_prompts, statistics = counted()
@@ -54,13 +61,29 @@ def new_run(
         created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         job=job,
     )
-    return RunFolder.create(uri, info, prompts)
+    with Lease(storage) as lease:
+        _check_empty(uri, storage, unfinished)
+        folder = RunFolder.create(lease.storage, info, prompts, fill or (lambda folder: None))
+    return RunFolder(storage, folder.info)
 
 
-def new_dataset_run(uri: str, preset: str, config: DatasetConfig) -> RunFolder:
-    """A new run that builds a dataset."""
+def _check_empty(uri: str, storage: Storage, unfinished: set[str]) -> None:
+    names = storage.names("")
+    if "run.json" in names:
+        raise ForeignRunError(
+            f"{uri}: another driver started a run here just now; give the command again to go on with it"
+        )
+    strangers = [name for name in names if name not in unfinished]
+    if strangers or Path(uri).is_file():
+        raise ForeignRunError(f"{uri}: not empty, and no run (it holds {', '.join(strangers[:3]) or 'a file'})")
+
+
+def new_dataset_run(
+    uri: str, preset: str, config: DatasetConfig, fill: Callable[[RunFolder], None] | None = None
+) -> RunFolder:
+    """A new run that builds a dataset. fill: see `new_run`."""
     intake = take_in(config)
-    return new_run(uri, preset, "dataset", config, intake.rows(), lambda: (intake.num_prompts, intake.statistics))
+    return new_run(uri, preset, "dataset", config, intake.rows(), lambda: (intake.num_prompts, intake.statistics), fill)
 
 
 def new_search_run(uri: str, preset: str, config: SearchJobConfig) -> RunFolder:

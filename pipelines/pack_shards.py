@@ -59,7 +59,7 @@ def packed(folder: RunFolder, index: int, inputs: str) -> bool:
     sidecar = folder.sidecar(index)
     if sidecar is None or sidecar.inputs != inputs:
         return False
-    return sidecar.num_samples == 0 or folder.storage.size(f"shards/{sidecar.name}") == sidecar.num_bytes
+    return sidecar.num_samples == 0 or folder.storage.size(f"shards/{shard_name(index)}") == sidecar.num_bytes
 
 
 def pack_shard(

@@ -133,7 +133,7 @@ def _settle(folder: RunFolder, steps: Sequence[Step], index: int, unit: int) -> 
     step, before = steps[index], steps[index - 1]
     if step.link.barrier is not None and step.barrier_path is not None:
         rows = folder.read_block(before.name, before.key, unit)[1]
-        folder.write_json(step.barrier_path, step.link.barrier(rows))
+        folder.write_checked(step.barrier_path, step.link.barrier(rows))
 
 
 def _check_packing(folder: RunFolder, config: JobConfig) -> StageCheck:

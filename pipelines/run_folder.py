@@ -6,21 +6,24 @@
 A unit is a slice of consecutive prompts of one subset. Which units there are follows from the segments in `run.json`.
 """
 
-import contextlib
 import functools
+import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.arrow import arrow_schema, from_table, record_from_dict, to_table
+from pipelines.run_names import FOLDER_UNITS as FOLDER_UNITS
+from pipelines.run_names import block_path, is_key, is_stage, is_statistics, quarantine_path, row_of, unit_of
+from schemas.arrow import arrow_schema, from_table, to_table
 from schemas.blocks import BlockFooter, attach_images, decode_block, decode_images, encode_block, read_footer
+from schemas.checked_json import checked_record, decode_checked, encode_checked, parse_object
 from schemas.configuration import content_key
 from schemas.errors import CorruptDataError, ForeignRunError, WorkFailedError
 from schemas.open_storage import open_storage
@@ -28,10 +31,11 @@ from schemas.records import PromptRow
 from schemas.shards import ShardSidecar, sidecar_name
 from schemas.storage import Storage
 
-FORMAT = 2
-"""Of `run.json`. 1: models were written into the configuration without a kind."""
+FORMAT = 3
+"""Of `run.json`. 1: models were written into the configuration without a kind. 2: neither it nor barriers carried a
+digest."""
 _PROMPTS_FORMAT = 1
-FOLDER_UNITS = 1000
+_MAX_PROMPTS = 100_000_000
 _PROMPTS_ROW_GROUP = 1024
 _LISTINGS_AT_ONCE = 16
 _PARQUET: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
@@ -50,7 +54,8 @@ class Segment:
 @dataclass(frozen=True)
 class RunInfo:
     """`run.json`. job: "dataset", "search" or "harvest". config: the job's, as plain data. digests: of every model that
-    it names, by name."""
+    it names, by name. prompts_sha256: of `prompts.parquet`; while prompts are appended, of the files before and after.
+    """
 
     format: int
     preset: str
@@ -64,17 +69,13 @@ class RunInfo:
     code_commit: str
     created_at: str
     job: str = "dataset"
+    prompts_sha256: tuple[str, ...] = ()
 
 
 def root_key(seed: int, unit_size: int, num_threads: int) -> str:
     """Key of the prompts, from which every stage's key descends. The prompts themselves are checked by hash, by
     unit."""
     return content_key("prompts", _PROMPTS_FORMAT, seed, unit_size, num_threads)
-
-
-def quarantine_path(stage: str, unit: int, row: int) -> str:
-    """Where the entry of a quarantined row lies."""
-    return f"quarantine/{stage}/{unit:06d}-{row:03d}.json"
 
 
 def encode_prompts(rows: Iterable[PromptRow]) -> bytes:
@@ -98,38 +99,37 @@ class RunFolder:
         return RunFolder, (self.storage, self.info)
 
     @classmethod
-    def create(cls, uri: str, info: RunInfo, prompts: "bytes | Sequence[PromptRow]") -> "RunFolder":
-        """Write prompts (rows, or what `encode_prompts` made of them), then `run.json`: a folder without `run.json` is
-        no run, and creating can be repeated."""
-        storage = open_storage(uri)
-        storage.commit("prompts.parquet", prompts if isinstance(prompts, bytes) else encode_prompts(prompts))
-        storage.commit("run.json", json.dumps(asdict(info), indent=2, sort_keys=True).encode())
-        return cls(storage, info)
+    def create(
+        cls,
+        uri: str | Storage,
+        info: RunInfo,
+        prompts: "bytes | Sequence[PromptRow]",
+        fill: "Callable[[RunFolder], None]" = lambda folder: None,
+    ) -> "RunFolder":
+        """Write prompts (rows, or what `encode_prompts` made of them), what `fill` puts there, then `run.json`: a
+        folder without `run.json` is no run, and creating can be repeated."""
+        storage = open_storage(uri) if isinstance(uri, str) else uri
+        data = prompts if isinstance(prompts, bytes) else encode_prompts(prompts)
+        folder = cls(storage, replace(info, prompts_sha256=(hashlib.sha256(data).hexdigest(),)))
+        storage.commit("prompts.parquet", data)
+        fill(folder)
+        return folder.with_info(folder.info)
 
     def with_info(self, info: RunInfo) -> "RunFolder":
         """The same run with another `run.json`."""
-        self.storage.commit("run.json", json.dumps(asdict(info), indent=2, sort_keys=True).encode())
+        self.storage.commit("run.json", encode_checked(asdict(info)))
         return RunFolder(self.storage, info)
 
     @classmethod
-    def open(cls, uri: str) -> "RunFolder":
-        """ForeignRunError when the folder is no run, or one of another format."""
-        storage = open_storage(uri)
+    def open(cls, uri: str | Storage) -> "RunFolder":
+        """ForeignRunError when the folder is no run, one of another format, or its `run.json` is not as it was
+        written."""
+        storage = open_storage(uri) if isinstance(uri, str) else uri
+        uri = storage.uri
         try:
-            raw = json.loads(storage.read("run.json"))
+            return cls(storage, _read_info(storage.read("run.json"), f"{uri}/run.json"))
         except FileNotFoundError:
             raise ForeignRunError(f"{uri}: no run here (it has no run.json); `run --run {uri}` starts one") from None
-        except ValueError as error:
-            raise ForeignRunError(f"{uri}/run.json: not JSON ({error})") from None
-        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-            found = raw.get("format") if isinstance(raw, dict) else None
-            older = isinstance(found, int) and found < FORMAT
-            hint = "; an older version made it: its shards still train, to go on take that version" if older else ""
-            raise ForeignRunError(f"{uri}/run.json: not a run of format {FORMAT}{hint}")
-        try:
-            return cls(storage, record_from_dict(RunInfo, raw))
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ForeignRunError(f"{uri}/run.json: not a run of format {FORMAT} ({error})") from None
 
     @classmethod
     def exists(cls, uri: str) -> bool:
@@ -185,8 +185,11 @@ class RunFolder:
     def _prompt_group(self, group: int) -> list[PromptRow]:
         try:
             if self._prompts is None:
-                data = io.BytesIO(self.storage.read("prompts.parquet"))
-                self._prompts = pq.ParquetFile(data, page_checksum_verification=True)
+                data = self.storage.read("prompts.parquet")
+                known = self.info.prompts_sha256
+                if known and hashlib.sha256(data).hexdigest() not in known:
+                    raise ValueError("its bytes are not those that the run was started with")
+                self._prompts = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
             return from_table(PromptRow, self._prompts.read_row_group(group, use_threads=False))
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
             said = " ".join(str(error).split())  # Arrow's messages may have several lines
@@ -202,23 +205,17 @@ class RunFolder:
 
     # Blocks
 
-    @staticmethod
-    def block_path(stage: str, key: str, unit: int) -> str:
-        """Where the block of a unit lies."""
-        return f"stages/{stage}/{key}/{unit // FOLDER_UNITS:03d}/{unit:06d}.parquet"
+    block_path = staticmethod(block_path)
 
     def committed_units(self, stage: str, key: str) -> set[int]:
         """Units whose block has its final name. A listing, no file is opened."""
         base = f"stages/{stage}/{key}"
-        folders = [f"{base}/{folder}" for folder in self.storage.names(base)]
+        folders = self.storage.names(base)
         # An object store takes 0.1 s for a listing, and answers many at once.
         with ThreadPoolExecutor(_LISTINGS_AT_ONCE) as pool:
-            return {
-                int(name.removesuffix(".parquet"))
-                for names in pool.map(self.storage.names, folders)
-                for name in names
-                if name.endswith(".parquet") and name.removesuffix(".parquet").isdecimal()
-            }
+            listed = pool.map(self.storage.names, [f"{base}/{folder}" for folder in folders])
+            found = {unit_of(folder, name) for folder, names in zip(folders, listed, strict=True) for name in names}
+        return {unit for unit in found if unit is not None}
 
     def write_block(self, footer: BlockFooter, rows: Sequence[PromptRow], *, with_images: bool) -> None:
         """Commit a block."""
@@ -253,49 +250,107 @@ class RunFolder:
 
     # Barriers, shards, quarantine
 
-    def read_json(self, path: str) -> Any | None:
-        """A JSON file of the run, None when it is missing. CorruptDataError when it is not JSON."""
-        try:
-            return json.loads(self.storage.read(path))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise CorruptDataError(f"{self.storage.uri}/{path}: not JSON ({error})") from error
-
     def write_json(self, path: str, value: Any) -> None:
         """Commit a JSON file."""
         self.storage.commit(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
-    def barriers(self) -> dict[str, dict[str, Any]]:
-        """Every settled barrier by path. One that does not read counts as missing, and is settled again."""
-        settled: dict[str, dict[str, Any]] = {}
-        for name in self.storage.names("barriers"):
-            with contextlib.suppress(CorruptDataError):
-                value = self.read_json(f"barriers/{name}")
-                if isinstance(value, dict):
-                    settled[f"barriers/{name}"] = value
-        return settled
+    def read_checked(self, path: str) -> dict[str, Any]:
+        """An object that carries its digest. FileNotFoundError; CorruptDataError when it is not as it was written."""
+        return decode_checked(self.storage.read(path), f"{self.storage.uri}/{path}")
+
+    def write_checked(self, path: str, value: Mapping[str, Any]) -> None:
+        """Commit an object with its digest."""
+        self.storage.commit(path, encode_checked(value))
+
+    def barrier(self, path: str) -> dict[str, Any] | None:
+        """What a barrier found. None when it is not settled, or is not as it was written: it is then settled again."""
+        try:
+            return self.read_checked(path)
+        except (FileNotFoundError, CorruptDataError):
+            return None
 
     def sidecar(self, index: int) -> ShardSidecar | None:
         """What is known of a shard, None while it is not packed. An unreadable sidecar counts as missing."""
+        path = f"shards/{sidecar_name(index)}"
         try:
-            raw = self.read_json(f"shards/{sidecar_name(index)}")
-            return None if raw is None else record_from_dict(ShardSidecar, raw)
-        except (CorruptDataError, TypeError):
+            return checked_record(ShardSidecar, parse_object(self.storage.read(path), path), path)
+        except (FileNotFoundError, CorruptDataError):
             return None
+
+    def statistics(self) -> Iterator[tuple[str, list[dict[str, Any]] | None]]:
+        """(path, entries) of every file below `stats/`; None for one that is not as it was written."""
+        for name in self.storage.names("stats"):
+            if is_statistics(name):
+                try:
+                    yield f"stats/{name}", self.read_checked(f"stats/{name}")["entries"]
+                except (FileNotFoundError, CorruptDataError, KeyError):
+                    yield f"stats/{name}", None
+
+    def quarantine_entry(self, stage: str, unit: int, row: int) -> dict[str, Any] | None:
+        """Of a quarantined row its stage, key, unit, row, prompt_id, error and traceback. None when there is no entry,
+        or it is not as it was written."""
+        try:
+            entry = self.read_checked(quarantine_path(stage, unit, row))
+        except (FileNotFoundError, CorruptDataError):
+            return None
+        return entry | {"stage": stage, "unit": unit, "row": row}
+
+    def quarantine_entries(self) -> list[tuple[str, int, int]]:
+        """Stage, unit and row of every quarantine entry, by their names."""
+        return [
+            (stage, *place)
+            for stage in self.storage.names("quarantine")
+            if is_stage(stage)
+            for name in self.storage.names(f"quarantine/{stage}")
+            if (place := row_of(name)) is not None
+        ]
+
+    def quarantined(self) -> list[dict[str, Any]]:
+        """Every quarantine entry that reads. (Which rows are in quarantine, blocks say.)"""
+        return [entry for at in self.quarantine_entries() if (entry := self.quarantine_entry(*at)) is not None]
 
     def drop_stale_quarantine(self) -> None:
         """Remove entries whose block was never committed: their rows are done again anyway."""
         for entry in self.quarantined():
-            stage, unit = entry["stage"], entry["unit"]
-            if self.storage.size(self.block_path(stage, entry["key"], unit)) is None:
+            stage, key, unit = entry["stage"], str(entry.get("key")), entry["unit"]
+            if is_key(key) and self.storage.size(self.block_path(stage, key, unit)) is None:
                 self.storage.delete(quarantine_path(stage, unit, entry["row"]))
 
-    def quarantined(self) -> list[dict[str, Any]]:
-        """Every quarantine entry: stage, key, unit, row, prompt_id, error, traceback."""
-        return [
-            entry
-            for stage in self.storage.names("quarantine")
-            for name in self.storage.names(f"quarantine/{stage}")
-            if (entry := self.read_json(f"quarantine/{stage}/{name}")) is not None
-        ]
+
+def _read_info(data: bytes, where: str) -> RunInfo:
+    """ForeignRunError says what to do."""
+    try:
+        said = parse_object(data, where).get("format")
+        if type(said) is not int or said < 1:
+            raise ForeignRunError(f"{where}: not a run of format {FORMAT} (its format is {said!r})")
+        if said < FORMAT:
+            raise ForeignRunError(
+                f"{where}: not a run of format {FORMAT}; an older version made it (format {said}): its shards still "
+                "train, to go on take that version"
+            )
+        value = decode_checked(data, where)
+        if said > FORMAT:
+            raise ForeignRunError(
+                f"{where}: not a run of format {FORMAT}; a newer version made it (format {said}): take that version"
+            )
+        info = checked_record(RunInfo, value, where)
+    except CorruptDataError as error:
+        raise ForeignRunError(
+            f"{error}\n  bring it back from a copy, as `run` wrote it: it is not to be edited. For other settings "
+            "start another run; `run --fork` keeps what is still valid"
+        ) from error
+    _check_segments(info, where)
+    return info
+
+
+def _check_segments(info: RunInfo, where: str) -> None:
+    """ForeignRunError unless segments follow one another, as `lay_out` numbers them."""
+    next_unit = next_prompt = 0
+    for segment in info.segments:
+        follows = (segment.first_unit, segment.first_prompt) == (next_unit, next_prompt)
+        if info.unit_size < 1 or segment.num_prompts < 1 or not follows:
+            raise ForeignRunError(f"{where}: its segments do not follow one another; bring it back from a copy")
+        next_unit += -(-segment.num_prompts // info.unit_size)
+        next_prompt += segment.num_prompts
+    if next_prompt > _MAX_PROMPTS:
+        raise ForeignRunError(f"{where}: {next_prompt} prompts; bring it back from a copy")

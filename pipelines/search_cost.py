@@ -46,7 +46,7 @@ def spent_by_round(folder: RunFolder, config: SearchJobConfig) -> list[Spent]:
 def seconds_by_key(folder: RunFolder) -> dict[str, list[float]]:
     """Seconds of every unit that a step's statistics know."""
     found: dict[str, list[float]] = defaultdict(list)
-    for name in folder.storage.names("stats"):
-        for entry in folder.read_json(f"stats/{name}") or ():
+    for _, entries in folder.statistics():
+        for entry in entries or ():
             found[entry["key"]].append(float(entry["seconds"]))
     return found

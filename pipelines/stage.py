@@ -5,7 +5,7 @@ stages a subset's prompts pass; each stage's key is a hash of everything that ch
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -154,11 +154,11 @@ def resolve_chain(
     chain: Sequence[Link],
     root_key: str,
     digests: Mapping[str, str],
-    barriers: Mapping[str, Mapping[str, Any]],
+    barrier: Callable[[str], Mapping[str, Any] | None],
     num_prompts: int,
 ) -> list[Step]:
-    """Keys for a chain. barriers: settled values by path. num_prompts: of the subset; a barrier looks at all of them,
-    so it is settled anew when prompts are appended. Steps after an unsettled barrier have no key yet."""
+    """Keys for a chain. barrier: the settled value at a path. num_prompts: of the subset; a barrier looks at all of
+    them, so it is settled anew when prompts are appended. Steps after an unsettled barrier have no key yet."""
     steps: list[Step] = []
     upstream = root_key
     for index, link in enumerate(chain):
@@ -166,7 +166,7 @@ def resolve_chain(
         if link.barrier is not None and upstream:
             asked = (link.barrier.version, upstream, num_prompts, output_config(link.config, digests))
             path = f"barriers/{link.barrier.name}-{content_key(*asked)}.json"
-            value = barriers.get(path)
+            value = barrier(path)
             if value is None:
                 steps.append(Step(index, link, key="", barrier_path=path))
                 upstream = ""

@@ -5,6 +5,7 @@ fsync the folder. The folder of the target must be there.
 """
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from pathlib import Path
 
 TEMPORARY = ".tmp-"
 """What names of unfinished files begin with; a killed process leaves them behind."""
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EINVAL)
+"""What `link` says on file systems without hard links."""
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EISDIR, errno.EACCES)
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
@@ -25,12 +29,16 @@ def create_whole(path: Path, data: bytes) -> bool:
     temporary = _beside(path)
     try:
         temporary.write_bytes(data)
-        _sync(temporary)
+        sync(temporary)
         try:
             os.link(temporary, path)
         except FileExistsError:
             return False
-        _sync(path.parent)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return _create_in_place(path, data)
+        sync(path.parent)
         return True
     finally:
         with contextlib.suppress(OSError):
@@ -55,10 +63,22 @@ def put_in_place(finished: Path, target: Path) -> None:
     """Rename a finished file, or a folder of them, to its final name on the same disk. OSError for a folder where a
     folder with files is already."""
     for path in finished.rglob("*") if finished.is_dir() else ():
-        _sync(path)
-    _sync(finished)
+        sync(path)
+    sync(finished)
     os.replace(finished, target)
-    _sync(target.parent)
+    sync(target.parent)
+
+
+def _create_in_place(path: Path, data: bytes) -> bool:
+    """Where there are no links the name comes before the bytes: a killed process may leave fewer of them."""
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+    except FileExistsError:
+        return False
+    sync(path)
+    sync(path.parent)
+    return True
 
 
 def _beside(path: Path) -> Path:
@@ -67,9 +87,19 @@ def _beside(path: Path) -> Path:
     return path.parent / f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}"
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk. Some file systems (FUSE, some of NFS) cannot be told to for
+    folders, or at all: what they do by themselves has to do."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        if path.is_dir() and error.errno in _NO_SYNC:
+            return
+        raise
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
     finally:
         os.close(descriptor)

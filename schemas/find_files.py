@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from schemas.errors import InputError
 from schemas.hub_storage import SCHEME as HUB
 from schemas.open_storage import open_storage
+from schemas.places import checked_place
+from schemas.shards import is_shard
 from schemas.storage import Storage
 
 _WILD = re.compile(r"[*?\[]")
@@ -25,6 +27,7 @@ def find_files(place: str, endings: Sequence[str]) -> tuple[Storage, list[str]]:
     place: a file; a folder, whose files count, or where it has none those in its folders; either with `*`, `?`,
     `[...]` in any part. No name where there is none; InputError for a file that is not there.
     """
+    place = checked_place(place)
     root, parts = _split(place)
     fixed = next((i for i, part in enumerate(parts) if _WILD.search(part)), len(parts))
     if fixed == len(parts) and place.endswith(tuple(endings)):
@@ -43,6 +46,15 @@ def find_files(place: str, endings: Sequence[str]) -> tuple[Storage, list[str]]:
             return storage, sorted(files, key=natural_key)
         found = _inside(storage, found)
     return storage, []
+
+
+def own_shards(storage: Storage, names: Sequence[str]) -> list[str]:
+    """Of shards that were found, where `index.json` of a run lies beside them those alone that are called like a run's
+    own: a copy that a file manager or a synchronised folder left there would be read twice."""
+    folders = {name: name.rpartition("/")[0] for name in names}
+    of_run = {f: storage.size(f"{f}/index.json" if f else "index.json") is not None for f in set(folders.values())}
+    own = [name for name in names if not of_run[folders[name]] or is_shard(name.rpartition("/")[2])]
+    return own or list(names)
 
 
 def _inside(storage: Storage, folders: Iterable[str]) -> list[str]:

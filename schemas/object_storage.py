@@ -1,189 +1,231 @@
-"""A run on an object store, through `pyarrow.fs`. One put of complete bytes is the commit: no temporary names.
+"""A run on an object store (S3, Google Cloud Storage, Azure), through `obstore`: one put of whole bytes is the commit.
 
-Nothing here hangs: a store that does not answer is a StorageError after `MAX_ATTEMPTS` tries, in under a minute.
+Whoever holds a lease writes under conditions that the store itself checks: a name that nobody has, or the version that
+was seen. Nothing here hangs: a store that does not answer is a StorageError after `MAX_ATTEMPTS` tries, in under a
+minute.
 """
 
-import ctypes
 import io
 import os
-import random
-import secrets
-import time
-from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-from pyarrow import fs
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.store import S3Store, from_url
 
 from schemas.errors import InputError, StorageError
-from schemas.storage import Storage
+from schemas.storage import LEASE, Storage, lease_lost, token_of
 
 CONNECT_TIMEOUT_S = 4.0
-SILENCE_TIMEOUT_S = 3.0
-"""A request is tried again when not one byte came or went for so long."""
+SILENCE_TIMEOUT_S = 8.0
+"""A request is given up when no byte came for so long; a put has its own time for sending."""
+SLOWEST_UPLOAD = 1e6
+"""Bytes a second that a put may need, beyond which it counts as silent."""
 MAX_ATTEMPTS = 4
 """Tries of one request, with random waits that double from half a second. AWS_MAX_ATTEMPTS says otherwise."""
-STALE_CLAIM_S = 60.0
-"""A claim this much older than one's own was left by a process that is gone."""
-_TEMPORARY = ".tmp-"
 _SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss")
 _HINTS = {
-    ("NO_SUCH_BUCKET",): "there is no such bucket: create it, or correct the URI",
-    ("ACCESS_DENIED", "HTTP status 403", "INVALID_ACCESS_KEY", "SIGNATURE", "EXPIRED_TOKEN", "UNRECOGNIZED_CLIENT"): (
+    ("NoSuchBucket", "ContainerNotFound"): "there is no such bucket: create it, or correct the URI",
+    ("PermissionDenied", "Unauthenticated", "403 Forbidden", "401 Unauthorized", "credential"): (
         "the store refused these credentials, or found none: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
         "AWS_PROFILE, or the machine's role, with the right to list, read, write and delete here, then `resume`"
     ),
 }
-_STORE_FAILED = "INTERNAL_FAILURE"
 _AWAY = "the run can be resumed once storage answers again"
-_unpublished: dict[object, list[Any]] = {}
-"""Streams that an exception left open. A stream that is destroyed publishes what it has, even nothing, under its final
-name, or hangs when the process is ending. So these are never destroyed: the dict is given a reference for good."""
-ctypes.pythonapi.Py_IncRef(ctypes.py_object(_unpublished))
+_FAILURES = (BaseError, OSError, ValueError)
 
 
 class ObjectStorage:
     """See `schemas.storage.Storage`. Credentials and region come from the environment, as everywhere on S3;
     AWS_ENDPOINT_URL names another server than Amazon's."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, token: str | None = None) -> None:
         self.uri = uri.rstrip("/") if uri.partition("://")[2].strip("/") else uri
-        self._fs, self._root = _connect(self.uri)
+        self.token = token
+        self._stores: dict[tuple[str, float], Any] = {}
+        self._connected()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ObjectStorage, (self.uri,)
+        return ObjectStorage, (self.uri, self.token)
 
     def read(self, path: str) -> bytes:
-        try:
-            return self._read(path)
-        except StorageError as error:
-            # The SDK takes a failure of the store in the middle of an answer for final, and it is not.
-            if _STORE_FAILED not in str(error):
-                raise
-        return self._read(path)
-
-    def _read(self, path: str) -> bytes:
-        try:
-            # No compression: by default pyarrow would unpack what is called `.gz`.
-            with self._fs.open_input_stream(self._path(path), compression=None) as stream:
-                return stream.readall()
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{self.uri}/{path}") from None
-        except (OSError, pa.ArrowException) as error:
-            raise self._error(path, error) from error
+        return self._get(path)[1]
 
     def open(self, path: str) -> BinaryIO:
-        try:
-            file = self._fs.open_input_file(self._path(path))
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{self.uri}/{path}") from None
-        except (OSError, pa.ArrowException) as error:
-            raise self._error(path, error) from error
         # A mebibyte a request: a Parquet footer comes with one, and its columns are read in long runs.
-        return io.BufferedReader(_Object(file, lambda error: self._error(path, error)), buffer_size=2**20)
+        return io.BufferedReader(_Object(self, path, self._head(path)["size"]), buffer_size=2**20)
 
     def commit(self, path: str, data: bytes) -> None:
-        held: list[Any] = []
-        token = object()
-        _unpublished[token] = held
-        try:
-            # Opened and held in one step of C, where Ctrl-C cannot come in between and destroy the stream.
-            held.extend(map(self._fs.open_output_stream, [self._path(path)], [None]))
-            held[0].write(data)
-            held[0].close()
-        except (OSError, pa.ArrowException) as error:
-            raise self._error(path, error) from error
-        finally:
-            if not held or held[0].closed:
-                del _unpublished[token]
-
-    def create(self, path: str, data: bytes) -> bool:
-        """Object stores reached this way cannot put exclusively, but they list what was put before. So: claim the name
-        with an object beside it, list, and go on only when nobody else's claim is there."""
-        folder, _, name = path.rpartition("/")
-        for attempt in range(10):
-            if self.size(path) is not None:
-                return False
-            claim = f"{folder}/{_TEMPORARY}{name}-{secrets.token_hex(8)}".lstrip("/")
-            self.commit(claim, b"claim")
+        if self.token is None:
+            self._put(path, data, "overwrite")
+            return
+        for _ in range(MAX_ATTEMPTS):
+            # Looked at before the lease is: whoever holds the lease by then has changed what was seen here, or has not.
+            self._prove(path)
             try:
-                # A claim is taken back only after the name is put, so who is alone here and still finds no such name
-                # is the first.
-                if not self._others_claim(folder, name, claim) and self.size(path) is None:
-                    self.commit(path, data)
-                    return True
-            finally:
-                self.delete(claim)
-            time.sleep(random.uniform(0.05, 0.2) * 2 ** min(attempt, 4))
-        raise StorageError(f"{self.uri}/{path}: others try to create it all the time; try again in a minute")
+                self._put(path, data, "create")
+                return
+            except AlreadyExistsError:
+                pass
+            try:
+                seen = _version(self._head(path))
+                self._prove(path)
+                self._put(path, data, seen)
+                return
+            except (FileNotFoundError, PreconditionError, AlreadyExistsError):
+                continue  # somebody changed it in between; if that was a successor, the next look at the lease says so
+        raise StorageError(f"{self.uri}/{path}: others change it all the time; try again in a minute")
 
     def size(self, path: str) -> int | None:
         try:
-            info = self._fs.get_file_info(self._path(path))
-        except (OSError, pa.ArrowException) as error:
-            raise self._error(path, error) from error
-        return info.size if info.type == fs.FileType.File else None
+            return self._head(path)["size"]
+        except FileNotFoundError:
+            return None
 
     def names(self, folder: str) -> list[str]:
-        return sorted(name for info in self._infos(folder) if not (name := info.base_name).startswith(_TEMPORARY))
+        try:
+            found = obstore.list_with_delimiter(self._connected(), folder or None)
+        except _FAILURES as error:
+            if "NoSuchBucket" in str(error):
+                return []
+            raise self._error(folder, error) from error
+        paths = [*found["common_prefixes"], *(info["path"] for info in found["objects"])]
+        names = {path.rstrip("/").rpartition("/")[2] for path in paths}
+        return sorted(name for name in names if name and not name.startswith("."))
 
     def delete(self, path: str) -> None:
+        self._prove(path)
+        store = self._connected()
         try:
-            info = self._fs.get_file_info(self._path(path))
-            if info.type == fs.FileType.File:
-                self._fs.delete_file(info.path)
-            elif info.type == fs.FileType.Directory:
-                self._fs.delete_dir(info.path)
+            below = [info["path"] for batch in obstore.list(store, path) for info in batch]
+            obstore.delete(store, [path, *below])
         except FileNotFoundError:
-            return  # somebody else removed it first
-        except (OSError, pa.ArrowException) as error:
+            return
+        except _FAILURES as error:
             raise self._error(path, error) from error
 
     def copy_from(self, other: Storage, path: str) -> None:
-        if not isinstance(other, ObjectStorage) or other._fs != self._fs:
+        if not isinstance(other, ObjectStorage) or _bucket(other.uri) != _bucket(self.uri):
             self.commit(path, other.read(path))
             return
+        self._prove(path)
+        bucket = _bucket(self.uri)
+        source, target = (f"{uri}/{path}".removeprefix(bucket).lstrip("/") for uri in (other.uri, self.uri))
         try:
-            self._fs.copy_file(other._path(path), self._path(path))
-        except (OSError, pa.ArrowException) as error:
-            if "NO_SUCH_KEY" in str(error):
-                raise FileNotFoundError(f"{other.uri}/{path}") from None
+            obstore.copy(self._connected(uri=bucket), source, target)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{other.uri}/{path}") from None
+        except _FAILURES as error:
             raise self._error(path, error) from error
 
     def sweep(self) -> int:
-        """Claims that a killed process left. What a killed upload left has no name; the store's own rule for
-        incomplete uploads removes it (docs/cluster.md)."""
-        claims = [info for info in self._infos("") if info.base_name.startswith(_TEMPORARY) and info.mtime]
-        stale = [info for info in claims if time.time() - info.mtime.timestamp() > 10 * STALE_CLAIM_S]
-        for info in stale:
-            self.delete(info.base_name)
-        return len(stale)
+        """Nothing: what a killed upload left has no name."""
+        return 0
 
-    def _others_claim(self, folder: str, name: str, mine: str) -> bool:
-        prefix = f"{_TEMPORARY}{name}-"
-        claims = {info.base_name: info.mtime for info in self._infos(folder) if info.base_name.startswith(prefix)}
-        my_time = claims.pop(mine.rpartition("/")[2], None)
-        # Both times are the store's own, so no two clocks are compared.
-        return my_time is None or any((my_time - at).total_seconds() < STALE_CLAIM_S for at in claims.values())
+    # The lease
 
-    def _infos(self, folder: str) -> list[Any]:
-        selector = fs.FileSelector(self._path(folder), allow_not_found=True, recursive=False)
+    def lease(self) -> tuple[Any, bytes]:
         try:
-            return self._fs.get_file_info(selector)
-        except (OSError, pa.ArrowException) as error:
-            raise self._error(folder, error) from error
+            version, data = self._get(LEASE)
+        except FileNotFoundError:
+            return None, b""
+        return version, data
 
-    def _path(self, path: str) -> str:
-        return f"{self._root}/{path}" if path else self._root
+    def swap_lease(self, version: Any, record: bytes) -> Any | None:
+        try:
+            return self._put(LEASE, record, version or "create")
+        except (PreconditionError, AlreadyExistsError, FileNotFoundError):
+            return None
+
+    def fenced(self, token: str) -> "ObjectStorage":
+        return ObjectStorage(self.uri, token)
+
+    def fence_off_others(self) -> None:
+        """Nothing: others read the lease before they write."""
+
+    def lift_fence(self) -> None:
+        """Nothing is kept for a writer."""
+
+    def _prove(self, path: str) -> None:
+        if self.token is not None and token_of(self.lease()[1]) != self.token:
+            raise lease_lost(f"{self.uri}/{path}")
+
+    # Requests
+
+    def _get(self, path: str) -> tuple[dict[str, str], bytes]:
+        try:
+            result = obstore.get(self._connected(), path)
+            return _version(result.meta), bytes(result.bytes())
+        except FileNotFoundError as error:
+            raise self._missing(path, error) from None
+        except _FAILURES as error:
+            raise self._error(path, error) from error
+
+    def _range(self, path: str, start: int, length: int) -> bytes:
+        try:
+            return bytes(obstore.get_range(self._connected(), path, start=start, length=length))
+        except FileNotFoundError as error:
+            raise self._missing(path, error) from None
+        except _FAILURES as error:
+            raise self._error(path, error) from error
+
+    def _head(self, path: str) -> Any:
+        try:
+            return obstore.head(self._connected(), path)
+        except FileNotFoundError as error:
+            raise self._missing(path, error) from None
+        except _FAILURES as error:
+            raise self._error(path, error) from error
+
+    def _put(self, path: str, data: bytes, mode: Any) -> dict[str, str]:
+        """The new version. AlreadyExistsError, PreconditionError, FileNotFoundError when the condition fails."""
+        patience_s = SILENCE_TIMEOUT_S
+        while patience_s < len(data) / SLOWEST_UPLOAD:
+            patience_s *= 4
+        try:
+            # In one request at any size, so that its condition holds for all of it.
+            return _version(obstore.put(self._connected(patience_s), path, data, mode=mode, use_multipart=False))
+        except (AlreadyExistsError, PreconditionError):
+            raise
+        except FileNotFoundError as error:
+            if isinstance(mode, dict) and "NoSuchBucket" not in str(error):
+                raise
+            raise self._error(path, error) from error
+        except _FAILURES as error:
+            raise self._error(path, error) from error
+
+    def _connected(self, silence_s: float | None = None, uri: str = "") -> Any:
+        key = (uri or self.uri, silence_s or SILENCE_TIMEOUT_S)
+        if key not in self._stores:
+            self._stores[key] = _connect(*key)
+        return self._stores[key]
+
+    def _missing(self, path: str, error: Exception) -> Exception:
+        return self._error(path, error) if "NoSuchBucket" in str(error) else FileNotFoundError(f"{self.uri}/{path}")
 
     def _error(self, path: str, error: Exception) -> StorageError:
-        problem = " ".join(str(error).split())
-        hint = next((hint for marks, hint in _HINTS.items() if any(mark in problem for mark in marks)), _AWAY)
+        # obstore goes on with how its own parts see the failure, over twenty lines.
+        problem = " ".join(str(error).partition("Debug source")[0].split())
+        marks = f"{type(error).__name__} {problem}"
+        hint = next((hint for keys, hint in _HINTS.items() if any(key in marks for key in keys)), _AWAY)
         return StorageError(f"{self.uri}/{path}: {problem}\n  {hint}")
 
 
-def _connect(uri: str) -> tuple[Any, str]:
-    """File system and root path. Opens no connection, but to ask where an S3 bucket lies when nothing says so."""
+def _version(meta: Any) -> dict[str, str]:
+    """What a conditional put names: stores use either of the two."""
+    return {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}
+
+
+def _bucket(uri: str) -> str:
+    scheme, _, place = uri.partition("://")
+    return f"{scheme}://{place.partition('/')[0]}"
+
+
+def _connect(uri: str, silence_s: float) -> Any:
+    """A store whose paths begin at `uri`. Opens no connection, but to ask where an S3 bucket lies when nothing says
+    so."""
     scheme, _, place = uri.partition("://")
     expected = "a local folder, or a URI such as s3://bucket/run"
     if scheme not in _SCHEMES:
@@ -191,36 +233,64 @@ def _connect(uri: str) -> tuple[Any, str]:
         raise InputError(f"no storage for {uri!r}", expected=f"{expected} ({', '.join(_SCHEMES)})")
     if not place.strip("/"):
         raise InputError(f"{uri!r} names no bucket", expected=expected)
+    options: Any = {
+        "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
+        "read_timeout": timedelta(seconds=silence_s),
+        "timeout": timedelta(hours=1),
+        "allow_http": True,
+    }
+    attempts = int(os.environ.get("AWS_MAX_ATTEMPTS", MAX_ATTEMPTS))
+    retries: Any = {
+        "max_retries": attempts - 1,
+        "retry_timeout": timedelta(seconds=40 + silence_s),
+        "backoff": {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=8), "base": 2},
+    }
     try:
         if scheme == "s3":
-            return _s3(place.partition("/")[0]), place
-        if scheme in ("gs", "gcs") and "?" not in uri:
-            return fs.FileSystem.from_uri(f"{uri}?retry_limit_seconds=40")
-        return fs.FileSystem.from_uri(uri)
-    except (ValueError, OSError, pa.ArrowException) as error:
-        raise InputError(f"no storage for {uri!r} ({error})", expected=expected) from error
+            bucket, _, prefix = place.partition("/")
+            settings = _s3_settings(bucket)
+            return S3Store(bucket, prefix=prefix or None, client_options=options, retry_config=retries, **settings)
+        url = uri.replace("gcs://", "gs://", 1)
+        return from_url(url, client_options=options, retry_config=retries)
+    except _FAILURES as error:
+        problem = " ".join(str(error).partition("Debug source")[0].split())
+        raise InputError(f"no storage for {uri!r} ({problem})", expected=expected) from error
 
 
-def _s3(bucket: str) -> Any:
+def _s3_settings(bucket: str) -> dict[str, Any]:
+    """Endpoint, region and credentials. Keys in the environment and machines' roles are found by obstore, profiles and
+    logins of the AWS tools through boto3."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    scheme, _, host = (endpoint or "").rstrip("/").rpartition("://")
-    return fs.S3FileSystem(
-        endpoint_override=host or None,
-        scheme=scheme or "https",
-        region=region or (None if endpoint else fs.resolve_s3_region(bucket)),
-        connect_timeout=CONNECT_TIMEOUT_S,
-        request_timeout=SILENCE_TIMEOUT_S,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(int(os.environ.get("AWS_MAX_ATTEMPTS", MAX_ATTEMPTS))),
-        allow_delayed_open=True,  # one request for a small file, instead of three
-    )
+    config = {"endpoint": endpoint} if endpoint else {}
+    settings: dict[str, Any] = {}
+    files = [os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), "~/.aws/config"]
+    by_file = "AWS_PROFILE" in os.environ or any(Path(file).expanduser().exists() for file in files)
+    if by_file and "AWS_ACCESS_KEY_ID" not in os.environ:
+        try:
+            import boto3
+            from obstore.auth.boto3 import Boto3CredentialProvider
+        except ImportError:
+            raise InputError(
+                "credentials in AWS profiles are read by boto3, which is not installed",
+                expected="`pip install boto3`, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment",
+            ) from None
+        session = boto3.Session()
+        region = region or session.region_name
+        if session.get_credentials() is not None:
+            settings["credential_provider"] = Boto3CredentialProvider(session)
+    if region is None and endpoint is None:
+        from pyarrow import fs
+
+        region = fs.resolve_s3_region(bucket)
+    return settings | {"config": config | ({"region": region} if region else {})}
 
 
 class _Object(io.RawIOBase):
     """Ranged reads of an object. A store that goes away in between is a StorageError, not a file that ends early."""
 
-    def __init__(self, file: Any, error: Callable[[Exception], StorageError]) -> None:
-        self._file, self._error = file, error
+    def __init__(self, storage: ObjectStorage, path: str, size: int) -> None:
+        self._storage, self._path, self._size, self._at = storage, path, size, 0
 
     def readable(self) -> bool:
         return True
@@ -229,19 +299,19 @@ class _Object(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._file.seek(offset, whence)
-        return self._file.tell()
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self._at
 
     def readinto(self, buffer: Any) -> int:
-        try:
-            return self._file.readinto(buffer)
-        except (OSError, pa.ArrowException) as error:
-            raise self._error(error) from error
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
+        length = min(len(buffer), self._size - self._at)
+        if length <= 0:
+            return 0
+        part = self._storage._range(self._path, self._at, length)
+        if len(part) != length:
+            raise StorageError(f"{self._storage.uri}/{self._path}: changed while it was read; {_AWAY}")
+        buffer[:length] = part
+        self._at += length
+        return length

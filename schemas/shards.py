@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from schemas.errors import CorruptDataError
 
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_NAME = re.compile(r"genref_[0-9]{6,12}\.(tar|json)")
 TEXT_MEMBERS = ("reflection.txt", "prompt.txt", "subset.txt")
 IMAGE_SUFFIXES = ("jpg", "png")
 MAX_MEMBER_BYTES = 256 * 2**20
@@ -76,6 +77,11 @@ def shard_name(index: int) -> str:
 def sidecar_name(index: int) -> str:
     """`genref_000000.json`."""
     return f"genref_{index:06d}.json"
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file is called as a run's shard or sidecar."""
+    return _NAME.fullmatch(name) is not None
 
 
 def encode_shard(samples: Sequence[ShardSample]) -> bytes:

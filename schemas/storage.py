@@ -1,14 +1,27 @@
-"""Where runs live: a folder whose files appear whole or not at all. The final name is the commit."""
+"""Where runs live: a folder whose files appear whole or not at all. The final name is the commit.
 
+One writer at a time. Whoever holds the lease writes through `fenced(token)`: once another holds it, every write and
+deletion of the former fails, also one that began before. In a local folder, files are finished on the writer's own
+desk, `.lease/<token>`, and renamed from there; whoever takes the lease removes all other desks, and a rename from a
+desk that is gone cannot be. An object store is asked for the lease before each write, and checks the version that was
+seen then.
+"""
+
+import contextlib
 import errno
+import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
-from schemas.atomic_file import TEMPORARY, create_whole, write_whole
-from schemas.errors import StorageError
+from schemas.atomic_file import NO_LINKS, TEMPORARY, create_whole, put_in_place, write_whole
+from schemas.errors import LeaseHeldError, StorageError
+
+LEASE = ".lease"
+"""What is kept of the lease."""
 
 
 class Storage(Protocol):
@@ -26,21 +39,18 @@ class Storage(Protocol):
         """Put complete bytes under their final name: a reader sees the old file, or the new one, never a part."""
         ...
 
-    def create(self, path: str, data: bytes) -> bool:
-        """Put bytes under a name that nobody holds yet. False when somebody does."""
-        ...
-
     def size(self, path: str) -> int | None:
         """Bytes of a file, None when there is none."""
         ...
 
     def names(self, folder: str) -> list[str]:
-        """Sorted names of files and folders directly in a folder, temporary ones left out; [] when there is no
-        folder."""
+        """Sorted names of files and folders directly in a folder; [] when there is no folder. Names that begin with a
+        dot are left out: unfinished files, and what desktops and file servers strew about."""
         ...
 
     def delete(self, path: str) -> None:
-        """Remove a file or a folder with all it holds; nothing happens when there is none."""
+        """Remove a file or a folder with all it holds; nothing happens when there is none. A link is removed, never
+        what it points to."""
         ...
 
     def copy_from(self, other: "Storage", path: str) -> None:
@@ -51,14 +61,63 @@ class Storage(Protocol):
         """Remove what never got its final name. Returns how many files."""
         ...
 
+    def lease(self) -> tuple[Any, bytes]:
+        """Version and bytes of the lease's record; None and b"" before the first."""
+        ...
+
+    def swap_lease(self, version: Any, record: bytes) -> Any | None:
+        """Put a record in the place of that version's (None: as the first). Its version, or None when there is another
+        by now."""
+        ...
+
+    def fenced(self, token: str) -> "Storage":
+        """The same folder as whoever has `token` in the lease's record writes to it: LeaseHeldError once another token
+        stands there."""
+        ...
+
+    def fence_off_others(self) -> None:
+        """Having the lease: end what others, who had it before, may still want to write."""
+        ...
+
+    def lift_fence(self) -> None:
+        """Nothing more is written through this."""
+        ...
+
+
+FREE = json.dumps({"free": True}).encode()
+"""The record of a lease that was given back."""
+
+
+def is_free(record: bytes) -> bool:
+    """True for the record of a lease that was given back."""
+    return record == FREE
+
+
+def token_of(record: bytes) -> str:
+    """Whose record of a lease it is; "" for one that does not read."""
+    try:
+        value = json.loads(record)
+    except ValueError:
+        return ""
+    return str(value.get("token", "")) if isinstance(value, dict) else ""
+
+
+def lease_lost(where: str) -> LeaseHeldError:
+    """Somebody else has the lease, so this was not written."""
+    return LeaseHeldError(f"{where}: not written: another driver took over this folder; this one stops")
+
 
 class LocalStorage:
     """A local folder: written under a temporary name, fsynced, renamed, and the folder fsynced."""
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, token: str | None = None) -> None:
         self.root = Path(root)
         self.uri = str(root)
+        self.token = token
         self._made: set[Path] = set()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LocalStorage, (self.uri, self.token)
 
     def read(self, path: str) -> bytes:
         try:
@@ -80,15 +139,10 @@ class LocalStorage:
         target = self.root / path
         try:
             self._make_folder(target.parent)
-            write_whole(target, data)
-        except OSError as error:
-            raise _storage_error(target, error) from error
-
-    def create(self, path: str, data: bytes) -> bool:
-        target = self.root / path
-        try:
-            self._make_folder(target.parent)
-            return create_whole(target, data)
+            if self.token is None:
+                write_whole(target, data)
+            else:
+                self._finish(lambda temporary: temporary.write_bytes(data), target)
         except OSError as error:
             raise _storage_error(target, error) from error
 
@@ -102,7 +156,7 @@ class LocalStorage:
 
     def names(self, folder: str) -> list[str]:
         try:
-            return sorted(n for n in os.listdir(self.root / folder) if not n.startswith(TEMPORARY))
+            return sorted(n for n in os.listdir(self.root / folder) if not n.startswith("."))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -111,7 +165,9 @@ class LocalStorage:
     def delete(self, path: str) -> None:
         target = self.root / path
         try:
-            if target.is_dir():
+            if self.token is not None:
+                target = self._take_away(target)
+            if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
                 self._made.clear()
             else:
@@ -120,16 +176,26 @@ class LocalStorage:
             raise _storage_error(target, error) from error
 
     def copy_from(self, other: Storage, path: str) -> None:
+        target = self.root / path
         if isinstance(other, LocalStorage):
-            target = self.root / path
+            source = other.root / path
             try:
+                if target.exists():
+                    return
+                if not source.exists():
+                    raise FileNotFoundError(str(source))
                 self._make_folder(target.parent)
-                os.link(other.root / path, target)
+                if self.token is None:
+                    os.link(source, target)
+                else:
+                    self._finish(lambda temporary: os.link(source, temporary), target)
                 return
-            except FileExistsError:
+            except (FileExistsError, FileNotFoundError):
+                if not target.exists():
+                    raise
                 return
             except OSError as error:
-                if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP):
+                if error.errno not in NO_LINKS:
                     raise _storage_error(target, error) from error
         self.commit(path, other.read(path))
 
@@ -142,6 +208,123 @@ class LocalStorage:
                 raise _storage_error(path, error) from error
         return len(stale)
 
+    # The lease: its records are numbered files, the highest counts, and a number is given once.
+
+    def lease(self) -> tuple[Any, bytes]:
+        try:
+            for _ in range(100):
+                number = max(self._lease_numbers(), default=0)
+                if not number:
+                    return None, b""
+                try:
+                    return number, self._record(number).read_bytes()
+                except FileNotFoundError:
+                    continue  # the next one has taken its place
+        except OSError as error:
+            raise _storage_error(self.root / LEASE, error) from error
+        raise StorageError(f"{self.root / LEASE}: does not stand still; is its clock or its file server sound?")
+
+    def swap_lease(self, version: Any, record: bytes) -> Any | None:
+        number = (version or 0) + 1
+        try:
+            (self.root / LEASE).mkdir(parents=True, exist_ok=True)
+            if not create_whole(self._record(number), record):
+                return None
+            numbers = self._lease_numbers()
+            if max(numbers, default=0) > number:
+                # Seen too late: others went on from that version, and removed the name that was free for this one.
+                self._record(number).unlink(missing_ok=True)
+                return None
+            for older in numbers:
+                if older < number:
+                    self._record(older).unlink(missing_ok=True)
+        except OSError as error:
+            raise _storage_error(self.root / LEASE, error) from error
+        return number
+
+    def fenced(self, token: str) -> "LocalStorage":
+        storage = LocalStorage(self.uri, token)
+        try:
+            storage._desk.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _storage_error(storage._desk, error) from error
+        return storage
+
+    def fence_off_others(self) -> None:
+        try:
+            for entry in os.scandir(self.root / LEASE):
+                if entry.is_dir(follow_symlinks=False) and entry.name != self.token:
+                    _remove_desk(Path(entry.path))
+            if not self._desk.is_dir():
+                raise lease_lost(str(self.root))
+        except OSError as error:
+            raise _storage_error(self.root / LEASE, error) from error
+
+    def lift_fence(self) -> None:
+        _remove_desk(self._desk)
+        version, record = self.lease()
+        if version is not None and is_free(record):
+            # A finished folder looks as if nobody had been here. Whoever comes at this moment has a desk here already.
+            with contextlib.suppress(OSError):
+                self._record(version).unlink()
+                (self.root / LEASE).rmdir()
+
+    @property
+    def _desk(self) -> Path:
+        assert self.token is not None
+        return self.root / LEASE / self.token
+
+    def _record(self, number: int) -> Path:
+        return self.root / LEASE / f"{number:06d}.json"
+
+    def _lease_numbers(self) -> list[int]:
+        try:
+            names = os.listdir(self.root / LEASE)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+        return [int(stem) for stem in stems if stem.isascii() and stem.isdecimal()]
+
+    def _finish(self, write: Callable[[Path], object], target: Path) -> None:
+        """Have `write` make a file on the desk, and put it in its place. LeaseHeldError when the desk is gone."""
+        temporary = self._desk / f"{secrets.token_hex(4)}-{target.name}"
+        try:
+            write(temporary)
+            try:
+                put_in_place(temporary, target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                # The folder is a link to another disk: no rename from the desk. A moment is left open there.
+                write_whole(target, temporary.read_bytes())
+        except FileNotFoundError as error:
+            self._check_desk(target)
+            # Somebody removed the folder that the file goes to.
+            self._made.clear()
+            raise StorageError(f"{target}: its folder was removed in between; `resume` goes on") from error
+        finally:
+            # Two names of one file stay two after a rename.
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+    def _take_away(self, target: Path) -> Path:
+        """Move what is to be deleted to the desk. LeaseHeldError when the desk is gone."""
+        aside = self._desk / f"{secrets.token_hex(4)}-deleted"
+        try:
+            os.rename(target, aside)
+        except (FileNotFoundError, NotADirectoryError):
+            self._check_desk(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._check_desk(target)
+            return target
+        return aside
+
+    def _check_desk(self, target: Path) -> None:
+        if not self._desk.is_dir():
+            raise lease_lost(str(target))
+
     def _temporary_files(self) -> Iterator[Path]:
         for folder, _, files in os.walk(self.root):
             yield from (Path(folder) / name for name in files if name.startswith(TEMPORARY))
@@ -150,6 +333,15 @@ class LocalStorage:
         if folder not in self._made:
             folder.mkdir(parents=True, exist_ok=True)
             self._made.add(folder)
+
+
+def _remove_desk(desk: Path) -> None:
+    """The name first, so that nothing new comes; then the files, so that a rename that had found the desk before finds
+    them no more."""
+    aside = desk.with_name(f"gone-{secrets.token_hex(4)}")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(desk, aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:

@@ -23,7 +23,7 @@ import numpy as np
 
 from schemas.atomic_file import replacing
 from schemas.errors import CorruptDataError, InputError
-from schemas.find_files import find_files
+from schemas.find_files import find_files, own_shards
 from schemas.hub_storage import cached_dataset, how_to_fetch
 from schemas.open_storage import open_storage
 from schemas.records import Subset
@@ -130,7 +130,7 @@ def _tars(uri: str) -> tuple[Storage, list[str]]:
     for place in places:
         storage, names = find_files(place, (".tar",))
         if names:
-            return storage, names
+            return storage, own_shards(storage, names)
     is_hub_id = uri.count("/") == 1 and not uri.startswith((".", "/", "~")) and not Path(uri).exists()
     how = f"; for one of the hub {how_to_fetch(uri, '*_1.tar')}" if is_hub_id else ""
     raise InputError("no .tar file there", file=uri, expected=f"a run folder, or WebDataset shards{how}")

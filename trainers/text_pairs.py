@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from schemas.errors import InputError
-from schemas.find_files import find_files
+from schemas.find_files import find_files, own_shards
 from schemas.shards import split_member_name
 
 TABLES = (".jsonl", ".parquet")
@@ -40,6 +40,7 @@ def read_text_pairs(data: str, long: str, short: str) -> list[TextPair]:
     for place, endings in ((f"{data.rstrip('/')}/shards", (".tar",)), (data, TABLES), (data, (".tar",))):
         storage, names = find_files(place, endings)
         if names:
+            names = own_shards(storage, names)
             break
     else:
         raise InputError("no text pairs there", file=data, field="--data", expected=_EXPECTED)

@@ -1,11 +1,10 @@
 """What a page shows of one pair or one prompt: plain frozen data, every text cut to a length a page can bear."""
 
-import json
 from dataclasses import dataclass
 
 from pipelines.conservation import row_outcome
 from pipelines.report.pictures import data_uri, finite, mask_outline
-from pipelines.run_folder import RunFolder, quarantine_path
+from pipelines.run_folder import RunFolder
 from schemas.errors import CorruptDataError
 from schemas.records import Candidate, DetectedObject, Outcome, Pair, PromptRow
 
@@ -175,8 +174,4 @@ def _overlay(found: DetectedObject) -> Overlay:
 
 
 def _traceback(folder: RunFolder, stage: str, unit: int, index: int) -> str:
-    try:
-        entry = json.loads(folder.storage.read(quarantine_path(stage, unit, index)))
-    except (FileNotFoundError, ValueError):
-        return ""
-    return str(entry.get("traceback", "")) if isinstance(entry, dict) else ""
+    return str((folder.quarantine_entry(stage, unit, index) or {}).get("traceback", ""))

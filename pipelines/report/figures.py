@@ -1,6 +1,5 @@
 """The numbers of a page: what became of everything, by tag, by difficulty, and what each stage cost."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -147,13 +146,11 @@ def read_timings(folder: RunFolder) -> Timings:
     latest: dict[tuple[str, str, int], tuple[float, float]] = {}
     spent: Counter[tuple[str, str]] = Counter()
     unreadable: list[str] = []
-    for name in folder.storage.names("stats"):
-        try:
-            entries = [_timing(entry) for entry in json.loads(folder.storage.read(f"stats/{name}"))]
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
-            unreadable.append(f"stats/{name}")
+    for path, entries in folder.statistics():
+        if entries is None:
+            unreadable.append(path)
             continue
-        for block, started_at, seconds in entries:
+        for block, started_at, seconds in map(_timing, entries):
             spent[block[:2]] += seconds  # type: ignore[assignment]
             latest[block] = max(latest.get(block, (0.0, 0.0)), (started_at, seconds))
     return Timings({block: seconds for block, (_, seconds) in latest.items()}, dict(spent), tuple(unreadable))

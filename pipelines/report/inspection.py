@@ -10,12 +10,14 @@ from typing import Any
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import shard_ranges
 from pipelines.report.describe import outcome_of, printable, row_lines, sample_lines, verdict
-from pipelines.run_folder import RunFolder, quarantine_path
+from pipelines.run_folder import RunFolder
+from pipelines.run_names import quarantine_path
 from pipelines.stage import Step
 from schemas.blocks import BlockFooter
 from schemas.errors import CorruptDataError, InputError
+from schemas.places import local_path
 from schemas.records import PromptRow
-from schemas.shards import ShardSample, decode_shard
+from schemas.shards import ShardSample, decode_shard, shard_name
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def inspect_shard(folder: RunFolder, config: JobConfig, index: int) -> Inspectio
             field="--shard",
             expected="a finished shard",
         )
-    path = f"shards/{sidecar.name}"
+    path = f"shards/{shard_name(index)}"
     samples: list[ShardSample] = []
     try:
         if sidecar.num_samples:
@@ -159,6 +161,7 @@ def inspect_shard(folder: RunFolder, config: JobConfig, index: int) -> Inspectio
 
 def write_images(images: Mapping[str, bytes], folder: str) -> int:
     """Write images into a local folder, made if need be. Returns how many. InputError when that does not work."""
+    folder = str(local_path(Path(folder)))
     try:
         os.makedirs(folder, exist_ok=True)
         for name, data in images.items():

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pipelines.runtime.given_up import Care
 from pipelines.runtime.plain_row import plain_row
 from pipelines.stage import Stage
-from schemas.errors import AccessError, OutageError, StorageError, TransientError
+from schemas.errors import AccessError, LeaseHeldError, OutageError, StorageError, TransientError
 from schemas.records import PromptRow, Quarantine
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class _Execution:
             self.breaker.success(rows[0])
             recovered = "smaller micro-batch" if self.breaker.shrunk else "fewer rows at once" if bisected else None
             return [replace(row, recovered=recovered) for row in done] if recovered else done
-        except (AccessError, OutageError, StorageError):
+        except (AccessError, LeaseHeldError, OutageError, StorageError):
             raise
         except Exception as error:
             if len(rows) > 1:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.run_folder import RunFolder
+from pipelines.run_names import is_stage
 from pipelines.stage import Step
 from schemas.errors import CorruptDataError, ReflectionFlowError
 from schemas.records import PromptRow
@@ -41,19 +42,18 @@ def read(folder: RunFolder, step: Step, unit: int) -> GivenUp | None:
     """None for a unit that was never given up, or by a stage that would make something else; also where the file does
     not read: then it begins anew."""
     try:
-        found = folder.read_json(path_of(step.name, unit))
-        if not isinstance(found, dict) or found["key"] != step.key:
+        found = folder.read_checked(path_of(step.name, unit))
+        if found["key"] != step.key:
             return None
-        lost = tuple(tuple(map(str, ids)) for ids in found["lost"])
-        return GivenUp(str(found["why"]), tuple(map(str, found["at_hand"])), lost)
-    except (CorruptDataError, KeyError, TypeError):
+        return GivenUp(found["why"], tuple(found["at_hand"]), tuple(tuple(ids) for ids in found["lost"]))
+    except (FileNotFoundError, CorruptDataError, KeyError, TypeError):
         return None
 
 
 def noted(folder: RunFolder) -> set[tuple[str, int]]:
     """Stage and unit of every note."""
     found = set()
-    for stage in folder.storage.names("given_up"):
+    for stage in filter(is_stage, folder.storage.names("given_up")):
         for name in folder.storage.names(f"given_up/{stage}"):
             number = name.removesuffix(".json")
             if number.isascii() and number.isdigit():
@@ -89,5 +89,10 @@ class Care:
 
 
 def _write(folder: RunFolder, step: Step, unit: int, known: GivenUp) -> None:
-    value = {"key": step.key, "why": known.why, "at_hand": known.at_hand, "lost": known.lost}
-    folder.write_json(path_of(step.name, unit), value)
+    value = {
+        "key": step.key,
+        "why": known.why,
+        "at_hand": list(known.at_hand),
+        "lost": [list(ids) for ids in known.lost],
+    }
+    folder.write_checked(path_of(step.name, unit), value)

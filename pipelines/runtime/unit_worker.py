@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from inference.vlm.journal import StorageJournal
-from pipelines.run_folder import RunFolder, quarantine_path
+from pipelines.run_folder import RunFolder
+from pipelines.run_names import quarantine_path
 from pipelines.runtime import given_up
 from pipelines.runtime.byte_gate import ByteGate
 from pipelines.runtime.failures import Breaker, FailurePolicy, RowFailure, execute
@@ -238,7 +239,7 @@ class UnitWorker:
             "error": failure.error,
             "traceback": failure.trace,
         }
-        self.folder.write_json(quarantine_path(step.name, unit, index), entry)
+        self.folder.write_checked(quarantine_path(step.name, unit, index), entry)
 
 
 class StatsLog:
@@ -264,7 +265,8 @@ class StatsLog:
         """Write what was noted since the last time."""
         with self._lock:
             if self._entries:
-                self._folder.write_json(f"stats/{self._name}-{self._part:04d}.json", self._entries)
+                path = f"stats/{self._name}-{self._part:04d}.json"
+                self._folder.write_checked(path, {"entries": self._entries})
                 self._part += 1
             self._entries, self._written_at = [], time.time()
 

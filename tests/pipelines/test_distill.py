@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from pipelines.distill import ConceptWorker, distill_folder, distill_here, render_page
 from schemas.errors import InputError
+from schemas.storage import LocalStorage
 from tests.support.tiny_models import save_tiny_flux
 from tests.support.tiny_teachers import tiny_denoiser, tiny_teacher, tiny_training
 from trainers.checkpoint import Checkpoints
@@ -38,7 +39,9 @@ def worker_of(flux, out, **changes) -> ConceptWorker:
 
 def distill(worker, concepts, stop=lambda: False):
     told = []
-    outcomes = distill_folder(concepts, worker.out, lambda files: distill_here(worker, files, stop), told.append)
+    outcomes = distill_folder(
+        concepts, LocalStorage(worker.out), lambda files: distill_here(worker, files, stop), told.append
+    )
     assert sorted(told, key=lambda o: o.file) == outcomes
     return {outcome.name: outcome for outcome in outcomes}
 
@@ -157,7 +160,7 @@ def test_on_ray_the_same_weights_come_out(flux, concepts, tmp_path):
     distill(ConceptWorker(here, config), concepts)
     outcomes = distill_folder(
         concepts,
-        there,
+        LocalStorage(there),
         lambda files: distill_on_ray(there, config, Workers(count=2), files, lambda: False),
         lambda outcome: None,
     )

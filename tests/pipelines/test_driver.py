@@ -6,13 +6,13 @@ import pytest
 
 from pipelines.conservation import tally, verify
 from pipelines.jobs import resolve_chains
+from pipelines.quarantine import clear_quarantine
 from pipelines.stages.select_pairs import SelectPairsConfig
-from pipelines.upkeep import clear_quarantine
 from schemas.blocks import footer_of
 from schemas.errors import LeaseHeldError, OutageError, WorkFailedError
 from schemas.records import Outcome
 from tests.support.toy_job import ToyConfig, create, open_run
-from tests.support.toy_runs import blocks, calls, flip, run, shards, stamps
+from tests.support.toy_runs import blocks, calls, flip, is_free, run, shards, stamps
 
 
 def problems(path, deep=True) -> list[str]:
@@ -315,7 +315,7 @@ def test_an_outage_that_stays_stops_the_run_and_quarantines_nothing(tmp_path, un
         run(path)
     assert blocks(path) == []
     assert not (path / "quarantine").exists()
-    assert not (path / "lease.json").exists()
+    assert is_free(path)
     monkeypatch.delenv("TOY_TRANSIENT")
     assert run(path)
     assert shards(path) == shards(undisturbed)
@@ -353,11 +353,12 @@ def test_a_barrier_is_settled_from_the_whole_run_and_enters_the_keys_after_it(tm
     assert run(path, QUANTILES)
     assert problems(path) == []
     folder, config = open_run(str(path))
-    ((name, value),) = folder.barriers().items()
+    (name,) = (f"barriers/{name}" for name in folder.storage.names("barriers"))
+    value = folder.read_checked(name)
     assert value["num_prompts"] == 18
     assert 0 <= value["hard_max"] <= value["easy_min"] <= 1
     before = resolve_chains(folder, config)["rule"]
-    folder.write_json(name, value | {"easy_min": 0.99})
+    folder.write_checked(name, value | {"easy_min": 0.99})
     after = resolve_chains(folder, config)["rule"]
     assert [b.key == a.key for b, a in zip(before, after, strict=True)] == [True, True, False]
 
@@ -374,7 +375,8 @@ def test_a_barrier_waits_for_the_last_unit(tmp_path, monkeypatch):
         "shards/index.json: missing",
     ]
     run(path)
-    assert next(iter(folder.barriers().values()))["num_prompts"] == 16
+    (name,) = folder.storage.names("barriers")
+    assert folder.read_checked(f"barriers/{name}")["num_prompts"] == 16
 
 
 def test_a_barrier_that_does_not_read_is_settled_again_with_the_same_value(tmp_path):
@@ -396,7 +398,7 @@ def test_staged_and_streaming_give_the_same_shards_with_a_barrier(tmp_path):
 
 
 def test_removed_images_that_are_needed_again_are_asked_for(finished):
-    from pipelines.upkeep import collect_garbage
+    from pipelines.garbage import collect_garbage
 
     collect_garbage(*open_run(str(finished)), keep="paired")
     blocks(finished, "check_colors")[0].unlink()

@@ -157,7 +157,7 @@ def test_measured_rates_replace_stated_ones(tmp_path):
     # Units of 2 prompts, 20 images: 100 s are 5 s an image; one unit was slow.
     seconds = {"generate_candidates": [100.0, 100.0, 900.0], "ground_objects": [4.0, 4.0, 4.0]}
     entries = [{"stage": name, "unit": i, "seconds": s} for name, some in seconds.items() for i, s in enumerate(some)]
-    folder.write_json("stats/host-1-0000.json", entries)
+    folder.write_checked("stats/host-1-0-0000.json", {"entries": entries})
 
     plan = estimate(FLUX, Cluster(), folder.storage.uri)
     by_name = {stage.name: stage for stage in plan.stages}

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.conservation import verify
 from tests.support import toy_job
-from tests.support.toy_runs import blocks, shards, stamps
+from tests.support.toy_runs import blocks, is_free, shards, stamps
 
 # Every driver is forked from one process that has imported everything: seconds saved, and as real a process.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -68,7 +68,7 @@ def test_a_driver_killed_three_times_leaves_the_same_shards_and_makes_no_block_t
         time.sleep(moments.uniform(0, 0.05))
         driver.send(signal.SIGKILL)
         assert driver.end() == -signal.SIGKILL
-        assert (run / "lease.json").exists()
+        assert not is_free(run)
         now = stamps(run)
         assert kept.items() <= now.items()
         kept = now
@@ -80,7 +80,7 @@ def test_a_driver_killed_three_times_leaves_the_same_shards_and_makes_no_block_t
     assert shards(run) == shards(undisturbed)
     assert verify(*toy_job.open_run(str(run)), deep=True) == []
     assert list(run.rglob(".tmp-*")) == []
-    assert not (run / "lease.json").exists()
+    assert is_free(run)
 
 
 def test_a_driver_killed_while_it_packs_leaves_the_same_shards(tmp_path, undisturbed):
@@ -105,7 +105,7 @@ def test_one_signal_finishes_the_block_at_hand_and_stops(tmp_path, undisturbed, 
     done = stamps(run)
     assert 0 < len(done) < 15
     assert list(run.rglob(".tmp-*")) == []
-    assert not (run / "lease.json").exists()
+    assert is_free(run)
     assert Driver(run).end() == 0
     assert done.items() <= stamps(run).items()
     assert shards(run) == shards(undisturbed)

@@ -159,12 +159,15 @@ def test_committed_units_are_those_with_a_final_name(tmp_path):
 
 def test_a_barrier_or_sidecar_that_does_not_read_counts_as_missing(tmp_path):
     folder = create(str(tmp_path / "run"), ToyConfig())
-    folder.write_json("barriers/good-1.json", {"hard_max": 0.5})
+    folder.write_checked("barriers/good-1.json", {"hard_max": 0.5})
+    folder.write_json("barriers/without-1.json", {"hard_max": 0.5})
     for name in ("barriers/bad-1.json", "shards/genref_000000.json", "shards/genref_000001.json"):
         folder.write_json(name, [])
     (tmp_path / "run" / "barriers" / "bad-1.json").write_text("{")
     (tmp_path / "run" / "shards" / "genref_000001.json").write_text("{")
-    assert folder.barriers() == {"barriers/good-1.json": {"hard_max": 0.5}}
+    assert folder.barrier("barriers/good-1.json") == {"hard_max": 0.5}
+    for name in ("bad-1", "without-1", "missing-1"):
+        assert folder.barrier(f"barriers/{name}.json") is None
     assert folder.sidecar(0) is None
     assert folder.sidecar(1) is None
 

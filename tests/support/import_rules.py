@@ -147,13 +147,14 @@ def knows_ray(sources: Mapping[str, str]) -> list[str]:
 
 
 def heavy_schemas(sources: Mapping[str, str]) -> dict[str, list[str]]:
-    """Files of schemas that import more than numpy, pyarrow and pillow; and, once a dataset of the hub is asked for,
-    the hub's client."""
-    allowed = {"schemas", "numpy", "pyarrow", "PIL", *sys.stdlib_module_names}
+    """Files of schemas that import more than numpy, pyarrow, pillow and obstore; and, once they are asked for, the
+    clients of the hub and of AWS profiles."""
+    allowed = {"schemas", "numpy", "pyarrow", "PIL", "obstore", *sys.stdlib_module_names}
+    when_asked = {"huggingface_hub", "boto3"}
     mine = {path: s for path, s in sources.items() if path.startswith("schemas/")}
-    found = {path: tops(imported(s)) - allowed - {"huggingface_hub"} for path, s in mine.items()}
+    found = {path: tops(imported(s)) - allowed - when_asked for path, s in mine.items()}
     for path, s in mine.items():
-        found[path] |= tops(imported(s, at_module_level=True)) & {"huggingface_hub"}
+        found[path] |= tops(imported(s, at_module_level=True)) & when_asked
     return {path: sorted(names) for path, names in found.items() if names}
 
 

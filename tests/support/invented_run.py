@@ -174,10 +174,10 @@ def _write_extras(folder: RunFolder, unit: int, rows: list[PromptRow], steps: li
         }
         for name, key in steps
     ]
-    folder.write_json(f"stats/invented-{unit:04d}.json", entries)
+    folder.write_checked(f"stats/invented-1-0-{unit:04d}.json", {"entries": entries})
     for index, row in enumerate(rows):
         if row.quarantine is not None:
-            folder.write_json(
+            folder.write_checked(
                 f"quarantine/{row.quarantine.stage}/{unit:06d}-{index:03d}.json",
                 {
                     "stage": row.quarantine.stage,

@@ -61,8 +61,9 @@ def shared_server() -> S3Server:
 class FlakyProxy:
     """Passes requests on, but for those that `rule(method, path)` says otherwise of:
 
-    "500" an error; "403" refused; "hang" no answer until `release` is set; "drop" the connection is closed; "cut" half
-    of the answer. `seen`: (method, path, what was done) of every request. `reached` is set by the first that hangs.
+    "500" an error; "403" refused; "hang" no answer until `release` is set; "late" done when `release` is set; "drop"
+    the connection is closed; "forward and drop" closed once it is done; "cut" half of the answer. `seen`: (method,
+    path, what was done) of every request. `reached` is set by the first that hangs or is late.
     """
 
     def __init__(self, upstream_port: int) -> None:
@@ -95,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         action = self.state.rule(self.command, self.path)
         self.state.seen.append((self.command, self.path, action))
-        if action == "hang":
+        if action in ("hang", "late"):
             self.state.reached.set()
             self.state.release.wait(90)
         if action in ("hang", "drop"):
@@ -104,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
             error = INTERNAL_ERROR if action == "500" else INTERNAL_ERROR.replace(b"InternalError", b"AccessDenied")
             self._answer(int(action), [], b"" if self.command == "HEAD" else error)
         else:
-            self._forward(body, cut=action == "cut")
+            self._forward(body, action)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_one
 
@@ -118,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def _forward(self, body: bytes, *, cut: bool) -> None:
+    def _forward(self, body: bytes, action: str) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.upstream, timeout=60)
         dropped = ("expect", "transfer-encoding", "content-length", "connection")
         connection.request(
@@ -126,6 +127,10 @@ class _Handler(BaseHTTPRequestHandler):
         )
         response = connection.getresponse()
         data = response.read()
+        if action == "forward and drop":
+            self.close_connection = True
+            return
+        cut = action == "cut"
         headers = [(k, v) for k, v in response.getheaders() if k.lower() not in ("connection", "transfer-encoding")]
         if all(k.lower() != "content-length" for k, _ in headers):
             headers.append(("Content-Length", str(len(data))))

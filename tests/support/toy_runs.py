@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipelines.driver import RunOptions, drive
 from pipelines.runtime.failures import FailurePolicy
+from schemas.storage import FREE, LocalStorage
 from tests.support.toy_job import ToyConfig, create, open_run
 
 QUICK = FailurePolicy(first_wait_s=0.0)
@@ -58,3 +59,9 @@ def flip(file: Path, at: float = 0.5) -> None:
 def edit_json(file: Path, **changes) -> None:
     """Change fields of a JSON file in place."""
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def is_free(run: Path) -> bool:
+    """True when nobody has the run's lease, or did not give it back."""
+    version, record = LocalStorage(run).lease()
+    return version is None or record == FREE

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.conservation import tally
+from pipelines.garbage import collect_garbage
 from pipelines.jobs import DatasetConfig, resolve_chains
 from pipelines.report.gather import ReportLimits
 from pipelines.report.page import PAGE_PATH, build_report
 from pipelines.run_folder import RunFolder
-from pipelines.upkeep import collect_garbage
 from schemas.records import PromptRecord
 from tests.support.invented_run import Invented, invented_run
 from tests.support.page_reader import Page, read_page
@@ -171,11 +171,11 @@ def test_a_block_that_does_not_read_is_left_out_with_a_note(tmp_path: Path) -> N
     for step, unit in ((pairing, 1), (drawing, 2)):
         path = tmp_path / "run" / folder.block_path(step.name, step.key, unit)
         path.write_bytes(path.read_bytes()[:-100])
-    (tmp_path / "run" / "stats" / "broken.json").write_text("[{")
+    (tmp_path / "run" / "stats" / "broken-1-0-0000.json").write_text("[{")
     page = _page(folder, config)
     assert "unit 1: its block of select_pairs does not read" in page.visible
     assert "unit 2: the images of generate_candidates do not read" in page.visible
-    assert "stats/broken.json does not read" in page.visible
+    assert "stats/broken-1-0-0000.json does not read" in page.visible
     assert {card["unit"] for card in page.pairs} <= {0, 2}
     assert all(card["good"]["uri"] is None for card in page.pairs if card["unit"] == 2)
     assert "8 of 24 prompts are pending" in page.visible
@@ -183,7 +183,7 @@ def test_a_block_that_does_not_read_is_left_out_with_a_note(tmp_path: Path) -> N
 
 def test_the_rate_divides_the_images_of_timed_units_by_their_seconds(tmp_path: Path) -> None:
     folder, config = invented_run(tmp_path / "run", Invented(num_prompts=24, num_candidates=6))
-    folder.storage.delete("stats/invented-0002.json")  # what a kill loses: its images must not count either
+    folder.storage.delete("stats/invented-1-0-0002.json")  # what a kill loses: its images must not count either
     assert "144 1,152 – 4.0 s 24.0 images/s" in _page(folder, config).visible
 
 

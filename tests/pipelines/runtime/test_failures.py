@@ -282,8 +282,8 @@ class Remembers:
     def __init__(self):
         self.notes = []
 
-    def write_json(self, path, value):
-        self.notes.append(value["at_hand"])
+    def write_checked(self, path, value):
+        self.notes.append(tuple(value["at_hand"]))
 
 
 def test_rows_that_nobody_came_back_with_are_halved_down_to_the_one():
