@@ -19,14 +19,15 @@ from pipelines.distill import (
     distill_here,
     summary_line,
 )
-from pipelines.driver import stop_signal
 from pipelines.lease import Lease
 from pipelines.stage import Workers
 from recipes import catalogue
 from schemas.places import local_path
+from schemas.stop_signal import stop_signal
 from schemas.storage import LocalStorage
 from schemas.terminal import say
 from trainers.dual_process_config import DualProcessConfig
+from trainers.ray_cluster import require_ray
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse_with_preset(DistillArgs, argv, "distill", default_arguments)
     require_models(arguments.training.models)
     out = local_path(Path(shared_uri(arguments.run, arguments.runtime)))
-    with Lease(LocalStorage(out), take_over=arguments.take_over) as lease, stop_signal() as asked:
+    with Lease(LocalStorage(out), take_over=arguments.take_over) as lease, stop_signal("the step") as asked:
 
         def stop() -> bool:
             lease.check()
@@ -65,10 +66,11 @@ def main(argv: Sequence[str]) -> int:
 
         def run(files: Sequence[Path]) -> Iterable[ConceptOutcome]:
             if arguments.runtime == "ray":
+                require_ray()
                 from pipelines.runtime.ray_concepts import distill_on_ray
 
                 return distill_on_ray(out, arguments.training, arguments.workers, files, stop)
-            return distill_here(ConceptWorker(out, arguments.training), files, stop)
+            return distill_here(ConceptWorker(out, arguments.training, stop=stop), files, stop)
 
         report = lambda outcome: say(summary_line(outcome), flush=True)  # noqa: E731
         outcomes = distill_folder(arguments.concepts, lease.storage, run, report)

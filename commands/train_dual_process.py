@@ -12,6 +12,7 @@ import tyro
 from commands.arguments import Preset, parse_with_preset
 from recipes import catalogue
 from schemas.errors import InputError
+from schemas.stop_signal import stop_signal
 from schemas.terminal import say
 from trainers.concept_card import finished_key
 from trainers.concept_file import read_concept
@@ -64,7 +65,8 @@ def main(argv: Sequence[str]) -> int:
             line = f"{concept.name} {point.step + 1}/{arguments.training.steps}"
             say(f"{line}  loss {point.loss:.4g}  probability {point.probability:.3f}", flush=True)
 
-    distilled = models.distill(concept, arguments.out, report)
+    with stop_signal("the step") as stop:
+        distilled = models.distill(concept, arguments.out, report, stop=stop)
     before, after = distilled.before.probability, distilled.after.probability
     say(
         f"{concept.name}: {len(distilled.curve)} steps in {distilled.seconds:.0f} s; the answers' probability on other "

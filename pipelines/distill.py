@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from schemas.errors import InputError, MissingWeightsError, ReflectionFlowError
+from schemas.errors import InputError, LeaseHeldError, MissingWeightsError, ReflectionFlowError, StoppedError
 from schemas.storage import LocalStorage, Storage
 from trainers.concept_card import CARD, finished_key
 from trainers.concept_file import concept_files, read_concept
@@ -29,6 +29,8 @@ from trainers.dual_process_config import DualProcessConfig
 if TYPE_CHECKING:
     from trainers.dual_process import DualProcess
 
+STOP = "stop-request"
+"""Workers elsewhere leave the concept at hand, with a checkpoint, where `out` has this file."""
 KEY = "key.txt"  # of whatever a concept's folder holds, finished or not
 Status = Literal["learnt", "learnt before", "not learnt", "failed"]
 
@@ -53,9 +55,15 @@ class ConceptOutcome:
 class ConceptWorker:
     """Distils concepts into folders of `out`. Models are loaded at the first one that is not finished."""
 
-    def __init__(self, out: Path, config: DualProcessConfig, models: DualProcess | None = None) -> None:
-        """models: loaded ones, of this configuration."""
-        self.out, self.config, self._models = out, config, models
+    def __init__(
+        self,
+        out: Path,
+        config: DualProcessConfig,
+        models: DualProcess | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """models: loaded ones, of this configuration. stop: leave the concept at hand with a checkpoint."""
+        self.out, self.config, self._models, self.stop = out, config, models, stop
 
     def load(self) -> DualProcess:
         """The models. MissingWeightsError."""
@@ -69,7 +77,8 @@ class ConceptWorker:
         return self._models
 
     def make(self, file: Path) -> ConceptOutcome:
-        """One concept. What is wrong with it is its outcome, not an error; MissingWeightsError is everyone's."""
+        """One concept. What is wrong with it is its outcome, not an error; MissingWeightsError is everyone's, as is
+        StoppedError."""
         name = file.stem
         try:
             concept = read_concept(file)
@@ -83,9 +92,9 @@ class ConceptWorker:
                 LocalStorage(self.out).delete(name)  # of an older file, of other settings or models
             folder.mkdir(parents=True, exist_ok=True)
             LocalStorage(folder).commit(KEY, key.encode())
-            models.distill(concept, folder)
+            models.distill(concept, folder, stop=self.stop)
             return self._finished(name, file, "learnt")
-        except MissingWeightsError:
+        except (LeaseHeldError, MissingWeightsError, StoppedError):
             raise
         except NotConvergedError:
             return self._finished(name, file, "not learnt")
@@ -128,7 +137,10 @@ def distill_here(worker: ConceptWorker, files: Iterable[Path], stop: Callable[[]
     for file in files:
         if stop():
             return
-        yield worker.make(file)
+        try:
+            yield worker.make(file)
+        except StoppedError:
+            return
 
 
 def distill_folder(
@@ -204,5 +216,5 @@ def counts_line(outcomes: Sequence[ConceptOutcome]) -> str:
 
 
 def make_worker(out: str, config: DualProcessConfig) -> Any:
-    """For a runtime that makes its workers elsewhere."""
-    return ConceptWorker(Path(out), config)
+    """For a runtime that makes its workers elsewhere. They stop where there is a `STOP` file."""
+    return ConceptWorker(Path(out), config, stop=(Path(out) / STOP).exists)

@@ -5,11 +5,7 @@ rest.
 """
 
 import logging
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
@@ -26,6 +22,8 @@ from pipelines.stage import Step
 from schemas.arrow import canonical_json, hash_rows
 from schemas.errors import CorruptDataError, ForeignRunError, InputError
 from schemas.records import PromptRow
+from schemas.stop_signal import stop_signal
+from trainers.ray_cluster import require_ray
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +107,11 @@ def _advance(folder: RunFolder, config: JobConfig, options: RunOptions, stop: Ca
 def _start(folder: RunFolder, config: JobConfig, options: RunOptions) -> Runtime:
     if options.asking_units < 1:
         raise InputError(f"{options.asking_units}", field="--asking-units", expected="at least 1")
+    if not options.failures.unit_limit_s >= 0:
+        raise InputError(f"{options.failures.unit_limit_s}", field="--failures.unit-limit-s", expected="0 or more")
     work = Work(folder, config, options.failures, options.schedule, options.asking_units)
     if options.runtime == "ray":
+        require_ray()
         from pipelines.runtime.ray import RayRuntime
 
         return RayRuntime(work)
@@ -225,26 +226,3 @@ def _packed(
     if options.check_blocks and not reads_as_packed(folder, index, inputs, units):
         return False
     return packed(folder, index, inputs)
-
-
-@contextmanager
-def stop_signal() -> Iterator[Callable[[], bool]]:
-    """SIGINT or SIGTERM once: finish the block at hand and stop. Twice: stop now. Yields "was it asked to stop?"."""
-    asked = threading.Event()
-
-    def handle(number: int, frame: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        # Not print: the handler may run in the middle of one, whose buffer takes no second writer.
-        os.write(2, b"stopping after the block at hand; once more to stop now\n")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

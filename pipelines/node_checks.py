@@ -14,6 +14,7 @@ from pipelines.runtime.runtime import Schedule
 from pipelines.search_job import SearchJobConfig
 from schemas.errors import ReflectionFlowError
 from schemas.terminal import say
+from trainers.ray_cluster import require_ray
 
 
 def check_here(
@@ -40,6 +41,7 @@ def check(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> list[
     """As the run would be: on this machine, or on every kind of node."""
     if options.runtime == "local":
         return [check_here(config, options.schedule)]
+    require_ray()
     from pipelines.runtime.ray import on_each_kind_of_node
 
     found = on_each_kind_of_node(check_here, config, options.schedule)

@@ -60,6 +60,10 @@ class WorkFailedError(ReflectionFlowError):
     """The work could not be finished; the folder can be resumed."""
 
 
+class StoppedError(WorkFailedError):
+    """It was asked to stop. What is done is kept, and the same command goes on."""
+
+
 class OutageError(WorkFailedError):
     """Many rows failed alike, or an endpoint stayed away; nothing of the unit at hand was quarantined for it."""
 

@@ -20,7 +20,7 @@ import numpy as np
 from inference.dual.concept import Concept
 from inference.model_store import model_digest
 from schemas.configuration import content_key, stable_seed
-from schemas.errors import InputError, WorkFailedError
+from schemas.errors import InputError, StoppedError, WorkFailedError
 from trainers.checkpoint import Checkpoints, exported
 from trainers.concept_card import write_card
 from trainers.denoiser import Denoiser, add_lora, clean_estimate, denoise_to, draw, lora_parameters, remove_lora
@@ -64,13 +64,15 @@ class DualProcess:
         out: Path,
         on_step: Callable[[Point], None] = lambda point: None,
         while_taught: Callable[[], None] = lambda: None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> Distilled:
         """Learn a concept in the folder `out`, from its newest checkpoint, and write LoRA, curve, grid and card there.
 
         while_taught: called when it is learnt, before the generator is as it was again: to draw more with it.
 
-        InputError where the folder holds another concept's checkpoints, or the same of other settings; WorkFailedError
-        for a loss that is no number; NotConvergedError, after everything is written.
+        stop: leave it with a checkpoint after the step at hand. InputError where the folder holds another concept's
+        checkpoints, or the same of other settings; WorkFailedError for a loss that is no number; StoppedError;
+        NotConvergedError, after everything is written.
         """
         config, network = self.config, self.denoiser.network
         text = self.denoiser.encode(concept.prompt)
@@ -81,7 +83,7 @@ class DualProcess:
         try:
             before = self.evaluate(concept, text)
             training = _Training(self, concept, text, parameters, out)
-            for point in training.run():
+            for point in training.run(stop):
                 on_step(point)
             after = self.evaluate(concept, text)
             converged = after.probability >= config.min_probability
@@ -130,10 +132,16 @@ class _Training:
         self.seconds = 0.0
         self._restore()
 
-    def run(self) -> Iterator[Point]:
-        """Train to the last step, or to where the answers are sure enough."""
+    def run(self, stop: Callable[[], bool]) -> Iterator[Point]:
+        """Train to the last step, or to where the answers are sure enough. StoppedError, with a checkpoint."""
         config = self.config
         while len(self.curve) < config.steps and not self._is_sure():
+            if stop():
+                self._save()
+                raise StoppedError(
+                    f"concept {self.concept.name!r}: stopped after step {len(self.curve)}, of which there is a "
+                    f"checkpoint; the same command goes on"
+                )
             started = time.monotonic()
             point = self._step(len(self.curve))
             self.curve.append(point)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from schemas.errors import InputError, ReflectionFlowError, WorkFailedError
+from schemas.stop_signal import stop_signal
 from trainers.checkpoint import Checkpoints, storing
+from trainers.ray_cluster import join, require_ray
 
 if TYPE_CHECKING:
     from trainers.loop import LoopConfig, Rank, TrainingLoop
 
 log = logging.getLogger(__name__)
+STOP = "stop-request"
+"""In a training's folder: its workers write a checkpoint after the step at hand, and end."""
 T = TypeVar("T", bound="HasLoop")
 
 
@@ -50,6 +56,7 @@ def launch(open_training: Callable[[T, Rank], TrainingLoop], config: T, out: Pat
     """Train to the end, from the last checkpoint if there is one. out: where the training's checkpoints lie; with
     workers on several nodes, a place they share.
 
+    The first SIGINT or SIGTERM: StoppedError after the step at hand, with a checkpoint.
     WorkFailedError when workers are lost more often than `max_failures`. An error of ours in a worker (bad input, a
     loss that is no number) would come again: it ends the training at once, as on one worker. InputError where there is
     nothing to resume."""
@@ -60,25 +67,38 @@ def launch(open_training: Callable[[T, Rank], TrainingLoop], config: T, out: Pat
         raise InputError(
             f"no checkpoint in {checkpoints}", field="--resume", expected="the --out of a training, or no --resume"
         )
-    if spread.workers == 1:
-        with storing(out):
-            open_training(config, ALONE).run()
-        return
-    config.loop.check(spread.workers)  # said here, not in a worker's log
+    with stop_signal("the step") as stop, storing(out):
+        if spread.workers == 1:
+            open_training(config, ALONE).run(stop=stop)
+        else:
+            config.loop.check(spread.workers)  # said here, not in a worker's log
+            _on_workers(open_training, config, out, spread, stop)
+
+
+def _on_workers(
+    open_training: Callable[[T, Rank], TrainingLoop],
+    config: T,
+    out: Path,
+    spread: LaunchConfig,
+    stop: Callable[[], bool],
+) -> None:
+    require_ray()
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import WorkerGroupError
 
     if not ray.is_initialized():
-        ray.init(address=None, log_to_driver=True)
+        join({}, log_to_driver=True)
+    stop_file = out.absolute() / STOP
+    stop_file.unlink(missing_ok=True)
     resources = {"CPU": spread.cpus_per_worker}
     if spread.gpus_per_worker:
         resources["GPU"] = spread.gpus_per_worker
     for num_lost in range(spread.max_failures + 1):
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"open_training": open_training, "config": config},
+            train_loop_config={"open_training": open_training, "config": config, "stop_file": stop_file},
             scaling_config=ScalingConfig(
                 num_workers=spread.workers, use_gpu=spread.gpus_per_worker > 0, resources_per_worker=resources
             ),
@@ -89,7 +109,8 @@ def launch(open_training: Callable[[T, Rank], TrainingLoop], config: T, out: Pat
             ),
         )
         try:
-            trainer.fit()
+            with _passed_on(stop, stop_file):
+                trainer.fit()
             return
         except WorkerGroupError as error:
             for _, failure in sorted(error.worker_failures.items()):
@@ -101,6 +122,27 @@ def launch(open_training: Callable[[T, Rank], TrainingLoop], config: T, out: Pat
             log.warning("workers were lost and are started again: %s", str(error)[-500:])
         except Exception as error:
             raise _ended(error) from error
+
+
+@contextmanager
+def _passed_on(stop: Callable[[], bool], stop_file: Path) -> Iterator[None]:
+    """Inside, workers find the file once this process was asked to stop."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.2):
+            if stop():
+                stop_file.touch()
+                return
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        looking.join()
+        stop_file.unlink(missing_ok=True)
 
 
 def _ended(error: Exception) -> WorkFailedError:
@@ -118,4 +160,4 @@ def _work(settings: dict[str, Any]) -> None:
 
     context = ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size())
-    settings["open_training"](settings["config"], rank).run()
+    settings["open_training"](settings["config"], rank).run(stop=settings["stop_file"].exists)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from schemas.configuration import resumable_field
-from schemas.errors import CorruptDataError, InputError, WorkFailedError
+from schemas.errors import CorruptDataError, InputError, StoppedError, WorkFailedError
 from schemas.terminal import say
 from trainers.checkpoint import Checkpoints, storing
 from trainers.curve import Curve
@@ -206,22 +206,29 @@ class TrainingLoop:
         self.num_broken = 0
         """Samples that did not read, since the training's first step; of all ranks, when figures were last read."""
         self.step = self._num_broken_before = 0
+        self._is_asked_to_stop = self._stops = False  # this rank; all of them, after this step
         state = self.checkpoints.latest(device)
         if state is not None:
             self._restore(state)
 
-    def run(self, on_step: Callable[[int, dict[str, float]], None] = lambda step, row: None) -> None:
+    def run(
+        self,
+        on_step: Callable[[int, dict[str, float]], None] = lambda step, row: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Train to the last step; writes checkpoints, curves, and what the trainer exports. StorageError for a full
-        disk."""
+        disk. stop: StoppedError after the step at hand (of several ranks, after the next look at losses; the first rank
+        is asked), with a checkpoint."""
         with storing(self.out):
-            self._run(on_step)
+            self._run(on_step, stop)
 
-    def _run(self, on_step: Callable[[int, dict[str, float]], None]) -> None:
+    def _run(self, on_step: Callable[[int, dict[str, float]], None], stop: Callable[[], bool]) -> None:
         config, name = self.config, self.trainable.name
         curve = Curve(self.out, name, self.step) if self.rank.is_first else None
         takes_part = self.rank.is_first or self._is_sharded
         started, first, waited_s = time.monotonic(), self.step, 0.0
         for samples, wait_s in self._batches():
+            self._is_asked_to_stop = self.rank.is_first and stop()
             with self._memory("the step"):
                 rows = self._train_step(samples)
             self.step += 1
@@ -242,8 +249,17 @@ class TrainingLoop:
             is_evaluated = self.step % config.evaluate_every == 0 or self.step == config.steps
             if takes_part and (is_evaluated or self.step % config.checkpoint_every == 0):
                 self._checkpoint(self._evaluate(curve) if is_evaluated else None)
+            elif takes_part and self._stops:
+                self._checkpoint(None)
+            if self._stops and self.step < config.steps:
+                break
         if curve:
             curve.close()
+        if self.step < config.steps and self._stops:
+            raise StoppedError(
+                f"{name}: stopped after step {self.step} of {config.steps}, of which there is a checkpoint; the same "
+                f"command goes on"
+            )
         if takes_part:
             self._export()
         if curve and self.num_broken:
@@ -296,6 +312,8 @@ class TrainingLoop:
 
     def _is_read_after(self, step: int) -> bool:
         config = self.config
+        if self._is_asked_to_stop and self.rank.world_size == 1:
+            return True
         every = (config.read_every, config.report_every, config.evaluate_every, config.checkpoint_every)
         return step == config.steps or any(step % number == 0 for number in every)
 
@@ -331,15 +349,15 @@ class TrainingLoop:
                 for subset, loss in zip(subsets, losses.tolist(), strict=True):
                     table[row_of[subset]][0] += loss
                     table[row_of[subset]][1] += 1
-        num_broken = self.source.num_broken
+        num_broken, self._stops = self.source.num_broken, self._is_asked_to_stop
         if self.rank.world_size > 1:
             import torch.distributed as dist
 
             shared = torch.tensor(tables, dtype=torch.float64, device=self._device)
-            broken = torch.tensor(num_broken, device=self._device)
+            counts = torch.tensor([num_broken, int(self._is_asked_to_stop)], device=self._device)
             dist.all_reduce(shared)
-            dist.all_reduce(broken)
-            tables, num_broken = shared.tolist(), int(broken)
+            dist.all_reduce(counts)
+            tables, num_broken, self._stops = shared.tolist(), int(counts[0]), bool(counts[1])
         self.num_broken = self._num_broken_before + num_broken
         return tables
 

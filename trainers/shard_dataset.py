@@ -17,6 +17,7 @@ import numpy as np
 from schemas.errors import CorruptDataError, InputError, WorkFailedError
 from schemas.images import decode_image
 from schemas.shards import ShardSample
+from schemas.stop_signal import leave_signals_to_parent
 from trainers.comparison_shards import ComparisonMembers
 from trainers.pair_labels import margin_of
 from trainers.shard_index import SUBSETS, SampleReader, ShardIndex, open_index, subset_counts
@@ -225,6 +226,7 @@ class PairLoader:
             sampler=range(first + rank, stop, world_size),
             num_workers=self._num_workers,
             collate_fn=list,
+            worker_init_fn=leave_signals_to_parent,
         )
         for triplets in loader:
             self.num_broken += sum(t.num_replaced for t in triplets)

@@ -187,8 +187,9 @@ class VllmServer:
             if config.device == "cpu":
                 environment = {**CPU_ENVIRONMENT, **environment}
             with open(self.log_path, "wb") as output:
+                # Of a group of its own: a SIGTERM to ours lets the block at hand be finished, which needs the vLLM.
                 guard = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, process_group=0
                 )
             log.info("started vLLM of %s at port %d; it says in %s", config.model, port, self.log_path)
             while not self.is_running and guard.poll() is None:

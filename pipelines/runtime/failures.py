@@ -1,14 +1,19 @@
 """How a stage is run on rows that may fail: retry what may pass, shrink what is too big, quarantine what is broken.
 
-Shared by every runtime. Nothing is quarantined for an outage: when rows fail alike in a row, the run stops instead.
+Shared by every runtime. Nothing is quarantined for an outage, and an outage is what a probe confirms: when rows fail
+alike in a row, or one that may pass does not, the stage gets a row that it has done before, or a plain prompt and
+image. If it fails at that, too, the run stops; if not, the rows are to blame.
 """
 
 import logging
+import secrets
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from pipelines.runtime.given_up import Care
+from pipelines.runtime.plain_row import plain_row
 from pipelines.stage import Stage
 from schemas.errors import AccessError, LeaseHeldError, OutageError, StorageError, TransientError
 from schemas.records import PromptRow, Quarantine
@@ -28,7 +33,11 @@ class FailurePolicy:
     max_wait_s: float = 30.0
     """Longest wait, in seconds."""
     outage_rows: int = 8
-    """So many rows failing alike, one after the other, are an outage; so is a whole unit of at least four."""
+    """So many rows failing alike, one after the other, or a whole unit of at least four, look like an outage: the
+    stage is probed, and the run stops if it fails at anything. 0: they go to quarantine."""
+    unit_limit_s: float = 0.0
+    """Seconds for a unit of a stage: then its worker is ended, and the unit tried again. 0: twenty times the slowest
+    seen, at least half an hour, and six hours for the first."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +50,18 @@ class RowFailure:
 
 
 class Breaker:
-    """What is remembered of one loaded stage over units: how many rows failed alike, one after the other, and whether
-    it had to shrink its micro-batch."""
+    """What is remembered of one loaded stage over units: how many rows failed alike, one after the other, a row that
+    it could do, and whether it had to shrink its micro-batch."""
 
     def __init__(self) -> None:
         self.kind, self.count = "", 0
+        self.good: PromptRow | None = None
         self.shrunk = False
 
-    def success(self) -> None:
-        """A row came through."""
+    def success(self, row: PromptRow | None = None) -> None:
+        """A row came through: this one, as it went in."""
         self.kind, self.count = "", 0
+        self.good = self.good or row
 
     def failure(self, kind: str) -> int:
         """Another row failed. Returns how many in a row have failed in this way."""
@@ -65,14 +76,16 @@ def execute(
     policy: FailurePolicy,
     breaker: Breaker | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    care: Care | None = None,
 ) -> tuple[list[PromptRow], list[RowFailure]]:
     """Run a loaded stage on a unit's rows. Rejected and quarantined rows pass through with no cost.
 
-    Returns a row for every row, in order, failed ones marked as quarantined, and the failures with their tracebacks.
-    Raises OutageError when `outage_rows` rows fail alike in a row, or a transient failure does not pass.
+    care: of a unit that was given up before. Returns a row for every row, in order, failed ones marked as quarantined,
+    and the failures with their tracebacks. Raises OutageError when `outage_rows` rows fail alike in a row, or a
+    transient failure does not pass, and the stage fails at a probe, too.
     """
     active = [(i, row) for i, row in enumerate(rows) if row.active]
-    run = _Execution(stage, policy, breaker or Breaker(), sleep, num_rows=len(active))
+    run = _Execution(stage, policy, breaker or Breaker(), sleep, len(active), care)
     done = dict(zip((i for i, _ in active), run.process([row for _, row in active]), strict=True))
     return [done.get(i, row if row.active else _free(row)) for i, row in enumerate(rows)], run.failures
 
@@ -89,8 +102,9 @@ class _Execution:
         breaker: Breaker,
         sleep: Callable[[float], None],
         num_rows: int,
+        care: Care | None,
     ) -> None:
-        self.stage, self.policy, self.breaker, self.sleep = stage, policy, breaker, sleep
+        self.stage, self.policy, self.breaker, self.sleep, self.care = stage, policy, breaker, sleep, care
         self.outage_at = min(policy.outage_rows, max(4, num_rows))
         self.failures: list[RowFailure] = []
 
@@ -98,8 +112,10 @@ class _Execution:
         if not rows:
             return []
         try:
+            if self.care is not None:
+                self.care.begin(rows)
             done = self._attempt(rows)
-            self.breaker.success()
+            self.breaker.success(rows[0])
             recovered = "smaller micro-batch" if self.breaker.shrunk else "fewer rows at once" if bisected else None
             return [replace(row, recovered=recovered) for row in done] if recovered else done
         except (AccessError, LeaseHeldError, OutageError, StorageError):
@@ -129,10 +145,13 @@ class _Execution:
                 if kind != "transient":
                     raise
                 if attempt >= self.policy.max_attempts:
-                    raise OutageError(
-                        f"{self.stage.name}: {type(error).__name__}: {error}\n"
-                        f"  tried {attempt} times; nothing was quarantined; `resume` goes on when it is back"
-                    ) from error
+                    if probed := self._fails_at(rows[0]):
+                        raise OutageError(
+                            f"{self.stage.name}: {type(error).__name__}: {error}\n"
+                            f"  tried {attempt} times, and {probed}; nothing was quarantined; `resume` goes on when "
+                            f"it is back"
+                        ) from error
+                    raise  # it is there: these rows are what it does not answer
                 log.warning("%s: %s; attempt %d of %d", self.stage.name, error, attempt, self.policy.max_attempts)
                 self.sleep(wait)
                 wait = min(2 * wait, self.policy.max_wait_s)
@@ -142,15 +161,33 @@ class _Execution:
         message = _printable(f"{type(error).__name__}: {error}")
         self.failures.append(RowFailure(row, message, _printable("".join(traceback.format_exception(error)))))
         alike = self.breaker.failure(type(error).__name__)
-        if alike >= self.outage_at:
-            earlier = alike - len(self.failures)  # of units before, which are committed
-            kept = f"of this unit nothing was quarantined, {earlier} of units before it were: then `retry`"
-            raise OutageError(
-                f"{self.stage.name}: {alike} rows failed alike, one after the other: {message}\n  this looks like an "
-                f"outage; mend the cause, then `resume` "
-                f"({kept if earlier > 0 else 'nothing was quarantined for it'})"
-            ) from error
+        if self.policy.outage_rows and alike >= self.outage_at:
+            if probed := self._fails_at(row):
+                earlier = alike - len(self.failures)  # of units before, which are committed
+                kept = f"of this unit nothing was quarantined, {earlier} of units before it were: then `retry`"
+                raise OutageError(
+                    f"{self.stage.name}: {alike} rows failed alike, one after the other: {message}\n"
+                    f"  and {probed}: this looks like an outage; mend the cause, then `resume` "
+                    f"({kept if earlier > 0 else 'nothing was quarantined for it'})\n"
+                    f"  with --failures.outage-rows 0 such rows go to quarantine"
+                ) from error
+            self.breaker.success()
         return replace(row, quarantine=Quarantine(self.stage.name, message[:2000]), cost=type(row.cost)())
+
+    def _fails_at(self, row: PromptRow) -> str:
+        """Probe the stage: what it fails at, "" where it works. A row that it has done shows most; servers are asked
+        something new, since the journal has the answers to what they were asked before."""
+        is_client = type(self.stage).is_client(self.stage.config)
+        good = None if is_client else self.breaker.good
+        what = "a plain prompt and image" if good is None else "a row that it had done before"
+        try:
+            self.stage([good or plain_row(row, secrets.token_hex(4))])
+        except (AccessError, StorageError):
+            raise
+        except Exception as error:
+            return _printable(f"{what} fails, too ({type(error).__name__}: {str(error)[:200]})")
+        log.warning("%s: rows fail, but %s does not: the rows are to blame", self.stage.name, what)
+        return ""
 
 
 def _printable(text: str) -> str:

@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from pipelines.jobs import resolve_chains
 from pipelines.pack_shards import pack_shard, shard_ranges
+from pipelines.runtime import given_up
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.runtime import UnitTask, Work, waves
 from pipelines.runtime.unit_worker import UnitWorker
+from pipelines.runtime.watch import Limits, Watchdog
 from pipelines.stage import Step
 from schemas.records import PromptRow
 
@@ -20,6 +22,7 @@ class LocalRuntime:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.worker = UnitWorker(work.folder, work.policy, work.config.num_threads)
+        self.limits = Limits(work.policy)
         self._counting = threading.Lock()
 
     def make_units(
@@ -30,6 +33,18 @@ class LocalRuntime:
         stop: Callable[[], bool],
     ) -> bool:
         """See `Runtime`."""
+        self.worker.say = progress.say
+        self.worker.with_care = given_up.noted(self.work.folder)
+        with Watchdog(self.work.folder, self.worker, self.limits, progress.close):
+            return self._make_all(tasks, progress, shard_complete_with, stop)
+
+    def _make_all(
+        self,
+        tasks: Sequence[UnitTask],
+        progress: Progress,
+        shard_complete_with: Callable[[int], int | None],
+        stop: Callable[[], bool],
+    ) -> bool:
         if self.work.schedule == "streaming":
             return all(self._make(task, progress, shard_complete_with, stop) for task in tasks)
         ends = {task.unit: task.upto for task in tasks}
@@ -84,6 +99,7 @@ class LocalRuntime:
         def count(step: Step, rows: list[PromptRow], seconds: float) -> None:
             with self._counting:
                 progress.add(step.name, rows, seconds)
+                self.limits.saw(step.name, seconds)
 
         return self.worker.make_blocks(task.steps, task.unit, task.upto, on_block=count, stop=stop)
 

@@ -1,13 +1,16 @@
 """A line a stage: done, rate, ETA, rejected, quarantined. Live with rich on a terminal, plain lines elsewhere."""
 
+import logging
 import sys
 import time
 from dataclasses import dataclass
 from typing import Any, Self
 
+from schemas.plain_text import shown
 from schemas.records import PromptRow
-from schemas.terminal import say
+from schemas.terminal import say, say_error
 
+log = logging.getLogger(__name__)
 PLAIN_EVERY_S = 10.0
 
 
@@ -85,6 +88,19 @@ class Progress:
             self._live.update(self._table())
         elif not self.quiet and time.time() - self._shown > PLAIN_EVERY_S:
             self._print_lines()
+
+    def say(self, text: str) -> None:
+        """A line of its own, into the log as well."""
+        log.info("%s", text)
+        if self._live is not None:
+            self._live.console.print(shown(text), markup=False, highlight=False)
+        elif not self.quiet:
+            say_error(text)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._live is not None:
+            self._live.stop()
 
     def _print_lines(self) -> None:
         self._shown = time.time()

@@ -6,94 +6,36 @@ Ray does what an engine does: places actors on CPUs and GPUs, restarts them, mov
 
 import logging
 import os
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
-from ray.util.metrics import Counter, Histogram
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from inference.vlm.vllm_server import serve_with
 from pipelines.jobs import JobConfig, resolve_chains
 from pipelines.pack_shards import pack_shard, shard_ranges
 from pipelines.run_folder import RunFolder
-from pipelines.runtime.failures import FailurePolicy
-from pipelines.runtime.progress import Progress
+from pipelines.runtime import given_up
+from pipelines.runtime.progress import Progress, format_seconds
+from pipelines.runtime.ray_pool import LOST, BlockReport, Call, Pool, actor_states, get
 from pipelines.runtime.runtime import UnitTask, Work, stage_order, waves
-from pipelines.runtime.unit_worker import UnitWorker
-from pipelines.runtime.vlm_deployment import ServedVlm, Serving
+from pipelines.runtime.watch import Limits, WatchedTime
 from pipelines.served_vlms import served_vlms
 from pipelines.stage import Step, Workers
-from schemas.errors import CorruptDataError, ReflectionFlowError, WorkFailedError
-from schemas.terminal import PlainFormatter, guard_terminal
+from schemas.errors import CorruptDataError, WorkFailedError
+from trainers.ray_cluster import join
 
 log = logging.getLogger(__name__)
-CALLS_AHEAD = 2
-"""Calls waiting at each actor: one works (or as many as it has under way), the next is there already."""
-CRASHES_PER_UNIT = 20
-"""A unit that brought its worker down so often stops the run: it is named instead of being tried for ever. Calls that
-were lost with a node count as well."""
 WARN_EVERY_S = 60.0
+LOOK_EVERY_S = 5.0
+UNITS_LOST = 3
+"""So many units that no worker came back with, and none in between that one did: the stage is to blame."""
 _ROOT = str(Path(__file__).parents[2])
-
-
-@dataclass(frozen=True)
-class BlockReport:
-    """What an actor says of a block. upstream_broken: the block before it is missing or does not read."""
-
-    rejected: int = 0
-    quarantined: int = 0
-    seconds: float = 0.0
-    upstream_broken: str | None = None
-
-
-class StageActor:
-    """One worker of one stage."""
-
-    def __init__(
-        self, folder: RunFolder, policy: FailurePolicy, num_threads: int, step: Step, serving: Serving
-    ) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it lets the block at hand be finished
-        serve_with(partial(ServedVlm, serving))
-        self.step, self.folder = step, folder
-        self.worker = UnitWorker(folder, policy, num_threads)
-        tags = {"stage": step.name}
-        self.made = Counter("reflectionflow_units", "units made", tag_keys=("stage",))
-        self.seconds = Histogram(
-            "reflectionflow_unit_seconds", "seconds a unit", boundaries=[0.1, 1, 10, 60, 600], tag_keys=("stage",)
-        )
-        self.made.set_default_tags(tags)
-        self.seconds.set_default_tags(tags)
-        log_to_run(folder, step.name)
-
-    def load(self) -> None:
-        """Load this stage's models, before there is a unit for them."""
-        self.worker.stage(self.step)
-
-    def make(self, steps: list[Step], index: int, unit: int) -> BlockReport:
-        """Make a unit's block of a step of this stage. Safe to repeat: a block that is there is left as it is."""
-        step = steps[index]
-        started = time.time()
-        try:
-            rows = self.worker.make_block(steps, index, unit)
-        except (FileNotFoundError, CorruptDataError) as error:
-            return BlockReport(upstream_broken=str(error))
-        seconds = time.time() - started
-        self.made.inc()
-        self.seconds.observe(seconds)
-        self.worker.stats.flush()
-        return BlockReport(
-            rejected=sum(r.rejection is not None and r.rejection.stage == step.name for r in rows),
-            quarantined=sum(r.quarantine is not None and r.quarantine.stage == step.name for r in rows),
-            seconds=seconds,
-        )
 
 
 def pack(folder: RunFolder, config: JobConfig, index: int) -> None:
@@ -105,7 +47,7 @@ class RayRuntime:
     """See `Runtime`. Connects to RAY_ADDRESS, or to the cluster of the submitted job, or starts a local one."""
 
     def __init__(self, work: Work) -> None:
-        self.work = work
+        self.work, self.limits = work, Limits(work.policy)
         self.started_here = not ray.is_initialized()
         if self.started_here:
             connect()
@@ -119,7 +61,7 @@ class RayRuntime:
     ) -> bool:
         """See `Runtime`."""
         if self.work.schedule == "streaming":
-            return _Flow(self.work, tasks, progress, shard_complete_with, stop).run()
+            return _Flow(self.work, tasks, progress, shard_complete_with, stop, self.limits).run()
         ends = {task.unit: task.upto for task in tasks}
         for wave in waves(tasks):
             last = {task.unit for task in wave if task.upto == ends[task.unit]}
@@ -127,16 +69,21 @@ class RayRuntime:
             def complete(unit: int, last: set[int] = last) -> int | None:
                 return shard_complete_with(unit) if unit in last else None
 
-            if not _Flow(self.work, wave, progress, complete, stop).run():
+            if not _Flow(self.work, wave, progress, complete, stop, self.limits).run():
                 return False
         return True
 
     def pack_shards(self, indices: Sequence[int], stop: Callable[[], bool]) -> bool:
         """See `Runtime`."""
         remote = ray.remote(num_cpus=0.5, max_retries=5)(pack)
-        for reference in [remote.remote(self.work.folder, self.work.config, index) for index in indices]:
-            _get(reference)
-        return not stop()
+        packing = [remote.remote(self.work.folder, self.work.config, index) for index in indices]
+        while packing:
+            if stop():
+                return False  # each appears whole or not at all
+            ready, packing = ray.wait(packing, num_returns=1, timeout=1.0)
+            for reference in ready:
+                _packed(reference)
+        return True
 
     def close(self) -> None:
         """Leave the cluster; end it when it was started here."""
@@ -154,15 +101,20 @@ class _Flow:
         progress: Progress,
         shard_complete_with: Callable[[int], int | None],
         stop: Callable[[], bool],
+        limits: Limits,
     ) -> None:
-        self.work, self.progress, self.stop = work, progress, stop
+        self.work, self.progress, self.stop, self.limits = work, progress, stop, limits
         self.shard_complete_with = shard_complete_with
-        self.pools: dict[str, _Pool] = {}
+        self.pools: dict[str, Pool] = {}
         self.queues: dict[str, deque[tuple[UnitTask, int]]] = {}
-        self.in_flight: dict[Any, tuple[UnitTask, int, _Pool, Any]] = {}
+        self.in_flight: dict[Any, Call] = {}
         self.packing: list[Any] = []
         self.repairs: dict[int, int] = {}
+        self.with_care = given_up.noted(work.folder)
         self.open = len(tasks)
+        self.clock = WatchedTime()
+        self.now = self.looked_at = self.warned_at = 0.0
+        self.stopping = False
         stages: dict[str, Step] = {}
         for task in tasks:
             for step in task.steps[task.first : task.upto + 1]:
@@ -177,21 +129,25 @@ class _Flow:
         counts = share_out(wanted, self.largest["CPU"], max(0.0, self.largest["GPU"] - for_vlms))
         for (key, step), workers, count in zip(stages.items(), wanted, counts, strict=True):
             self.queues[key] = deque()
-            self.pools[key] = _Pool(work, step, workers, count)
+            self.pools[key] = Pool(work, step, workers, count, limits)
+        if self.pools:
+            what = ", ".join(f"{len(pool.members)} {pool.name}" for pool in self.pools.values())
+            progress.say(f"starting workers, which load their models: {what}")
         for task in tasks:
             self._enqueue(task, task.first)
-        self.warned_at = time.time()
 
     def run(self) -> bool:
         """True when every unit is through."""
         try:
             while self.open:
+                self.now = self.clock.look()
                 stopping = self.stop()
+                self._look(just_stopped=stopping and not self.stopping)
+                self.stopping = stopping
                 if not stopping:
                     self._submit()
-                elif not self.in_flight:
+                elif not any(call.member.works for call in self.in_flight.values()):
                     return False
-                self._warn_of_waiting()
                 if not self.in_flight:
                     time.sleep(0.1)  # no actor has a place yet
                     continue
@@ -199,33 +155,48 @@ class _Flow:
                 for reference in ready:
                     self._finish(reference)
             for reference in self.packing:
-                _get(reference)
+                _packed(reference)
             return True
         finally:
             for pool in self.pools.values():
                 pool.end()
 
-    def _warn_of_waiting(self) -> None:
-        """Once a minute, say which stages have no actor with a place in the cluster, and whether it has lost nodes that
-        they need: nobody should wait in the dark."""
-        if time.time() - self.warned_at < WARN_EVERY_S:
+    def _look(self, *, just_stopped: bool) -> None:
+        """See what the actors are at, end those whose time is up, and once a minute say what takes long: nobody should
+        wait in the dark."""
+        if self.now - self.looked_at < min(LOOK_EVERY_S, WARN_EVERY_S) and not just_stopped:
             return
-        self.warned_at = time.time()
-        there = cluster_size()
+        self.looked_at = self.now
+        states = actor_states()
         for pool in self.pools.values():
-            if len(pool.unplaced) == len(pool.actors):
-                log.warning(
-                    "%s: none of its %d actors has a place yet; the cluster has %s. Fewer --*.workers.count, or "
-                    "--schedule staged, or more nodes",
-                    pool.name,
-                    len(pool.actors),
-                    there,
-                )
+            pool.look(states, self.now)
+            for call in pool.overdue(self.now):
+                if call in self.in_flight.values():
+                    self._end_worker_of(call)
+        if just_stopped or self.now - self.warned_at >= WARN_EVERY_S:
+            self.warned_at = self.now
+            self._say_what_takes_long(0.0 if just_stopped else WARN_EVERY_S)
+
+    def _say_what_takes_long(self, after_s: float) -> None:
+        there = cluster_size()
         self.largest = {name: max(amount, there.get(name, 0)) for name, amount in self.largest.items()}
         asked = {
-            "CPU": sum(len(pool.actors) * pool.workers.cpus for pool in self.pools.values()),
-            "GPU": sum(len(pool.actors) * pool.workers.gpus for pool in self.pools.values()),
+            "CPU": sum(len(pool.members) * pool.workers.cpus for pool in self.pools.values()),
+            "GPU": sum(len(pool.members) * pool.workers.gpus for pool in self.pools.values()),
         }
+        has_room = all(there.get(name, 0) >= amount for name, amount in asked.items())
+        for pool in self.pools.values():
+            if not has_room and not any(member.works for member in pool.members):
+                log.warning(
+                    "%s: none of its %d workers has a place yet; all stages' ask for %s, the cluster has %s. Fewer "
+                    "--*.workers.count, or --schedule staged, or more nodes",
+                    pool.name,
+                    len(pool.members),
+                    asked,
+                    there,
+                )
+            elif sentence := pool.sentence(self.now, after_s):
+                self.progress.say(sentence)
         if any(there.get(name, 0) < min(asked[name], amount) for name, amount in self.largest.items()):
             log.warning(
                 "the cluster has lost nodes: it has %s, had %s, and the actors ask for %s. Some wait for a new node; "
@@ -235,6 +206,33 @@ class _Flow:
                 asked,
             )
 
+    def _end_worker_of(self, call: Call) -> None:
+        """Its time is up. What else its worker was asked for is asked of another."""
+        why = f"no answer within {format_seconds(self.limits.of(call.step.name))}"
+        log.warning("%s: unit %d: %s; its worker is ended", call.step.name, call.task.unit, why)
+        lost = [reference for reference, other in self.in_flight.items() if other.member is call.member]
+        calls = [self.in_flight.pop(reference) for reference in lost]
+        late = call.pool.overdue(self.now)
+        call.pool.replace(call.member, self.now)
+        for other in calls:
+            if other in late:
+                self._give_up(other, why)
+            else:
+                self.queues[other.step.loaded_as].appendleft((other.task, other.index))
+
+    def _give_up(self, call: Call, why: str) -> None:
+        """No worker came back with it. It is tried again, with care: see `given_up`."""
+        step, unit = call.step, call.task.unit
+        call.pool.lost_units.add(unit)
+        if len(call.pool.lost_units) >= UNITS_LOST:
+            raise WorkFailedError(
+                f"{step.name}: no worker came back with {UNITS_LOST} units, one after the other; unit {unit}: {why}\n"
+                f"  see logs/{step.name}-*.log in the run folder; `resume` tries again"
+            )
+        given_up.note(self.work.folder, step, unit, why)
+        self.with_care.add((step.name, unit))
+        self._enqueue(call.task, call.index)
+
     def _enqueue(self, task: UnitTask, index: int) -> None:
         self.queues[task.steps[index].loaded_as].append((task, index))
 
@@ -243,31 +241,35 @@ class _Flow:
         # its actors can take soon is held back.
         for key in reversed(list(self.pools)):
             pool, queue = self.pools[key], self.queues[key]
-            while queue and (actor := pool.free()) is not None:
+            while queue and (member := pool.free(self.now)) is not None:
                 task, index = queue[0]
                 if index < task.upto and self._crowded(task.steps[index + 1].loaded_as):
                     break
                 queue.popleft()
-                self.in_flight[pool.call(actor, task, index)] = (task, index, pool, actor)
+                with_care = (task.steps[index].name, task.unit) in self.with_care
+                reference, call = pool.call(member, task, index, with_care=with_care, now=self.now)
+                self.in_flight[reference] = call
 
     def _crowded(self, key: str) -> bool:
         pool = self.pools[key]
-        return len(self.queues[key]) > 4 * pool.calls * len(pool.actors)
+        return len(self.queues[key]) > 4 * pool.calls * len(pool.members)
 
     def _finish(self, reference: Any) -> None:
-        task, index, pool, actor = self.in_flight.pop(reference)
-        pool.done(actor)
-        step = task.steps[index]
+        call = self.in_flight.pop(reference)
+        task, index, step = call.task, call.index, call.step
+        call.pool.done(call, self.now)
         try:
-            report: BlockReport = _get(reference)
-        except RayActorError as error:
-            raise WorkFailedError(
-                f"{step.name}: unit {task.unit} brought its worker down {CRASHES_PER_UNIT} times: {error}\n"
-                f"  see logs/{step.name}-*.log in the run folder; `resume` tries again"
-            ) from error
+            report: BlockReport = get(reference)
+        except LOST as error:
+            log.warning("%s: unit %d brought its worker down again and again: %s", step.name, task.unit, error)
+            why = f"its worker died again and again ({type(error).__name__}: {str(error).splitlines()[0]})"
+            self._give_up(call, why)
+            return
+        call.pool.lost_units.clear()
         if report.upstream_broken is not None:
             self._repair(task, index, report.upstream_broken)
             return
+        self.limits.saw(step.name, report.seconds)
         self.progress.add_counts(
             step.name, rejected=report.rejected, quarantined=report.quarantined, seconds=report.seconds
         )
@@ -291,82 +293,20 @@ class _Flow:
         self._enqueue(task, index - 1)
 
 
-class _Pool:
-    """The actors of one stage."""
-
-    def __init__(self, work: Work, step: Step, workers: Workers, count: int) -> None:
-        self.name, self.workers = step.name, workers
-        at_once = work.units_at_once(step)
-        self.calls = CALLS_AHEAD + at_once - 1
-        plain: Any = ray.remote(StageActor)
-        actor_class = plain.options(
-            num_cpus=workers.cpus,
-            num_gpus=workers.gpus,
-            max_concurrency=at_once,
-            max_restarts=-1,
-            max_task_retries=CRASHES_PER_UNIT,
-        )
-        # Of a cluster of this machine's own, nobody else need reach the VLMs.
-        host = "0.0.0.0" if os.environ.get("RAY_ADDRESS") else "127.0.0.1"
-        serving = Serving(host, work.schedule == "staged" and step.link.is_client)
-        self.actors: list[Any] = [
-            actor_class.remote(work.folder, work.policy, work.config.num_threads, step, serving) for _ in range(count)
-        ]
-        self.waiting = dict.fromkeys(self.actors, 0)
-        # An actor that has no place in the cluster yet gets no calls: they would wait with it while others are idle.
-        self.unplaced = {actor.__ray_ready__.remote(): actor for actor in self.actors}
-        # All stages load at once: models that were loaded for the first unit would hold back every stage before them.
-        self.loading = {actor.load.remote(): actor for actor in self.actors}
-
-    def free(self) -> Any | None:
-        """The actor with the fewest calls, None when all have enough."""
-        for reference in _ready(self.unplaced):
-            del self.unplaced[reference]
-        for reference in _ready(self.loading):
-            del self.loading[reference]
-            try:
-                _get(reference)
-            except RayActorError as error:
-                raise WorkFailedError(
-                    f"{self.name}: loading its models brought its worker down {CRASHES_PER_UNIT} times: {error}\n"
-                    f"  see logs/{self.name}-*.log in the run folder; `resume` tries again"
-                ) from error
-        idle = set(self.actors) - set(self.unplaced.values()) - set(self.loading.values())
-        actor = min(idle, key=lambda a: self.waiting[a], default=None)
-        return actor if actor is not None and self.waiting[actor] < self.calls else None
-
-    def call(self, actor: Any, task: UnitTask, index: int) -> Any:
-        """Have an actor make a unit's block of one step."""
-        self.waiting[actor] += 1
-        return actor.make.remote(list(task.steps), index, task.unit)
-
-    def done(self, actor: Any) -> None:
-        """A call came back."""
-        self.waiting[actor] -= 1
-
-    def end(self) -> None:
-        """End the actors; what they were at is not committed and is done again."""
-        for actor in self.actors:
-            ray.kill(actor)
+def _packed(reference: Any) -> None:
+    try:
+        get(reference)
+    except LOST as error:
+        raise WorkFailedError(
+            f"packing brought its worker down again and again: {error}\n  `resume` tries again"
+        ) from error
 
 
 def connect() -> None:
     """Join RAY_ADDRESS or the submitted job's cluster; without one, start a local one with more logical CPUs than
-    cores, since most of a stage's time is one core's."""
+    cores, since most of a stage's time is one core's. See `trainers.ray_cluster.join`."""
     environment = {"PYTHONPATH": _ROOT, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0")}
-    # Said explicitly, so that head, workers and later drivers agree; a cluster that is there keeps its own mode.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": environment})
-        return
-    ray.init(
-        address="local",
-        num_cpus=max(16, os.cpu_count() or 1),
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={"env_vars": environment},
-    )
+    join(environment, max(16, os.cpu_count() or 1))
 
 
 def on_each_kind_of_node(function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
@@ -435,34 +375,3 @@ def share_out(wanted: Sequence[Workers], cpus: float, gpus: float) -> list[int]:
             cpus -= workers.cpus
             gpus -= gpus_of(workers)
     return counts
-
-
-def log_to_run(folder: RunFolder, stage: str) -> None:
-    """A worker's log lines go to `logs/<stage>-<host>-<pid>.log` of a local run folder."""
-    guard_terminal()
-    root = getattr(folder.storage, "root", None)
-    if root is None:
-        return
-    logs = Path(root) / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(logs / f"{stage}-{os.uname().nodename}-{os.getpid()}.log")
-    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
-    logging.getLogger().setLevel(logging.INFO)
-
-
-def _ready(references: Iterable[Any]) -> list[Any]:
-    """Those that need no waiting for."""
-    waiting = list(references)
-    return ray.wait(waiting, num_returns=len(waiting), timeout=0)[0] if waiting else []
-
-
-def _get(reference: Any) -> Any:
-    """A result, with our own errors as they were raised."""
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, ReflectionFlowError):
-            raise cause from error
-        raise

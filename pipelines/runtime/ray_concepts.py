@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util import ActorPool
 
-from pipelines.distill import ConceptOutcome, make_worker
+from pipelines.distill import STOP, ConceptOutcome, make_worker
+from pipelines.runtime.progress import format_seconds
 from pipelines.runtime.ray import connect
+from pipelines.runtime.watch import SAY_EVERY_S
 from pipelines.stage import Workers
-from schemas.errors import ReflectionFlowError
+from schemas.errors import ReflectionFlowError, StoppedError
+from schemas.terminal import say_error
 from trainers.dual_process_config import DualProcessConfig
 
 
@@ -33,10 +37,12 @@ class ConceptActor:
 def distill_on_ray(
     out: Path, config: DualProcessConfig, workers: Workers, files: Sequence[Path], stop: Callable[[], bool]
 ) -> Iterator[ConceptOutcome]:
-    """Outcomes as they come. `out` and the files lie where every node finds them. stop: nothing more is handed out."""
+    """Outcomes as they come. `out` and the files lie where every node finds them. stop: nothing more is handed out, and
+    what is at hand is left with a checkpoint."""
     started_here = not ray.is_initialized()
     if started_here:
         connect()
+    (out / STOP).unlink(missing_ok=True)
     try:
         count = min(len(files), workers.count or int(_room_for(workers)))
         remote: Any = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus, max_restarts=-1, max_task_retries=20)(
@@ -44,18 +50,29 @@ def distill_on_ray(
         )
         pool: Any = ActorPool([remote.remote(str(out), config) for _ in range(max(1, count))])
         waiting = [str(file.resolve()) for file in files]
+        heard = said = time.monotonic()
         while waiting or pool.has_next():
             while waiting and pool.has_free() and not stop():
                 pool.submit(lambda actor, file: actor.make.remote(file), waiting.pop(0))
             if not pool.has_next():
                 return
+            if stop():
+                (out / STOP).touch()
             try:
-                yield pool.get_next_unordered()
+                outcome = pool.get_next_unordered(timeout=1.0)
+                heard = said = time.monotonic()
+                yield outcome
+            except TimeoutError:
+                if time.monotonic() - said >= SAY_EVERY_S:
+                    said = time.monotonic()
+                    say_error(f"{count} workers, the last concept {format_seconds(said - heard)} ago")
             except RayActorError as error:
                 yield ConceptOutcome("?", "", "failed", f"its worker died again and again: {error}")
             except RayTaskError as error:
-                raise (error.cause if isinstance(error.cause, ReflectionFlowError) else error) from None
+                if not isinstance(error.cause, StoppedError):
+                    raise (error.cause if isinstance(error.cause, ReflectionFlowError) else error) from None
     finally:
+        (out / STOP).unlink(missing_ok=True)
         if started_here:
             ray.shutdown()
 

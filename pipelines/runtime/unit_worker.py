@@ -8,13 +8,15 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from inference.vlm.journal import StorageJournal
 from pipelines.run_folder import RunFolder
 from pipelines.run_names import quarantine_path
+from pipelines.runtime import given_up
 from pipelines.runtime.byte_gate import ByteGate
 from pipelines.runtime.failures import Breaker, FailurePolicy, RowFailure, execute
 from pipelines.stage import Stage, Step
@@ -28,12 +30,27 @@ IMAGE_BYTES_AT_ONCE = 1 << 30
 """Of PNGs that the units of a stage hold together, where several are under way: 16 units of 40 images at 1024 px."""
 
 
+@dataclass(frozen=True, eq=False)
+class AtWork:
+    """What a thread is at, from now on. unit: None while models are loaded."""
+
+    step: Step
+    unit: int | None
+
+
 class UnitWorker:
     """Holds loaded stages and turns units into committed blocks. Units of a stage that is a client may be made in
     several threads at once."""
 
-    def __init__(self, folder: RunFolder, policy: FailurePolicy, num_threads: int) -> None:
-        self.folder, self.policy, self.num_threads = folder, policy, num_threads
+    def __init__(
+        self, folder: RunFolder, policy: FailurePolicy, num_threads: int, say: Callable[[str], None] = log.info
+    ) -> None:
+        """say: what it begins that may take long, for people."""
+        self.folder, self.policy, self.num_threads, self.say = folder, policy, num_threads, say
+        self.at_work: dict[int, AtWork] = {}
+        """By thread."""
+        self.with_care: set[tuple[str, int]] = set()
+        """Stage and unit of those that were given up before."""
         self._loading = threading.Lock()
         self._stages: dict[str, Stage] = {}
         # Of each thread its own: rows that fail one after the other are not told apart by what another thread does.
@@ -118,7 +135,9 @@ class UnitWorker:
             had_images = [{c.index for c in row.candidates} for row in rows]
             started = time.time()
             breaker = self._breakers.setdefault((step.loaded_as, threading.get_ident()), Breaker())
-            done, failures = execute(stage, rows, self.policy, breaker)
+            care = self._care(step, unit)
+            with self._watched(AtWork(step, unit)):
+                done, failures = execute(stage, rows, self.policy, breaker, care=care)
             seconds = time.time() - started
         for failure in failures:
             self._write_quarantine(step, unit, done, failure)
@@ -127,9 +146,26 @@ class UnitWorker:
             self.folder.write_block(footer, _only_new_images(done, had_images), with_images=True)
         else:
             self.folder.write_block(footer, done, with_images=False)
+        if care is not None:
+            given_up.forget(self.folder, step, unit)
         self.stats.add(step, unit, started, seconds)
         on_block(step, done, seconds)
         return done
+
+    def _care(self, step: Step, unit: int) -> given_up.Care | None:
+        if (step.name, unit) not in self.with_care:
+            return None
+        known = given_up.read(self.folder, step, unit)
+        return given_up.Care(self.folder, step, unit, known or given_up.GivenUp())
+
+    @contextmanager
+    def _watched(self, at: AtWork) -> Iterator[None]:
+        thread = threading.get_ident()
+        self.at_work[thread] = at
+        try:
+            yield
+        finally:
+            del self.at_work[thread]
 
     def _image_bytes(self, steps: Sequence[Step], unit: int) -> int:
         """What the last step reads of the others' images, where several units may do so at once."""
@@ -160,11 +196,13 @@ class UnitWorker:
         with self._loading:
             if key not in self._stages:
                 self._gates[key] = ByteGate(IMAGE_BYTES_AT_ONCE)
-                self._stages[key] = self._loaded(step)
+                with self._watched(AtWork(step, None)):
+                    self._stages[key] = self._loaded(step)
             return self._stages[key]
 
     def _loaded(self, step: Step) -> Stage:
-        log.info("loading %s", step.name)
+        if step.link.stage.load is not Stage.load:
+            self.say(f"{step.name}: loading its models")
         _set_threads(self.num_threads)
         stage = step.link.stage(step.link.config, self.folder.info.seed, step.barrier_value)
         stage.keep_journal(StorageJournal(self.folder.storage, f"journal/{step.name}"))

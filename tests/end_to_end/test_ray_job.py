@@ -112,6 +112,36 @@ def test_a_job_killed_and_submitted_again_goes_on(head, local, tmp_path):
     assert toy_runs.shards(path) == toy_runs.shards(local)
 
 
+def test_ray_job_stop_lets_the_blocks_at_hand_be_finished(head, tmp_path):
+    from ray.job_submission import JobSubmissionClient
+
+    path, expected = tmp_path / "run", tmp_path / "expected"
+    assert toy_runs.run(expected)
+    jobs = JobSubmissionClient(head)
+    environment = {"RAY_JOB_STOP_WAIT_TIME_S": "240", "TOY_SLEEP_S": "2"}
+    jobs.submit_job(
+        entrypoint=f"python -m tests.soak.toy_on_ray {path} 0 18",
+        submission_id="stopped",
+        runtime_env={"working_dir": str(ROOT), "env_vars": environment},
+    )
+    deadline = time.time() + 240
+    while not toy_runs.blocks(path):
+        assert time.time() < deadline, "the job never committed a block"
+        time.sleep(0.1)
+    jobs.stop_job("stopped")
+    while jobs.get_job_status("stopped") != "STOPPED":
+        assert time.time() < deadline, jobs.get_job_logs("stopped")
+        time.sleep(0.5)
+    said = jobs.get_job_logs("stopped")
+    assert "stopping after the block at hand" in said
+    stopped = toy_runs.stamps(path)
+    assert 0 < len(stopped) < len(toy_runs.blocks(expected))
+    assert not (path / "lease.json").exists()  # it came to its end, and was not killed
+    assert toy_runs.run(path)
+    assert stopped.items() <= toy_runs.stamps(path).items()
+    assert toy_runs.shards(path) == toy_runs.shards(expected)
+
+
 def test_a_relative_run_folder_is_refused_in_a_job(head):
     done = submit(head, Path("runs/lost"), "relative", wait=True)
     assert done.returncode != 0

@@ -5,15 +5,18 @@ import os
 import shutil
 
 import pytest
+from safetensors.torch import load_file
 
 from pipelines.distill import ConceptWorker, check_names, distill_folder, distill_here, render_page
 from schemas.errors import InputError
 from schemas.storage import LocalStorage
 from tests.support.tiny_models import save_tiny_flux
 from tests.support.tiny_teachers import tiny_denoiser, tiny_teacher, tiny_training
+from trainers.checkpoint import Checkpoints
 from trainers.concept_file import concept_files
 from trainers.dual_process import DualProcess
 
+WEIGHTS = "pytorch_lora_weights.safetensors"
 CONCEPT = "name: {name}\nprompt: a photo of a red star\nqa_pairs: [{{question: 'Is there a red star?'}}]\n"
 
 
@@ -120,18 +123,20 @@ def test_a_concept_that_was_interrupted_goes_on_from_its_checkpoint(flux, concep
     models = worker.load()
     whole = models.distill
 
-    def interrupted(concept, folder):
-        def stop(point):
+    def interrupted(concept, folder, stop):
+        def end(point):
             if point.step == 1:  # the first step is in a checkpoint
                 raise KeyboardInterrupt
 
-        return whole(concept, folder, stop)
+        return whole(concept, folder, end)
 
     monkeypatch.setattr(models, "distill", interrupted)
     with pytest.raises(KeyboardInterrupt):
         distill(worker, concepts)
     points = []
-    monkeypatch.setattr(models, "distill", lambda concept, folder: whole(concept, folder, points.append))
+    monkeypatch.setattr(
+        models, "distill", lambda concept, folder, stop: whole(concept, folder, points.append, stop=stop)
+    )
     assert distill(worker, concepts)["a"].status == "learnt"
     assert [point.step for point in points] == []  # both steps were in checkpoints
 
@@ -141,6 +146,20 @@ def test_stopping_leaves_the_rest_for_the_next_time(flux, concepts, tmp_path):
     answers = iter([False, True])
     assert set(distill(worker, concepts, lambda: next(answers))) == {"a"}
     assert {name: o.status for name, o in distill(worker, concepts).items()} == {"a": "learnt before", "b": "learnt"}
+
+
+def test_asked_to_stop_it_leaves_the_concept_at_hand_with_a_checkpoint(flux, concepts, tmp_path):
+    worker = worker_of(flux, tmp_path / "out")
+    asked = iter([False, True])
+    worker.stop = lambda: next(asked)
+    assert distill(worker, concepts) == {}
+    assert Checkpoints(tmp_path / "out" / "a" / "checkpoints").steps() == [1]
+    worker.stop = lambda: False
+    assert {name: o.status for name, o in distill(worker, concepts).items()} == {"a": "learnt", "b": "learnt"}
+    whole = worker_of(flux, tmp_path / "whole")
+    distill(whole, concepts)
+    stopped, undisturbed = (load_file(tmp_path / name / "a" / WEIGHTS) for name in ("out", "whole"))
+    assert all(value.equal(stopped[name]) for name, value in undisturbed.items())
 
 
 def test_a_folder_without_concepts_is_bad_input(flux, tmp_path):

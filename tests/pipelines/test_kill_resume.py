@@ -127,6 +127,25 @@ def test_two_signals_stop_at_once_in_the_middle_of_a_block(tmp_path, undisturbed
     assert shards(run) == shards(undisturbed)
 
 
+def test_what_hangs_is_named_and_is_in_quarantine_after_two_resumes(tmp_path):
+    run = tmp_path / "run"
+    config = toy_job.ToyConfig(num_prompts=3, unit_size=1)
+    toy_job.create(str(run), config)
+    hangs = {"TOY_HANG": "p001", "TOY_LIMIT_S": "1"}
+    for _ in range(2):  # the first time it may have been the worker
+        driver = Driver(run, **hangs)
+        assert driver.end() == 1
+        assert "draw_squares: at unit 1: no answer within 0:0" in driver.printed()
+    found = Driver(run, **hangs)
+    assert found.end() == 0, found.printed()
+    folder, _ = toy_job.open_run(str(run))
+    (entry,) = folder.quarantined()
+    assert (entry["prompt_id"], entry["unit"]) == ("p001", 1)
+    assert "no answer within 0:0" in entry["error"]
+    assert verify(folder, config, deep=True) == []
+    assert list(run.glob("given_up/*/*")) == []
+
+
 def test_a_second_driver_ends_with_exit_code_3_and_the_first_goes_on(tmp_path, undisturbed):
     run = tmp_path / "run"
     first = Driver(run, TOY_SLEEP_S="0.3")

@@ -140,11 +140,10 @@ def in_circles(sources: Mapping[str, str]) -> set[str]:
 
 
 def knows_ray(sources: Mapping[str, str]) -> list[str]:
-    """Files that import Ray beside `pipelines/runtime/`; one module of the trainers may."""
+    """Files that import Ray beside `pipelines/runtime/`; two modules of the trainers may."""
     users = [path for path, source in sources.items() if "ray" in tops(imported(source))]
-    users = [path for path in users if not path.startswith("pipelines/runtime/")]
-    trainers = [path for path in users if path.startswith("trainers/")]
-    return [path for path in users if path not in trainers[:1]]
+    may = ("trainers/launch.py", "trainers/ray_cluster.py")
+    return [path for path in users if not path.startswith("pipelines/runtime/") and path not in may]
 
 
 def heavy_schemas(sources: Mapping[str, str]) -> dict[str, list[str]]:

@@ -6,7 +6,10 @@ that it changes no key and can pass:
     TOY_FAIL=p003,p007        these prompts raise ValueError while they are drawn (TOY_FAIL_CHECK: while checked)
     TOY_TRANSIENT=3           the first 3 calls of a stage raise TransientError
     TOY_MEMORY=2              MemoryError until the micro-batch is at most 2 images
+    TOY_HANG=p003             nobody ever comes back with these prompts while they are drawn
+    TOY_DIE=p003              these end their process while they are drawn
     TOY_SLEEP_S=0.05          every call of a stage takes so long
+    TOY_LIMIT_S=2             of a unit (`FailurePolicy.unit_limit_s`)
     TOY_CALLS=FILE            a line "stage prompt_id prompt_id ..." for every call
 
 `python -m tests.support.toy_job RUN` starts or goes on with a run, with the exit codes of `python -m pipelines`.
@@ -27,6 +30,7 @@ from pipelines.driver import RunOptions, drive
 from pipelines.intake import lay_out
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, root_key
+from pipelines.runtime.failures import FailurePolicy
 from pipelines.stage import Link, Stage, Workers
 from pipelines.stages.select_pairs import DifficultyTertiles, SelectPairs, SelectPairsConfig
 from schemas.arrow import record_from_dict
@@ -135,14 +139,23 @@ class Trouble:
         if path := os.environ.get("TOY_CALLS"):
             with open(path, "a") as file:
                 file.write(" ".join([self.stage, *ids]) + "\n")
+        if self.fail_variable == "TOY_FAIL":
+            if _names("TOY_DIE", ids):
+                os._exit(9)
+            while _names("TOY_HANG", ids):
+                time.sleep(60)
         if "TOY_SLEEP_S" in os.environ:
             time.sleep(float(os.environ["TOY_SLEEP_S"]))
         if self.transient:
             self.transient -= 1
             raise TransientError("the toy endpoint is away")
-        failing = os.environ.get(self.fail_variable, "").split(",")
-        if any(prompt_id in failing for prompt_id in ids):
+        if _names(self.fail_variable, ids):
             raise ValueError("the toy cannot do this one")
+
+
+def _names(variable: str, ids: Sequence[str]) -> bool:
+    named = os.environ.get(variable, "").split(",")
+    return any(prompt_id in named for prompt_id in ids)
 
 
 @dataclass(frozen=True)
@@ -207,7 +220,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         folder, config = open_run(argv[0]) if RunFolder.exists(argv[0]) else (create(argv[0], ToyConfig()), ToyConfig())
         print("started", flush=True)
-        options = RunOptions(quiet=True, take_over="--take-over" in argv, check_blocks="--check-blocks" in argv)
+        failures = FailurePolicy(unit_limit_s=float(os.environ.get("TOY_LIMIT_S", 0)))
+        take_over, check_blocks = "--take-over" in argv, "--check-blocks" in argv
+        options = RunOptions(quiet=True, take_over=take_over, check_blocks=check_blocks, failures=failures)
         return 0 if drive(folder, config, options) else 1
     except ReflectionFlowError as error:
         print(f"error: {error}", file=sys.stderr)

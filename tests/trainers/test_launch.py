@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import random
 import signal
 import threading
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from commands.main import main
-from schemas.errors import InputError, WorkFailedError
+from schemas.errors import InputError, StoppedError, WorkFailedError
 from tests.support.curves import loss_curve
 from tests.support.micro_shards import write_micro_shards
 from tests.support.micro_trainings import micro_reflector_training
@@ -65,7 +66,7 @@ def test_resume_needs_a_checkpoint(folders, tmp_path, capsys):
 
     def note_start(config, rank) -> Any:
         started.append(rank)
-        return SimpleNamespace(run=lambda: None)
+        return SimpleNamespace(run=lambda stop: None)
 
     launch(note_start, config(folders, tmp_path), tmp_path, LaunchConfig(resume=True))
     assert len(started) == 1
@@ -95,6 +96,20 @@ class KillsWorkers(threading.Thread):
         return False
 
 
+class StopsOnce(threading.Thread):
+    """SIGTERM to this process as soon as there is a checkpoint of a step."""
+
+    def __init__(self, checkpoints: Path, step: int) -> None:
+        super().__init__(daemon=True)
+        self.checkpoints, self.step, self.ended = checkpoints, step, threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.02):
+            if Checkpoints(self.checkpoints).steps()[-1:] >= [self.step]:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+
 @pytest.fixture(scope="module")
 def cluster():
     import ray
@@ -115,9 +130,19 @@ def test_killed_workers_change_no_byte_of_the_adapter_and_no_row_of_the_curve(cl
     finally:
         killer.ended.set()
     assert not killer.left
+    stopper = StopsOnce(tmp_path / "stopped" / "checkpoints", 3)
+    stopper.start()
+    with pytest.raises(StoppedError, match=r"stopped after step \d+ of 12, of which there is a checkpoint") as stopped:
+        launch(open_training, config(folders, tmp_path / "stopped"), tmp_path / "stopped", TWO)
+    stopper.ended.set()
+    after = int(str(stopped.value).split("step ")[1].split()[0])
+    assert Checkpoints(tmp_path / "stopped" / "checkpoints").steps()[-1] == after < 12
+    launch(open_training, config(folders, tmp_path / "stopped"), tmp_path / "stopped", TWO)
     name = Path("reflector") / "adapter_model.safetensors"
     assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "whole")
+    assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert loss_curve(tmp_path / "stopped") == loss_curve(tmp_path / "whole")
 
 
 @pytest.mark.ray

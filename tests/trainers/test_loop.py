@@ -16,7 +16,7 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from schemas.digests import file_digest
-from schemas.errors import InputError, StorageError, WorkFailedError
+from schemas.errors import InputError, StoppedError, StorageError, WorkFailedError
 from tests.support.curves import loss_curve
 from tests.support.full_disk import room_for
 from tests.support.plain_shards import write_shards
@@ -212,6 +212,19 @@ def run_until(training, kill_at):
         training.run(on_step)
 
 
+@pytest.mark.parametrize("read_every", [1, 100])
+def test_asked_to_stop_it_leaves_a_checkpoint_of_the_step_at_hand_and_goes_on_from_there(order, tmp_path, read_every):
+    run_until(loop(order, tmp_path / "whole", read_every=read_every), None)
+    stopped = loop(order, tmp_path / "stopped", read_every=read_every)
+    with pytest.raises(StoppedError, match="slope: stopped after step 5 of 12"):
+        stopped.run(stop=lambda: stopped.step == 4)
+    assert stopped.checkpoints.steps()[-1] == 5
+    again = loop(order, tmp_path / "stopped", read_every=read_every)
+    assert again.step == 5
+    run_until(again, None)
+    assert loss_curve(tmp_path / "stopped") == loss_curve(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("kills", [(5,), (2, 8, 11), (6, 7)])
 def test_kills_leave_the_curve_as_it_is_without_them(order, tmp_path, kills):
     changes: dict[str, Any] = {"report_every": 4, "checkpoint_every": 3}
@@ -302,7 +315,7 @@ def test_weights_and_biases_gets_the_curve_when_its_key_is_set(tmp_path, monkeyp
 
 
 def test_a_full_disk_ends_a_training_at_once_and_it_goes_on_when_there_is_room(order, tmp_path):
-    often = {"steps": 100, "report_every": 1, "checkpoint_every": 10, "evaluate_every": 10}
+    often: dict[str, Any] = {"steps": 100, "report_every": 1, "checkpoint_every": 10, "evaluate_every": 10}
     with room_for(5_000), pytest.raises(StorageError, match=r"(?s)nothing can be written any more.*make room"):
         loop(order, tmp_path, **often).run()
     stopped = loop(order, tmp_path, **often)
@@ -358,6 +371,7 @@ def test_a_checkpoint_from_before_data_was_known_by_its_contents_knows_its_place
     loop(order, tmp_path, steps=6).run()
     path = tmp_path / "checkpoints" / "step_00000006.pt"
     state = load_checkpoint(path)
+    assert state is not None
     del state["data"]
     save_checkpoint(path, state)
     with pytest.raises(InputError, match=r"data was .*shards, is .*other\n"):

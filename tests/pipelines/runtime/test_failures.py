@@ -1,9 +1,11 @@
 from dataclasses import replace
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
 from pipelines.runtime.failures import Breaker, FailurePolicy, classify, execute
+from pipelines.runtime.given_up import Care, GivenUp
 from pipelines.stage import Stage
 from schemas.arrow import hash_rows
 from schemas.errors import OutageError, StorageError, TransientError
@@ -95,9 +97,11 @@ def test_a_transient_failure_is_tried_again_with_growing_waits():
 def test_a_transient_failure_that_stays_is_an_outage_and_quarantines_nothing():
     waits = []
     stage = Doubler(errors=[TransientError("503")] * 99)
-    with pytest.raises(OutageError, match=r"doubler: TransientError: 503\n  tried 5 times; nothing was quarantined"):
+    with pytest.raises(
+        OutageError, match=r"doubler: TransientError: 503\n  tried 5 times, and a plain .*; nothing was quarant"
+    ):
         execute(stage, rows(4), POLICY, sleep=waits.append)
-    assert len(stage.calls) == 5
+    assert stage.calls == [4, 4, 4, 4, 4, 1]  # and the probe
     assert len(waits) == 4
 
 
@@ -217,3 +221,90 @@ def test_errors_of_libraries_that_are_not_imported_are_told_apart_by_name():
     assert classify(kinds["OutOfMemoryError"]()) == "out_of_memory"
     assert classify(type("Sub", (kinds["RateLimitError"],), {})()) == "transient"
     assert classify(kinds["BadRequestError"]()) == "permanent"
+
+
+class Picky(Stage):
+    """Fails at what its rows say, not at who they are. away: fails at anything."""
+
+    name: ClassVar[str] = "picky"
+    version: ClassVar[int] = 1
+
+    def __init__(self, error: type[Exception] = ValueError, away=False):
+        super().__init__(None, 0)
+        self.error, self.away, self.calls = error, away, []
+
+    def __call__(self, rows):
+        self.calls.append([row.prompt.text for row in rows])
+        if self.away or any(row.prompt.text.startswith("bad") for row in rows):
+            raise self.error("absolute aspect ratio must be smaller than 200")
+        return list(rows)
+
+
+def bad_rows(count: int, first: int = 0) -> list[PromptRow]:
+    return [
+        PromptRow(PromptRecord(f"b{number:04d}", f"bad {number}", "rule")) for number in range(first, first + count)
+    ]
+
+
+@pytest.mark.parametrize("count", [4, 8, 40])
+def test_rows_that_are_to_blame_themselves_are_quarantined_however_many_they_are(count):
+    done, failures = execute(Picky(), bad_rows(count), POLICY)
+    assert all(row.quarantine is not None for row in done)
+    assert len(failures) == count
+
+
+def test_a_row_that_passed_before_is_what_the_stage_is_probed_with():
+    stage, breaker = Picky(), Breaker()
+    execute(stage, rows(3), POLICY, breaker)
+    execute(stage, bad_rows(8), POLICY, breaker)
+    assert stage.calls.count(["a red square"]) == 1
+    stage.away = True
+    with pytest.raises(OutageError, match="a row that it had done before fails, too"):
+        execute(stage, bad_rows(8, 8), POLICY, breaker)
+
+
+def test_a_client_is_probed_with_something_that_no_journal_knows():
+    class Asking(Picky):
+        @classmethod
+        def is_client(cls, config):
+            return True
+
+    stage, breaker = Asking(), Breaker()
+    execute(stage, rows(3), POLICY, breaker)
+    execute(stage, bad_rows(16), POLICY, breaker)
+    probes = [call for call in stage.calls if call[0].startswith("a red apple")]
+    assert len(probes) == len({tuple(call) for call in probes}) == 2
+
+
+def test_a_request_that_always_times_out_does_not_stop_a_run_whose_endpoint_answers():
+    done, failures = execute(Picky(TimeoutError), [*rows(3), *bad_rows(1)], POLICY, sleep=lambda seconds: None)
+    assert [row.quarantine is not None for row in done] == [False, False, False, True]
+    assert failures[0].error.startswith("TimeoutError")
+
+
+def test_without_an_outage_limit_whatever_fails_goes_to_quarantine():
+    done, _ = execute(Picky(away=True), rows(9), replace(POLICY, outage_rows=0))
+    assert all(row.quarantine is not None for row in done)
+
+
+class Remembers:
+    """A folder for `Care`, with what it was told."""
+
+    def __init__(self):
+        self.notes = []
+
+    def write_checked(self, path, value):
+        self.notes.append(tuple(value["at_hand"]))
+
+
+def test_rows_that_nobody_came_back_with_are_halved_down_to_the_one():
+    step: Any = SimpleNamespace(name="picky", key="k")
+    four = rows(4)
+    ids = [row.prompt.prompt_id for row in four]
+    lost = (tuple(ids), tuple(ids[2:]), (ids[3],))
+    folder: Any = Remembers()
+    care = Care(folder, step, 0, GivenUp("no answer within 30:00", (), lost))
+    done, failures = execute(Picky(), four, POLICY, care=care)
+    assert [row.prompt.prompt_id for row in done if row.quarantine] == [ids[3]]
+    assert "no answer within 30:00" in failures[0].error
+    assert folder.notes == [tuple(ids[:2]), (ids[2],)]
