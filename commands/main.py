@@ -4,6 +4,7 @@ inference. A command's module is imported when it is called, and has `main(argv)
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 from schemas.errors import ReflectionFlowError
 from schemas.terminal import guard_terminal, say, say_error
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,11 @@ def main(argv: Sequence[str] | None = None, package: str | None = None) -> int:
     except ReflectionFlowError as error:
         say_error(f"error: {error}")
         return error.exit_code
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        say_error(f"error: {error.filename or 'the disk'}: {error.strerror}; make room, then the same command again")
+        return 1
     except KeyboardInterrupt:
         say_error(group.interrupted)
         return 130

@@ -1,10 +1,12 @@
-"""Answers that were paid for, by the hash of what was asked: once there, they do not change and are not asked again."""
+"""Answers that were paid for, by the hash of what was asked: once there, they do not change and are not asked again.
+Each carries its own digest."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from schemas.checked_json import decode_checked, encode_checked
+from schemas.errors import CorruptDataError
 from schemas.storage import Storage
 
 
@@ -16,16 +18,16 @@ class StorageJournal:
         self._storage, self._start = storage, f"{folder}/" if folder else ""
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """What was put under the key; None for what is missing or does not read, which is then asked again."""
+        """What was put under the key; None for what is missing, or is not as it was written: it is asked again."""
+        path = self._path(key)
         try:
-            value = json.loads(self._storage.read(self._path(key)))
-        except (FileNotFoundError, ValueError, RecursionError):
+            return decode_checked(self._storage.read(path), path)
+        except (FileNotFoundError, CorruptDataError):
             return None
-        return value if isinstance(value, dict) else None
 
     def put(self, key: str, value: dict[str, Any]) -> None:
         """Commit an answer."""
-        self._storage.commit(self._path(key), json.dumps(value, sort_keys=True, ensure_ascii=False).encode())
+        self._storage.commit(self._path(key), encode_checked(value))
 
     def _path(self, key: str) -> str:
         return f"{self._start}{key[:2]}/{key}.json"

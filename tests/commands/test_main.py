@@ -5,6 +5,7 @@ import importlib
 import pytest
 
 from commands.main import GROUPS, main
+from tests.support.full_disk import room_for
 
 
 def test_names_are_unique_and_each_module_has_a_main():
@@ -35,3 +36,11 @@ def test_an_unknown_command_is_refused_by_what_there_is(capsys):
 def test_an_error_ends_with_its_exit_code(capsys):
     assert main(["status", "--run", "nowhere"]) != 0
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_full_disk_is_named_whoever_meets_it(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "page.html"
+    monkeypatch.setattr("commands.status.main", lambda argv: file.write_bytes(b"x" * 100_000))
+    with room_for(1000):
+        assert main(["status"]) == 1
+    assert "make room, then the same command again" in capsys.readouterr().err

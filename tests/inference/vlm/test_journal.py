@@ -21,3 +21,16 @@ def test_what_does_not_read_is_asked_again(tmp_path, damaged):
     journal.put(KEY, {"text": "whole"})
     (tmp_path / "ab" / f"{KEY}.json").write_bytes(damaged)
     assert journal.get(KEY) is None
+
+
+def test_an_answer_with_a_flipped_bit_is_asked_again(tmp_path):
+    journal = StorageJournal(LocalStorage(tmp_path))
+    answer = {"text": "Add a red circle.", "num_tokens": 5}
+    journal.put(KEY, answer)
+    path = tmp_path / "ab" / f"{KEY}.json"
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        assert journal.get(KEY) in (None, answer)  # spaces between may be others
