@@ -17,6 +17,14 @@ from schemas.errors import CorruptDataError
 T = TypeVar("T")
 DIGEST = "sha256"
 """The key under which an object holds the SHA-256 of all that it holds besides, as canonical JSON."""
+_JSON_KINDS = {
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -46,9 +54,9 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise CorruptDataError(f"{where}: not JSON ({error})") from error
+        raise CorruptDataError(f"{where}: is no JSON: {error}; expected: a JSON object") from error
     if not isinstance(value, dict):
-        raise CorruptDataError(f"{where}: no JSON object")
+        raise CorruptDataError(f"{where}: is JSON, but {_JSON_KINDS[type(value)]}; expected: a JSON object")
     return value
 
 

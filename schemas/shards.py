@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from schemas.checked_json import parse_object
 from schemas.errors import CorruptDataError
 from schemas.tar_members import of_a_sample, split_member_name, tar_members
 
@@ -22,14 +23,6 @@ KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _NAME = re.compile(r"genref_[0-9]{6,12}\.(tar|json)")
 TEXT_MEMBERS = ("reflection.txt", "prompt.txt", "subset.txt")
 IMAGE_SUFFIXES = ("jpg", "png")
-_JSON_KINDS = {
-    list: "a list",
-    str: "a text",
-    int: "a number",
-    float: "a number",
-    bool: "true or false",
-    type(None): "null",
-}
 
 
 @dataclass(frozen=True)
@@ -155,17 +148,6 @@ def read_samples(data: bytes | BinaryIO, where: str, in_folders: bool = False) -
 def decode_shard(data: bytes | BinaryIO, where: str) -> list[ShardSample]:
     """All samples of a shard: see `read_samples`."""
     return list(read_samples(data, where))
-
-
-def parse_object(data: bytes, what: str) -> dict[str, Any]:
-    """A JSON object. CorruptDataError, naming `what`, for anything else."""
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise CorruptDataError(f"{what} is no JSON: {error}; expected: a JSON object") from error
-    if not isinstance(found, dict):
-        raise CorruptDataError(f"{what} is JSON, but {_JSON_KINDS[type(found)]}; expected: a JSON object")
-    return found
 
 
 def _sample(key: str, members: dict[str, bytes], where: str) -> ShardSample:

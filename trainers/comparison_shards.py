@@ -18,9 +18,10 @@ from typing import Any, Literal
 from PIL import Image
 
 from schemas.absent import is_absent
+from schemas.checked_json import parse_object
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image
-from schemas.shards import ShardSample, parse_object
+from schemas.shards import ShardSample
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("prompt", "analysis", "instructions", "result")

@@ -227,6 +227,8 @@ class PairLoader:
             num_workers=self._num_workers,
             collate_fn=list,
             worker_init_fn=leave_signals_to_parent,
+            # The client of an object store has threads, which a forked process would wait for in vain.
+            multiprocessing_context="spawn" if self._num_workers and "://" in self.order.index.uri else None,
         )
         for triplets in loader:
             self.num_broken += sum(t.num_replaced for t in triplets)

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from schemas.absent import is_absent
+from schemas.checked_json import parse_object
 from schemas.errors import CorruptDataError, InputError
 from schemas.find_files import find_files, own_shards
-from schemas.shards import parse_object
 from schemas.storage import Storage
 from schemas.tar_members import tar_samples
 from trainers.data_contents import digests_of_data

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pipelines.runtime.given_up import Care
 from pipelines.runtime.plain_row import plain_row
 from pipelines.stage import Stage
-from schemas.errors import AccessError, LeaseHeldError, OutageError, StorageError, TransientError
+from schemas.errors import AccessError, LeaseHeldError, OutageError, TransientError, WorkFailedError
 from schemas.records import PromptRow, Quarantine
 from schemas.redaction import hide
 
@@ -118,7 +118,7 @@ class _Execution:
             self.breaker.success(rows[0])
             recovered = "smaller micro-batch" if self.breaker.shrunk else "fewer rows at once" if bisected else None
             return [replace(row, recovered=recovered) for row in done] if recovered else done
-        except (AccessError, LeaseHeldError, OutageError, StorageError):
+        except (AccessError, LeaseHeldError, WorkFailedError):
             raise
         except Exception as error:
             if len(rows) > 1:
@@ -182,7 +182,7 @@ class _Execution:
         what = "a plain prompt and image" if good is None else "a row that it had done before"
         try:
             self.stage([good or plain_row(row, secrets.token_hex(4))])
-        except (AccessError, StorageError):
+        except (AccessError, LeaseHeldError, WorkFailedError):
             raise
         except Exception as error:
             return _printable(f"{what} fails, too ({type(error).__name__}: {str(error)[:200]})")

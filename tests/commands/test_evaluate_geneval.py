@@ -100,9 +100,9 @@ def test_metadata_and_results_may_begin_with_a_byte_order_mark_and_break_lines(s
     text = "\ufeff" + json.dumps(said, ensure_ascii=False) + "\r\n"
     for place in ("00000", "00001"):
         (stars / place / "metadata.jsonl").write_text(text, encoding="utf-8")
-    assert [one.record.text for one in read_layout(stars)] == ["a photo of a red star"] * 2
+    assert [one.record.text for one in read_layout(stars)[0]] == ["a photo of a red star"] * 2
     results = stars / "official.jsonl"
-    lines = [{"filename": f"x/0000{n}/samples/0000.png", "correct": n, "prompt": "a\u2028b"} for n in (0, 1)]
+    lines = [{"filename": f"x/0000{n}/samples/0000.png", "correct": bool(n), "prompt": "a\u2028b"} for n in (0, 1)]
     results.write_text("\ufeff" + "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
     names = [f"0000{n}/samples/0000.png" for n in (0, 1)]
     assert read_official(results, names) == dict(zip(names, (False, True), strict=True))

@@ -147,7 +147,7 @@ def test_limits_and_partners_are_kept_to(searched, tmp_path):
     assert len({s.meta["prompt_id"] for s in found}) == len(found)
     assert all(s.meta["good"]["image_sha256"] == best[s.meta["prompt_id"]] for s in found)
     strict = tmp_path / "strict"
-    assert main(["harvest", "--run", str(searched), "--out", str(strict), "--harvest.min-gain", "99", "--quiet"]) == 0
+    assert main(["harvest", "--run", str(searched), "--out", str(strict), "--harvest.min-gain", "99", "--quiet"]) == 4
     assert samples(strict) == []
     assert main(["verify", "--run", str(strict)]) == 0
 
