@@ -23,6 +23,8 @@ SILENCE_TIMEOUT_S = 8.0
 """A request is given up when no byte came for so long; a put has its own time for sending."""
 SLOWEST_UPLOAD = 1e6
 """Bytes a second that a put may need, beyond which it counts as silent."""
+GIVE_UP_S = 50.0
+"""No try begins that might end later than this, but the first."""
 MAX_ATTEMPTS = 4
 """Tries of one request, with random waits that double from half a second. AWS_MAX_ATTEMPTS says otherwise."""
 _SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss")
@@ -242,7 +244,7 @@ def _connect(uri: str, silence_s: float) -> Any:
     attempts = int(os.environ.get("AWS_MAX_ATTEMPTS", MAX_ATTEMPTS))
     retries: Any = {
         "max_retries": attempts - 1,
-        "retry_timeout": timedelta(seconds=40 + silence_s),
+        "retry_timeout": timedelta(seconds=max(0.0, GIVE_UP_S - silence_s)),
         "backoff": {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=8), "base": 2},
     }
     try:
