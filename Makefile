@@ -96,6 +96,7 @@ digests:
 soak: env
 	$(BIN)/python -m tests.soak.kill_everything --kills 24 --out benchmarks/results/soak.json
 	$(BIN)/python -m tests.soak.lose_nodes --minutes 10 --out benchmarks/results/lose_nodes.json
+	$(BIN)/python -m tests.soak.pause_everything --out benchmarks/results/pause_everything.json
 
 clean:
 	rm -rf $(VENV) runs

@@ -22,6 +22,7 @@ from pipelines.stage import Step
 from schemas.arrow import canonical_json, hash_rows
 from schemas.errors import CorruptDataError, ForeignRunError, InputError
 from schemas.records import PromptRow
+from schemas.shards import shard_name, sidecar_name
 from schemas.stop_signal import stop_signal
 from trainers.ray_cluster import require_ray
 
@@ -148,9 +149,11 @@ def _make_units(
             if first is not None:
                 tasks.append(UnitTask(unit, steps, upto, first))
     shards = _ShardWatch(tasks, config, complete=all(step.settled for steps in chains.values() for step in steps))
-    for unit in {task.unit // config.pack.units_per_shard: task.unit for task in tasks}.values():
+    packed_before = set(folder.storage.names("shards"))
+    for index, unit in {task.unit // config.pack.units_per_shard: task.unit for task in tasks}.items():
         # Blocks may come out otherwise this time (a row in quarantine may not fail again): the shard is out of date.
-        drop_shard_of(folder, config.pack, unit)
+        if packed_before.intersection((shard_name(index), sidecar_name(index))):
+            drop_shard_of(folder, config.pack, unit)
     with Progress(list(stages.values()), quiet=options.quiet or not tasks) as progress:
         return runtime.make_units(tasks, progress, shards.complete_with, stop)
 
