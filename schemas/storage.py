@@ -227,7 +227,8 @@ class LocalStorage:
     def swap_lease(self, version: Any, record: bytes) -> Any | None:
         number = (version or 0) + 1
         try:
-            (self.root / LEASE).mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                (self.root / LEASE).mkdir(parents=True)
             if not create_whole(self._record(number), record):
                 return None
             numbers = self._lease_numbers()
@@ -238,6 +239,8 @@ class LocalStorage:
             for older in numbers:
                 if older < number:
                     self._record(older).unlink(missing_ok=True)
+        except FileNotFoundError:
+            return None  # others had the lease in between, and gave it back
         except OSError as error:
             raise _storage_error(self.root / LEASE, error) from error
         return number
@@ -245,7 +248,11 @@ class LocalStorage:
     def fenced(self, token: str) -> "LocalStorage":
         storage = LocalStorage(self.uri, token)
         try:
-            storage._desk.mkdir(parents=True, exist_ok=True)
+            for _ in range(100):
+                # Whoever gives the lease back at this moment removes the folder that the desk goes into.
+                with contextlib.suppress(FileNotFoundError, FileExistsError):
+                    storage._desk.mkdir(parents=True)
+                    break
         except OSError as error:
             raise _storage_error(storage._desk, error) from error
         return storage
@@ -257,6 +264,8 @@ class LocalStorage:
                     _remove_desk(Path(entry.path))
             if not self._desk.is_dir():
                 raise lease_lost(str(self.root))
+        except FileNotFoundError:
+            raise lease_lost(str(self.root)) from None
         except OSError as error:
             raise _storage_error(self.root / LEASE, error) from error
 

@@ -132,3 +132,34 @@ def test_the_machine_finds_a_writer_without_a_fence(monkeypatch):
         run_state_machine_as_test(
             Drivers, settings=settings(TestDrivers.settings, max_examples=500, database=None, phases=[Phase.generate])
         )
+
+
+@pytest.mark.parametrize("how", ["frozen", "killed"])
+def test_a_driver_that_is_stopped_before_any_one_operation_ends_by_name(tmp_path, how):
+    """Another takes over, does all its work and gives the lease back; then the first wakes up, if it was but frozen."""
+    at = 0
+    while True:
+        root = tmp_path / f"run_{at}"
+        root.mkdir()
+        granted: list[int] = []
+        with SlowMotion() as motion:
+            first = Driver(0, root, motion, granted, take_over=False)
+            for _ in range(at):
+                first.actor.step()
+            reached = not first.actor.done
+            if how == "killed":
+                first.actor.end()
+            second = Driver(1, root, motion, granted, take_over=True)
+            while second.actor.step():
+                pass
+            assert second.actor.error is None
+            while first.actor.step():
+                pass
+            assert how == "killed" or isinstance(first.actor.error, LeaseHeldError | None), (at, first.actor.error)
+        assert {(root / file).read_bytes() for file in FILES} <= {b"000", b"111"}
+        if granted != [1, 0]:  # a driver that was frozen before it had even looked comes after the other
+            assert {(root / file).read_bytes() for file in FILES} == {b"111"}
+        at += 1
+        if not reached:
+            assert at > 60
+            return
