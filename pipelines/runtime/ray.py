@@ -257,10 +257,17 @@ class _Flow:
     def _finish(self, reference: Any) -> None:
         call = self.in_flight.pop(reference)
         task, index, step = call.task, call.index, call.step
+        is_excused = call.is_excused or call.since is None
+        waiting = [other for other in call.member.calls if other.since is None]
         call.pool.done(call, self.now)
         try:
             report: BlockReport = get(reference)
         except LOST as error:
+            if is_excused:
+                self._enqueue(task, index)
+                return
+            for other in waiting:
+                other.is_excused = True
             log.warning("%s: unit %d brought its worker down again and again: %s", step.name, task.unit, error)
             why = f"its worker died again and again ({type(error).__name__}: {str(error).splitlines()[0]})"
             self._give_up(call, why)

@@ -115,13 +115,15 @@ class Member:
 
 @dataclass(eq=False)
 class Call:
-    """A unit's step that a member is asked for. since: it is at work on it; None: it waits behind others."""
+    """A unit's step that a member is asked for. since: it is at work on it; None: it waits behind others. is_excused:
+    another brought the worker down that it waited for."""
 
     task: UnitTask
     index: int
     pool: "Pool"
     member: Member
     since: float | None = None
+    is_excused: bool = False
 
     @property
     def step(self) -> Step:

@@ -99,9 +99,9 @@ def test_an_outage_of_the_store_stops_the_run_and_resume_finishes_it(tmp_path, m
         assert left.quarantined() == []
         # What could not be taken back is the lease; its process is this one, and it is alive.
         assert drive(left, config, RunOptions(runtime="ray", quiet=True, take_over=True))
+        assert left.quarantined() == []
+        shards = {name: left.storage.read(f"shards/{name}") for name in left.storage.names("shards")}
     finally:
         ray.shutdown()
         store.stop()
-    assert left.quarantined() == []
-    shards = {name: left.storage.read(f"shards/{name}") for name in left.storage.names("shards")}
     assert shards == toy_runs.shards(expected)
