@@ -46,6 +46,7 @@ class Reason(StrEnum):
     BROKEN_IMAGE = "broken_image"
     EQUAL_IMAGES = "equal_images"
     OTHER_SIZES = "other_sizes"
+    EXTREME_ASPECT = "extreme_aspect"
     NO_CAPTION = "no_caption"
     MALFORMED_ANSWER = "malformed_answer"
     EMPTY_ANSWER = "empty_answer"

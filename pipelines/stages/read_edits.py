@@ -18,6 +18,8 @@ from schemas.images import decode_image
 from schemas.records import Cost, Pair, PromptRow, Reason, Reflection, Rejection
 
 SOURCE, EDITED = 0, 1  # candidate numbers
+MAX_ASPECT = 200
+"""Of width to height, or height to width: what Qwen2.5-VL's image processor takes is below it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,10 @@ class ReadEdits(Stage):
             edited = decode_image(edited_bytes, "the edited image")
         except CorruptDataError as error:
             return replace(row, rejection=Rejection(self.name, Reason.BROKEN_IMAGE, str(error)))
+        longer, shorter = max(edited.shape[:2]), min(edited.shape[:2])
+        if longer >= MAX_ASPECT * shorter:
+            detail = f"{edited.shape[1]}x{edited.shape[0]} pixels: no VLM looks at images of {MAX_ASPECT}:1 or beyond"
+            return replace(row, rejection=Rejection(self.name, Reason.EXTREME_ASPECT, detail))
         if source.shape != edited.shape:
             sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (source, edited)]
             ratio = (source.shape[1] / source.shape[0]) / (edited.shape[1] / edited.shape[0])

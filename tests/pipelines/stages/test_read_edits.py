@@ -75,12 +75,15 @@ def test_rows_may_be_read_in_any_order(tmp_path):
 def test_images_that_do_not_do_are_rejections(tmp_path):
     one = np.zeros((20, 20, 3), np.uint8)
     other = np.full((20, 20, 3), 200, np.uint8)
+    thin = np.zeros((2, 600, 3), np.uint8)
     rows = [
         {"src_img": png(one), "edited_img": b"no image", "edited_prompt_list": ["a"]},
         {"src_img": png(one), "edited_img": png(one), "edited_prompt_list": ["b"]},
         {"src_img": png(one), "edited_img": png(other[:10]), "edited_prompt_list": ["c"]},
         {"src_img": png(one), "edited_img": png(other[:16, :16]), "edited_prompt_list": ["d"]},
         {"src_img": None, "edited_img": png(one), "edited_prompt_list": ["e"]},
+        {"src_img": png(thin), "edited_img": png(thin + 9), "edited_prompt_list": ["f"]},
+        {"src_img": png(thin.swapaxes(0, 1)), "edited_img": png(thin.swapaxes(0, 1) + 9), "edited_prompt_list": ["g"]},
     ]
     write_rows(tmp_path / "edits.parquet", rows)
     done = stage()(read(tmp_path / "edits.parquet")[0])
@@ -91,6 +94,8 @@ def test_images_that_do_not_do_are_rejections(tmp_path):
         Reason.OTHER_SIZES,
         None,
         Reason.BROKEN_IMAGE,
+        Reason.EXTREME_ASPECT,
+        Reason.EXTREME_ASPECT,
     ]
     assert {(c.width_px, c.height_px) for c in done[3].candidates} == {(16, 16)}
 
