@@ -144,7 +144,7 @@ class LocalStorage:
             else:
                 self._finish(lambda temporary: temporary.write_bytes(data), target)
         except OSError as error:
-            raise _storage_error(target, error) from error
+            raise self._failed(target, error) from error
 
     def size(self, path: str) -> int | None:
         try:
@@ -166,14 +166,14 @@ class LocalStorage:
         target = self.root / path
         try:
             if self.token is not None:
-                target = self._take_away(target)
-            if target.is_dir() and not target.is_symlink():
+                self._delete_on_desk(self._take_away(target))
+            elif target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
                 self._made.clear()
             else:
                 target.unlink(missing_ok=True)
         except OSError as error:
-            raise _storage_error(target, error) from error
+            raise self._failed(target, error) from error
 
     def copy_from(self, other: Storage, path: str) -> None:
         target = self.root / path
@@ -190,13 +190,15 @@ class LocalStorage:
                 else:
                     self._finish(lambda temporary: os.link(source, temporary), target)
                 return
-            except (FileExistsError, FileNotFoundError):
-                if not target.exists():
+            except (FileExistsError, FileNotFoundError) as error:
+                if not source.exists():
                     raise
+                if not target.exists():
+                    raise self._failed(target, error) from error
                 return
             except OSError as error:
                 if error.errno not in NO_LINKS:
-                    raise _storage_error(target, error) from error
+                    raise self._failed(target, error) from error
         self.commit(path, other.read(path))
 
     def sweep(self) -> int:
@@ -329,6 +331,19 @@ class LocalStorage:
             self._check_desk(target)
             return target
         return aside
+
+    def _delete_on_desk(self, aside: Path) -> None:
+        """It has lost its name. Whoever takes the lease in between removes the desk with it."""
+        if aside.is_dir() and not aside.is_symlink():
+            self._made.clear()
+            shutil.rmtree(aside, ignore_errors=aside.parent == self._desk)
+        else:
+            aside.unlink(missing_ok=True)
+
+    def _failed(self, target: Path, error: OSError) -> Exception:
+        """Whoever lost the lease may meet any error: others move what it is at. That is said then."""
+        lost = self.token is not None and not self._desk.is_dir()
+        return lease_lost(str(target)) if lost else _storage_error(target, error)
 
     def _check_desk(self, target: Path) -> None:
         if not self._desk.is_dir():

@@ -32,6 +32,8 @@ class Driver:
                     held.storage.commit(file, f"{self.number}".encode() * 3)
                 if turn == 0:
                     held.storage.delete(FILES[0])
+                    held.storage.commit("folder/below/x", b"...")
+                    held.storage.delete("folder")
 
 
 class Drivers(RuleBasedStateMachine):
@@ -53,7 +55,7 @@ class Drivers(RuleBasedStateMachine):
         if len(self.drivers) < 5:
             self.drivers.append(Driver(len(self.drivers), self.root, self.motion, self.granted, take_over=take_over))
 
-    @rule(which=st.integers(0, 4), steps=st.sampled_from([1, 2, 3, 7, 20, 30, 100, 300]))
+    @rule(which=st.integers(0, 4), steps=st.sampled_from([1, 2, 3, 7, 20, 30, 60, 400]))
     def go_on(self, which: int, steps: int) -> None:
         for _ in range(steps):
             if which >= len(self.drivers):
