@@ -5,7 +5,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pipelines import lease
@@ -123,45 +123,44 @@ class TestDrivers(Drivers.TestCase):
         """No heartbeats; every holder counts as alive."""
 
 
-def test_the_machine_finds_a_writer_without_a_fence(monkeypatch):
-    """The model can fail: with storage that is not fenced, it does."""
-    from hypothesis.stateful import run_state_machine_as_test
-
-    monkeypatch.setattr(LocalStorage, "fenced", lambda self, token: self)
-    monkeypatch.setattr(LocalStorage, "fence_off_others", lambda self: None)
-    monkeypatch.setattr(LocalStorage, "lift_fence", lambda self: None)
-    with pytest.raises(AssertionError, match="after driver"):
-        run_state_machine_as_test(
-            Drivers, settings=settings(TestDrivers.settings, max_examples=500, database=None, phases=[Phase.generate])
-        )
+def stopped_before(root: Path, at: int, how: str) -> tuple[Driver, bool, list[int], set[bytes]]:
+    """A driver that stops before operation `at`; another takes over, does all its work and gives the lease back; then
+    the first wakes up, if it was but frozen. The first, whether it had got so far, who had the lease in which order,
+    and what the files hold in the end."""
+    root.mkdir()
+    granted: list[int] = []
+    with SlowMotion() as motion:
+        first = Driver(0, root, motion, granted, take_over=False)
+        for _ in range(at):
+            first.actor.step()
+        reached = not first.actor.done
+        if how == "killed":
+            first.actor.end()
+        second = Driver(1, root, motion, granted, take_over=True)
+        while second.actor.step():
+            pass
+        assert second.actor.error is None
+        while first.actor.step():
+            pass
+    return first, reached, granted, {(root / file).read_bytes() for file in FILES}
 
 
 @pytest.mark.parametrize("how", ["frozen", "killed"])
 def test_a_driver_that_is_stopped_before_any_one_operation_ends_by_name(tmp_path, how):
-    """Another takes over, does all its work and gives the lease back; then the first wakes up, if it was but frozen."""
-    at = 0
-    while True:
-        root = tmp_path / f"run_{at}"
-        root.mkdir()
-        granted: list[int] = []
-        with SlowMotion() as motion:
-            first = Driver(0, root, motion, granted, take_over=False)
-            for _ in range(at):
-                first.actor.step()
-            reached = not first.actor.done
-            if how == "killed":
-                first.actor.end()
-            second = Driver(1, root, motion, granted, take_over=True)
-            while second.actor.step():
-                pass
-            assert second.actor.error is None
-            while first.actor.step():
-                pass
-            assert how == "killed" or isinstance(first.actor.error, LeaseHeldError | None), (at, first.actor.error)
-        assert {(root / file).read_bytes() for file in FILES} <= {b"000", b"111"}
-        if granted != [1, 0]:  # a driver that was frozen before it had even looked comes after the other
-            assert {(root / file).read_bytes() for file in FILES} == {b"111"}
-        at += 1
+    for at in range(1000):
+        first, reached, granted, held = stopped_before(tmp_path / f"run_{at}", at, how)
+        assert how == "killed" or isinstance(first.actor.error, LeaseHeldError | None), (at, first.actor.error)
+        # A driver that was frozen before it had even looked comes after the other.
+        assert held == ({b"111"} if granted != [1, 0] else {b"000"}), at
         if not reached:
             assert at > 60
             return
+
+
+def test_without_a_fence_a_late_write_is_found(tmp_path, monkeypatch):
+    """What is tested above can fail."""
+    monkeypatch.setattr(LocalStorage, "fenced", lambda self, token: self)
+    monkeypatch.setattr(LocalStorage, "fence_off_others", lambda self: None)
+    monkeypatch.setattr(LocalStorage, "lift_fence", lambda self: None)
+    found = [stopped_before(tmp_path / f"run_{at}", at, "frozen") for at in range(20, 40)]
+    assert any(granted == [0, 1] and b"000" in held for _, _, granted, held in found)
