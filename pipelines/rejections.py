@@ -19,7 +19,7 @@ FAULTS = frozenset(
 )
 """Reasons that say that a model does not do what it is asked, or that data does not read; others weigh quality."""
 _ALIKE = 0.95  # of the prompts that a stage saw
-_WORTH_A_WORD = 0.5
+_WORTH_A_WORD = 0.8
 _FEW = 8  # of fewer prompts, quality may well turn all down
 
 
@@ -72,7 +72,8 @@ class Rejections:
             self.examples.setdefault(key, f"{row.prompt.prompt_id}: {detail[:300]}")
 
     def alike(self) -> list[Alike]:
-        """What is worth a word: at least half of what a stage saw was rejected for one reason; the most alike first."""
+        """What is worth a word: four fifths of what a stage saw, or more, were rejected for one reason. The most alike
+        first."""
         found = [
             Alike(*key, count, max(count, self.seen[key[:2]]), self.examples[key])
             for key, count in self.rejected.items()

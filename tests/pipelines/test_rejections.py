@@ -31,7 +31,7 @@ def test_refusals_throughout_are_a_fault_however_few(reason, number):
     assert f"{number} of {number} editing prompts" in fault.in_words()
 
 
-def test_a_few_that_pass_are_no_fault_and_half_are_worth_a_word():
+def test_a_few_that_pass_are_no_fault_and_most_are_worth_a_word():
     found = counted([Reason.REFUSED_ANSWER] * 18 + [None] * 2)
     assert not found.faults()
     (alike,) = found.alike()
