@@ -102,6 +102,8 @@ def main(argv: Sequence[str] | None = None, package: str | None = None) -> int:
     except ReflectionFlowError as error:
         say_error(f"error: {error}")
         return error.exit_code
+    except BrokenPipeError:
+        return 1
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -110,8 +112,6 @@ def main(argv: Sequence[str] | None = None, package: str | None = None) -> int:
     except KeyboardInterrupt:
         say_error(group.interrupted)
         return 130
-    except BrokenPipeError:
-        return 1
 
 
 def _print_usage(program: str, groups: Mapping[str, Group]) -> None:
