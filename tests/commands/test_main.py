@@ -44,3 +44,12 @@ def test_a_full_disk_is_named_whoever_meets_it(tmp_path, monkeypatch, capsys):
     with room_for(1000):
         assert main(["status"]) == 1
     assert "make room, then the same command again" in capsys.readouterr().err
+
+
+def test_a_reader_that_went_away_ends_a_command_quietly(monkeypatch, capsys):
+    def write(argv):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("commands.status.main", write)
+    assert main(["status"]) == 1
+    assert capsys.readouterr().err == ""
