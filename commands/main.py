@@ -4,16 +4,14 @@ inference. A command's module is imported when it is called, and has `main(argv)
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from schemas.atomic_file import NO_ROOM
 from schemas.errors import ReflectionFlowError
 from schemas.terminal import guard_terminal, say, say_error
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from schemas.errors import LeaseHeldError, ReflectionFlowError
-from schemas.storage import FREE, Storage, is_free, token_of
+from schemas.storage import FREE, Storage, holder_of, is_free
 
 log = logging.getLogger(__name__)
 HEARTBEAT_S = 10.0
@@ -66,7 +66,7 @@ class Lease:
 
     def _wait_for_the_dead(self, version: Any, record: bytes) -> Any:
         """The version to take the place of. LeaseHeldError when its holder lives."""
-        holder = _holder(record)
+        holder = holder_of(record)
         if version is None or is_free(record):
             return version
         if holder.get("machine") == _machine():
@@ -88,7 +88,7 @@ class Lease:
             if seen != version:
                 if is_free(record) or seen is None:
                     return seen
-                raise self._held(_holder(record), "it was heard while this one watched")
+                raise self._held(holder_of(record), "it was heard while this one watched")
         log.warning("%s: not a sign of %s; taking over", self._base.uri, who)
         return version
 
@@ -129,21 +129,12 @@ class Lease:
                 if version is None:
                     # Taken over; or a beat arrived whose answer did not.
                     version, record = self._base.lease()
-                    if token_of(record) != self.token:
+                    if holder_of(record).get("token") != self.token:
                         self.lost.set()
                         return
                 self._version = version
             except ReflectionFlowError:
                 continue  # storage is away for a moment; work itself will notice if it stays away
-
-
-def _holder(record: bytes) -> dict[str, Any]:
-    """{} for a record that does not read: somebody was there, of whom nothing is known."""
-    try:
-        value = json.loads(record or b"{}")
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _name(holder: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store, from_url
 
 from schemas.errors import InputError, StorageError
-from schemas.storage import LEASE, Storage, lease_lost, token_of
+from schemas.storage import LEASE, Storage, holder_of, lease_lost
 
 CONNECT_TIMEOUT_S = 4.0
 SILENCE_TIMEOUT_S = 8.0
@@ -64,7 +64,6 @@ class ObjectStorage:
             self._put(path, data, "overwrite")
             return
         for _ in range(MAX_ATTEMPTS):
-            # Looked at before the lease is: whoever holds the lease by then has changed what was seen here, or has not.
             self._prove(path)
             try:
                 self._put(path, data, "create")
@@ -72,6 +71,7 @@ class ObjectStorage:
             except AlreadyExistsError:
                 pass
             try:
+                # Before the lease is looked at: whoever takes it after that, and writes here, changes what was seen.
                 seen = _version(self._head(path))
                 self._prove(path)
                 self._put(path, data, seen)
@@ -151,7 +151,7 @@ class ObjectStorage:
         """Nothing is kept for a writer."""
 
     def _prove(self, path: str) -> None:
-        if self.token is not None and token_of(self.lease()[1]) != self.token:
+        if self.token is not None and holder_of(self.lease()[1]).get("token") != self.token:
             raise lease_lost(f"{self.uri}/{path}")
 
     # Requests

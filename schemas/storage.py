@@ -93,13 +93,14 @@ def is_free(record: bytes) -> bool:
     return record == FREE
 
 
-def token_of(record: bytes) -> str:
-    """Whose record of a lease it is; "" for one that does not read."""
+def holder_of(record: bytes) -> dict[str, Any]:
+    """Whose record of a lease it is: `token`, and what the holder says of itself. {} for one that does not read:
+    somebody was there, of whom nothing is known."""
     try:
         value = json.loads(record)
     except ValueError:
-        return ""
-    return str(value.get("token", "")) if isinstance(value, dict) else ""
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def lease_lost(where: str) -> LeaseHeldError:
@@ -165,13 +166,13 @@ class LocalStorage:
     def delete(self, path: str) -> None:
         target = self.root / path
         try:
-            if self.token is not None:
-                self._delete_on_desk(self._take_away(target))
-            elif target.is_dir() and not target.is_symlink():
-                shutil.rmtree(target)
+            aside = target if self.token is None else self._take_away(target)
+            if aside.is_dir() and not aside.is_symlink():
+                # On the desk it has lost its name; whoever takes the lease in between removes the desk with it.
+                shutil.rmtree(aside, ignore_errors=aside != target)
                 self._made.clear()
             else:
-                target.unlink(missing_ok=True)
+                aside.unlink(missing_ok=True)
         except OSError as error:
             raise self._failed(target, error) from error
 
@@ -264,8 +265,7 @@ class LocalStorage:
             for entry in os.scandir(self.root / LEASE):
                 if entry.is_dir(follow_symlinks=False) and entry.name != self.token:
                     _remove_desk(Path(entry.path))
-            if not self._desk.is_dir():
-                raise lease_lost(str(self.root))
+            self._check_desk(self.root)
         except FileNotFoundError:
             raise lease_lost(str(self.root)) from None
         except OSError as error:
@@ -332,22 +332,16 @@ class LocalStorage:
             return target
         return aside
 
-    def _delete_on_desk(self, aside: Path) -> None:
-        """It has lost its name. Whoever takes the lease in between removes the desk with it."""
-        if aside.is_dir() and not aside.is_symlink():
-            self._made.clear()
-            shutil.rmtree(aside, ignore_errors=aside.parent == self._desk)
-        else:
-            aside.unlink(missing_ok=True)
-
     def _failed(self, target: Path, error: OSError) -> Exception:
         """Whoever lost the lease may meet any error: others move what it is at. That is said then."""
-        lost = self.token is not None and not self._desk.is_dir()
-        return lease_lost(str(target)) if lost else _storage_error(target, error)
+        return lease_lost(str(target)) if self._is_lost() else _storage_error(target, error)
 
     def _check_desk(self, target: Path) -> None:
-        if not self._desk.is_dir():
+        if self._is_lost():
             raise lease_lost(str(target))
+
+    def _is_lost(self) -> bool:
+        return self.token is not None and not self._desk.is_dir()
 
     def _temporary_files(self) -> Iterator[Path]:
         for folder, _, files in os.walk(self.root):

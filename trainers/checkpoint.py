@@ -6,7 +6,6 @@ anything is used. Files that were written before there were digests are checked 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -19,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from schemas.atomic_file import TEMPORARY, put_in_place, replacing, write_whole
+from schemas.atomic_file import NO_ROOM, TEMPORARY, put_in_place, replacing, write_whole
 from schemas.digests import write_manifest
 from schemas.errors import CorruptDataError, InputError, StorageError
 
@@ -32,7 +31,6 @@ _SEAL_MARK = b"\nsha256:"
 _SEAL = re.compile(rb"\nsha256:([0-9a-f]{64})\n")
 _SEAL_BYTES = 73
 _STEP = re.compile(r"step_([0-9]{8,18})(\.pt)?")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _CHUNK_BYTES = 2**22
 
 
@@ -56,10 +54,10 @@ def _disk_problem(error: BaseException) -> str:
     for _ in range(8):
         if seen is None or isinstance(seen, StorageError):
             return ""
-        if isinstance(seen, OSError) and seen.errno in _FULL:
+        if isinstance(seen, OSError) and seen.errno in NO_ROOM:
             return f"{seen.filename}: {seen.strerror}" if seen.filename else str(seen.strerror)
         # Libraries in Rust and C++ tell it by words alone.
-        if any(f"(os error {number})" in str(seen) for number in _FULL) or "No space left on device" in str(seen):
+        if any(f"(os error {number})" in str(seen) for number in NO_ROOM) or "No space left on device" in str(seen):
             return str(seen).strip().splitlines()[-1][:200]
         seen = seen.__cause__ or seen.__context__
     return ""

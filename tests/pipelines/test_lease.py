@@ -15,6 +15,7 @@ from pipelines import lease
 from pipelines.lease import Lease
 from schemas.errors import LeaseHeldError
 from schemas.storage import FREE, LocalStorage
+from tests.support.lost_lease import LATE_CALLS, check_that_nothing_changes
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -133,25 +134,9 @@ def test_take_over_wins_against_a_living_driver_which_then_does_not_remove_the_l
         assert record(tmp_path)["pid"] == os.getpid()
 
 
-@pytest.mark.parametrize("what", ["commit", "replace", "delete", "copy"])
+@pytest.mark.parametrize("what", LATE_CALLS)
 def test_who_lost_the_lease_changes_nothing_any_more(tmp_path, what):
-    source = LocalStorage(tmp_path / "source")
-    source.commit("new", b"old view")
-    storage = LocalStorage(tmp_path / "run")
-    with Lease(storage) as first:
-        first.storage.commit("shard", b"first")
-        with Lease(storage, take_over=True) as second:
-            second.storage.commit("shard", b"second")
-            calls = {
-                "commit": lambda: first.storage.commit("new", b"old view"),
-                "replace": lambda: first.storage.commit("shard", b"old view"),
-                "delete": lambda: first.storage.delete("shard"),
-                "copy": lambda: first.storage.copy_from(source, "new"),
-            }
-            with pytest.raises(LeaseHeldError, match="another driver took over"):
-                calls[what]()
-        assert storage.names("") == ["shard"]
-        assert storage.read("shard") == b"second"
+    check_that_nothing_changes(LocalStorage(tmp_path / "run"), LocalStorage(tmp_path / "source"), what)
 
 
 def test_a_workers_copy_of_the_storage_is_fenced_too(tmp_path):

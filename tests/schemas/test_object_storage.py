@@ -18,6 +18,7 @@ from schemas.errors import InputError, LeaseHeldError, StorageError
 from schemas.object_storage import ObjectStorage
 from schemas.open_storage import open_storage
 from schemas.storage import LocalStorage
+from tests.support.lost_lease import LATE_CALLS, check_that_nothing_changes
 from tests.support.s3_server import ENVIRONMENT, FlakyProxy, shared_server
 
 ROOT = Path(__file__).parents[2]
@@ -357,24 +358,9 @@ def test_the_lease_of_a_driver_that_is_gone_is_taken_over(storage, monkeypatch):
         assert json.loads(storage.lease()[1])["token"] == taken.token
 
 
-@pytest.mark.parametrize("what", ["commit", "replace", "delete", "copy"])
+@pytest.mark.parametrize("what", LATE_CALLS)
 def test_who_lost_the_lease_changes_nothing_any_more(storage, what):
-    other = ObjectStorage(f"{storage.uri}-other")
-    other.commit("new", b"old view")
-    with Lease(storage) as first:
-        first.storage.commit("shard", b"first")
-        with Lease(storage, take_over=True) as second:
-            second.storage.commit("shard", b"second")
-            calls = {
-                "commit": lambda: first.storage.commit("new", b"old view"),
-                "replace": lambda: first.storage.commit("shard", b"old view"),
-                "delete": lambda: first.storage.delete("shard"),
-                "copy": lambda: first.storage.copy_from(other, "new"),
-            }
-            with pytest.raises(LeaseHeldError, match="another driver took over"):
-                calls[what]()
-        assert storage.names("") == ["shard"]
-        assert storage.read("shard") == b"second"
+    check_that_nothing_changes(storage, ObjectStorage(f"{storage.uri}-other"), what)
 
 
 @pytest.mark.parametrize("there_before", [False, True])
