@@ -1,4 +1,4 @@
-"""What is known of diffusers' text-to-image classes before one is loaded: defaults, passes a step, names of text states.
+"""What is known of diffusers' text-to-image classes before one loads: defaults, passes a step, names of text states.
 
 A table, so that planning and counting import no diffusers; tests hold it against the installed signatures. A class that
 is not in it draws as well: it is read when it is loaded, gets one image at a time, and costs nobody knows what.
