@@ -130,6 +130,20 @@ def denoisers(pipeline: Any) -> list[Any]:
     return found
 
 
+def say_once(pipeline: Any) -> None:
+    """Each kind of warning of a pipeline's class once: some come with every batch, or with every text."""
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        begin = str(record.msg)[:40]
+        if begin in said:
+            return False
+        said.add(begin)
+        return True
+
+    logging.getLogger(type(pipeline).__module__).addFilter(is_new)
+
+
 def _check_means(config: LoadsPipeline) -> None:
     if config.offload != "none" and config.device == "cpu":
         raise InputError(f"offload {config.offload!r} on the CPU", field="offload", expected="none, or a CUDA device")

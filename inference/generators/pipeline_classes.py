@@ -36,6 +36,10 @@ class PipelineClass:
     encoded within each call."""
     distills_guidance: bool = False
     """Whether a folder may say `is_distilled`, and the class does one pass a step then, whatever the guidance."""
+    guided_by_folder: bool = False
+    """Whether guidance is a component of the folder, `guider`, which does two passes a step where there is one."""
+    patches_a_side: int = 1
+    """So many of the denoiser's patches, side by side, are the least that an image may be wider by."""
     alone: str = ""
     """Why an image depends on the others of its batch, which is then of one image; empty where it does not."""
 
@@ -69,12 +73,20 @@ PIPELINE_CLASSES: dict[str, PipelineClass] = {
     ),
     "StableDiffusionXLPipeline": PipelineClass(50, 5.0, 1.0, text_states=_POOLED),
     "HunyuanImagePipeline": PipelineClass(
-        50, None, alone="its guider is chosen by whether any text of the batch holds words in quotes"
+        50,
+        None,
+        guided_by_folder=True,
+        alone="its guider is chosen by whether any text of the batch holds words in quotes",
     ),
     "Krea2Pipeline": PipelineClass(28, 4.5, 0.0, text_length=512, text_states=_MASKED),
     "OvisImagePipeline": PipelineClass(50, 5.0, 1.0, text_length=256, text_states=(*_BOTH, "", "")),
     "GlmImagePipeline": PipelineClass(
-        50, 1.5, 1.0, text_length=2048, alone="its image tokens are sampled with one generator for the whole batch"
+        50,
+        1.5,
+        1.0,
+        text_length=2048,
+        patches_a_side=2,
+        alone="its image tokens are sampled with one generator for the whole batch",
     ),
 }
 
@@ -128,13 +140,25 @@ def _class_in(said: dict[str, Any], folder: Path) -> str:
     return name
 
 
-def planned_class(model: str) -> tuple[str, bool] | None:
-    """(class, whether it is distilled to do without guidance) of a model, from its folder where it is here, else by its
-    hub id; None where neither says. InputError for a folder that is no pipeline's."""
+@dataclass(frozen=True)
+class PlannedPipeline:
+    """A model as its folder, or else its hub id, lets it be known before it is loaded."""
+
+    class_name: str | None
+    """None where neither says."""
+    is_distilled: bool = False
+    """Whether it is distilled to do without guidance."""
+    has_guider: bool = True
+
+
+def planned_pipeline(model: str) -> PlannedPipeline:
+    """What is known of a model. InputError for a folder that is no pipeline's."""
     try:
         folder = resolve_model(model)
     except MissingWeightsError:
-        name = CLASSES_ON_THE_HUB.get(model)
-        return None if name is None else (name, model in DISTILLED_ON_THE_HUB)
+        return PlannedPipeline(CLASSES_ON_THE_HUB.get(model), model in DISTILLED_ON_THE_HUB)
     said = model_index(folder)
-    return _class_in(said, folder), said.get("is_distilled") is True
+    guider = said.get("guider")
+    return PlannedPipeline(
+        _class_in(said, folder), said.get("is_distilled") is True, isinstance(guider, list) and bool(guider[0])
+    )
