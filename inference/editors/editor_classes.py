@@ -53,9 +53,7 @@ EDITOR_CLASSES: dict[str, EditorClass] = {
             28, 3.5, true_cfg_scale=1.0, text_length=512, text_states=("prompt_embeds", "pooled_prompt_embeds", "")
         )
     ),
-    "Flux2KleinPipeline": EditorClass(
-        replace(_KLEIN, alone=_SHARED), opens=("Flux2KleinKVPipeline",), least_px=64
-    ),
+    "Flux2KleinPipeline": EditorClass(replace(_KLEIN, alone=_SHARED), least_px=64),
     "Flux2KleinKVPipeline": EditorClass(
         PipelineClass(4, None, text_length=512, text_states=_KLEIN.text_states, alone=_SHARED),
         opens=("Flux2KleinPipeline",),
