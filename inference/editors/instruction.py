@@ -36,8 +36,8 @@ def instruction_of(template: str, prompt: str, reflection: str) -> str:
 
 
 def fit_longcat(pipeline: Any, text: str) -> str:
-    """The longest beginning of a text that `LongCatImageEditPipeline` can read. It means to cut longer ones itself, and
-    fails at the attempt (diffusers 0.42: `len` of a number)."""
+    """A text, or a beginning of it that `LongCatImageEditPipeline` reads to its end. The class means to cut longer
+    texts itself, and fails at the attempt (diffusers 0.42: `len` of a number)."""
     from diffusers.pipelines.longcat_image.pipeline_longcat_image_edit import split_quotation
 
     def num_tokens(part: str) -> int:
@@ -48,7 +48,7 @@ def fit_longcat(pipeline: Any, text: str) -> str:
     longest = pipeline.tokenizer_max_length
     if num_tokens(text) <= longest:
         return text
-    log.warning("an instruction of more than %d tokens is cut: %s", longest, text)
+    log.warning("an instruction of more than %d tokens is cut: %s ...", longest, text[:80])
     fits, too_long = 0, len(text)
     while too_long - fits > 1:
         middle = (fits + too_long) // 2
