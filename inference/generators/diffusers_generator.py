@@ -219,7 +219,8 @@ class DiffusersGenerator:
         if self._texts is None:
             given["prompt"] = list(texts)
         else:
-            given.pop("negative_prompt", None)  # its states are among those of the texts
+            if "negative_prompt" in self._takes:  # its states are among those of the texts
+                given["negative_prompt"] = None
             given |= batched([self._texts.of(text) for text in texts])
         # Noise is drawn on the CPU, one generator an image: the same on every device and in every batch. What a class
         # draws beside it (image tokens that are sampled) comes from torch's own generators.

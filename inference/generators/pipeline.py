@@ -131,12 +131,13 @@ def denoisers(pipeline: Any) -> list[Any]:
 
 
 def say_once(pipeline: Any) -> None:
-    """Each kind of warning of a pipeline's class once: some come with every batch, or with every text."""
+    """Each kind of warning of a pipeline's class once, for some come with every batch or text; none of masks that are
+    not given: texts of one batch are as long as each other."""
     said: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
         begin = str(record.msg)[:40]
-        if begin in said:
+        if begin in said or "_mask` is not provided" in str(record.msg):
             return False
         said.add(begin)
         return True
