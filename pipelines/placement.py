@@ -109,12 +109,12 @@ def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
         if s.seconds is not None and s.memory_gib != 0
     ]
     chosen = sorted(known, key=lambda stage: -stage.seconds)
-    for stage in chosen:
-        if stage.memory_gib > available:
+    for stage in one_vllm_each(stages):
+        if (stage.memory_gib or 0.0) > available:
             raise InputError(
                 f"{stage.name} takes {stage.memory_gib:.1f} GiB, a {cluster.gpu_type} has {available:.1f}",
                 field="--gpu-type",
-                expected="a larger GPU, or `--preset flux-24gb` (fp8 weights, models offloaded)",
+                expected="a larger GPU, quantization and offload, or `--preset flux-24gb` (which has both)",
             )
     names = [stage.name for stage in chosen]
     together = sum(stage.memory_gib for stage in chosen)
