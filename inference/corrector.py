@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from inference.editors.editor_config import EditorCorrectorConfig
+from inference.editors.editor import EditorCorrectorConfig
 from inference.flux.corrector import FluxCorrectorConfig
 from inference.generator import GeneratorConfig
 from inference.interfaces import Corrector, Generator

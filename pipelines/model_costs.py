@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from inference.editors.editor_config import EditorCorrectorConfig
+from inference.editors.editor import EditorCorrectorConfig
 from inference.flux.generator import FluxGeneratorConfig
 from inference.generator import GeneratorConfig
 from inference.generators.diffusers_generator import DiffusersGeneratorConfig

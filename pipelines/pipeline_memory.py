@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.editors.editor_config import EditorCorrectorConfig
+from inference.editors.editor import EditorCorrectorConfig
 from inference.generators.diffusers_generator import DiffusersGeneratorConfig
 from inference.generators.pipeline_classes import model_index
 from inference.model_store import resolve_model

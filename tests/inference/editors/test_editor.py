@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inference.editors.editor_classes import EDITOR_CLASSES
-from inference.editors.editor_config import EditorCorrectorConfig
+from inference.editors.editor import EditorCorrectorConfig
 from inference.editors.instruction import fit_longcat
 from inference.generator import GeneratorConfig
 from inference.generators.call_arguments import call_parameters
@@ -180,7 +180,9 @@ def test_what_an_editor_cannot_be_is_said_before_anything_is_loaded(folders, tmp
         ],
         "corrector.editor.pipeline": [
             lambda: EditorCorrectorConfig(pipeline="Flux3Pipeline"),  # type: ignore[arg-type]
-            lambda: EditorCorrectorConfig(folders("FluxKontextPipeline"), pipeline="LongCatImageEditPipeline").passes(1),
+            lambda: EditorCorrectorConfig(folders("FluxKontextPipeline"), pipeline="LongCatImageEditPipeline").passes(
+                1
+            ),
             lambda: EditorCorrectorConfig(pipeline="Flux2KleinKVPipeline").beside(base),
         ],
         "corrector.editor.device": [lambda: EditorCorrectorConfig(device="cuda").beside(generator)],
