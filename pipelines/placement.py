@@ -103,19 +103,13 @@ def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
     """Which schedule, and how many GPUs each stage gets so that none starves. Stages without memory need no GPU. Where
     it is not known how long one takes, that is no question of shares: every stage has all GPUs in turn."""
     available, n = cluster.gpu.memory_gib, cluster.gpus
+    require_fitting(stages, cluster, "quantised weights and offloaded models (`--preset flux-24gb`)")
     on_gpu = [stage for stage in one_vllm_each(stages) if stage.memory_gib != 0]
     known = [
         _Known(s.name, s.flag, s.seconds or 0.0, available if s.memory_gib is None else s.memory_gib, bool(s.vllm))
         for s in on_gpu
     ]
     chosen = sorted(known, key=lambda stage: -stage.seconds)
-    for stage in one_vllm_each(stages):
-        if (stage.memory_gib or 0.0) > available:
-            raise InputError(
-                f"{stage.name} takes {stage.memory_gib:.1f} GiB, a {cluster.gpu_type} has {available:.1f}",
-                field="--gpu-type",
-                expected="a larger GPU, quantization and offload, or `--preset flux-24gb` (which has both)",
-            )
     names = [stage.name for stage in chosen]
     together = sum(stage.memory_gib for stage in chosen)
     one_after_the_other = sum(stage.seconds for stage in chosen) / n / 3600
@@ -146,6 +140,17 @@ def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
         why = f"{need}, and there {'is one GPU' if n == 1 else f'are {n} GPUs'}"
     why += ": every stage has all GPUs in turn"
     return _placement("staged", why, chosen, dict.fromkeys(names, n), dict.fromkeys(names, 1.0), one_after_the_other, n)
+
+
+def require_fitting(stages: Sequence[StageEstimate], cluster: Cluster, advice: str) -> None:
+    """InputError for a stage that does not fit a GPU, even alone, also where nobody knows how long it takes."""
+    for stage in stages:
+        if (stage.memory_gib or 0.0) > cluster.gpu.memory_gib:
+            raise InputError(
+                f"{stage.name} takes {stage.memory_gib:.1f} GiB, a {cluster.gpu_type} has {cluster.gpu.memory_gib:.1f}",
+                field="--gpu-type",
+                expected=f"a larger GPU, or {advice}",
+            )
 
 
 def shares(stages: Sequence[_Known], available_gib: float) -> dict[str, float]:

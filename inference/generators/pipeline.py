@@ -106,14 +106,16 @@ def open_pipeline(config: LoadsPipeline) -> Any:
     return pipeline
 
 
-def pipeline_class(name: str, folder: Path) -> type:
+def pipeline_class(name: str, folder: Path | None = None) -> type:
     """The class of diffusers of that name. InputError (file) where the installed one has none."""
     import diffusers
 
     found = getattr(diffusers, name, None)
-    if not (isinstance(found, type) and hasattr(found, "from_pretrained") and callable(found)):
+    if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
         raise InputError(
-            f"diffusers {diffusers.__version__} has no pipeline {name}", file=str(folder), expected="a newer diffusers?"
+            f"diffusers {diffusers.__version__} has no pipeline {name}",
+            file=None if folder is None else str(folder),
+            expected="one of its classes, or a newer diffusers",
         )
     return found
 

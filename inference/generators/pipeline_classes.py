@@ -152,7 +152,9 @@ class PlannedPipeline:
 
 
 def planned_pipeline(model: str) -> PlannedPipeline:
-    """What is known of a model. InputError for a folder that is no pipeline's."""
+    """What is known of a model. InputError for a folder that is no pipeline's, and where no model is named."""
+    if not model:
+        raise InputError("no model is named", field="generator.diffusers.model", expected="a folder, or a hub id")
     try:
         folder = resolve_model(model)
     except MissingWeightsError:

@@ -5,8 +5,8 @@ import importlib
 import numpy as np
 import pytest
 
-from inference.editors.editor_classes import EDITOR_CLASSES
 from inference.editors.editor import EditorCorrectorConfig
+from inference.editors.editor_classes import EDITOR_CLASSES
 from inference.editors.instruction import fit_longcat
 from inference.generator import GeneratorConfig
 from inference.generators.call_arguments import call_parameters
