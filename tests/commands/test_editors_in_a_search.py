@@ -25,6 +25,7 @@ def drawn_by(folder):
     return ("--tools.generator.kind", "diffusers", *given)
 
 
+@pytest.mark.slow
 def test_a_search_that_draws_and_edits_with_one_model_gives_the_same_bytes_again(klein, tmp_path):
     arguments = ("--num-prompts", "2", "--unit-size", "2", "--num-threads", "1", "--quiet", *QUICK, *SCORED, *EDITOR)
     blocks = []
@@ -43,6 +44,7 @@ def test_a_search_that_draws_and_edits_with_one_model_gives_the_same_bytes_again
     assert editor["template"] == "edit"
 
 
+@pytest.mark.slow
 def test_an_editor_of_its_own_corrects_what_the_micro_flux_drew(tmp_path, capsys):
     kontext = save_editor("FluxKontextPipeline", tmp_path / "kontext")
     own = ("--tools.corrector.editor.model", str(kontext), "--tools.corrector.editor.steps", "2")
@@ -60,7 +62,6 @@ def test_an_editor_of_its_own_corrects_what_the_micro_flux_drew(tmp_path, capsys
     [
         ((), "corrector.editor.model"),  # the micro FLUX edits nothing
         (("--tools.corrector.editor.model", "nobody/has-it"), "no weights for 'nobody/has-it'"),
-        (("--tools.corrector.editor.pipeline", "Flux3Pipeline"), "Flux3Pipeline"),
     ],
 )
 def test_what_is_missing_is_said_before_any_work(flags, says, tmp_path, capsys):
