@@ -172,8 +172,9 @@ class EditorCorrectorConfig:
             **{name: getattr(generator, name) for name in names if getattr(self, name) == getattr(plain, name)},
         )
 
-    def open(self, generator: Generator, journal: Journal | None = None) -> EditorCorrector:
-        """Load it, or share what the generator has loaded. MissingWeightsError, InputError."""
+    def open(self, generator: Generator | None, journal: Journal | None = None) -> EditorCorrector:
+        """Load it, or share what the generator has loaded. generator: None where there is none, for a model of its own.
+        MissingWeightsError, InputError."""
         del journal  # it works in this process: asked again, it draws the same
         loaded = getattr(generator, "config", None)
         config = self.beside(loaded)

@@ -7,6 +7,7 @@ import pytest
 from commands.main import main
 from commands.runs import open_run
 from pipelines.evaluation import read_rows
+from pipelines.search_job import SearchJobConfig
 from tests.support.tiny_models.editors import save_editor
 
 EDITOR = ("--tools.corrector.kind", "editor")
@@ -36,6 +37,7 @@ def test_a_search_that_draws_and_edits_with_one_model_gives_the_same_bytes_again
     assert blocks[0]
     assert blocks[0] == blocks[1]
     folder, config = open_run(str(tmp_path / "first"))
+    assert isinstance(config, SearchJobConfig)
     drafts = [candidate.search for row in read_rows(folder, config) for candidate in row.candidates]
     edits = [draft for draft in drafts if draft and draft.parent is not None]
     assert edits

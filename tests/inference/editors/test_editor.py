@@ -100,7 +100,7 @@ def test_an_instruction_longer_than_the_class_reads_is_cut(folders, small_megapi
     assert long.startswith(read)
     assert len(read) > 300
     images = corrector.correct([flawed(64, 64)] * 2, [PROMPT] * 2, [long, read], [1, 1])
-    assert np.array_equal(*images)
+    assert np.array_equal(images[0], images[1])
 
 
 def test_images_smaller_than_the_class_takes_come_back_in_their_own_size(folders):
