@@ -16,6 +16,8 @@ MAX_NAMED = 3
 ADDED: dict[str, Any] = {
     "batch.latents": "mode",
     "held_out_batch.latents": "mode",
+    "batch.sizes": (),
+    "held_out_batch.sizes": (),
     "model.right_share": 0.0,
     "model.full": False,
     "comparisons.image": "",

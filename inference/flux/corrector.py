@@ -26,6 +26,7 @@ from inference.flux.latents import (
     encode_images,
     size_of,
     token_grid,
+    token_px,
 )
 from inference.interfaces import Generator
 from schemas.arrow import record_from_dict
@@ -221,7 +222,8 @@ class FluxCorrector:
             for text, prompt in dict.fromkeys(both)
         }
 
-        sizes = [drawable(self.generator.pipeline, size_of(image)) for image in images]
+        step_px = token_px(self.generator.pipeline)
+        sizes = [drawable(size_of(image), step_px) for image in images]
 
         def draw(batch: list[int]) -> list[np.ndarray]:
             some = [encoded[both[i]] for i in batch]
@@ -242,7 +244,7 @@ class FluxCorrector:
         from inference.flux.conditioning import place_condition
 
         pipeline = self.generator.pipeline
-        shown = condition_size(pipeline, size, self.description.condition_px)
+        shown = condition_size(size, self.description.condition_px, token_px(pipeline))
         embeds, pooled = (torch.cat([text[i] for text in texts]) for i in (0, 1))
         with torch.no_grad():
             noise = [stable_seed("condition", seed) for seed in seeds]

@@ -84,7 +84,7 @@ class FluxGenerator:
         from diffusers.utils import logging as diffusers_logging
         from transformers.utils import logging as transformers_logging
 
-        from inference.flux.latents import check_drawable
+        from inference.flux.latents import check_drawable, token_px
         from inference.flux.lora import fuse_lora
         from inference.sound_weights import loaded_whole, sound_model
 
@@ -115,7 +115,8 @@ class FluxGenerator:
                         "a LoRA on int8 weights", field="quantization", expected="none, fp8 or fp8_dynamic"
                     )
                 fuse_lora(self.pipeline, sound_model(lora))
-        check_drawable(self.pipeline, [ImageSize.square(config.size_px)], "size_px")
+        self._step_px = token_px(self.pipeline)
+        check_drawable([self._default_size], self._step_px, "size_px")
         if config.quantization == "fp8":
             self.pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
         _place(self.pipeline, config)
@@ -185,7 +186,7 @@ class FluxGenerator:
     def _check(self, sizes: Sequence[ImageSize]) -> None:
         from inference.flux.latents import check_drawable
 
-        check_drawable(self.pipeline, sizes)
+        check_drawable(sizes, self._step_px)
 
     def text_length(self, text: str) -> int:
         """T5 tokens that a text is padded to, or cut at; the first one that is cut is named in the log."""

@@ -54,37 +54,33 @@ def token_grid(pipeline: Any, size: ImageSize) -> tuple[int, int]:
     return size.height // token_px(pipeline), size.width // token_px(pipeline)
 
 
-def check_drawable(pipeline: Any, sizes: Iterable[ImageSize], field: str = "sizes") -> None:
-    """InputError, which names the nearest ones, for sizes that are no whole number of tokens."""
-    step = token_px(pipeline)
+def check_drawable(sizes: Iterable[ImageSize], step_px: int, field: str = "sizes") -> None:
+    """InputError, which names the nearest ones, for sizes that are no whole number of tokens of `step_px`."""
     for size in dict.fromkeys(sizes):
-        if size.width % step or size.height % step:
-            low, high = drawable(pipeline, size), drawable(pipeline, size, up=True)
-            nearest = dict.fromkeys(
-                str(ImageSize(w, h)) for w in (low.width, high.width) for h in (low.height, high.height)
-            )
+        if size.width % step_px or size.height % step_px:
+            low, high = drawable(size, step_px), drawable(size, step_px, up=True)
+            nearest = [ImageSize(w, h) for w in (low.width, high.width) for h in (low.height, high.height)]
             raise InputError(
-                f"{size} px: this model draws images whose sides are multiples of {step}",
+                f"{size} px: this model draws images whose sides are multiples of {step_px}",
                 field=field,
-                expected=" or ".join(nearest),
+                expected=" or ".join(map(str, dict.fromkeys(nearest))),
             )
 
 
-def drawable(pipeline: Any, size: ImageSize, up: bool = False) -> ImageSize:
+def drawable(size: ImageSize, step_px: int, up: bool = False) -> ImageSize:
     """The size with both sides rounded down to whole tokens, of which there is at least one; up: rounded up."""
-    step = token_px(pipeline)
-    width, height = (max(1, -(-side // step) if up else side // step) * step for side in (size.width, size.height))
-    return ImageSize(width, height)
+    width, height = (-(-side // step_px) if up else side // step_px for side in (size.width, size.height))
+    return ImageSize(max(1, width) * step_px, max(1, height) * step_px)
 
 
-def condition_size(pipeline: Any, drawn: ImageSize, condition_px: int) -> ImageSize:
+def condition_size(drawn: ImageSize, condition_px: int, step_px: int) -> ImageSize:
     """How large a flawed image is shown where one of `drawn` is to be drawn: at about its aspect, in about as many
     tokens as a square of `condition_px` has; a square is shown as exactly that."""
     if drawn.width == drawn.height:
         return ImageSize.square(condition_px)
-    step, stretch = token_px(pipeline), math.sqrt(drawn.width / drawn.height)
-    width, height = (max(1, round(side / step)) * step for side in (condition_px * stretch, condition_px / stretch))
-    return ImageSize(width, height)
+    stretch = math.sqrt(drawn.width / drawn.height)
+    width, height = (max(1, round(side / step_px)) for side in (condition_px * stretch, condition_px / stretch))
+    return ImageSize(width * step_px, height * step_px)
 
 
 def size_of(image: np.ndarray) -> ImageSize:

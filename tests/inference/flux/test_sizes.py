@@ -119,16 +119,15 @@ def test_a_flawed_image_of_any_size_is_drawn_at_the_nearest_smaller_one(correcto
     assert corrector.correct([image[:5]], [STAR], ["Add a ring."], [1])[0].shape == (8, 40, 3)
 
 
-def test_the_condition_has_the_images_aspect_and_about_as_many_tokens(generator):
-    pipeline = generator.pipeline  # a token is 8 px wide
-    assert condition_size(pipeline, ImageSize(64, 64), 32) == ImageSize(32, 32)
-    assert condition_size(pipeline, ImageSize(640, 640), 33) == ImageSize(33, 33)
+def test_the_condition_has_the_images_aspect_and_about_as_many_tokens():
+    assert condition_size(ImageSize(64, 64), 32, 8) == ImageSize(32, 32)
+    assert condition_size(ImageSize(640, 640), 33, 8) == ImageSize(33, 33)
     for width, height in ((1152, 896), (896, 1152), (1344, 768), (704, 1408), (2048, 512)):
-        shown = condition_size(pipeline, ImageSize(width, height), 512)
+        shown = condition_size(ImageSize(width, height), 512, 8)
         assert shown.width / shown.height == pytest.approx(width / height, rel=0.04)
         assert shown.pixels == pytest.approx(512 * 512, rel=0.04)
-    assert condition_size(pipeline, ImageSize(400, 8), 32) == ImageSize(224, 8)
-    assert drawable(pipeline, ImageSize(47, 7)) == ImageSize(40, 8)
+    assert condition_size(ImageSize(400, 8), 32, 8) == ImageSize(224, 8)
+    assert drawable(ImageSize(47, 7), 8) == ImageSize(40, 8)
 
 
 def test_latents_and_positions_are_rows_by_columns(generator):
