@@ -56,9 +56,6 @@ class BatchConfig:
     condition_px: int = 512
     """Height and width of the flawed image as the transformer sees it; one that is not square has its own aspect and
     about as many tokens."""
-    sizes: tuple[str, ...] = ()
-    """Sizes that it learns to draw, such as 1024x1024 1152x896 896x1152: each triplet is cropped to the one whose
-    aspect is nearest to its good image's; none: all to one square of `size_px`."""
     drop: DropConfig = field(default_factory=DropConfig)
     time_shift: float = 0.0
     """t = sigmoid(time_shift + N(0, 1))"""
@@ -69,6 +66,9 @@ class BatchConfig:
     """How much more the loss counts where the two images differ (0: not; beyond the paper)."""
     latents: Posterior = "mode"
     """What of the VAE's posterior both images are: its mode, or a sample, as in the published training."""
+    sizes: tuple[str, ...] = ()
+    """Sizes that it learns to draw, such as 1024x1024 1152x896 896x1152: each triplet is cropped to the one whose
+    aspect is nearest to its good image's; none: all to one square of `size_px`."""
 
     def __post_init__(self) -> None:
         _ = self.buckets  # said now, not at the first sample
@@ -156,8 +156,8 @@ _BY_SAMPLE = ("x0", "noise", "t", "prompt_embeds", "pooled", "condition", "weigh
 
 @dataclass
 class TrainingBatch:
-    """Tensors of samples of one size whose texts have one padded length: x0 and noise (B, N, channels) packed, t (B,), and the
-    loss's weight (B, N, 1), mean 1."""
+    """Tensors of samples of one size whose texts have one padded length: x0 and noise (B, N, channels) packed, t (B,),
+    and the loss's weight (B, N, 1), mean 1."""
 
     numbers: list[int]
     subsets: list[str]
@@ -274,6 +274,4 @@ def _covering(image: np.ndarray, size: ImageSize) -> np.ndarray:
     """At the smallest scale at which nothing of `size` stays uncovered."""
     height, width = image.shape[:2]
     scale = max(size.width / width, size.height / height)
-    return resized(
-        image, ImageSize(max(size.width, round(width * scale)), max(size.height, round(height * scale)))
-    )
+    return resized(image, ImageSize(max(size.width, round(width * scale)), max(size.height, round(height * scale))))

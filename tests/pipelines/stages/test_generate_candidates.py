@@ -13,13 +13,13 @@ def test_an_image_is_encoded_while_the_next_is_drawn_and_keeps_its_place(monkeyp
     class InTurn:
         """Draws the next image when the one before it is encoded."""
 
-        def generate(self, prompts, seeds):
+        def generate(self, prompts, seeds, sizes=None):
             return list(self.draw(prompts, seeds))
 
-        def warm_up(self):
+        def warm_up(self, sizes=()):
             """Nothing to compile."""
 
-        def draw(self, prompts, seeds):
+        def draw(self, prompts, seeds, sizes=None):
             for number, seed in enumerate(seeds):
                 if number:
                     assert encoded.acquire(timeout=60), "the image before waits for the whole call"
