@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
     config = arguments.generator.only_what_is_used()
     require_models(model_names(config))
+    config.check_sizes()
     started = time.perf_counter()
     generator = config.with_batch_size(min(config.batch_size, arguments.num_images)).open()
     loaded = time.perf_counter()

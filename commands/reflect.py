@@ -59,6 +59,7 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
     config = arguments.tools.for_search(arguments.search, arguments.vlm)
     require_models(model_names(config))
+    config.generator.check_sizes()
     started = time.monotonic()
     tools = config.open()
     say(f"models loaded in {time.monotonic() - started:.1f} s")

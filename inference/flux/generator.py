@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 
 from inference.vlm.endpoint import Journal
 from schemas.configuration import execution_field, model_field, resumable_field
-from schemas.errors import InputError
+from schemas.errors import InputError, MissingWeightsError
 from schemas.image_size import ImageSize
 
 if TYPE_CHECKING:
@@ -69,6 +70,20 @@ class FluxGeneratorConfig:
     def denoiser_passes_per_image(self) -> int:
         """Transformer forward passes for one image."""
         return self.num_steps * (2 if self.true_cfg_scale > 1 else 1)
+
+    def check_sizes(self, sizes: Sequence[ImageSize]) -> None:
+        """InputError for a size that the model in its folder cannot draw; nothing is loaded."""
+        from inference.flux.latents import check_drawable
+        from inference.model_store import resolve_model
+
+        try:
+            described = json.loads((resolve_model(self.model) / "vae" / "config.json").read_text())
+            step_px = 2 ** len(described["block_out_channels"])  # a token is 2 x 2 of the VAE's pixels
+        except MissingWeightsError:
+            step_px = 16  # FLUX.1's own
+        except (OSError, ValueError, KeyError):
+            return  # whoever opens it says what it lacks
+        check_drawable(sizes, step_px, "generator.sizes")
 
     def open(self, journal: Journal | None = None) -> FluxGenerator:
         """Load it. MissingWeightsError, InputError."""
