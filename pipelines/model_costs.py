@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from inference.flux.generator import FluxGeneratorConfig
 from inference.generator import GeneratorConfig
@@ -24,6 +25,7 @@ from pipelines.stage import UNKNOWN, StageCosts
 from pipelines.stated_figures import GIB, Gpu
 from schemas.configuration import chosen_kind
 from schemas.errors import InputError
+from schemas.image_size import ImageSize
 
 HEADROOM = 0.9
 """Models share a GPU when they are not expected to fill more of it than this: the figures are estimates."""
@@ -73,29 +75,30 @@ def generator_costs(generator: GeneratorConfig, gpu: Gpu | None) -> StageCosts:
     """Of one image."""
     chosen = generator.chosen
     if isinstance(chosen, DiffusersGeneratorConfig):
-        return diffusers_costs(chosen, gpu)
+        return diffusers_costs(chosen, gpu, max(size.pixels for size in generator.all_sizes))
     if not isinstance(chosen, FluxGeneratorConfig):
         return UNKNOWN
     if gpu is None:
         return cpu_costs(0.05)
-    share = stated.flux_pass_tflop(chosen.size_px, chosen.text_lengths[-1]) / stated.FLUX_PASS_TFLOP
+    share = pass_tflop(generator, chosen) / stated.FLUX_PASS_TFLOP
     passes = chosen.denoiser_passes_per_image * gpu.pass_seconds * share
     moving = stated.OFFLOAD_SECONDS[chosen.offload] / chosen.batch_size
     slower = stated.QUANTIZATION_SLOWDOWN[chosen.quantization]
     if chosen.compile == "blocks":
         slower = stated.COMPILED_SHARE.get(chosen.quantization, slower)
-    decode = stated.DECODE_PASSES * gpu.pass_seconds * (chosen.size_px / 1024) ** 2
+    decode = stated.DECODE_PASSES * gpu.pass_seconds * image_pixels(generator) / 1024**2
     how = f"{chosen.denoiser_passes_per_image} passes"
     how += " compiled" if chosen.compile == "blocks" else ""
     how += f" x {slower:.2f}" if slower != 1 else ""
     how += f" ({chosen.quantization})" if chosen.quantization != "none" else ""
     how += f" + {decode:.2f} s decoding" + (f" + {moving:.2f} s offload" if moving else "")
+    how += f", mean of {len(generator.sizes)} sizes" if len(generator.sizes) > 1 else ""
     # An image is packed while the next is drawn: that takes time only where drawing takes less.
     seconds = max(passes * slower + decode + moving, stated.PNG_SECONDS)
-    return StageCosts(seconds, f"{gpu.pass_source}; here {how}", *flux_memory(chosen))
+    return StageCosts(seconds, f"{gpu.pass_source}; here {how}", *flux_memory(chosen, generator.all_sizes))
 
 
-def diffusers_costs(chosen: DiffusersGeneratorConfig, gpu: Gpu | None) -> StageCosts:
+def diffusers_costs(chosen: DiffusersGeneratorConfig, gpu: Gpu | None, pixels: int = 0) -> StageCosts:
     """Of one image: memory and passes, as far as folder or hub id say; how long they take, only a pilot."""
     try:
         passes = f"{chosen.denoiser_passes_per_image} passes an image ({chosen.num_steps} steps); "
@@ -103,12 +106,19 @@ def diffusers_costs(chosen: DiffusersGeneratorConfig, gpu: Gpu | None) -> StageC
         if not chosen.model:
             raise
         passes = ""
-    memory = (0.0, "") if gpu is None else diffusers_memory(chosen)
+    memory = (0.0, "") if gpu is None else diffusers_memory(chosen, pixels)
     return StageCosts(None, passes + UNKNOWN.source, *memory)
 
 
-def flux_memory(flux: FluxGeneratorConfig) -> tuple[float, str]:
-    """(GiB on a GPU at its peak, how that comes about) of the FLUX pipeline."""
+def pass_tflop(generator: GeneratorConfig, flux: FluxGeneratorConfig, condition_share: float = 0.0) -> float:
+    """Of one forward pass, in the mean of the sizes; condition_share: side of the flawed image as it is shown, in that
+    of the drawn one."""
+    sizes, text = generator.all_sizes, flux.text_lengths[-1]
+    return fmean(stated.flux_pass_tflop(s, text, round(condition_share * math.sqrt(s.pixels))) for s in sizes)
+
+
+def flux_memory(flux: FluxGeneratorConfig, sizes: Sequence[ImageSize] = ()) -> tuple[float, str]:
+    """(GiB on a GPU at its peak, how that comes about) of the FLUX pipeline; of several sizes the largest counts."""
     full = 4 if flux.dtype == "float32" else 2
     kept = {"none": stated.FLUX_TRANSFORMER, "fp8_dynamic": stated.FLUX_MODULATION}.get(flux.quantization, 0)
     transformer = kept * full + (stated.FLUX_TRANSFORMER - kept)
@@ -119,7 +129,8 @@ def flux_memory(flux: FluxGeneratorConfig) -> tuple[float, str]:
         "model": max(transformer, t5),
         "sequential": 2 * 2**30,  # a few layers at a time
     }[flux.offload]
-    working = stated.FLUX_WORKING_GIB * flux.batch_size * (flux.size_px / 1024) ** 2
+    largest = max((size.pixels for size in sizes), default=flux.size_px**2)
+    working = stated.FLUX_WORKING_GIB * flux.batch_size * largest / 1024**2
     return (
         resident / GIB + working + stated.CUDA_CONTEXT_GIB,
         f"derived: {resident / GIB:.1f} weights ({flux.dtype}, quantization {flux.quantization}, offload "
@@ -132,13 +143,12 @@ def generation_tflop(generator: GeneratorConfig) -> float | None:
     chosen = generator.chosen
     if not isinstance(chosen, FluxGeneratorConfig):
         return None
-    tflop = stated.flux_pass_tflop(chosen.size_px, chosen.text_lengths[-1])
-    return chosen.denoiser_passes_per_image * tflop
+    return chosen.denoiser_passes_per_image * pass_tflop(generator, chosen)
 
 
-def image_pixels(generator: GeneratorConfig) -> int:
-    """Of one image; 1024 px a side where a kind does not say."""
-    return getattr(generator.chosen, "size_px", 1024) ** 2
+def image_pixels(generator: GeneratorConfig) -> float:
+    """Of one image, in the mean of the sizes."""
+    return fmean(size.pixels for size in generator.all_sizes)
 
 
 def grounding_costs(grounded_sam: GroundedSamConfig, gpu: Gpu | None) -> StageCosts:
@@ -193,10 +203,9 @@ def correction_share(tools: SearchToolsConfig) -> float:
     chosen = tools.generator.chosen
     if not isinstance(chosen, FluxGeneratorConfig) or tools.corrector is None:
         return 1.0
-    size, text = chosen.size_px, chosen.text_lengths[-1]
-    shown = round(stated.CONDITION_PX * size / 1024)
     passes = tools.corrector.passes(chosen.num_steps) / chosen.num_steps
-    return passes * stated.flux_pass_tflop(size, text, shown) / stated.flux_pass_tflop(size, text)
+    shown = stated.CONDITION_PX / 1024
+    return passes * pass_tflop(tools.generator, chosen, shown) / pass_tflop(tools.generator, chosen)
 
 
 def verifier_seconds(kind: str) -> tuple[float, str]:
