@@ -84,7 +84,7 @@ class VerifierConfig:
         for kind in self.kinds:
             chosen = self._of(kind)
             if kind == "rewards":
-                chosen = without_weights(used_rewards(chosen))
+                chosen = without_weights(used_rewards(chosen, vlm))
             elif kind in ("rules", "judge"):
                 chosen = chosen.only_what_is_used()
             else:
@@ -95,8 +95,19 @@ class VerifierConfig:
         nothing: dict[str, Any] = dict.fromkeys(models) | {"rewards": ()}
         return VerifierConfig(self.kinds, **(nothing | kept))
 
+    def check_mean(self) -> None:
+        """InputError for rewards beside other verifiers: a mean of scores on their own scales (HPSv3's go to 10 and
+        more, ImageReward's about 1) with log-odds would follow whichever has the larger numbers."""
+        if "rewards" in self.kinds and len(self.kinds) > 1:
+            raise InputError(
+                f"a mean of {', '.join(self.kinds)}: rewards have scales of their own, the others are log-odds",
+                field="verifier.kinds",
+                expected="rewards alone, or the others alone (a search's --also-score tells what the rewards think)",
+            )
+
     def open(self, journal: Journal | None = None) -> Verifier:
         """Load what `kinds` names. MissingWeightsError, InputError."""
+        self.check_mean()
         opened = [self.open_one(kind, journal) for kind in self.kinds]
         return opened[0] if len(opened) == 1 else MeanVerifier(opened)
 
@@ -104,7 +115,7 @@ class VerifierConfig:
         """Load one of them alone. MissingWeightsError, InputError."""
         chosen = self._of(kind)
         if kind == "rewards":
-            return MeanVerifier([RewardVerifier(reward.open()) for reward in chosen])
+            return MeanVerifier([RewardVerifier(reward.open(journal)) for reward in chosen])
         if kind == "rules":
             return RuleVerifier(chosen.open())
         if kind == "judge":
