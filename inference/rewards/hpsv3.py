@@ -119,8 +119,8 @@ def words_of(template: str) -> str:
     own words is said once. InputError."""
     if template == OWN_WORDS:
         say_once(
-            "HPSv3 was trained with words that are not ours to ship: it is asked with ours (inference/prompts/rate.txt). "
-            "Its own, as a text file (`hpsv3.template`; docs/models.md says how to get it), give its scores"
+            "HPSv3 was trained with words that are not ours to ship: it is asked with ours, inference/prompts/rate.txt."
+            " Its own, as a text file (`hpsv3.template`; docs/models.md says how to get it), give its scores"
         )
         return load_prompt(OWN_WORDS).replace("{token}", REWARD_TOKEN)
     words = load_prompt(template)
