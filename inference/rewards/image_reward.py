@@ -1,4 +1,4 @@
-"""ImageReward (`zai-org/ImageReward`): BLIP's image encoder, its text encoder with cross-attention, and a network
+"""ImageReward (`THUDM/ImageReward`): BLIP's image encoder, its text encoder with cross-attention, and a network
 without nonlinearities on the state of the text's first token.
 
 Facts are from the published code (the package image-reward 1.5: ImageReward.py, models/BLIP/blip.py, vit.py, med.py):
@@ -51,7 +51,7 @@ _VISION_NAMES = (
 class ImageRewardConfig:
     """Which ImageReward, and the fixed shapes it runs in."""
 
-    model: str = model_field("zai-org/ImageReward")
+    model: str = model_field("THUDM/ImageReward")
     """Folder or hub id with ImageReward.pt and med_config.json, or that file beside the other."""
     tokenizer: str = model_field("google-bert/bert-base-uncased")
     """Folder or hub id of BERT's tokenizer."""
@@ -191,7 +191,7 @@ def configs_of(vision: Mapping[str, torch.Tensor], said: dict[str, Any]) -> tupl
             patch_size=patch_px,
             layer_norm_eps=1e-6,
         ),
-        BlipTextConfig(**{name: said[name] for name in names}, encoder_hidden_size=width),
+        BlipTextConfig(**{name: said[name] for name in names}, encoder_hidden_size=width, bos_token_id=None),
     )
 
 
