@@ -29,7 +29,7 @@ class ScoreRewardsConfig:
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     workers: Workers = execution_field(Workers())
 
-    def only_what_is_used(self, vlm: VlmConfig) -> "ScoreRewardsConfig":
+    def only_what_is_used(self, vlm: VlmConfig | None = None) -> "ScoreRewardsConfig":
         """Without scorers of no weight. vlm: who is asked, where a reward names no VLM. InputError where none is left,
         or two have one name."""
         used = used_rewards(self.rewards, vlm)

@@ -73,7 +73,7 @@ def test_another_configuration_of_the_same_folder_is_refused_with_the_fields_tha
 
 def test_a_floor_for_quality_rejects_what_is_below_it_and_adds_up(tmp_path):
     run = str(tmp_path / "run")
-    floor = ["--quality.min", "-2.5", "--quality.reward", "pick", "--subsets", "rule", "general"]
+    floor = ["--quality.min", "16", "--quality.reward", "pick", "--subsets", "rule", "general"]
     pipelines("run", "--run", run, *SMALL, *KEEP_ALL, *floor)
     found = json.loads(pipelines("verify", "--run", run, "--deep", "--json"))
     assert found["problems"] == []
