@@ -40,6 +40,7 @@ class SearchToolsConfig:
                 expected="a corrector, such as a folder that `python -m trainers corrector` wrote "
                 "(--tools.corrector.flux.lora), or an editor, which needs no training (--tools.corrector.kind editor)",
             )
+        self.verifier.check_mean()
         critic = None
         if search.strategy != "noise":
             if self.critic is None:

@@ -55,10 +55,10 @@ STATED_SIZES: dict[str, PipelineSize] = {
 
 
 def diffusers_memory(
-    config: DiffusersGeneratorConfig | EditorCorrectorConfig, size_px: int
+    config: DiffusersGeneratorConfig | EditorCorrectorConfig, pixels: int = 0
 ) -> tuple[float | None, str]:
-    """(GiB on a GPU at its peak, how that comes about); None where neither folder nor table says. size_px: the side of
-    an image."""
+    """(GiB on a GPU at its peak, how that comes about); None where neither folder nor table says. pixels: of the
+    largest image; 0: of one of the configuration's own size (an editor has none: 1024 x 1024)."""
     found = pipeline_size(config.model)
     if found is None:
         return None, "unknown: neither weights here nor a stated size"
@@ -72,7 +72,8 @@ def diffusers_memory(
         "model": max(denoiser, text, size.others * full),
         "sequential": 2 * 2**30,  # a few layers at a time
     }[config.offload]
-    working = stated.FLUX_WORKING_GIB * config.batch_size * (size_px / 1024) ** 2
+    own = 1024**2 if isinstance(config, EditorCorrectorConfig) else config.size_px**2
+    working = stated.FLUX_WORKING_GIB * config.batch_size * (pixels or own) / 1024**2
     return (
         resident / GIB + working + stated.CUDA_CONTEXT_GIB,
         f"{source}: {resident / GIB:.1f} weights ({config.dtype}, quantization {config.quantization}, offload "

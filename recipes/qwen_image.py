@@ -85,7 +85,7 @@ def search() -> SearchJobConfig:
     assert drawn.diffusers is not None
     waiting = replace(drawn, diffusers=replace(drawn.diffusers, offload="model"))
     assert waiting.diffusers is not None
-    beside = diffusers_memory(waiting.diffusers, waiting.diffusers.size_px)[0] or 0.0
+    beside = diffusers_memory(waiting.diffusers)[0] or 0.0
     return replace(
         base,
         vlm=replace(vlm(), gpus=0.4, gpu_memory=vllm_memory(cluster().gpu.memory_gib, beside)),

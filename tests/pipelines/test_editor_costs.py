@@ -15,7 +15,7 @@ from recipes import catalogue
 
 
 def memory(config) -> float:
-    return diffusers_memory(config, 1024)[0] or 0.0
+    return diffusers_memory(config)[0] or 0.0
 
 
 def costs(job, **editor):
