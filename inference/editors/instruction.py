@@ -53,4 +53,4 @@ def fit_longcat(pipeline: Any, text: str) -> str:
     while too_long - fits > 1:
         middle = (fits + too_long) // 2
         fits, too_long = (middle, too_long) if num_tokens(text[:middle]) <= longest else (fits, middle)
-    return text[:fits]
+    return text[:fits].rstrip()

@@ -95,7 +95,7 @@ def test_a_megapixel_comes_back_in_the_flawed_images_size(name, folders):
 
 def test_an_instruction_longer_than_the_class_reads_is_cut(folders, small_megapixels):
     corrector = editor(folders("LongCatImageEditPipeline")).open(None)
-    long = "Write 'a sign that says very much' on it. " * 100
+    long = "Write 'a sign that says very much' on it." * 100
     read = fit_longcat(corrector.pipeline, long)
     assert long.startswith(read)
     assert len(read) > 300
