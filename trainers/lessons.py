@@ -72,7 +72,7 @@ def lesson_inputs(processor: Any, lessons: Sequence[Lesson]) -> tuple[dict[str, 
     """Model inputs, padded to the right, and int64 labels (n, T): answers with their ends; the rest is ignored."""
     import torch
 
-    from inference.vlm.qwen import chat_messages
+    from inference.vlm.chat_inputs import chat_messages
 
     processor.tokenizer.padding_side = "right"
     answers = [lesson.answer + END_OF_TURN for lesson in lessons]
@@ -105,11 +105,11 @@ class LessonTrainable(ABC):
         import torch
 
         from inference.model_store import resolve_model
-        from inference.vlm.adapters import load_qwen
+        from inference.vlm.adapters import load_vlm
 
         torch.manual_seed(config.loop.seed)
         self.config, self._ranks = config, ranks
-        base, self.processor = load_qwen(resolve_model(config.model.base_model), "float32")
+        base, self.processor = load_vlm(resolve_model(config.model.base_model), "float32")
         self.model: Any = base
         if config.model.full:
             if config.optimizer.name != "adamw" or config.loop.ema_decay:
@@ -204,9 +204,11 @@ class LessonTrainable(ABC):
         self.model.train()
 
     def _write(self, lessons: Sequence[Lesson]) -> list[str]:
-        from inference.vlm.qwen import QwenVlm, QwenVlmConfig
+        from inference.vlm.in_process import InProcessVlm, InProcessVlmConfig
 
-        vlm = QwenVlm.of(self.model, self.processor, QwenVlmConfig(batch_size=16, device=self.config.model.device))
+        vlm = InProcessVlm.of(
+            self.model, self.processor, InProcessVlmConfig(batch_size=16, device=self.config.model.device)
+        )
         return [answer.text for answer in vlm.answer([lesson.request for lesson in lessons])]
 
     def draw_samples(self, step: int) -> None:

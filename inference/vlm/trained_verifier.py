@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from inference.interfaces import ChatRequest, OneCallAnImage, Reward, Verifier
+from inference.vlm.chat_inputs import chat_messages
 from inference.vlm.endpoint import Journal
 from inference.vlm.prompts import fill_prompt
-from inference.vlm.qwen import chat_messages
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import model_field, template_field
 from schemas.errors import InputError, MissingWeightsError
@@ -138,12 +138,12 @@ class TrainedVerifier(OneCallAnImage):
 
         from inference.model_store import resolve_model
         from inference.sound_weights import sound_model
-        from inference.vlm.adapters import load_qwen, merge_adapter
+        from inference.vlm.adapters import load_vlm, merge_adapter
 
         folder = sound_model(folder_name)
         self.description = read_description(folder)
         dtype = getattr(torch, config.dtype)
-        model, processor = load_qwen(resolve_model(self.description.base_model), config.dtype)
+        model, processor = load_vlm(resolve_model(self.description.base_model), config.dtype)
         add_reward_token(model, processor, self.description.reward_token)
         head, vision = read_weights(folder)
         if vision:

@@ -11,8 +11,8 @@ import numpy as np
 from inference.interfaces import ChatAnswer, ChatRequest, Vlm
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm, Journal
 from inference.vlm.extras import address, read_extra_body, refuse_secrets, split_headers, variable
+from inference.vlm.in_process import InProcessVlm, InProcessVlmConfig
 from inference.vlm.pictures import ImageFormat
-from inference.vlm.qwen import QwenVlm, QwenVlmConfig
 from inference.vlm.sampling import Sampling
 from inference.vlm.vllm_server import VllmServerConfig, open_server
 from schemas.configuration import execution_field, model_field
@@ -160,8 +160,8 @@ class VlmConfig:
             return endpoint
         if self.kind == "vllm":
             return VllmVlm(self, journal)
-        return QwenVlm(
-            QwenVlmConfig(
+        return InProcessVlm(
+            InProcessVlmConfig(
                 self.model,
                 self.dtype,
                 self.max_new_tokens,

@@ -77,14 +77,14 @@ def train(config: MicroTrainingConfig, recipe: ReflectorRecipe | None = None) ->
     import numpy as np
     from peft import LoraConfig, get_peft_model
 
-    from inference.vlm.adapters import load_qwen
+    from inference.vlm.adapters import load_vlm
     from microworld.training.vlm import rows_to
     from microworld.training.vlm_forward import PackedForward
     from microworld.training.vlm_images import open_pools
 
     recipe = recipe or (ReflectorRecipe() if config.device == "cpu" else gpu_recipe())
     prepare_process(config)
-    base, processor = load_qwen(config.out_dir / "vlm", "float32")
+    base, processor = load_vlm(config.out_dir / "vlm", "float32")
     base.requires_grad_(False)
     lora = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=LORA_TARGETS, task_type="CAUSAL_LM")
     model = get_peft_model(base, lora).to(config.device)
@@ -162,9 +162,9 @@ def _adamw(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimize
 def _true_reflections(base: Any, processor: Any, held_out: Sequence[PooledImage], device: str) -> dict[str, Share]:
     """Of drawings that it never learnt on: of wrong ones whose reflection names what is wrong, by the kind of prompt,
     and of right ones of which it says so."""
-    from inference.vlm.qwen import QwenVlm
+    from inference.vlm.in_process import InProcessVlm
 
-    vlm = QwenVlm.of(base, processor, micro_qwen(device=device, batch_size=32))
+    vlm = InProcessVlm.of(base, processor, micro_qwen(device=device, batch_size=32))
     subjects = [Subject(item.image, from_left_to_right(item.scene), item.caption) for item in held_out]
     kinds = {
         "true of wrong drawings": [s for s in subjects if not s.is_right and s.caption.tag != LONG],
