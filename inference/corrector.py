@@ -7,6 +7,7 @@ from typing import Literal
 
 from inference.flux.corrector import FluxCorrectorConfig
 from inference.interfaces import Corrector, Generator
+from inference.vlm.endpoint import Journal
 from schemas.configuration import chosen_kind, model_names, without_other_kinds
 
 
@@ -31,7 +32,7 @@ class CorrectorConfig:
         """Without the other kinds."""
         return without_other_kinds(self)
 
-    def open(self, generator: Generator) -> Corrector:
-        """Load it. generator: the search's, loaded: kinds that can draw with it share it. MissingWeightsError;
-        InputError for a generator that this kind can do nothing with."""
-        return chosen_kind(self).open(generator)
+    def open(self, generator: Generator, journal: Journal | None = None) -> Corrector:
+        """Load or reach it. generator: the search's, loaded: kinds that can draw with it share it. journal: for images
+        of servers. MissingWeightsError; InputError for a generator that this kind can do nothing with."""
+        return chosen_kind(self).open(generator, journal)

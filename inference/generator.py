@@ -7,7 +7,10 @@ from typing import Any, Literal, Protocol
 
 from inference.flux.generator import FluxGeneratorConfig
 from inference.interfaces import Generator
-from schemas.configuration import chosen_kind, without_other_kinds
+from inference.vlm.endpoint import Journal
+from schemas.configuration import added_field, chosen_kind, stable_seed, without_other_kinds
+from schemas.errors import InputError
+from schemas.image_size import ImageSize
 
 
 class DrawsImages(Protocol):
@@ -24,6 +27,11 @@ class DrawsImages(Protocol):
         ...
 
     @property
+    def size_px(self) -> int:
+        """Height and width of an image, unless sizes are asked for."""
+        ...
+
+    @property
     def batch_size(self) -> int:
         """Images at once."""
         ...
@@ -33,8 +41,8 @@ class DrawsImages(Protocol):
         """Where it draws: cpu, cuda, cuda:1."""
         ...
 
-    def open(self) -> Generator:
-        """Load it. MissingWeightsError, InputError."""
+    def open(self, journal: Journal | None = None) -> Generator:
+        """Load or reach it. journal: for images of servers. MissingWeightsError, InputError."""
         ...
 
 
@@ -45,6 +53,25 @@ class GeneratorConfig:
     kind: Literal["flux"] = "flux"
     """flux: a `diffusers.FluxPipeline` (FLUX.1-dev, -schnell, or one of their architecture)."""
     flux: FluxGeneratorConfig | None = field(default_factory=FluxGeneratorConfig)
+    sizes: tuple[str, ...] = added_field(())
+    """Sizes to draw at, such as 1024x1024 1152x896 896x1152 (width first): each prompt gets one, by the seed. Empty:
+    the kind's own square."""
+
+    def __post_init__(self) -> None:
+        parsed = [ImageSize.parse(size, "generator.sizes") for size in self.sizes]
+        if len(set(parsed)) < len(parsed):
+            raise InputError(f"sizes {' '.join(self.sizes)}", field="generator.sizes", expected="each once")
+
+    @property
+    def all_sizes(self) -> tuple[ImageSize, ...]:
+        """Every size that it draws at."""
+        return tuple(map(ImageSize.parse, self.sizes)) or (ImageSize.square(self.chosen.size_px),)
+
+    def size_of(self, *key: Any) -> ImageSize | None:
+        """The size of what has this key (run seed, prompt id); None where there are no sizes to choose from."""
+        if not self.sizes:
+            return None
+        return self.all_sizes[stable_seed("size", *key) % len(self.sizes)]
 
     @property
     def chosen(self) -> DrawsImages:
@@ -80,6 +107,6 @@ class GeneratorConfig:
         """Without the other kinds."""
         return without_other_kinds(self)
 
-    def open(self) -> Generator:
-        """Load it. MissingWeightsError, InputError."""
-        return self.chosen.open()
+    def open(self, journal: Journal | None = None) -> Generator:
+        """Load or reach it. journal: for images of servers. MissingWeightsError, InputError."""
+        return self.chosen.open(journal)

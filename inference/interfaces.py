@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from schemas.errors import UnscoredError
+from schemas.image_size import ImageSize
 from schemas.records import Cost, PromptRecord
 
 
@@ -26,11 +27,16 @@ class Detection:
 class Generator(Protocol):
     """Text to image."""
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
-        """One image (H, W, 3) uint8 for each prompt; the image depends on (prompt, seed, configuration) alone."""
+    def generate(
+        self, prompts: Sequence[str], seeds: Sequence[int], sizes: Sequence[ImageSize] | None = None
+    ) -> list[np.ndarray]:
+        """One image (H, W, 3) uint8 for each prompt, of its size (None: of the generator's own, all alike); the image
+        depends on (prompt, seed, size, configuration) alone. InputError for a size that it cannot draw."""
         ...
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[np.ndarray]:
+    def draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], sizes: Sequence[ImageSize] | None = None
+    ) -> Iterator[np.ndarray]:
         """What `generate` gives, each image as soon as it is there."""
         ...
 
@@ -49,7 +55,8 @@ class Corrector(Protocol):
         reflections: Sequence[str],
         seeds: Sequence[int],
     ) -> list[np.ndarray]:
-        """images uint8 (H, W, 3) -> as many, drawn again."""
+        """images uint8 (H, W, 3) -> as many, drawn again, each as large as it was (or as near to that as the model
+        can draw)."""
         ...
 
 

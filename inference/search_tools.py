@@ -49,8 +49,8 @@ class SearchToolsConfig:
 
     def open(self, journal: Journal | None = None) -> SearchTools:
         """Load what it names. MissingWeightsError, InputError."""
-        generator = self.generator.open()
-        corrector = self.corrector.open(generator) if self.corrector else None
+        generator = self.generator.open(journal)
+        corrector = self.corrector.open(generator, journal) if self.corrector else None
         critic = self.critic.open(journal) if self.critic else None
         verifier = self.verifier.open(journal)
         passes = self.generator.denoiser_passes_per_image

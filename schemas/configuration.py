@@ -1,12 +1,14 @@
-"""What of a configuration changes output. Configurations are frozen dataclasses; most fields count as they are. Three
+"""What of a configuration changes output. Configurations are frozen dataclasses; most fields count as they are. Four
 kinds do not:
 
 - `model_field`: names a model (folder or hub id); its *content digest* counts, not where it lies;
 - `template_field`: names a prompt template; its content counts too;
-- `execution_field`: says how to compute (device, number of workers), never what.
+- `execution_field`: says how to compute (device, number of workers), never what;
+- `added_field`: came when there were runs without it; at its default it does not count, so that they keep their keys.
 
 A model seam is a configuration with a field `kind` (a Literal) and one nested configuration for each kind, in a field
-of that name, None where a preset has no such model. Whoever uses it calls the seam's `open()` and never looks inside.
+of that name, None where a preset has no such model (a new kind is an `added_field(None)`; the command line gives it its
+configuration once it is named). Whoever uses it calls the seam's `open()` and never looks inside.
 """
 
 import dataclasses
@@ -34,6 +36,11 @@ def template_field(default: str) -> Any:
 def execution_field(default: Any) -> Any:
     """Dataclass field that cannot change output."""
     return dataclasses.field(default=default, metadata={"role": "execution"})
+
+
+def added_field(default: Any) -> Any:
+    """Dataclass field that runs of earlier versions do not have. default: what they did without it."""
+    return dataclasses.field(default=default, metadata={"added": True})
 
 
 def resumable_field(default: Any) -> Any:
@@ -79,7 +86,7 @@ def output_config(config: Any, digests: Mapping[str, str]) -> dict[str, Any]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         role = field.metadata.get("role")
-        if role == "execution":
+        if role == "execution" or (field.metadata.get("added") and value == field.default):
             continue
         if role in ("model", "template"):
             plain[field.name] = digests.get(value, value)

@@ -20,6 +20,7 @@ from inference.flux.condition_config import ConditionConfig
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig, draw_in_batches
 from inference.flux.latents import Posterior, decode_latents, encode_images, tokens_a_side
 from inference.interfaces import Generator
+from inference.vlm.endpoint import Journal
 from schemas.arrow import record_from_dict
 from schemas.configuration import model_field, stable_seed
 from schemas.errors import InputError
@@ -76,8 +77,9 @@ class FluxCorrectorConfig:
         """Denoiser passes of one image, on a generator that takes `generator_passes`."""
         return self.num_steps or generator_passes
 
-    def open(self, generator: Generator) -> FluxCorrector:
+    def open(self, generator: Generator, journal: Journal | None = None) -> FluxCorrector:
         """Load it onto a FLUX that is loaded already. MissingWeightsError; InputError for another generator."""
+        del journal  # it works in this process: asked again, it draws the same
         if not isinstance(generator, FluxGenerator):
             raise InputError(
                 f"a corrector of kind 'flux' on a {type(generator).__name__}",

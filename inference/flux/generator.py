@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from inference.vlm.endpoint import Journal
 from schemas.configuration import execution_field, model_field, resumable_field
 from schemas.errors import InputError
 
@@ -68,8 +69,9 @@ class FluxGeneratorConfig:
         """Transformer forward passes for one image."""
         return self.num_steps * (2 if self.true_cfg_scale > 1 else 1)
 
-    def open(self) -> FluxGenerator:
+    def open(self, journal: Journal | None = None) -> FluxGenerator:
         """Load it. MissingWeightsError, InputError."""
+        del journal  # it works in this process: asked again, it draws the same
         return FluxGenerator(self)
 
 

@@ -47,7 +47,7 @@ class GenerateCandidates(Stage):
         self.batch_size = config.generator.batch_size
 
     def load(self) -> None:
-        self.generator = self.config.generator.with_batch_size(self.batch_size).open()
+        self.generator = self.config.generator.with_batch_size(self.batch_size).open(self.journal)
         self.generator.warm_up()
 
     def shrink(self) -> bool:
