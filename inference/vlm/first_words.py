@@ -16,6 +16,8 @@ import numpy as np
 
 from schemas.errors import UnscoredError
 
+ANSWER_FLOOR = 0.05
+"""How probable Yes and No must be together where one of them is asked for."""
 DECORATION = " \t\r\n*_#>`\"'“”‘’«»([-:."
 SEEN_SHARE = 1e-4
 """A spelling that the model uses this much less than its usual one is passed over: no token of it is looked at."""

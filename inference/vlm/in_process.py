@@ -12,7 +12,7 @@ import numpy as np
 from inference.interfaces import ChatAnswer, ChatRequest
 from inference.vlm.adapters import load_vlm
 from inference.vlm.chat_inputs import accepted, chat_text, model_inputs
-from inference.vlm.first_words import Prefix, check_answered, find_first_words, with_opposites
+from inference.vlm.first_words import ANSWER_FLOOR, Prefix, check_answered, find_first_words, with_opposites
 from inference.vlm.pictures import digest, shrink
 from inference.vlm.sampling import Sampling, SeededSampler
 from schemas.configuration import execution_field, model_field, stable_seed
@@ -20,7 +20,6 @@ from schemas.configuration import execution_field, model_field, stable_seed
 if TYPE_CHECKING:
     import torch
 
-ANSWER_FLOOR = 0.05
 _ADVICE = (
     "words in the template that ask for one of them, or another model; one that thinks aloud and has no switch for it "
     "cannot be asked so"
