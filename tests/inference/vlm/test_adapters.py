@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from inference.vlm.adapters import load_vlm, merged_folder
 from schemas.errors import InputError
 from tests.support.tiny_vlm import save_tiny_vlm
-from trainers.vlm_lora import LORA_TARGETS, restore_adapter, save_adapter
+from trainers.vlm_lora import lora_targets, restore_adapter, save_adapter
 
 FILE = "adapter_model.safetensors"
 
@@ -23,7 +23,9 @@ def base(tmp_path_factory):
 def adapted(base):
     torch.manual_seed(0)
     model = load_vlm(base, "float32")[0]
-    return get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=LORA_TARGETS, init_lora_weights=False))
+    return get_peft_model(
+        model, LoraConfig(r=2, lora_alpha=4, target_modules=lora_targets(model), init_lora_weights=False)
+    )
 
 
 @pytest.fixture
