@@ -67,7 +67,7 @@ class RewardModelInTraining:
     """Base model with LoRA, reward token and head; its trained parts as one module."""
 
     def __init__(self, config: RewardModelConfig) -> None:
-        """MissingWeightsError where the base model is not on this machine; InputError for a VLM that has no such parts."""
+        """MissingWeightsError where the base model is not on this machine; InputError for a VLM without such parts."""
         import torch
 
         from inference.model_store import resolve_model

@@ -26,7 +26,9 @@ def lora_targets(model: Any) -> str:
         if isinstance(module, nn.Linear) and name.startswith(f"{prefix}.") and (match := _LAYER.fullmatch(name))
     ]
     stems = {match["stem"] for match in found}
-    if decoder is model or not prefix or len(stems) != 1:
+    tower = model.get_encoder(modality="image")
+    holds_sight = any(module is tower for module in decoder.modules())  # then the blocks may be those that see
+    if decoder is model or not prefix or len(stems) != 1 or holds_sight:
         raise InputError(
             f"{type(model).__name__} has no language model whose linear layers a LoRA could act on",
             field="--model.base-model",

@@ -67,7 +67,9 @@ def model_inputs(processor: Any, texts: Sequence[str], images: Sequence[Sequence
     """The processor's tensors, padded to the tokenizer's side. images: each text's, uint8 (H, W, 3); of a batch all
     texts have as many."""
     bos = processor.tokenizer.bos_token
-    said = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
+    said: dict[str, Any] = {"padding_side": processor.tokenizer.padding_side}  # some processors have one of their own
+    if bos and texts[0].startswith(bos):
+        said["add_special_tokens"] = False
     shown = [list(one) for one in images] if any(images) else None
     return processor(text=list(texts), images=shown, padding=True, return_tensors="pt", **said)
 

@@ -105,9 +105,11 @@ def save(model: Any, processor: Any, folder: Path, eos: list[str], seed: int) ->
 
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 or "embedding" in name:
                 parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
+            elif name.endswith("bias"):
+                parameter.zero_()
     tokenizer = processor.tokenizer
     model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(eos)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
