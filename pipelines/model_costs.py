@@ -26,6 +26,7 @@ from pipelines import stated_figures as stated
 from pipelines.pipeline_memory import diffusers_memory
 from pipelines.stage import UNKNOWN, StageCosts
 from pipelines.stated_figures import GIB, Gpu
+from pipelines.vlm_sizes import vlm_weights_gib
 from schemas.configuration import chosen_kind, model_names
 from schemas.errors import InputError, MissingWeightsError
 from schemas.image_size import ImageSize
@@ -50,12 +51,11 @@ def vlm_costs(seconds: float, cpu_seconds: float, vlm: VlmConfig | None, gpu: Gp
     return StageCosts(seconds, source, *vllm_gib(vlm))
 
 
-def vllm_gib(vlm: VlmConfig | None) -> tuple[float, str]:
-    """(GiB that a vLLM needs on a GPU, how that comes about), taken for a 7B model's."""
-    weights = stated.QWEN_7B * (4 if vlm is not None and vlm.dtype == "float32" else 2) / GIB
-    gib = weights + stated.VLM_CACHE_GIB + stated.CUDA_CONTEXT_GIB
-    kind = vlm.dtype if vlm is not None else "bfloat16"
-    return gib, f"derived: {weights:.1f} weights (7B, {kind}) + {stated.VLM_CACHE_GIB} for the cache (allowance)"
+def vllm_gib(vlm: VlmConfig | None, cache_gib: float = stated.VLM_CACHE_GIB) -> tuple[float, str]:
+    """(GiB that a vLLM needs on a GPU, how that comes about); None: of a 7B model's in bfloat16."""
+    weights, source = vlm_weights_gib(*((vlm.model, vlm.dtype) if vlm is not None else ("", "bfloat16")))
+    gib = weights + cache_gib + stated.CUDA_CONTEXT_GIB
+    return gib, f"derived: {weights:.1f} weights ({source}) + {cache_gib} for the cache (allowance)"
 
 
 def vllm_memory(available_gib: float, others_gib: float = 0.0) -> float:
