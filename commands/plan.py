@@ -11,7 +11,7 @@ from commands.arguments import Preset, parse_with_preset, preset_of
 from commands.runs import print_json
 from inference.model_store import require_models
 from pipelines.driver import RunOptions
-from pipelines.estimate import Estimate, estimate
+from pipelines.estimate import Estimate, estimate, is_on_gpu
 from pipelines.jobs import DatasetConfig, models_of
 from pipelines.node_checks import check, checks_json, passed, print_checks
 from pipelines.placement import Cluster
@@ -208,9 +208,7 @@ def write_picture(plan: Estimate, path: Path) -> None:
 
 def announce(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> None:
     """Before a run on GPUs starts: its plan, for the GPUs that this machine can see. Never stops the run."""
-    is_search = isinstance(config, SearchJobConfig)
-    generator = config.tools.generator if is_search else config.generate.generator
-    if generator.device == "cpu":
+    if not is_on_gpu(config):
         return
     import torch
 
@@ -221,7 +219,7 @@ def announce(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> No
     if kind is None:
         say("the plan is for H100s, since this machine's GPUs are not known; `plan --gpus N --gpu-type ...` for others")
     try:
-        number = num_searches(config)[0] if is_search else 0
+        number = num_searches(config)[0] if isinstance(config, SearchJobConfig) else 0
         print_plan(estimate(config, Cluster(gpus=gpus, gpu_type=kind or "h100"), num_searches=number))  # type: ignore[arg-type]
     except InputError as error:
         say(f"the plan: {error}")

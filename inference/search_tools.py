@@ -35,6 +35,8 @@ class SearchToolsConfig:
                 expected="a corrector, such as a folder that `python -m trainers corrector` wrote "
                 "(--tools.corrector.flux.lora)",
             )
+        if corrects and self.corrector is not None:
+            self.corrector.check_beside(self.generator)
         critic = None
         if search.strategy != "noise":
             if self.critic is None:
@@ -46,6 +48,13 @@ class SearchToolsConfig:
             critic,
             self.verifier.only_what_is_used(vlm),
         )
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether servers do all of it: draw, correct, answer and verify."""
+        drawn = [one for one in (self.generator, self.corrector) if one is not None]
+        said = self.critic is None or self.critic.is_client
+        return all(one.is_elsewhere for one in drawn) and said and self.verifier.is_client
 
     def open(self, journal: Journal | None = None) -> SearchTools:
         """Load what it names. MissingWeightsError, InputError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from inference.flux.generator import FluxGeneratorConfig
 from inference.generator import GeneratorConfig
@@ -25,6 +26,9 @@ from schemas.configuration import chosen_kind
 HEADROOM = 0.9
 """Models share a GPU when they are not expected to fill more of it than this: the figures are estimates."""
 CPU_SOURCE = "stated: models of a few million parameters on two cores of a server CPU without AMX"
+
+DRAWN_ELSEWHERE = StageCosts(None, "drawn elsewhere; seconds unknown: run a pilot, then `plan --run` on it")
+"""By a server, which takes no memory here."""
 
 
 def cpu_costs(seconds: float) -> StageCosts:
@@ -69,6 +73,8 @@ def reward_costs(rewards: Sequence[RewardConfig], gpu: Gpu | None) -> StageCosts
 def generator_costs(generator: GeneratorConfig, gpu: Gpu | None) -> StageCosts:
     """Of one image."""
     chosen = generator.chosen
+    if generator.is_elsewhere:
+        return DRAWN_ELSEWHERE
     if not isinstance(chosen, FluxGeneratorConfig):
         return UNKNOWN
     if gpu is None:
@@ -153,6 +159,11 @@ def grounding_costs(grounded_sam: GroundedSamConfig, gpu: Gpu | None) -> StageCo
 def draft_costs(tools: SearchToolsConfig, gpu: Gpu | None) -> StageCosts:
     """Of one image of a search that is corrected: what was said of the image before, drawing, verifying."""
     drawing = generator_costs(tools.generator, gpu)
+    if tools.generator.is_elsewhere or (tools.corrector is not None and tools.corrector.is_elsewhere):
+        beside = verifier_gib(tools.verifier)
+        memory = None if drawing.memory_gib is None else drawing.memory_gib + beside
+        how = drawing.memory_source or "derived: the verifier alone"
+        return replace(DRAWN_ELSEWHERE, memory_gib=memory, memory_source=how)
     if drawing.seconds is None:
         return UNKNOWN
     asked = (

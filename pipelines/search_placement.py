@@ -42,7 +42,9 @@ def place_search(config: SearchJobConfig, stages: Sequence[StageEstimate], clust
     flags, hours = [], seconds / n / 3600
     together = -(-len(served) // n)  # vLLMs on each GPU, where every GPU draws
     names, prefixes = ", ".join(vlm.name for vlm in served), flags_of(config, served)
-    if not served or drafting is None:
+    if config.tools.generator.is_elsewhere:
+        why = "images are drawn elsewhere: the GPUs are for what looks at them"
+    elif not served or drafting is None:
         why = "no vLLM is needed: every GPU draws"
     elif drawing_gib + together * VLLM_GIB <= HEADROOM * available:
         memory = vllm_memory(available, drawing_gib + (together - 1) * VLLM_GIB)
