@@ -9,11 +9,13 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from commands import flag_groups
 from commands.own_vlms import with_own_vlms
-from commands.shown_flags import only_chosen_kinds
+from inference.vlm.vlm import VlmConfig
 from recipes import catalogue
 from schemas.errors import InputError
 from schemas.places import local_path
+from schemas.terminal import say
 
 T = TypeVar("T")
 Preset = Annotated[str, tyro.conf.arg(metavar="NAME", help=f"models and sizes: {catalogue.in_words()} (`recipes/`)")]
@@ -22,16 +24,39 @@ Preset = Annotated[str, tyro.conf.arg(metavar="NAME", help=f"models and sizes: {
 def parse(
     arguments: type[T], argv: Sequence[str], command: str, default: T | None = None, package: str = "pipelines"
 ) -> T:
-    """Arguments of a command. A usage error prints what was expected and exits with 2."""
-    parsed = tyro.cli(
-        arguments,
-        args=[with_home(argument) for argument in argv],
-        prog=f"python -m {package} {command}",
-        default=default,
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff),
-    )
-    _check_paths(parsed, "-")
-    return parsed  # pyright: ignore[reportReturnType] - tyro types a default of None as a result
+    """Arguments of a command. A usage error prints what was expected and exits with 2; `--help` exits with 0."""
+    said, asked = flag_groups.take_help([with_home(argument) for argument in argv])
+    kind: type = arguments
+    shown: Any = default
+    if default is not None:
+        kind, shown = flag_groups.laid_out(
+            default, flag_groups.Layout(flag_groups.named_groups(said), tuple(asked or ()))
+        )
+    try:
+        parsed = tyro.cli(
+            kind,
+            args=said,
+            prog=f"python -m {package} {command}",
+            default=shown,
+            config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff),
+        )
+    except SystemExit as end:
+        if asked == [] and not end.code and default is not None:
+            _say_groups(default)
+        raise
+    declared = flag_groups.as_declared(parsed)
+    _check_paths(declared, "-")
+    return declared  # pyright: ignore[reportReturnType] - tyro types a default of None as a result
+
+
+def _say_groups(default: Any) -> None:
+    """What `--help` leaves out, and how to see it."""
+    if lines := flag_groups.group_lines(default):
+        say(
+            "\nMore flags, by subject: `--help SUBJECT` lists one, `--help all` all. Another kind of model has its own,"
+        )
+        say("once it is named: `--help generate.generator --generate.generator.kind diffusers`.\n")
+        say("\n".join(lines))
 
 
 def with_home(argument: str) -> str:
@@ -59,9 +84,8 @@ def parse_with_preset(
 ) -> T:
     """The same; the preset is looked up first, and `default` makes of its name what every other flag is by default.
     Help is about the models that are chosen."""
-    preset = default(preset_of(argv))
-    shown = only_chosen_kinds(preset, argv) if {"-h", "--help"} & set(argv) else preset
-    return parse(arguments, argv, command, with_own_vlms(shown, argv), package)
+    preset = flag_groups.with_named_kinds(default(preset_of(argv)), argv, but=VlmConfig)
+    return parse(arguments, argv, command, flag_groups.with_named_kinds(with_own_vlms(preset, argv), argv), package)
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:
