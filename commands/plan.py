@@ -13,6 +13,7 @@ from inference.model_store import require_models
 from pipelines.driver import RunOptions
 from pipelines.estimate import Estimate, estimate, is_on_gpu
 from pipelines.jobs import DatasetConfig, models_of
+from pipelines.new_run import require_named_servers
 from pipelines.node_checks import check, checks_json, passed, print_checks
 from pipelines.placement import Cluster
 from pipelines.placement_picture import as_svg, as_text, gpu_times
@@ -20,7 +21,7 @@ from pipelines.runtime.progress import format_seconds
 from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged
 from pipelines.stated_figures import GPUS
 from recipes import catalogue
-from schemas.errors import InputError, MissingWeightsError
+from schemas.errors import InputError
 from schemas.terminal import say
 
 GENEVAL_FILE = "evaluation_metadata.jsonl"
@@ -130,11 +131,13 @@ def num_searches(config: SearchJobConfig) -> tuple[int, str | None]:
 
 
 def _missing(config: DatasetConfig | SearchJobConfig) -> str | None:
-    try:
-        require_models(models_of(config))
-    except MissingWeightsError as error:
-        return str(error)
-    return None
+    problems = []
+    for require in (lambda: require_models(models_of(config)), lambda: require_named_servers(config)):
+        try:
+            require()
+        except InputError as error:
+            problems.append(str(error))
+    return "\n".join(problems) or None
 
 
 def plan_json(plan: Estimate) -> dict[str, object]:

@@ -109,11 +109,16 @@ def new_search_run(uri: str, preset: str, config: SearchJobConfig) -> RunFolder:
 def digests_of(config: JobConfig) -> dict[str, str]:
     """Digest of every model and template that a run uses. MissingWeightsError, InputError for one that is not here, or
     for a server that is not named."""
-    for link in (link for links in config.links().values() for link in links):
-        require_servers(link.config, flags_of(config, link), getattr(config, "vlm", None))
+    require_named_servers(config)
     require_models(models_of(config))
     templates = {name: content_key(load_prompt(name)) for name in templates_of(config)}
     return {name: model_digest(name) for name in models_of(config)} | templates
+
+
+def require_named_servers(config: JobConfig) -> None:
+    """InputError, which names the flag, for a server that a run asks and whose address nobody named."""
+    for link in (link for links in config.links().values() for link in links):
+        require_servers(link.config, flags_of(config, link), getattr(config, "vlm", None))
 
 
 def flags_of(config: JobConfig, link: Link) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from inference.images_api.answer import size_of
 from inference.images_api.client import ImageRequest, ImagesClient
-from inference.images_api.config import ImagesApiConfig, is_unnamed
+from inference.images_api.config import ImagesApiConfig
 from inference.images_api.generator import ImagesApiGenerator, ImagesApiGeneratorConfig
 from inference.interfaces import Generator
 from inference.vlm.endpoint import Journal
@@ -39,7 +39,7 @@ class ImagesApiCorrectorConfig(ImagesApiConfig):
     def reached(self, generator: Any) -> ImagesApiCorrectorConfig:
         """With what it takes over of the generator's configuration: how a server is reached where no address of its own
         is named, and the model where none is. InputError, where the generator is no server."""
-        own_address, own_model = not is_unnamed(self.base_url), bool(self.model.strip())
+        own_address, own_model = bool(self.base_url.strip()), bool(self.model.strip())
         if own_address and own_model:
             return self
         if not isinstance(generator, ImagesApiGeneratorConfig):
