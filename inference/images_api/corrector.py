@@ -85,11 +85,12 @@ class ImagesApiCorrector:
     ) -> list[np.ndarray]:
         """images uint8 (H, W, 3), the flawed ones -> as many of the same sizes. See `ImagesClient.draw` for what it
         raises."""
-        told = [self._instruction(*said) for said in zip(prompts, reflections, strict=True)]
+        told = [instruction_of(self._template, *said) for said in zip(prompts, reflections, strict=True)]
         asked = zip(told, seeds, images, strict=True)
         return list(self._client.draw([ImageRequest(text, seed, size_of(one), one) for text, seed, one in asked]))
 
-    def _instruction(self, prompt: str, reflection: str) -> str:
-        """The template filled in; the prompt stands for a reflection that says nothing."""
-        said = {"prompt": prompt.strip(), "reflection": reflection.strip() or prompt.strip()}
-        return _PLACES.sub(lambda place: said[place[1]], self._template).strip()
+
+def instruction_of(template: str, prompt: str, reflection: str) -> str:
+    """The template filled in; the prompt stands for a reflection that says nothing."""
+    said = {"prompt": prompt.strip(), "reflection": reflection.strip() or prompt.strip()}
+    return _PLACES.sub(lambda place: said[place[1]], template).strip()

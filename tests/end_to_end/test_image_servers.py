@@ -113,8 +113,8 @@ def test_killed_drivers_and_a_killed_server_have_nothing_drawn_twice_and_lose_no
     server = started_server("--mode", "slow")
     common = ["--num-threads", "1", "--quiet"]
     building = start(
-        drive, output, "run", "--run", dataset, *common, "--subsets", "general", "--num-prompts", "6", "--unit-size", "2",
-        "--generate.candidates-per-prompt", "4", "--generate.generator.images-api.size-px", "32",
+        drive, output, "run", "--run", dataset, *common, "--subsets", "general", "--num-prompts", "6",
+        "--unit-size", "2", "--generate.candidates-per-prompt", "4", "--generate.generator.images-api.size-px", "32",
         *server_flags("--generate.generator", base_url),
     )  # fmt: skip
     searching = start(
