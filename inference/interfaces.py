@@ -13,6 +13,7 @@ import numpy as np
 from schemas.errors import UnscoredError
 from schemas.image_size import ImageSize
 from schemas.records import Cost, PromptRecord
+from schemas.records import Reward as RewardValue
 
 
 @dataclass(frozen=True)
@@ -139,11 +140,13 @@ class Reward(Protocol):
 @dataclass(frozen=True)
 class Opinion:
     """What a verifier says of an image: its score, what that cost, and why it scores so, in words that reflector and
-    refiner are shown; empty for a verifier that gives no reasons."""
+    refiner are shown; empty for a verifier that gives no reasons. parts: what a score is made of that is relative to
+    the other images of its prompt (`inference.rewards.ensemble.relative_scores`)."""
 
     score: float
     cost: Cost
     explanation: str = ""
+    parts: tuple[RewardValue, ...] = ()
 
 
 class Verifier(Reward, Protocol):

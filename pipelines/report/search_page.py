@@ -56,6 +56,11 @@ table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-alig
 @media (prefers-color-scheme:dark){body{background:#17181a;color:#e8e8ea}td,th{border-color:#444}}
 """
 
+RESTARTS = {
+    "edits": "drawn afresh: the image before had been edited often enough",
+    "quality": "drawn afresh: the image before had lost too much quality",
+}
+
 
 class Filmstrips:
     """The first searches of each outcome, as HTML."""
@@ -98,6 +103,7 @@ def _filmstrip(row: PromptRow, chosen: int) -> str:
         outcome = " unjudged" if candidate.check is None else " right" if _is_right(candidate) else ""
         classes = "draft" + outcome + (" chosen" if number == chosen else "")
         said = f"<p>{html.escape(step.reflection)}</p>" if step.reflection else ""
+        said += f"<p>{RESTARTS[step.restart]}</p>" if step.restart in RESTARTS else ""
         if candidate.text != row.prompt.text:
             said += f"<p><i>{html.escape(candidate.text)}</i></p>"
         drafts.append(
