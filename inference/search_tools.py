@@ -68,7 +68,7 @@ class SearchToolsConfig:
         """Whether servers do all of it: draw, correct, answer and verify."""
         drawn = [one for one in (self.generator, self.corrector) if one is not None]
         said = self.critic is None or self.critic.is_client
-        return all(one.is_elsewhere for one in drawn) and said and self.verifier.is_client
+        return self.quality is None and all(one.is_elsewhere for one in drawn) and said and self.verifier.is_client
 
     def open(self, journal: Journal | None = None) -> SearchTools:
         """Load what it names. MissingWeightsError, InputError."""

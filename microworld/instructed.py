@@ -28,7 +28,7 @@ class InstructedToolsConfig(SearchToolsConfig):
     @classmethod
     def of(cls, tools: SearchToolsConfig, template: str) -> InstructedToolsConfig:
         """`tools` with an editor."""
-        return cls(tools.generator, tools.corrector, tools.critic, tools.verifier, template)
+        return cls(tools.generator, tools.corrector, tools.critic, tools.verifier, tools.quality, template)
 
     def for_search(self, search: SearchConfig, vlm: VlmConfig) -> InstructedToolsConfig:
         """What a strategy needs of it and nothing else. InputError for what is missing."""

@@ -40,7 +40,7 @@ def generator() -> GeneratorConfig:
     return GeneratorConfig("images-api", flux=None, images_api=server)
 
 
-def corrector() -> CorrectorConfig:
+def _corrector() -> CorrectorConfig:
     """Qwen-Image-Edit, on a server of its own: 40 steps, true guidance 4.0 (its model card), told the reflection."""
     server = ImagesApiCorrectorConfig(
         base_url=TO_BE_NAMED,
@@ -96,7 +96,7 @@ def dataset() -> DatasetConfig:
 def search() -> SearchJobConfig:
     """ReflectionFlow §4 with an editor in place of the trained corrector; rounds are questions to servers alone."""
     base = flux.search()
-    tools = replace(base.tools, generator=generator(), corrector=corrector())
+    tools = replace(base.tools, generator=generator(), corrector=_corrector())
     return replace(base, images_per_prompt=1, vlm=vlm(), tools=tools, workers=ASKS)
 
 

@@ -41,9 +41,10 @@ def stage_at(base_url, journal=None, **changes):
 
 
 def rows(*texts):
+    plain = map(prompt_row, range(len(texts)))
     return [
-        replace(row, prompt=replace(row.prompt, text=text))
-        for row, text in zip(map(prompt_row, range(len(texts))), texts, strict=True)
+        replace(row, prompt=replace(row.prompt, text=text), candidates=())
+        for row, text in zip(plain, texts, strict=True)
     ]
 
 
