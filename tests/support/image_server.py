@@ -301,9 +301,15 @@ def image_server(server: ImageServer, port: int = 0):
 def _form(content_type: str, body: bytes) -> tuple[dict[str, Any], bytes]:
     """The fields of a multipart form, and its one image."""
     parsed = BytesParser(policy=HTTP).parsebytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
-    parts = {part.get_param("name", header="content-disposition"): part for part in parsed.iter_parts()}
-    image = parts.pop("image").get_payload(decode=True)
-    return {name: part.get_payload(decode=True).decode() for name, part in parts.items()}, image
+    parts = {str(part.get_param("name", header="content-disposition")): _content(part) for part in parsed.iter_parts()}
+    image = parts.pop("image")
+    return {name: content.decode() for name, content in parts.items()}, image
+
+
+def _content(part: Any) -> bytes:
+    content = part.get_payload(decode=True)
+    assert isinstance(content, bytes)
+    return content
 
 
 def main(argv: list[str] | None = None) -> None:
