@@ -24,7 +24,11 @@ _MOST_SHOWN = 200
 def image_bytes(answer: Any, client: Any, base_url: str, owner: str) -> bytes:
     """A file of the first image of an `openai` answer: from its base64, or from an address of the same server. client:
     the `openai` client. AccessError for an address elsewhere, which is not followed."""
-    image = answer.data[0]
+    images = getattr(answer, "data", None)
+    if not isinstance(images, list) or not images:
+        problem = getattr(answer, "error", None)  # some say so with status 200
+        raise ValueError("no image in its answer" + (f": {hide(str(problem))[:_MOST_SHOWN]}" if problem else ""))
+    image = images[0]
     said = image.b64_json or image.url
     if not isinstance(said, str):
         raise ValueError("an answer without b64_json and url")

@@ -39,6 +39,7 @@ _MODERATED = re.compile(
 )
 _NO_CREDIT = re.compile(r"billing.?hard.?limit|billing_not_active", re.I)
 _OTHER_MODEL = re.compile(r"model mismatch|model\b.{0,120}(?:not exist|not found|no such)|invalid model", re.I | re.S)
+_SIZE = re.compile(r"\b(?:size|resolution|width|height|dimensions?|aspect)\b", re.I)
 _STANDARD = ("prompt", "model", "n", "size", "response_format")  # what the `openai` client has arguments for
 _MAX_SEED = 2**31  # servers take 32 bits
 
@@ -240,10 +241,10 @@ class ImagesClient:
                     field=f"--{owner}.model",
                     expected=self._client.models_there(),
                 )
-            if dialect.is_about("size", words, error.param, said):
+            if error.param == "size" or (_SIZE.search(words) and error.param is None and "prompt" not in words.lower()):
                 return self._other_size(request, f"does not draw {request.size}: {shown(error)}")
             for name in self._settings:
-                if dialect.is_about(name, words, error.param, said):
+                if error.param == name or ("_" in name and dialect.is_about(name, words, error.param, said)):
                     return AccessError(
                         f"{base_url} does not take {name} {said.get(name)!r}: {shown(error)}",
                         field=f"--{owner}",

@@ -15,7 +15,7 @@ from pipelines.runtime.failures import classify
 from schemas.errors import AccessError, InputError, OutageError, RequestFailedError, TransientError
 from schemas.image_size import ImageSize
 from schemas.storage import LocalStorage
-from tests.support.image_server import MODEL, MODES, OPENAI_SIZES, ImageServer, image_server, plain_painter
+from tests.support.image_server import MODEL, MODES, OPENAI_SIZES, ImageServer, error, image_server, plain_painter
 
 KEY = "sk-proj-0123456789abcdefghijklmnop"
 
@@ -134,6 +134,25 @@ def test_a_size_that_the_server_does_not_draw_is_said_with_those_that_it_does():
     with serving("openai", sizes=OPENAI_SIZES) as server, pytest.raises(AccessError, match="1024x1536") as told:
         draw(server, 1)
     assert "does not draw 16x16" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "param", "stops"),
+    [
+        ("height and width have to be divisible by 16 but are 24 and 16", None, True),
+        ("guidance_scale: Input should be less than or equal to 20", None, True),
+        ("Invalid value: 'ultra'.", "quality", True),
+        ("the prompt is too long: its maximum size is 4000 characters", None, False),
+        ("the quality of this text is too low", None, False),
+        ("string too long", "prompt", False),
+    ],
+)
+def test_a_complaint_about_what_all_requests_have_stops_and_one_about_a_prompt_does_not(said, param, stops):
+    complaining = ImageServer(mode=lambda server, asked: error(said, param=param))
+    expected = AccessError if stops else RequestFailedError
+    with image_server(complaining) as server, pytest.raises(expected) as told:
+        draw(server, 1, guidance=30.0, extra_body='{"quality": "ultra"}')
+    assert said in str(told.value)
 
 
 def test_what_a_server_does_not_know_is_left_out_and_said_once(caplog):
@@ -300,8 +319,6 @@ def test_the_key_is_in_no_error_journal_or_log(tmp_path, monkeypatch, caplog):
     """A server that repeats the key wherever it can, with every library's log on."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     caplog.set_level(logging.DEBUG)
-    from tests.support.image_server import error
-
     told = []
     for status in (400, 403, 422, 429, 500):
         server = ImageServer(mode=lambda server, asked, status=status: error(f"Bearer {KEY}", status), key=KEY)
