@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from inference.flux.generator import FluxGeneratorConfig
+from inference.generators.diffusers_generator import DiffusersGeneratorConfig
 from inference.images_api.generator import ImagesApiGeneratorConfig
 from inference.interfaces import Generator
 from inference.vlm.endpoint import Journal
@@ -51,10 +52,12 @@ class DrawsImages(Protocol):
 class GeneratorConfig:
     """A generator of images from text. Only `kind` is loaded."""
 
-    kind: Literal["flux", "images-api"] = "flux"
-    """flux: a `diffusers.FluxPipeline` (FLUX.1-dev, -schnell, or one of their architecture); images-api: a server of
-    OpenAI's image routes (vLLM-Omni, SGLang Diffusion, OpenAI)."""
+    kind: Literal["flux", "diffusers", "images-api"] = "flux"
+    """flux: a `diffusers.FluxPipeline` (FLUX.1-dev, -schnell, or one of their architecture), the fast way. diffusers:
+    any text-to-image pipeline of diffusers, by its folder's class. images-api: a server of OpenAI's image routes
+    (vLLM-Omni, SGLang Diffusion, OpenAI)."""
     flux: FluxGeneratorConfig | None = field(default_factory=FluxGeneratorConfig)
+    diffusers: DiffusersGeneratorConfig | None = added_field(None)
     images_api: ImagesApiGeneratorConfig | None = added_field(None)
     sizes: tuple[str, ...] = added_field(())
     """Sizes to draw at, such as 1024x1024 1152x896 896x1152 (width first): each prompt gets one, by the seed. Empty:

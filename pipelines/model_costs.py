@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from inference.flux.generator import FluxGeneratorConfig
 from inference.generator import GeneratorConfig
+from inference.generators.diffusers_generator import DiffusersGeneratorConfig
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.grounding.grounding_dino import GroundingDinoConfig
 from inference.grounding.sam import SamConfig
@@ -19,9 +19,11 @@ from inference.search_tools import SearchToolsConfig
 from inference.verifier import VerifierConfig
 from inference.vlm.vlm import VlmConfig
 from pipelines import stated_figures as stated
+from pipelines.pipeline_memory import diffusers_memory
 from pipelines.stage import UNKNOWN, StageCosts
 from pipelines.stated_figures import GIB, Gpu
 from schemas.configuration import chosen_kind
+from schemas.errors import InputError
 
 HEADROOM = 0.9
 """Models share a GPU when they are not expected to fill more of it than this: the figures are estimates."""
@@ -75,6 +77,8 @@ def generator_costs(generator: GeneratorConfig, gpu: Gpu | None) -> StageCosts:
     chosen = generator.chosen
     if generator.is_elsewhere:
         return DRAWN_ELSEWHERE
+    if isinstance(chosen, DiffusersGeneratorConfig):
+        return diffusers_costs(chosen, gpu)
     if not isinstance(chosen, FluxGeneratorConfig):
         return UNKNOWN
     if gpu is None:
@@ -94,6 +98,18 @@ def generator_costs(generator: GeneratorConfig, gpu: Gpu | None) -> StageCosts:
     # An image is packed while the next is drawn: that takes time only where drawing takes less.
     seconds = max(passes * slower + decode + moving, stated.PNG_SECONDS)
     return StageCosts(seconds, f"{gpu.pass_source}; here {how}", *flux_memory(chosen))
+
+
+def diffusers_costs(chosen: DiffusersGeneratorConfig, gpu: Gpu | None) -> StageCosts:
+    """Of one image: memory and passes, as far as folder or hub id say; how long they take, only a pilot."""
+    try:
+        passes = f"{chosen.denoiser_passes_per_image} passes an image ({chosen.num_steps} steps); "
+    except InputError:
+        if not chosen.model:
+            raise
+        passes = ""
+    memory = (0.0, "") if gpu is None else diffusers_memory(chosen)
+    return StageCosts(None, passes + UNKNOWN.source, *memory)
 
 
 def flux_memory(flux: FluxGeneratorConfig) -> tuple[float, str]:
@@ -159,13 +175,13 @@ def grounding_costs(grounded_sam: GroundedSamConfig, gpu: Gpu | None) -> StageCo
 def draft_costs(tools: SearchToolsConfig, gpu: Gpu | None) -> StageCosts:
     """Of one image of a search that is corrected: what was said of the image before, drawing, verifying."""
     drawing = generator_costs(tools.generator, gpu)
-    if tools.generator.is_elsewhere or (tools.corrector is not None and tools.corrector.is_elsewhere):
-        beside = verifier_gib(tools.verifier)
-        memory = None if drawing.memory_gib is None else drawing.memory_gib + beside
-        how = drawing.memory_source or "derived: the verifier alone"
-        return replace(DRAWN_ELSEWHERE, memory_gib=memory, memory_source=how)
+    beside = verifier_gib(tools.verifier)
+    memory = None if drawing.memory_gib is None else drawing.memory_gib + beside * (gpu is not None)
+    how = f"{drawing.memory_source}" + (f" + {beside:.1f} verifier" if beside else "")
+    if tools.corrector is not None and tools.corrector.is_elsewhere:
+        return StageCosts(None, DRAWN_ELSEWHERE.source, memory, how)
     if drawing.seconds is None:
-        return UNKNOWN
+        return StageCosts(None, drawing.source, memory, how)
     asked = (
         [(stated.REFLECT_SECONDS + stated.CAPTION_SECONDS, "a reflection and a refined prompt")] if tools.critic else []
     )
@@ -176,9 +192,6 @@ def draft_costs(tools: SearchToolsConfig, gpu: Gpu | None) -> StageCosts:
     parts = [f"{seconds:.2f} s {what}" for seconds, what in asked]
     source = f"{drawing.source}; here {drawn:.2f} s an image" + (" that is corrected" if tools.corrector else "")
     source += "".join(f" + {part}" for part in parts) + " (assumptions)"
-    beside = verifier_gib(tools.verifier)
-    memory = None if drawing.memory_gib is None else drawing.memory_gib + beside
-    how = f"{drawing.memory_source}" + (f" + {beside:.1f} verifier" if beside else "")
     return StageCosts(drawn + sum(seconds for seconds, _ in asked), source, memory, how)
 
 

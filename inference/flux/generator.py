@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from inference.drawn_pixels import pixels_of
 from inference.vlm.endpoint import Journal
 from schemas.configuration import execution_field, model_field, resumable_field
 from schemas.errors import InputError
@@ -213,13 +214,14 @@ class FluxGenerator:
             output_type="np",
             **guided,
         )
-        return list((output.images * 255).round().astype(np.uint8))
+        return pixels_of(output.images)
 
 
 def draw_in_batches(
-    lengths: Sequence[int], batch_size: int, draw: Callable[[list[int]], list[np.ndarray]]
+    lengths: Sequence[Hashable], batch_size: int, draw: Callable[[list[int]], list[np.ndarray]]
 ) -> Iterator[np.ndarray]:
-    """Images 0, 1, ... in order, drawn `batch_size` at once from those whose texts are padded to one length.
+    """Images 0, 1, ... in order, drawn `batch_size` at once from those whose texts are padded to one length (or that
+    are alike in whatever else stands for it).
 
     draw: numbers of images -> the images. A batch that is not full repeats its last number.
     """
