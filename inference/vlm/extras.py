@@ -12,6 +12,8 @@ from urllib.parse import unquote
 
 from schemas.errors import InputError
 
+MAX_BODY = 16 * 2**20
+"""Bytes of an answer; a thousand tokens with their likeliest twenty are one."""
 _OURS = frozenset({"model", "messages", "n", "stream", "response_format"})  # an answer could not be read, or differs
 
 _SECRET_NAME = re.compile(

@@ -15,8 +15,8 @@ import httpcore2
 import httpx2
 import openai
 
-MAX_BODY = 16 * 2**20
-"""Bytes of an answer; a thousand tokens with their likeliest twenty are one."""
+from inference.vlm.extras import MAX_BODY
+
 _MAX_PACKED = 2**16  # compressed although nothing compressed is asked for; a thousand times this may come out of it
 _DEADLINE, _ORIGIN = "answer_deadline", "asked_origin"  # among a request's extensions
 

@@ -8,8 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from inference.vlm.extras import address, header_values
-from inference.vlm.http_client import MAX_BODY
+from inference.vlm.extras import MAX_BODY, address, header_values
 from schemas.errors import AccessError, InputError
 from schemas.redaction import guard, hide
 
