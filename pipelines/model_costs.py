@@ -35,6 +35,9 @@ HEADROOM = 0.9
 """Models share a GPU when they are not expected to fill more of it than this: the figures are estimates."""
 CPU_SOURCE = "stated: models of a few million parameters on two cores of a server CPU without AMX"
 
+DRAWN_ELSEWHERE = StageCosts(None, "drawn elsewhere; seconds unknown: run a pilot, then `plan --run` on it")
+"""By a server, which takes no memory here."""
+
 
 def cpu_costs(seconds: float) -> StageCosts:
     """Of work that is done on CPU cores."""
@@ -105,6 +108,8 @@ def weights_gib(names: Iterable[str]) -> float | None:
 def generator_costs(generator: GeneratorConfig, gpu: Gpu | None) -> StageCosts:
     """Of one image."""
     chosen = generator.chosen
+    if generator.is_elsewhere:
+        return DRAWN_ELSEWHERE
     if isinstance(chosen, DiffusersGeneratorConfig):
         return diffusers_costs(chosen, gpu, max(size.pixels for size in generator.all_sizes))
     if not isinstance(chosen, FluxGeneratorConfig):
@@ -221,6 +226,8 @@ def draft_costs(tools: SearchToolsConfig, gpu: Gpu | None) -> StageCosts:
     if drawing.memory_gib is not None and beside is not None:
         memory = drawing.memory_gib + beside * (gpu is not None)
     how = f"{drawing.memory_source}" + (f" + {beside:.1f} verifier" if beside else "")
+    if tools.corrector is not None and tools.corrector.is_elsewhere:
+        return StageCosts(None, DRAWN_ELSEWHERE.source, memory, how)
     if drawing.seconds is None:
         return StageCosts(None, drawing.source, memory, how)
     asked = (

@@ -35,7 +35,9 @@ def place_search(config: SearchJobConfig, stages: Sequence[StageEstimate], clust
     flags, hours = [], seconds / n / 3600
     together = -(-len(served) // n)  # vLLMs on each GPU, where every GPU draws
     names, prefixes = ", ".join(vlm.name for vlm in served), flags_of(config, served)
-    if not served:
+    if config.tools.generator.is_elsewhere:
+        why = "images are drawn elsewhere: the GPUs are for what looks at them"
+    elif not served:
         why = "no vLLM is needed: every GPU draws"
     elif drafting is None:
         why = "how long drawing takes, nobody knows: run a pilot, then `plan search --run` on it"
