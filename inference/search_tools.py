@@ -32,12 +32,13 @@ class SearchToolsConfig:
     def for_search(self, search: SearchConfig, vlm: VlmConfig) -> SearchToolsConfig:
         """What a strategy needs of it and nothing else, with `vlm` as who is asked. InputError for what is missing."""
         corrects = "reflection" in search.strategy
-        if corrects and (self.corrector is None or not self.corrector.names_a_model):
+        corrector = self.corrector.beside(self.generator) if self.corrector and corrects else None
+        if corrects and (corrector is None or not corrector.names_a_model):
             raise InputError(
                 f"strategy {search.strategy!r} without a corrector",
                 field="--tools.corrector",
                 expected="a corrector, such as a folder that `python -m trainers corrector` wrote "
-                "(--tools.corrector.flux.lora)",
+                "(--tools.corrector.flux.lora), or an editor, which needs no training (--tools.corrector.kind editor)",
             )
         self.verifier.check_mean()
         if corrects and self.corrector is not None:
@@ -58,7 +59,7 @@ class SearchToolsConfig:
             quality = self.quality.only_what_is_used()
         return SearchToolsConfig(
             self.generator.only_what_is_used(),
-            self.corrector.only_what_is_used() if self.corrector and corrects else None,
+            corrector,
             critic,
             self.verifier.only_what_is_used(vlm),
             quality,

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+from inference.editors.editor import EditorCorrectorConfig
 from inference.flux.generator import FluxGeneratorConfig
 from inference.generator import GeneratorConfig
 from inference.generators.diffusers_generator import DiffusersGeneratorConfig
@@ -221,6 +222,8 @@ def grounding_costs(grounded_sam: GroundedSamConfig, gpu: Gpu | None) -> StageCo
 def draft_costs(tools: SearchToolsConfig, gpu: Gpu | None) -> StageCosts:
     """Of one image of a search that is corrected: what was said of the image before, drawing, verifying."""
     drawing = generator_costs(tools.generator, gpu)
+    if tools.corrector is not None and tools.corrector.editor is not None:
+        drawing = _with_editor(drawing, tools.generator, tools.corrector.editor, gpu)
     beside = verifier_gib(tools.verifier)
     memory = None
     if drawing.memory_gib is not None and beside is not None:
@@ -241,6 +244,30 @@ def draft_costs(tools: SearchToolsConfig, gpu: Gpu | None) -> StageCosts:
     source = f"{drawing.source}; here {drawn:.2f} s an image" + (" that is corrected" if tools.corrector else "")
     source += "".join(f" + {part}" for part in parts) + " (assumptions)"
     return StageCosts(drawn + sum(seconds for seconds, _ in asked), source, memory, how)
+
+
+def _with_editor(
+    drawing: StageCosts, generator: GeneratorConfig, editor: EditorCorrectorConfig, gpu: Gpu | None
+) -> StageCosts:
+    """Drawing with an editor beside the generator, or one model for both. How long an edit takes, only a pilot says.
+    editor: filled in by `beside`."""
+    passes = editor.passes(generator.num_steps)
+    known = "" if drawing.seconds is None else f"{drawing.seconds:.2f} s an image that is drawn; "
+    said = known or drawing.source.removesuffix(UNKNOWN.source)
+    source = f"{said}an edit is {passes} passes over twice the tokens; {UNKNOWN.source}"
+    if gpu is None:
+        return StageCosts(None, source, drawing.memory_gib)
+    if editor.shares(generator.chosen):
+        return StageCosts(None, source, drawing.memory_gib, f"{drawing.memory_source}; generator and editor are one")
+    own, how = diffusers_memory(editor, max(size.pixels for size in generator.all_sizes))
+    if own is None or drawing.memory_gib is None:
+        return StageCosts(None, source, None, f"{drawing.memory_source}; editor {how}")
+    take_turns = editor.offload != "none" and getattr(generator.chosen, "offload", "none") != "none"
+    together = max(drawing.memory_gib, own) if take_turns else drawing.memory_gib + own - stated.CUDA_CONTEXT_GIB
+    link = "the larger of the generator's" if take_turns else "the generator's"
+    return StageCosts(
+        None, source, together, f"{link} {drawing.memory_gib:.1f} ({drawing.memory_source}) and the editor's {how}"
+    )
 
 
 def correction_share(tools: SearchToolsConfig) -> float:
