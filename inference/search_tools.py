@@ -41,8 +41,6 @@ class SearchToolsConfig:
                 "(--tools.corrector.flux.lora), or an editor, which needs no training (--tools.corrector.kind editor)",
             )
         self.verifier.check_mean()
-        if corrects and self.corrector is not None:
-            self.corrector.check_beside(self.generator)
         critic = None
         if search.strategy != "noise":
             if self.critic is None:
@@ -56,7 +54,7 @@ class SearchToolsConfig:
                     field="--tools.quality",
                     expected="a reward, such as `--tools.quality.clip.model FOLDER`",
                 )
-            quality = self.quality.only_what_is_used()
+            quality = self.quality.only_what_is_used(vlm)
         return SearchToolsConfig(
             self.generator.only_what_is_used(),
             corrector,
@@ -80,7 +78,7 @@ class SearchToolsConfig:
         verifier = self.verifier.open(journal)
         passes = self.generator.denoiser_passes_per_image
         corrector_passes = self.corrector.passes(self.generator.num_steps) if self.corrector else 0
-        quality = self.quality.open() if self.quality else None
+        quality = self.quality.open(journal) if self.quality else None
         return SearchTools(
             generator, verifier, corrector, critic, quality, self.generator.size_of, passes, corrector_passes
         )
