@@ -18,11 +18,11 @@ from tests.support.processes import wait_until
 
 SIZES = ("32x32", "40x24", "24x40")
 RUN = (
-    *("run", "--subsets", "rule", "general", "--num-prompts", "8", "--unit-size", "4", "--annotate", "--quiet"),
+    *("run", "--subsets", "rule", "general", "--num-prompts", "4", "--unit-size", "2", "--quiet"),
     *("--generate.candidates-per-prompt", "4", "--generate.generator.sizes", *SIZES),
 )
 SEARCH = (
-    *("search", "--num-prompts", "6", "--unit-size", "3", "--search.width", "2", "--search.depth", "3", "--quiet"),
+    *("search", "--num-prompts", "4", "--unit-size", "4", "--search.width", "2", "--search.depth", "2", "--quiet"),
     *("--tools.generator.sizes", *SIZES),
 )
 
