@@ -39,7 +39,9 @@ def test_a_run_of_three_sizes_that_is_killed_and_resumed_packs_the_same_shards(t
     driver = subprocess.Popen(
         [sys.executable, "-m", "pipelines", *RUN, "--run", str(killed)], stdout=subprocess.DEVNULL
     )
-    wait_until(lambda: list(killed.glob("stages/generate_candidates/*/*/*.parquet")))
+    drawn = killed / "stages" / "generate_candidates"
+    wait_until(lambda: driver.poll() is not None or list(drawn.glob("*/*/*.parquet")))
+    assert driver.poll() is None
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     assert not shards(killed)
