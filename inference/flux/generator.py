@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from inference.drawn_pixels import pixels_of
 from inference.vlm.endpoint import Journal
 from schemas.configuration import execution_field, model_field, resumable_field
 from schemas.errors import InputError, MissingWeightsError
@@ -261,7 +262,7 @@ class FluxGenerator:
             output_type="np",
             **guided,
         )
-        return list((output.images * 255).round().astype(np.uint8))
+        return pixels_of(output.images)
 
 
 def draw_in_batches(

@@ -185,7 +185,7 @@ def copy(tmp_path_factory):
     (folder / "inference" / "rewards" / "darkness.py").write_text(REWARD)
     edit(
         folder / "inference" / "rewards" / "reward.py",
-        ('kind: Literal["clip"] = "clip"', 'kind: Literal["clip", "darkness"] = "clip"'),
+        ('kind: Literal["clip", ', 'kind: Literal["darkness", "clip", '),
         (
             "    clip: ClipRewardConfig | None = field(default_factory=ClipRewardConfig)\n",
             "    clip: ClipRewardConfig | None = field(default_factory=ClipRewardConfig)\n"
@@ -207,8 +207,8 @@ def copy(tmp_path_factory):
             "    pack: PackShardsConfig = field(default_factory=PackShardsConfig)\n",
         ),
         (
-            '"general": [generate, score, Link(SelectByReward, self.pair)],',
-            '"general": [Link(NodAtPrompts, self.nod), generate, score, Link(SelectByReward, self.pair)],',
+            '"general": [generate, score, Link(SelectByReward, pair)],',
+            '"general": [Link(NodAtPrompts, self.nod), generate, score, Link(SelectByReward, pair)],',
         ),
         (
             "from pipelines.stages.read_edits import ReadEdits, ReadEditsConfig\n",
