@@ -75,7 +75,7 @@ def _sam2_vision() -> Any:
     )
 
 
-DECODER = {"hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
+DECODER: dict[str, Any] = {"hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
 
 
 def save_tiny_sam2(folder: Path, seed: int = 0) -> Path:
