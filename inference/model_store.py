@@ -36,6 +36,20 @@ KNOWN_MODELS: dict[str, HubModel] = {
         "34 GB", "FLUX.1 [dev] non-commercial, gated: accept it on the model page"
     ),
     "black-forest-labs/FLUX.1-schnell": HubModel("34 GB", "Apache-2.0"),
+    "Qwen/Qwen-Image": HubModel("58 GB", "Apache-2.0"),
+    "black-forest-labs/FLUX.2-klein-4B": HubModel("16 GB as a folder of diffusers", "Apache-2.0"),
+    "black-forest-labs/FLUX.2-dev": HubModel(
+        "about 113 GB as a folder of diffusers", "FLUX non-commercial, gated: accept it on the model page"
+    ),
+    "Tongyi-MAI/Z-Image": HubModel("21 GB of 16-bit numbers; more where files are float32", "Apache-2.0"),
+    "Tongyi-MAI/Z-Image-Turbo": HubModel("21 GB of 16-bit numbers; more where files are float32", "Apache-2.0"),
+    "stabilityai/stable-diffusion-3.5-large": HubModel(
+        "27 GB as a folder of diffusers", "Stability AI community licence, gated: accept it on the model page"
+    ),
+    "Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers": HubModel("9 GB of 16-bit numbers", "as its model page says"),
+    "stabilityai/stable-diffusion-xl-base-1.0": HubModel(
+        "7 GB as a folder of diffusers in float16", "CreativeML Open RAIL++-M"
+    ),
     "IDEA-Research/grounding-dino-tiny": HubModel("0.7 GB", "Apache-2.0"),
     "IDEA-Research/grounding-dino-base": HubModel("0.9 GB", "Apache-2.0"),
     "groundingdino_swint_ogc.pth": HubModel(

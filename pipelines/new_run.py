@@ -86,12 +86,15 @@ def new_dataset_run(
     uri: str, preset: str, config: DatasetConfig, fill: Callable[[RunFolder], None] | None = None
 ) -> RunFolder:
     """A new run that builds a dataset. fill: see `new_run`."""
+    if set(config.subsets) - {Subset.EDITING}:
+        config.generate.generator.check_sizes()
     intake = take_in(config)
     return new_run(uri, preset, "dataset", config, intake.rows(), lambda: (intake.num_prompts, intake.statistics), fill)
 
 
 def new_search_run(uri: str, preset: str, config: SearchJobConfig) -> RunFolder:
     """A new run that searches."""
+    config.tools.generator.check_sizes()
     counts: Counter[str] = Counter()
     said: dict[str, Any] = {"rule": {"source": config.prompts}}
 
