@@ -6,27 +6,48 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from inference.flux.corrector import FluxCorrectorConfig
+from inference.generator import GeneratorConfig
+from inference.images_api.corrector import ImagesApiCorrectorConfig
 from inference.interfaces import Corrector, Generator
 from inference.vlm.endpoint import Journal
-from schemas.configuration import chosen_kind, model_names, without_other_kinds
+from schemas.configuration import added_field, chosen_kind, model_names, without_other_kinds
+from schemas.errors import InputError
 
 
 @dataclass(frozen=True)
 class CorrectorConfig:
     """What draws again from a flawed image and a reflection. Only `kind` is loaded."""
 
-    kind: Literal["flux"] = "flux"
-    """flux: a LoRA on the search's own FLUX (ReflectionFlow §3.3)."""
+    kind: Literal["flux", "images-api"] = "flux"
+    """flux: a LoRA on the search's own FLUX (ReflectionFlow §3.3); images-api: a server that edits, told what the
+    reflection says."""
     flux: FluxCorrectorConfig | None = field(default_factory=FluxCorrectorConfig)
+    images_api: ImagesApiCorrectorConfig | None = added_field(None)
 
     @property
     def names_a_model(self) -> bool:
-        """Whether there is anything to load."""
-        return bool(model_names(self.only_what_is_used()))
+        """Whether there is anything to load or to reach."""
+        return self.is_elsewhere or bool(model_names(self.only_what_is_used()))
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether a server draws, so that nothing is loaded here."""
+        return self.kind == "images-api"
 
     def passes(self, generator_passes: int) -> int:
         """Denoiser passes of one image, on a generator that takes `generator_passes`."""
         return chosen_kind(self).passes(generator_passes)
+
+    def check_beside(self, generator: GeneratorConfig) -> None:
+        """InputError for a generator that this kind can do nothing with, said before anything is loaded."""
+        if self.kind == "flux" and generator.kind != "flux":
+            raise InputError(
+                f"a corrector of kind 'flux' beside a generator of kind {generator.kind!r}: its LoRA draws with FLUX",
+                field="--tools.corrector.kind",
+                expected="a generator of kind flux, or a corrector of another kind",
+            )
+        if self.images_api is not None and self.is_elsewhere:
+            self.images_api.reached(generator.chosen)
 
     def only_what_is_used(self) -> CorrectorConfig:
         """Without the other kinds."""

@@ -40,6 +40,8 @@ class SearchToolsConfig:
                 "(--tools.corrector.flux.lora)",
             )
         self.verifier.check_mean()
+        if corrects and self.corrector is not None:
+            self.corrector.check_beside(self.generator)
         critic = None
         if search.strategy != "noise":
             if self.critic is None:
@@ -61,6 +63,13 @@ class SearchToolsConfig:
             self.verifier.only_what_is_used(vlm),
             quality,
         )
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether servers do all of it: draw, correct, answer and verify."""
+        drawn = [one for one in (self.generator, self.corrector) if one is not None]
+        said = self.critic is None or self.critic.is_client
+        return self.quality is None and all(one.is_elsewhere for one in drawn) and said and self.verifier.is_client
 
     def open(self, journal: Journal | None = None) -> SearchTools:
         """Load what it names. MissingWeightsError, InputError."""

@@ -26,6 +26,7 @@ from pipelines import stated_figures as stated
 from pipelines.pipeline_memory import diffusers_memory
 from pipelines.stage import UNKNOWN, StageCosts
 from pipelines.stated_figures import GIB, Gpu
+from pipelines.vlm_sizes import vlm_weights_gib
 from schemas.configuration import chosen_kind, model_names
 from schemas.errors import InputError, MissingWeightsError
 from schemas.image_size import ImageSize
@@ -33,6 +34,9 @@ from schemas.image_size import ImageSize
 HEADROOM = 0.9
 """Models share a GPU when they are not expected to fill more of it than this: the figures are estimates."""
 CPU_SOURCE = "stated: models of a few million parameters on two cores of a server CPU without AMX"
+
+DRAWN_ELSEWHERE = StageCosts(None, "drawn elsewhere; seconds unknown: run a pilot, then `plan --run` on it")
+"""By a server, which takes no memory here."""
 
 
 def cpu_costs(seconds: float) -> StageCosts:
@@ -50,12 +54,11 @@ def vlm_costs(seconds: float, cpu_seconds: float, vlm: VlmConfig | None, gpu: Gp
     return StageCosts(seconds, source, *vllm_gib(vlm))
 
 
-def vllm_gib(vlm: VlmConfig | None) -> tuple[float, str]:
-    """(GiB that a vLLM needs on a GPU, how that comes about), taken for a 7B model's."""
-    weights = stated.QWEN_7B * (4 if vlm is not None and vlm.dtype == "float32" else 2) / GIB
-    gib = weights + stated.VLM_CACHE_GIB + stated.CUDA_CONTEXT_GIB
-    kind = vlm.dtype if vlm is not None else "bfloat16"
-    return gib, f"derived: {weights:.1f} weights (7B, {kind}) + {stated.VLM_CACHE_GIB} for the cache (allowance)"
+def vllm_gib(vlm: VlmConfig | None, cache_gib: float = stated.VLM_CACHE_GIB) -> tuple[float, str]:
+    """(GiB that a vLLM needs on a GPU, how that comes about); None: of a 7B model's in bfloat16."""
+    weights, source = vlm_weights_gib(*((vlm.model, vlm.dtype) if vlm is not None else ("", "bfloat16")))
+    gib = weights + cache_gib + stated.CUDA_CONTEXT_GIB
+    return gib, f"derived: {weights:.1f} weights ({source}) + {cache_gib} for the cache (allowance)"
 
 
 def vllm_memory(available_gib: float, others_gib: float = 0.0) -> float:
@@ -105,6 +108,8 @@ def weights_gib(names: Iterable[str]) -> float | None:
 def generator_costs(generator: GeneratorConfig, gpu: Gpu | None) -> StageCosts:
     """Of one image."""
     chosen = generator.chosen
+    if generator.is_elsewhere:
+        return DRAWN_ELSEWHERE
     if isinstance(chosen, DiffusersGeneratorConfig):
         return diffusers_costs(chosen, gpu, max(size.pixels for size in generator.all_sizes))
     if not isinstance(chosen, FluxGeneratorConfig):
@@ -221,6 +226,8 @@ def draft_costs(tools: SearchToolsConfig, gpu: Gpu | None) -> StageCosts:
     if drawing.memory_gib is not None and beside is not None:
         memory = drawing.memory_gib + beside * (gpu is not None)
     how = f"{drawing.memory_source}" + (f" + {beside:.1f} verifier" if beside else "")
+    if tools.corrector is not None and tools.corrector.is_elsewhere:
+        return StageCosts(None, DRAWN_ELSEWHERE.source, memory, how)
     if drawing.seconds is None:
         return StageCosts(None, drawing.source, memory, how)
     asked = (

@@ -22,9 +22,9 @@ from inference.device import device_of
 from inference.interfaces import ChatRequest
 from inference.model_store import resolve_model
 from inference.sound_weights import sound_model
+from inference.vlm.chat_inputs import chat_messages
 from inference.vlm.image_verifier import OWN_WORDS, fill_words, smart_resize
 from inference.vlm.prompts import load_prompt
-from inference.vlm.qwen import chat_messages
 from inference.vlm.reward_checkpoint import say_once
 from schemas.configuration import execution_field, model_field, template_field
 from schemas.errors import InputError, MissingWeightsError

@@ -42,6 +42,10 @@ class DraftRound(Stage):
     item: ClassVar[Item] = "images"
 
     @classmethod
+    def is_client(cls, config: DraftRoundConfig) -> bool:
+        return config.tools.is_elsewhere
+
+    @classmethod
     def costs(cls, config: DraftRoundConfig, gpu: Gpu | None) -> StageCosts:
         return draft_costs(config.tools, gpu)
 
