@@ -17,6 +17,7 @@ from pipelines.lease import Lease
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
 from pipelines.run_names import is_hidden
 from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged, search_prompts
+from pipelines.served_vlms import asked_vlms
 from schemas.configuration import content_key
 from schemas.errors import ForeignRunError
 from schemas.open_storage import open_storage
@@ -105,8 +106,12 @@ def new_search_run(uri: str, preset: str, config: SearchJobConfig) -> RunFolder:
 
 
 def digests_of(config: JobConfig) -> dict[str, str]:
-    """Digest of every model and template that a run uses. MissingWeightsError, InputError for one that is not here."""
+    """Digest of every model and template that a run uses. MissingWeightsError, InputError for one that is not here, and
+    for a VLM that is none."""
     require_models(models_of(config))
+    for link in (link for links in config.links().values() for link in links):
+        for vlm in asked_vlms(link.config):
+            vlm.check()
     templates = {name: content_key(load_prompt(name)) for name in templates_of(config)}
     return {name: model_digest(name) for name in models_of(config)} | templates
 
