@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from inference.flux.generator import FluxGeneratorConfig
+from inference.generators.diffusers_generator import DiffusersGeneratorConfig
 from inference.interfaces import Generator
 from inference.vlm.endpoint import Journal
 from schemas.configuration import added_field, chosen_kind, stable_seed, without_other_kinds
@@ -50,9 +51,11 @@ class DrawsImages(Protocol):
 class GeneratorConfig:
     """A generator of images from text. Only `kind` is loaded."""
 
-    kind: Literal["flux"] = "flux"
-    """flux: a `diffusers.FluxPipeline` (FLUX.1-dev, -schnell, or one of their architecture)."""
+    kind: Literal["flux", "diffusers"] = "flux"
+    """flux: a `diffusers.FluxPipeline` (FLUX.1-dev, -schnell, or one of their architecture), the fast way. diffusers:
+    any text-to-image pipeline of diffusers, by its folder's class."""
     flux: FluxGeneratorConfig | None = field(default_factory=FluxGeneratorConfig)
+    diffusers: DiffusersGeneratorConfig | None = added_field(None)
     sizes: tuple[str, ...] = added_field(())
     """Sizes to draw at, such as 1024x1024 1152x896 896x1152 (width first): each prompt gets one, by the seed. Empty:
     the kind's own square."""
@@ -72,6 +75,12 @@ class GeneratorConfig:
         if not self.sizes:
             return None
         return self.all_sizes[stable_seed("size", *key) % len(self.sizes)]
+
+    def check_sizes(self) -> None:
+        """InputError for a size that is known not to be drawn, before anything is loaded. Kinds whose files do not tell
+        say so when they are opened."""
+        if self.sizes and isinstance(self.chosen, FluxGeneratorConfig):
+            self.chosen.check_sizes(self.all_sizes)
 
     @property
     def chosen(self) -> DrawsImages:

@@ -13,6 +13,7 @@ import numpy as np
 from schemas.errors import UnscoredError
 from schemas.image_size import ImageSize
 from schemas.records import Cost, PromptRecord
+from schemas.records import Reward as RewardValue
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ class Generator(Protocol):
         """What `generate` gives, each image as soon as it is there."""
         ...
 
-    def warm_up(self) -> None:
-        """Whatever would make the first images wait (compiling); may do nothing."""
+    def warm_up(self, sizes: Sequence[ImageSize] = ()) -> None:
+        """Whatever would make the first images of these sizes wait (compiling); may do nothing. InputError for a size
+        that it cannot draw. No sizes: its own."""
         ...
 
 
@@ -139,11 +141,13 @@ class Reward(Protocol):
 @dataclass(frozen=True)
 class Opinion:
     """What a verifier says of an image: its score, what that cost, and why it scores so, in words that reflector and
-    refiner are shown; empty for a verifier that gives no reasons."""
+    refiner are shown; empty for a verifier that gives no reasons. parts: what a score is made of that is relative to
+    the other images of its prompt (`inference.rewards.ensemble.relative_scores`)."""
 
     score: float
     cost: Cost
     explanation: str = ""
+    parts: tuple[RewardValue, ...] = ()
 
 
 class Verifier(Reward, Protocol):

@@ -36,6 +36,20 @@ KNOWN_MODELS: dict[str, HubModel] = {
         "34 GB", "FLUX.1 [dev] non-commercial, gated: accept it on the model page"
     ),
     "black-forest-labs/FLUX.1-schnell": HubModel("34 GB", "Apache-2.0"),
+    "Qwen/Qwen-Image": HubModel("58 GB", "Apache-2.0"),
+    "black-forest-labs/FLUX.2-klein-4B": HubModel("16 GB as a folder of diffusers", "Apache-2.0"),
+    "black-forest-labs/FLUX.2-dev": HubModel(
+        "about 113 GB as a folder of diffusers", "FLUX non-commercial, gated: accept it on the model page"
+    ),
+    "Tongyi-MAI/Z-Image": HubModel("21 GB of 16-bit numbers; more where files are float32", "Apache-2.0"),
+    "Tongyi-MAI/Z-Image-Turbo": HubModel("21 GB of 16-bit numbers; more where files are float32", "Apache-2.0"),
+    "stabilityai/stable-diffusion-3.5-large": HubModel(
+        "27 GB as a folder of diffusers", "Stability AI community licence, gated: accept it on the model page"
+    ),
+    "Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers": HubModel("9 GB of 16-bit numbers", "as its model page says"),
+    "stabilityai/stable-diffusion-xl-base-1.0": HubModel(
+        "7 GB as a folder of diffusers in float16", "CreativeML Open RAIL++-M"
+    ),
     "IDEA-Research/grounding-dino-tiny": HubModel("0.7 GB", "Apache-2.0"),
     "IDEA-Research/grounding-dino-base": HubModel("0.9 GB", "Apache-2.0"),
     "groundingdino_swint_ogc.pth": HubModel(
@@ -72,6 +86,16 @@ KNOWN_MODELS: dict[str, HubModel] = {
         "3.5 GB, and its base model Qwen/Qwen2.5-VL-3B-Instruct, 7.5 GB",
         "none stated on its card; its base model: Qwen research licence, non-commercial",
     ),
+    "MizzenAI/HPSv3": HubModel(
+        "16.6 GB (7B, bfloat16), and config and processor of Qwen/Qwen2-VL-7B-Instruct",
+        "as its model page says (its code: MIT)",
+    ),
+    "Qwen/Qwen2-VL-7B-Instruct": HubModel("16.6 GB, of which HPSv3 reads the small files alone", "Apache-2.0"),
+    "THUDM/ImageReward": HubModel("1.8 GB", "as its model page says (its code: Apache-2.0)"),
+    "facebook/sam2.1-hiera-large": HubModel("0.9 GB", "Apache-2.0"),
+    "facebook/sam3": HubModel("3.4 GB", "SAM licence, gated: accept it on the model page"),
+    "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_v3det": HubModel("0.7 GB", "Apache-2.0"),
+    "openmmlab-community/mm_grounding_dino_base_all": HubModel("0.9 GB", "Apache-2.0"),
     "Efficient-Large-Model/NVILA-Lite-2B-Verifier": HubModel("about 4 GB, with code of its own", "CC-BY-NC-4.0"),
 }
 

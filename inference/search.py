@@ -9,7 +9,7 @@ with budget n.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, Protocol
 
@@ -17,17 +17,21 @@ import numpy as np
 import tyro
 
 from inference.allocation import Tried, go_on_from
-from inference.interfaces import Corrector, Generator, Verifier, rank_of, verify_records
+from inference.interfaces import Corrector, Generator, Reward, Verifier, check_scores, rank_of, verify_records
 from inference.prompt_grammar import record_of
 from inference.reflection_text import is_empty, nothing_to_correct
-from schemas.configuration import stable_seed
+from inference.rewards.ensemble import relative_scores
+from schemas.configuration import added_field, stable_seed
 from schemas.errors import InputError
+from schemas.image_size import ImageSize
 from schemas.records import Cost, PromptRecord
+from schemas.records import Reward as RewardValue
 
 NOTHING_WRONG = "The image is right."
 """What our reflectors are taught to answer where nothing is to be corrected (`nothing_to_correct` reads others)."""
 Strategy = Literal["noise", "noise+prompt", "noise+prompt+reflection", "reflection"]
 Carry = Literal["own", "topk", "best"]
+Restart = Literal["edits", "quality"]
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,18 @@ class SearchConfig:
     (`best`), which it leaves for a fresh start after `patience` corrections in vain."""
     patience: int = 2
     """Corrections in vain before a chain starts afresh (`carry` best)."""
+    max_edits: int = added_field(0)
+    """Corrections of one image after the other, then its chain starts afresh: editors wear an image down. 0: any
+    number."""
+    max_quality_drop: float = added_field(0.0)
+    """A chain whose image scores so much less than the chain's first one, by the search's quality reward
+    (`tools.quality`, on its own scale), starts afresh. 0: nobody looks."""
     seed: Annotated[int, tyro.conf.Suppress] = 0
 
     def __post_init__(self) -> None:
+        if self.max_edits < 0 or not 0 <= self.max_quality_drop < float("inf"):
+            said = f"max_edits {self.max_edits}, max_quality_drop {self.max_quality_drop}"
+            raise InputError(said, field="search", expected="both 0 or more")
         if self.width < 1 or self.depth < 1 or self.patience < 1:
             said = f"width {self.width}, depth {self.depth}, patience {self.patience}"
             raise InputError(said, expected="all at least 1")
@@ -89,9 +102,11 @@ class SearchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """One image of a search. explanation: why the verifier scored it so, where it said. parent: number of the draft it
-    was corrected from, None for one that was drawn afresh. cost: of drawing it, of scoring it, and of what was said
-    about the image before."""
+    """One image of a search. explanation: why the verifier scored it so, where it said. parts: of a score that is
+    relative to the prompt's other images, what it is made of. quality: by the search's quality reward, where there is
+    one. parent: number of the draft it was corrected from, None for one that was drawn afresh. restart: why it was
+    drawn afresh where its chain could have gone on: too many edits, or too much quality lost. cost: of drawing it, of
+    scoring it, and of what was said about the image before."""
 
     number: int
     round: int
@@ -101,19 +116,31 @@ class Draft:
     image: np.ndarray = field(repr=False)
     score: float
     explanation: str | None = None
+    parts: tuple[RewardValue, ...] = ()
+    quality: float | None = None
     reflection: str | None = None
     parent: int | None = None
+    restart: Restart | None = None
     cost: Cost = field(default_factory=Cost)
+
+
+def any_size(*key: object) -> ImageSize | None:
+    """The generator's own size, for all."""
+    del key
 
 
 @dataclass
 class SearchTools:
-    """The models of a search; those that a strategy does not need may be None. passes_*: denoiser passes an image."""
+    """The models of a search; those that a strategy does not need may be None. quality: what a chain must not lose.
+    size_of: of what has a key (seed, prompt's key), None for the generator's own. *_passes: denoiser passes an
+    image."""
 
     generator: Generator
     verifier: Verifier
     corrector: Corrector | None = None
     critic: Critic | None = None
+    quality: Reward | None = None
+    size_of: Callable[..., ImageSize | None] = any_size
     generator_passes: int = 0
     corrector_passes: int = 0
 
@@ -135,7 +162,15 @@ class SearchTrace:
 
     def best(self, budget: int | None = None) -> Draft:
         """The draft with the highest score among the first `budget` (all); of equal ones the first."""
-        return max(self.drafts[:budget], key=lambda draft: (rank_of(draft.score), -draft.number))
+        return max(compared(self.drafts[:budget]), key=lambda draft: (rank_of(draft.score), -draft.number))
+
+
+def compared(drafts: Sequence[Draft]) -> list[Draft]:
+    """The same, with scores that are relative to one another where the verifier's are."""
+    if not drafts or not all(draft.parts for draft in drafts):
+        return list(drafts)
+    scores = relative_scores([draft.parts for draft in drafts])
+    return [replace(draft, score=score) for draft, score in zip(drafts, scores, strict=True)]
 
 
 def search(
@@ -162,18 +197,20 @@ def next_round(
     """Add round `number` (`width` drafts each) to the searches, which have all rounds before it, but for those that
     have `stopped`."""
     going = [i for i in range(len(searches)) if not (stopped and stopped[i])]
-    plans = [plan for i in going for plan in _plans(i, searches[i], number, config, keys[i])]
+    plans = [plan for i in going for plan in _plans(i, searches[i], number, config, keys[i], tools.size_of)]
     if not plans:
         return
     if number and config.strategy != "noise":
         plans = _with_remarks(searches, plans, config, tools)
     images = _draw(searches, plans, tools)
     opinions = verify_records(tools.verifier, images, [searches[plan.owner].asked for plan in plans])
-    for plan, image, opinion in zip(plans, images, opinions, strict=True):
+    qualities = _qualities(tools.quality, images, [searches[plan.owner].prompt for plan in plans])
+    for plan, image, opinion, quality in zip(plans, images, opinions, qualities, strict=True):
         one = searches[plan.owner]
         parent = plan.parent if plan.reflection is not None else None
         passes = tools.generator_passes if parent is None else tools.corrector_passes
         cost = Cost(generations=1, denoiser_passes=passes) + opinion.cost + plan.cost
+        cost += Cost(reward_calls=int(quality is not None))
         one.drafts.append(
             Draft(
                 number=len(one.drafts),
@@ -184,38 +221,69 @@ def next_round(
                 image=image,
                 score=opinion.score,
                 explanation=opinion.explanation or None,
+                parts=opinion.parts,
+                quality=quality,
                 reflection=plan.reflection,
                 parent=parent,
+                restart=plan.restart,
                 cost=cost,
             )
         )
         one.cost += cost
+    for i in going:
+        searches[i].drafts = compared(searches[i].drafts)
+
+
+def _qualities(reward: Reward | None, images: Sequence[np.ndarray], prompts: Sequence[str]) -> Sequence[float | None]:
+    if reward is None:
+        return [None] * len(images)
+    scores = reward.score(images, prompts)
+    check_scores(scores, prompts, type(reward).__name__)
+    return scores.tolist()
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """One image to be drawn. parent: the draft it goes on from (None in round 0). cost: of what was said of that."""
+    """One image to be drawn. size: of one that is drawn afresh. parent: the draft it goes on from (None in round 0).
+    restart: why it does not go on from one. cost: of what was said of that."""
 
     owner: int
     chain: int
     seed: int
     prompt: str
     parent: int | None
+    size: ImageSize | None = None
     reflection: str | None = None
+    restart: Restart | None = None
     cost: Cost = field(default_factory=Cost)
 
 
-def _plans(owner: int, one: SearchTrace, number: int, config: SearchConfig, key: str) -> list[_Plan]:
-    parents = parents_of_next_round(one, config) if number else [None] * config.width
+def _plans(
+    owner: int,
+    one: SearchTrace,
+    number: int,
+    config: SearchConfig,
+    key: str,
+    size_of: Callable[..., ImageSize | None],
+) -> list[_Plan]:
+    parents = _next_parents(one, config) if number else [None] * config.width
     plans = []
     for chain, parent in enumerate(parents):
         seed = stable_seed(config.seed, "search", key, number, chain)
-        plans.append(_Plan(owner, chain, seed, parent.prompt if parent else one.prompt, parent and parent.number))
+        restart = restart_of(one, parent, config)
+        parent = None if restart else parent
+        prompt = parent.prompt if parent else one.prompt
+        size = size_of(config.seed, key)
+        plans.append(_Plan(owner, chain, seed, prompt, parent and parent.number, size, restart=restart))
     return plans
 
 
 def parents_of_next_round(one: SearchTrace, config: SearchConfig) -> Sequence[Draft | None]:
     """What each chain goes on from; None for a fresh start. Of these drafts alone the images are looked at again."""
+    return [None if restart_of(one, parent, config) else parent for parent in _next_parents(one, config)]
+
+
+def _next_parents(one: SearchTrace, config: SearchConfig) -> Sequence[Draft | None]:
     if config.carry == "topk":
         return sorted(one.drafts, key=lambda draft: (-rank_of(draft.score), draft.number))[: config.width]
     if config.carry == "own":
@@ -224,6 +292,27 @@ def parents_of_next_round(one: SearchTrace, config: SearchConfig) -> Sequence[Dr
     tried = [[Tried(d.number, d.score, d.parent) for d in chain] for chain in chains]
     numbers = [go_on_from(chain, config.patience) for chain in tried]
     return [None if number is None else one.drafts[number] for number in numbers]
+
+
+def restart_of(one: SearchTrace, draft: Draft | None, config: SearchConfig) -> Restart | None:
+    """Why an image is corrected no further: it was often enough, or lost too much of its chain's first image."""
+    if draft is None or "reflection" not in config.strategy:
+        return None
+    chain = corrected_from(one, draft)
+    if 0 < config.max_edits < len(chain):
+        return "edits"
+    first, last = chain[0].quality, draft.quality
+    if config.max_quality_drop and first is not None and last is not None and first - last > config.max_quality_drop:
+        return "quality"
+    return None
+
+
+def corrected_from(one: SearchTrace, draft: Draft) -> list[Draft]:
+    """The draft and those that it was corrected from, one from the other, the first of them first."""
+    chain = [draft]
+    while chain[0].parent is not None:
+        chain.insert(0, one.drafts[chain[0].parent])
+    return chain
 
 
 def _with_remarks(
@@ -268,7 +357,9 @@ def _draw(searches: Sequence[SearchTrace], plans: Sequence[_Plan], tools: Search
     fresh = [i for i, plan in enumerate(plans) if plan.reflection is None]
     again = [i for i, plan in enumerate(plans) if plan.reflection is not None]
     if fresh:
-        drawn = tools.generator.generate([plans[i].prompt for i in fresh], [plans[i].seed for i in fresh])
+        sizes = [size for i in fresh if (size := plans[i].size) is not None]
+        prompts, seeds = [plans[i].prompt for i in fresh], [plans[i].seed for i in fresh]
+        drawn = tools.generator.generate(prompts, seeds, sizes) if sizes else tools.generator.generate(prompts, seeds)
         images |= dict(zip(fresh, drawn, strict=True))
     if again:
         assert tools.corrector is not None

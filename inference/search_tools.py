@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from inference.corrector import CorrectorConfig
 from inference.critic import CriticConfig
 from inference.generator import GeneratorConfig
+from inference.rewards.reward import RewardConfig
 from inference.search import SearchConfig, SearchTools
 from inference.verifier import VerifierConfig
 from inference.vlm.endpoint import Journal
 from inference.vlm.vlm import VlmConfig
+from schemas.configuration import added_field
 from schemas.errors import InputError
 
 
@@ -24,6 +26,8 @@ class SearchToolsConfig:
     critic: CriticConfig | None = field(default_factory=CriticConfig)
     """Reflector and prompt refiner; none for noise alone."""
     verifier: VerifierConfig = field(default_factory=VerifierConfig)
+    quality: RewardConfig | None = added_field(None)
+    """What an image must not lose in many corrections (`search.max_quality_drop`): a reward of how it looks."""
 
     def for_search(self, search: SearchConfig, vlm: VlmConfig) -> SearchToolsConfig:
         """What a strategy needs of it and nothing else, with `vlm` as who is asked. InputError for what is missing."""
@@ -35,16 +39,27 @@ class SearchToolsConfig:
                 expected="a corrector, such as a folder that `python -m trainers corrector` wrote "
                 "(--tools.corrector.flux.lora)",
             )
+        self.verifier.check_mean()
         critic = None
         if search.strategy != "noise":
             if self.critic is None:
                 raise InputError(f"strategy {search.strategy!r}", field="tools.critic", expected="who reflects")
             critic = self.critic.only_what_is_used(vlm)
+        quality = None
+        if search.max_quality_drop and corrects:
+            if self.quality is None:
+                raise InputError(
+                    f"max_quality_drop {search.max_quality_drop:g} without a quality reward",
+                    field="--tools.quality",
+                    expected="a reward, such as `--tools.quality.clip.model FOLDER`",
+                )
+            quality = self.quality.only_what_is_used()
         return SearchToolsConfig(
             self.generator.only_what_is_used(),
             self.corrector.only_what_is_used() if self.corrector and corrects else None,
             critic,
             self.verifier.only_what_is_used(vlm),
+            quality,
         )
 
     def open(self, journal: Journal | None = None) -> SearchTools:
@@ -55,4 +70,7 @@ class SearchToolsConfig:
         verifier = self.verifier.open(journal)
         passes = self.generator.denoiser_passes_per_image
         corrector_passes = self.corrector.passes(self.generator.num_steps) if self.corrector else 0
-        return SearchTools(generator, verifier, corrector, critic, passes, corrector_passes)
+        quality = self.quality.open() if self.quality else None
+        return SearchTools(
+            generator, verifier, corrector, critic, quality, self.generator.size_of, passes, corrector_passes
+        )

@@ -4,7 +4,7 @@ as the bound that no verifier passes. A new kind is a file with its configuratio
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, get_args
 
@@ -12,9 +12,10 @@ import numpy as np
 import tyro
 
 from inference.grounding.grounded_sam import GroundedSam, GroundedSamConfig
-from inference.interfaces import OneCallAnImage, Opinion, Reward, Verifier, verify_records
+from inference.interfaces import Opinion, Reward, Verifier, check_scores, verify_records
 from inference.judges.judge import Judge, JudgeConfig, judge_images
 from inference.prompt_grammar import record_of, with_requirements
+from inference.rewards.ensemble import relative_scores
 from inference.rewards.reward import RewardConfig, used_rewards, without_weights
 from inference.vlm.endpoint import Journal
 from inference.vlm.nvila_verifier import NvilaVerifierConfig
@@ -24,6 +25,7 @@ from inference.vlm.vlm import VlmConfig
 from inference.vlm.yes_no_verifier import YesNoVerifierConfig
 from schemas.errors import InputError
 from schemas.records import Cost, PromptRecord
+from schemas.records import Reward as RewardValue
 
 VerifierKind = Literal["vlm", "prompted", "trained", "nvila", "rules", "rewards", "judge"]
 RULES_SCALE = 20.0  # makes of a check's score about what the other verifiers' log-odds are; from 10 to 40 it is all one
@@ -36,7 +38,8 @@ class VerifierConfig:
     kinds: tuple[VerifierKind, ...] = ("vlm",)
     """vlm: log-odds of its yes; prompted: the VLM's scores by the papers' criteria; trained: the Bradley-Terry model;
     nvila: SANA's NVILA, whose scores order images and mean nothing beside others'; rules: whether what Grounded-SAM
-    finds is what the prompt says; rewards: the mean of the rewards; judge: the benchmark's own judge, as a bound."""
+    finds is what the prompt says; rewards: the mean of their z-scores among a prompt's images; judge: the
+    benchmark's own judge, as a bound."""
     vlm: YesNoVerifierConfig | None = field(default_factory=YesNoVerifierConfig)
     prompted: PromptedVerifierConfig | None = field(default_factory=PromptedVerifierConfig)
     trained: TrainedVerifierConfig | None = field(default_factory=TrainedVerifierConfig)
@@ -84,7 +87,7 @@ class VerifierConfig:
         for kind in self.kinds:
             chosen = self._of(kind)
             if kind == "rewards":
-                chosen = without_weights(used_rewards(chosen))
+                chosen = without_weights(used_rewards(chosen, vlm))
             elif kind in ("rules", "judge"):
                 chosen = chosen.only_what_is_used()
             else:
@@ -95,8 +98,19 @@ class VerifierConfig:
         nothing: dict[str, Any] = dict.fromkeys(models) | {"rewards": ()}
         return VerifierConfig(self.kinds, **(nothing | kept))
 
+    def check_mean(self) -> None:
+        """InputError for rewards beside other verifiers: one alone has a scale of its own, several are z-scores among
+        the images that are looked at; a mean with log-odds would follow whichever has the larger numbers."""
+        if "rewards" in self.kinds and len(self.kinds) > 1:
+            raise InputError(
+                f"a mean of {', '.join(self.kinds)}: rewards have scales of their own, the others have log-odds",
+                field="verifier.kinds",
+                expected="rewards alone, or the others alone (a search's --also-score tells what the rewards think)",
+            )
+
     def open(self, journal: Journal | None = None) -> Verifier:
         """Load what `kinds` names. MissingWeightsError, InputError."""
+        self.check_mean()
         opened = [self.open_one(kind, journal) for kind in self.kinds]
         return opened[0] if len(opened) == 1 else MeanVerifier(opened)
 
@@ -104,7 +118,7 @@ class VerifierConfig:
         """Load one of them alone. MissingWeightsError, InputError."""
         chosen = self._of(kind)
         if kind == "rewards":
-            return MeanVerifier([RewardVerifier(reward.open()) for reward in chosen])
+            return RewardVerifier({reward.name: reward.open(journal) for reward in chosen})
         if kind == "rules":
             return RuleVerifier(chosen.open())
         if kind == "judge":
@@ -145,15 +159,34 @@ def scores_of(opinions: Sequence[Opinion]) -> np.ndarray:
     return np.array([one.score for one in opinions], np.float32)
 
 
-class RewardVerifier(OneCallAnImage):
-    """A reward that chooses."""
+class RewardVerifier:
+    """Rewards that choose. One alone does so on its own scale. Several are on different scales: each is brought to z
+    among the images of a prompt that are looked at together, then they are averaged; and what they said is kept, so
+    that images which come later are compared with those."""
 
-    def __init__(self, reward: Reward) -> None:
-        self._reward = reward
+    def __init__(self, rewards: Mapping[str, Reward]) -> None:
+        self._rewards = rewards
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
-        """float32 (n,), on the reward's own scale."""
-        return self._reward.score(images, prompts)
+        """float32 (n,)."""
+        return scores_of(self.verify(images, prompts))
+
+    def verify(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> list[Opinion]:
+        """A call of each reward for each image."""
+        said = {name: reward.score(images, prompts) for name, reward in self._rewards.items()}
+        for name, values in said.items():
+            check_scores(values, prompts, name)
+        cost = Cost(verifier_calls=len(said))
+        if len(said) == 1:
+            return [Opinion(value, cost) for values in said.values() for value in values.tolist()]
+        parts = [tuple(RewardValue(name, float(said[name][i])) for name in said) for i in range(len(images))]
+        places: dict[str, list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            places.setdefault(prompt, []).append(i)
+        scores = np.zeros(len(images))
+        for of_prompt in places.values():
+            scores[of_prompt] = relative_scores([parts[i] for i in of_prompt])
+        return [Opinion(score, cost, parts=part) for score, part in zip(scores.tolist(), parts, strict=True)]
 
 
 class ByRequirements:

@@ -12,7 +12,7 @@ All of it follows from the run's blocks and can be written again at any time.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,12 +20,13 @@ from typing import Any
 from inference.interfaces import rank_of
 from inference.judges.geneval_scoring import score_by_tag
 from inference.judges.intervals import Interval, intervals_by_tag, mean_over_tags
+from inference.rewards.ensemble import relative_scores
 from pipelines.jobs import resolve_chains
 from pipelines.run_folder import RunFolder
 from pipelines.search_cost import spent_by_round
 from pipelines.search_job import SearchJobConfig
 from schemas.errors import CorruptDataError
-from schemas.records import Check, Cost, PromptRow
+from schemas.records import Check, Cost, PromptRow, Reward
 from schemas.terminal import say
 
 FOLDER = "evaluation"
@@ -36,7 +37,9 @@ JUDGE = "judge"  # as a chooser: the bound that no verifier passes
 class SearchResult:
     """One finished search, as numbers: small, so that many fit in memory. base: its prompt's id without the number of
     the delivered image. scores: the verifier's, one an image; right: the judge's verdicts; opinions: the scores of
-    verifiers that had no say. rounds: of each image; corrected: whether it was drawn from another."""
+    verifiers that had no say. rounds: of each image; corrected: whether it was drawn from another. parts: of each
+    image, what its score is made of where it is relative to the others'. restarts: how many images were drawn afresh,
+    and why."""
 
     base: str
     tag: str
@@ -46,11 +49,15 @@ class SearchResult:
     rounds: tuple[int, ...]
     opinions: dict[str, tuple[float, ...]] = field(default_factory=dict)
     corrected: tuple[bool, ...] = ()
+    parts: tuple[tuple[Reward, ...], ...] = ()
+    restarts: dict[str, int] = field(default_factory=dict)
 
     def chosen(self, budget: int, by: str = "") -> int:
         """The image that the verifier likes best among the first `budget`; of equal ones the first. by: one of
         `opinions` who chooses in its place, or the judge."""
         scores = self.right if by == JUDGE else self.opinions[by] if by else self.scores
+        if not by and all(self.parts[:budget]) and self.parts:
+            scores = relative_scores(self.parts[:budget])
         return max(range(min(budget, len(scores))), key=lambda i: (rank_of(scores[i]), -i))
 
     def is_right(self, budget: int, by: str = "") -> bool:
@@ -105,6 +112,8 @@ def searched(row: PromptRow, config: SearchJobConfig) -> SearchResult:
         tuple(c.search.round if c.search else 0 for c in row.candidates),
         dict(zip(names, columns, strict=True)) if names else {},
         tuple(c.search is not None and c.search.parent is not None for c in row.candidates),
+        tuple(c.search.parts if c.search else () for c in row.candidates),
+        dict(Counter(c.search.restart for c in row.candidates if c.search and c.search.restart)),
     )
 
 
@@ -264,6 +273,7 @@ def summarise(found: Evaluation, config: SearchJobConfig, budgets: Sequence[int]
         "num_unfinished": found.num_unfinished,
         "num_not_judged": found.num_not_judged,
         "judge": config.judge.judge.label,
+        "restarts": dict(sum((Counter(s.restarts) for s in found.searches), Counter())),
         "budgets": rows,
         "cost": cost,
     }
@@ -277,6 +287,10 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
     )
     if summary["num_not_judged"]:
         yield f"  {summary['num_not_judged']} more searches are not judged: the judge does not know what they ask for"
+    if summary["restarts"]:
+        why = {"edits": "had been edited often enough", "quality": "had lost too much quality"}
+        counted = ", ".join(f"{number} whose image {why[name]}" for name, number in sorted(summary["restarts"].items()))
+        yield f"  chains started afresh: {counted}"
     yield "  budget  score [95 %]           best there was"
     for row in summary["budgets"]:
         score, bound = (Interval(*row[name]) for name in ("score", "best_there_was"))

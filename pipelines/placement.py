@@ -103,19 +103,13 @@ def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
     """Which schedule, and how many GPUs each stage gets so that none starves. Stages without memory need no GPU; those
     that nobody knows are left out."""
     available, n = cluster.gpu.memory_gib, cluster.gpus
+    require_fitting(stages, cluster, "quantised weights and offloaded models (`--preset flux-24gb`)")
     known = [
         _Known(s.name, s.flag, s.seconds, available if s.memory_gib is None else s.memory_gib, bool(s.vllm))
         for s in one_vllm_each(stages)
         if s.seconds is not None and s.memory_gib != 0
     ]
     chosen = sorted(known, key=lambda stage: -stage.seconds)
-    for stage in chosen:
-        if stage.memory_gib > available:
-            raise InputError(
-                f"{stage.name} takes {stage.memory_gib:.1f} GiB, a {cluster.gpu_type} has {available:.1f}",
-                field="--gpu-type",
-                expected="a larger GPU, or `--preset flux-24gb` (fp8 weights, models offloaded)",
-            )
     names = [stage.name for stage in chosen]
     together = sum(stage.memory_gib for stage in chosen)
     one_after_the_other = sum(stage.seconds for stage in chosen) / n / 3600
@@ -141,6 +135,17 @@ def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
         why = f"{need}, and there {'is one GPU' if n == 1 else f'are {n} GPUs'}"
     why += ": every stage has all GPUs in turn"
     return _placement("staged", why, chosen, dict.fromkeys(names, n), dict.fromkeys(names, 1.0), one_after_the_other, n)
+
+
+def require_fitting(stages: Sequence[StageEstimate], cluster: Cluster, advice: str) -> None:
+    """InputError for a stage that does not fit a GPU, even alone, also where nobody knows how long it takes."""
+    for stage in stages:
+        if (stage.memory_gib or 0.0) > cluster.gpu.memory_gib:
+            raise InputError(
+                f"{stage.name} takes {stage.memory_gib:.1f} GiB, a {cluster.gpu_type} has {cluster.gpu.memory_gib:.1f}",
+                field="--gpu-type",
+                expected=f"a larger GPU, or {advice}",
+            )
 
 
 def shares(stages: Sequence[_Known], available_gib: float) -> dict[str, float]:

@@ -74,6 +74,12 @@ class SearchJobConfig:
         if 0 < budget < search.width:
             said = f"{budget:g} images a prompt, where the first round takes {search.width}"
             raise InputError(said, field="allocation.budget", expected=f"0, or at least {search.width}")
+        if budget and set(self.tools.verifier.kinds) & {"rewards", "nvila"}:
+            raise InputError(
+                f"verifier {' '.join(self.tools.verifier.kinds)}: its scores compare images of one prompt alone",
+                field="allocation.budget",
+                expected="0, or verifiers whose scores are log-odds: vlm, prompted, trained, rules",
+            )
         once = replace(search, depth=1, seed=0)  # the seed is the run's
         draft = DraftRoundConfig(once, self.tools.for_search(search, self.vlm), self.workers)
         links = [Link(DraftRound, draft)]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from inference.vlm.vlm import VlmConfig
 from pipelines import stated_figures as stated
 from pipelines.model_costs import HEADROOM, vllm_gib, vllm_memory
-from pipelines.placement import Cluster, Placement, StageEstimate
+from pipelines.placement import Cluster, Placement, StageEstimate, require_fitting
 from pipelines.search_job import SearchJobConfig
 from pipelines.served_vlms import served_vlms
 from pipelines.stages.draft_round import DraftRound
@@ -29,20 +29,16 @@ def place_search(config: SearchJobConfig, stages: Sequence[StageEstimate], clust
     served = served_vlms(config.links()["rule"][0].config)
     vllm_each = max((vllm_gib(vlm, LEAST_CACHE_GIB)[0] for vlm in served), default=0.0)
     drawing_gib = (drafting.memory_gib or 0.0) if drafting else 0.0
-    for stage in on_gpu:
-        if (stage.memory_gib or 0.0) > available:
-            raise InputError(
-                f"{stage.name} takes {stage.memory_gib:.1f} GiB, a {cluster.gpu_type} has {available:.1f}",
-                field="--gpu-type",
-                expected="a larger GPU, or --tools.generator.flux.quantization and offload",
-            )
+    require_fitting(stages, cluster, f"--tools.generator.{config.tools.generator.kind}.quantization and offload")
     workers, gpus = dict.fromkeys([s.name for s in on_gpu], n), dict.fromkeys([s.name for s in on_gpu], 1.0)
     seconds = sum(stage.seconds or 0.0 for stage in on_gpu)
     flags, hours = [], seconds / n / 3600
     together = -(-len(served) // n)  # vLLMs on each GPU, where every GPU draws
     names, prefixes = ", ".join(vlm.name for vlm in served), flags_of(config, served)
-    if not served or drafting is None:
+    if not served:
         why = "no vLLM is needed: every GPU draws"
+    elif drafting is None:
+        why = "how long drawing takes, nobody knows: run a pilot, then `plan search --run` on it"
     elif drawing_gib + together * vllm_each <= HEADROOM * available:
         memory = vllm_memory(available, drawing_gib + (together - 1) * vllm_each)
         gpus[drafting.name] = 1 - BESIDE

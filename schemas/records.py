@@ -41,6 +41,7 @@ class Reason(StrEnum):
     TOO_HARD = "too_hard"
     NOT_KEPT = "difficulty_not_kept"
     NO_MARGIN = "no_margin"
+    LOW_QUALITY = "low_quality"
     NOT_SHORTER = "condensed_not_shorter"
     SAYS_MORE = "condensed_says_more"
     BROKEN_IMAGE = "broken_image"
@@ -159,7 +160,8 @@ class Cost:
 class SearchStep:
     """How a candidate of a search came about: its round and chain (from 0), the verifier's score and its reasons, where
     it gave some; where it was corrected, from which candidate and by which reflection; and what it cost, scores and
-    remarks included."""
+    remarks included. parts: what a score is made of that is relative to the prompt's other images. quality: by the
+    search's quality reward. restart: why it was drawn afresh where its chain could have gone on (edits, quality)."""
 
     round: int
     chain: int
@@ -168,6 +170,9 @@ class SearchStep:
     parent: int | None = None
     reflection: str | None = None
     cost: Cost = field(default_factory=Cost)
+    parts: tuple[Reward, ...] = ()
+    quality: float | None = None
+    restart: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ other images than its author's, and nothing says so.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 from collections import defaultdict
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
-COMPONENTS = ("transformer", "text_encoder")
-"""Of a FLUX pipeline, those that diffusers can give a LoRA."""
 _ADAPTER = "fused"
 _PART = re.compile(
     r"(?P<module>.+?)\.(lora_(?P<peft>A|B)|lora\.(?P<old>down|up)|lora_linear_layer\.(?P<older>down|up))\.weight"
@@ -42,13 +41,11 @@ def fuse_lora(pipeline: Any, folder: Path) -> None:
     sound_weights(path)
     try:
         with _complaints() as said:
-            tensors, alphas, _ = pipeline.lora_state_dict(
-                str(folder), weight_name=WEIGHTS, return_alphas=True, return_lora_metadata=True
-            )
+            tensors, alphas = _read(pipeline, folder)
         if said:
             raise _refusal(path, said)
         modules = _check_tensors(tensors, pipeline, path)
-        _check_alphas(alphas or {}, modules, path)
+        _check_alphas(alphas, modules, path)
         with _complaints() as said:
             pipeline.load_lora_weights(str(folder), weight_name=WEIGHTS, adapter_name=_ADAPTER)
     except (ValueError, KeyError, RuntimeError, AttributeError) as error:
@@ -56,8 +53,25 @@ def fuse_lora(pipeline: Any, folder: Path) -> None:
     unused = [f"{name} got no LoRA" for name in sorted(modules - _adapted(pipeline))]
     if unused or said:
         raise _refusal(path, unused + said)
-    pipeline.fuse_lora(components=[one for one in COMPONENTS if any(name.startswith(f"{one}.") for name in modules)])
+    components = [one for one in _components(pipeline) if any(name.startswith(f"{one}.") for name in modules)]
+    pipeline.fuse_lora(components=components)
     pipeline.unload_lora_weights()
+
+
+def _components(pipeline: Any) -> list[str]:
+    """Those that diffusers can give a LoRA: of FLUX, transformer and CLIP; of SDXL, the UNet and both CLIPs."""
+    return [name for name in pipeline._lora_loadable_modules if getattr(pipeline, name, None) is not None]
+
+
+def _read(pipeline: Any, folder: Path) -> tuple[Mapping[str, torch.Tensor], Mapping[str, Any]]:
+    """Tensors and alphas by diffusers' names; some classes give the alphas apart, others have them in the tensors."""
+    wanted: dict[str, Any] = {"weight_name": WEIGHTS, "return_lora_metadata": True}
+    if "return_alphas" in inspect.signature(pipeline.lora_state_dict).parameters:
+        wanted["return_alphas"] = True
+    if getattr(pipeline, "unet", None) is not None:
+        wanted["unet_config"] = pipeline.unet.config
+    tensors, *others = pipeline.lora_state_dict(str(folder), **wanted)
+    return tensors, (others[0] or {}) if len(others) > 1 else {}
 
 
 _EXPECTED = "a LoRA of the generator's model, every tensor of which has its place: transformer.<layer>.lora_A.weight"
@@ -68,8 +82,7 @@ def _check_tensors(tensors: Mapping[str, torch.Tensor], pipeline: Any, path: Pat
     another shape than it takes."""
     layers = {
         f"{component}.{name}": layer
-        for component in COMPONENTS
-        if getattr(pipeline, component, None) is not None
+        for component in _components(pipeline)
         for name, layer in getattr(pipeline, component).named_modules()
     }
     found: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
@@ -115,8 +128,7 @@ def _adapted(pipeline: Any) -> set[str]:
     """Layers that have a LoRA now."""
     return {
         f"{component}.{name}"
-        for component in COMPONENTS
-        if getattr(pipeline, component, None) is not None
+        for component in _components(pipeline)
         for name, layer in getattr(pipeline, component).named_modules()
         if _ADAPTER in getattr(layer, "lora_A", ())
     }

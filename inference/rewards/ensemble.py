@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from schemas.errors import InputError
+from schemas.records import Reward
 
 FLAT = 1e-6  # a scorer whose values differ by less has no opinion
 
@@ -53,6 +54,13 @@ def combine_rewards(
         raise InputError(f"different numbers of scores: {lengths}", expected="one for each candidate from each scorer")
     shares = np.array(list(weights) or [1.0] * len(columns))
     return shares @ np.array(columns) / shares.sum()
+
+
+def relative_scores(parts: Sequence[Sequence[Reward]]) -> list[float]:
+    """One score an image of one prompt, from what each reward says of it: the mean of the rewards' z-scores among these
+    images. parts: of each image, the same rewards in the same order."""
+    columns = {said[0].scorer: np.array([one.value for one in said]) for said in zip(*parts, strict=True)}
+    return combine_rewards(columns).tolist()
 
 
 def standardise(values: np.ndarray, method: Literal["z", "rank"]) -> np.ndarray:

@@ -47,12 +47,17 @@ _CSS = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;color:#1c1c1e;background:#fff}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}
 .strip{display:flex;gap:.5rem;overflow-x:auto;padding:.3rem 0 1rem}.draft{flex:0 0 104px;font-size:11px}
-.draft img{width:96px;height:96px;image-rendering:pixelated;border:2px solid #c33;display:block}
+.draft img{width:96px;height:auto;image-rendering:pixelated;border:2px solid #c33;display:block}
 .draft.right img{border-color:#2a8f4a}.draft.unjudged img{border-color:#999}
 .draft.chosen img{border-width:6px;margin:-4px}
 .draft p{margin:.4rem 0 0;overflow-wrap:anywhere}h3{margin:1rem 0 .2rem;font-size:15px}.ok{color:#2a8f4a}.no{color:#c33}
 @media (prefers-color-scheme:dark){body{background:#17181a;color:#e8e8ea}td,th{border-color:#444}}
 """
+
+RESTARTS = {
+    "edits": "drawn afresh: the image before had been edited often enough",
+    "quality": "drawn afresh: the image before had lost too much quality",
+}
 
 
 class Filmstrips:
@@ -96,6 +101,7 @@ def _filmstrip(row: PromptRow, chosen: int) -> str:
         outcome = " unjudged" if candidate.check is None else " right" if _is_right(candidate) else ""
         classes = "draft" + outcome + (" chosen" if number == chosen else "")
         said = f"<p>{html.escape(step.reflection)}</p>" if step.reflection else ""
+        said += f"<p>{RESTARTS[step.restart]}</p>" if step.restart in RESTARTS else ""
         if candidate.text != row.prompt.text:
             said += f"<p><i>{html.escape(candidate.text)}</i></p>"
         drafts.append(

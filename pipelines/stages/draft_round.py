@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, cast
 
 import numpy as np
 import tyro
 
-from inference.search import Draft, SearchConfig, SearchTrace, next_round, parents_of_next_round
+from inference.search import Draft, Restart, SearchConfig, SearchTrace, next_round, parents_of_next_round
 from inference.search_tools import SearchToolsConfig
 from pipelines.model_costs import draft_costs
 from pipelines.stage import Item, Stage, StageCosts, Workers
@@ -58,7 +58,8 @@ class DraftRound(Stage):
 
     def _with_drafts(self, row: PromptRow, trace: SearchTrace) -> PromptRow:
         new = tuple(self._candidate(draft) for draft in trace.drafts[len(row.candidates) :])
-        return replace(row, candidates=row.candidates + new, cost=trace.cost)
+        old = tuple(map(_compared, row.candidates, trace.drafts))
+        return replace(row, candidates=old + new, cost=trace.cost)
 
     def _candidate(self, draft: Draft) -> Candidate:
         steps = self.config.tools.generator.num_steps
@@ -71,8 +72,19 @@ class DraftRound(Stage):
             parent=draft.parent,
             reflection=draft.reflection,
             cost=draft.cost,
+            parts=draft.parts,
+            quality=draft.quality,
+            restart=draft.restart,
         )
         return replace(candidate, search=step)
+
+
+def _compared(candidate: Candidate, draft: Draft) -> Candidate:
+    """An image of an earlier round, whose score may be relative to those that came after."""
+    step = candidate.search
+    if step is None or step.score == draft.score:
+        return candidate
+    return replace(candidate, search=replace(step, score=draft.score))
 
 
 def trace_of(row: PromptRow, search: SearchConfig | None = None) -> SearchTrace:
@@ -93,8 +105,11 @@ def trace_of(row: PromptRow, search: SearchConfig | None = None) -> SearchTrace:
                 image=_NOT_DECODED,
                 score=step.score,
                 explanation=step.explanation,
+                parts=step.parts,
+                quality=step.quality,
                 reflection=step.reflection,
                 parent=step.parent,
+                restart=cast("Restart | None", step.restart),
                 cost=step.cost,
             )
         )

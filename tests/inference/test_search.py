@@ -1,13 +1,31 @@
 """Algorithm 1 on numbers in place of images: what is drawn from what, what it costs, and that budgets are prefixes."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from inference.interfaces import Opinion
-from inference.search import NOTHING_WRONG, Remark, SearchConfig, SearchTrace, next_round, search
-from inference.verifier import MeanVerifier
+from inference.corrector import CorrectorConfig
+from inference.flux.corrector import FluxCorrectorConfig
+from inference.generator import GeneratorConfig
+from inference.interfaces import OneCallAnImage, Opinion
+from inference.rewards.reward import RewardConfig
+from inference.search import (
+    NOTHING_WRONG,
+    Remark,
+    SearchConfig,
+    SearchTrace,
+    compared,
+    corrected_from,
+    next_round,
+    search,
+)
+from inference.search_tools import SearchToolsConfig
+from inference.verifier import MeanVerifier, RewardVerifier
+from inference.vlm.vlm import VlmConfig
 from schemas.errors import InputError
 from schemas.records import Cost
-from tests.support.scripted_search import Bright, Corrects, Says, image, tools
+from tests.support.scripted_search import Bright, Corrects, Draws, Says, image, tools
 
 PROMPTS = ["a star", "two rings", "a heart"]
 
@@ -161,6 +179,117 @@ def test_rounds_may_be_made_one_by_one_and_other_prompts_change_nothing():
     for number in range(3):
         next_round(step_by_step, number, config, used, PROMPTS)
     assert [[d.score for d in one.drafts] for one in step_by_step] == [[d.score for d in one.drafts] for one in whole]
+
+
+class Draining(Corrects):
+    """Ten darker at each turn, whatever it is told."""
+
+    def correct(self, images, prompts, reflections, seeds):
+        return [image(max(0, int(i.mean()) - 10)) for i in images]
+
+
+def edits_before(one, draft):
+    return len(corrected_from(one, draft)) - 1
+
+
+@pytest.mark.parametrize("carry", ["own", "topk", "best"])
+def test_an_image_is_edited_so_often_and_then_its_chain_starts_afresh(carry):
+    config = SearchConfig(2, 8, "noise+prompt+reflection", carry, patience=9, max_edits=2)
+    used = tools()
+    (one,) = search(PROMPTS[:1], config, used)
+    assert max(edits_before(one, draft) for draft in one.drafts) == 2
+    afresh = [draft for draft in one.drafts if draft.restart]
+    assert {(draft.restart, draft.parent, draft.reflection, draft.prompt) for draft in afresh} == {
+        ("edits", None, None, PROMPTS[0])
+    }
+    # Nobody is asked about an image that is corrected no further.
+    assert sum(len(call[0]) for call in used.critic.calls) == len([d for d in one.drafts if d.parent is not None])
+
+
+def test_without_a_cap_nothing_is_counted():
+    (one,) = search(PROMPTS[:1], SearchConfig(2, 8), tools())
+    assert {draft.restart for draft in one.drafts} == {None}
+    assert edits_before(one, one.drafts[-1]) == 7
+
+
+def test_a_chain_that_lost_too_much_of_its_first_images_quality_starts_afresh():
+    config = SearchConfig(1, 9, max_quality_drop=25)
+    (one,) = search(PROMPTS[:1], config, tools(corrector=Draining(), quality=Bright(), size_of=lambda *key: None))
+    lost = [corrected_from(one, draft)[0].quality - draft.quality for draft in one.drafts]
+    assert max(lost) > 25  # the one that is noticed
+    noticed = [draft for draft in one.drafts if draft.restart == "quality"]
+    assert noticed
+    for draft in noticed:
+        before = one.drafts[draft.number - 1]
+        assert corrected_from(one, before)[0].quality - before.quality > 25
+    assert one.cost.reward_calls == 9
+
+
+@pytest.mark.parametrize("wrong", [{"max_edits": -1}, {"max_quality_drop": -0.5}, {"max_quality_drop": float("nan")}])
+def test_a_cap_below_nothing_is_refused(wrong):
+    with pytest.raises(InputError, match="0 or more"):
+        SearchConfig(**wrong)
+
+
+def test_a_check_of_quality_needs_a_reward():
+    config = SearchToolsConfig(corrector=CorrectorConfig("flux", FluxCorrectorConfig("somewhere")))
+    with pytest.raises(InputError, match=r"--tools\.quality"):
+        config.for_search(SearchConfig(max_quality_drop=1.0), VlmConfig())
+    named = replace(config, quality=RewardConfig())
+    assert named.for_search(SearchConfig(max_quality_drop=1.0), VlmConfig()).quality == RewardConfig()
+    assert named.for_search(SearchConfig(), VlmConfig()).quality is None
+
+
+class Sized(Draws):
+    """Keeps the sizes that it was asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def generate(self, prompts, seeds, sizes=None):
+        self.sizes.append(sizes)
+        return super().generate(prompts, seeds)
+
+
+def test_every_image_of_a_prompt_that_is_drawn_afresh_has_its_size():
+    generator = GeneratorConfig(sizes=("40x24", "24x40"))
+    used = tools(generator=Sized(), size_of=generator.size_of)
+    search(PROMPTS, SearchConfig(2, 2, "noise", seed=3), used)
+    expected = [generator.size_of(3, prompt) for prompt in PROMPTS for _ in range(2)]
+    assert used.generator.sizes == [expected, expected]
+
+
+class Scaled(OneCallAnImage):
+    """A reward on a scale of its own."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def score(self, images, prompts):
+        return np.array([i.mean() * self.scale + 100 for i in images], np.float32)
+
+
+def test_rewards_of_different_scales_weigh_the_same_within_a_prompt():
+    verifier = RewardVerifier({"large": Scaled(1000.0), "small": Scaled(-0.001)})
+    (one,) = search(PROMPTS[:1], SearchConfig(3, 4, "noise"), tools(verifier=verifier))
+    # They say the opposite of each other: a mean of raw values would be the large one's.
+    assert [draft.score for draft in one.drafts] == pytest.approx([0.0] * 12, abs=1e-3)
+    assert [part.scorer for part in one.drafts[0].parts] == ["large", "small"]
+
+
+def test_scores_that_are_relative_are_those_of_the_images_that_there_are():
+    verifier = RewardVerifier({"a": Scaled(1.0), "b": Scaled(2.0)})
+    (long,) = search(PROMPTS[:1], SearchConfig(3, 4, "noise"), tools(verifier=verifier))
+    (short,) = search(PROMPTS[:1], SearchConfig(3, 2, "noise"), tools(verifier=verifier))
+    assert long.best(6).number == short.best().number
+    assert [d.score for d in compared(long.drafts[:6])] == [d.score for d in short.drafts]
+    assert np.mean([draft.score for draft in long.drafts]) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_one_reward_alone_keeps_its_scale():
+    (opinion,) = RewardVerifier({"a": Scaled(1.0)}).verify([image(3)], ["x"])
+    assert (opinion.score, opinion.parts) == (103.0, ())
 
 
 def test_a_strategy_without_its_models_is_refused():

@@ -253,6 +253,12 @@ def test_the_page_has_filmstrips(searched):
         (["--search.width", "0"], "at least 1"),
         (["--images-per-prompt", "0"], "at least 1"),
         (["--search.width", "4", "--search.depth", "2", "--allocation.budget", "3"], "first round takes 4"),
+        (["--allocation.budget", "4"], "compare images of one prompt"),
+        (["--search.max-edits=-1"], "0 or more"),
+        (
+            ["--search.strategy", "noise+prompt+reflection", "--search.max-quality-drop", "2"],
+            "without a quality reward",
+        ),
         (["--tools.verifier.kinds", "rewards", "rewards"], "different verifiers"),
     ],
 )

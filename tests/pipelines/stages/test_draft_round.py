@@ -8,6 +8,7 @@ from dataclasses import replace
 from inference.generator import GeneratorConfig
 from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig
+from inference.verifier import RewardVerifier
 from inference.vlm.criteria import RUBRICS
 from inference.vlm.critic import VlmCritic, VlmCriticConfig
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm
@@ -19,7 +20,7 @@ from schemas.blocks import attach_images, decode_block, decode_images, encode_bl
 from schemas.images import sha256
 from schemas.records import PromptRecord, PromptRow
 from tests.support.chat_server import chat_server, says, text_of
-from tests.support.scripted_search import tools
+from tests.support.scripted_search import Bright, tools
 
 ROWS = [
     PromptRow(PromptRecord("rule-000000", "a photo of a red star", "rule", "colors")),
@@ -82,3 +83,30 @@ def test_a_search_that_goes_on_from_its_blocks_asks_the_same():
             why = candidate.search.explanation or ""
             assert all(f"{name.replace('_', ' ')} " in why for name in RUBRICS[tag])
             assert sum(why in text for text in texts) == 2  # reflector and refiner
+
+
+def test_caps_quality_and_relative_scores_are_told_from_the_blocks():
+    search = SearchConfig(2, 6, max_edits=1, max_quality_drop=1000.0)
+    flux = GeneratorConfig("flux", micro_flux(num_steps=4))
+
+    def rounds(kept):
+        stage = DraftRound(DraftRoundConfig(search, SearchToolsConfig(generator=flux)), 5)
+        rewards = RewardVerifier({"bright": Bright(), "dark": Dark()})
+        stage.tools = tools(verifier=rewards, quality=Bright())
+        rows = ROWS
+        for _ in range(search.depth):
+            rows = kept(stage(rows))
+        return [[(c.search, c.rewards) for c in row.candidates] for row in rows]
+
+    whole = rounds(lambda rows: rows)
+    assert rounds(through_a_block) == whole
+    steps = [step for row in whole for step, _ in row]
+    assert {step.restart for step in steps} == {None, "edits"}
+    assert all(step.quality is not None and len(step.parts) == 2 for step in steps)
+
+
+class Dark(Bright):
+    """The other way round, on another scale."""
+
+    def score(self, images, prompts):
+        return -7 * super().score(images, prompts) ** 0.5
