@@ -144,7 +144,8 @@ def say_once(pipeline: Any) -> None:
         said.add(begin)
         return True
 
-    logging.getLogger(type(pipeline).__module__).addFilter(is_new)
+    for name in (type(pipeline).__module__, "transformers.processing_utils"):
+        logging.getLogger(name).addFilter(is_new)
 
 
 def _check_means(config: LoadsPipeline) -> None:
