@@ -39,6 +39,7 @@ class SearchToolsConfig:
                 expected="a corrector, such as a folder that `python -m trainers corrector` wrote "
                 "(--tools.corrector.flux.lora)",
             )
+        self.verifier.check_mean()
         critic = None
         if search.strategy != "noise":
             if self.critic is None:

@@ -59,6 +59,7 @@ def estimate(
     model does not fit, even alone."""
     is_search = isinstance(config, SearchJobConfig)
     generator = config.tools.generator if is_search else config.generate.generator
+    generator.check_sizes()
     on_gpu = generator.device != "cpu"
     cluster = (cluster or Cluster()) if on_gpu else None
     if cluster is not None and cluster.gpus < 1:

@@ -3,6 +3,8 @@
 
 from dataclasses import dataclass
 
+from schemas.image_size import ImageSize
+
 GIB = 2**30
 
 # Parameters of each component (built without weights and counted by a test).
@@ -106,8 +108,9 @@ GPUS: dict[str, Gpu] = {
 }
 
 
-def flux_pass_tflop(size_px: int, text_tokens: int, condition_px: int = 0) -> float:
-    """TFLOP of one forward pass: the linear part grows with the tokens, attention with their square."""
-    tokens = (size_px // 16) ** 2 + (condition_px // 16) ** 2 + text_tokens
+def flux_pass_tflop(size: ImageSize, text_tokens: int, condition_px: int = 0) -> float:
+    """TFLOP of one forward pass: the linear part grows with the tokens, attention with their square. condition_px: side
+    of a square of as many tokens as show the flawed image."""
+    tokens = (size.width // 16) * (size.height // 16) + (condition_px // 16) ** 2 + text_tokens
     share = tokens / FLUX_TOKENS
     return (FLUX_PASS_TFLOP - FLUX_ATTENTION_TFLOP) * share + FLUX_ATTENTION_TFLOP * share**2

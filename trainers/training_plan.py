@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import InputError, MissingWeightsError
@@ -102,11 +103,13 @@ class Plan:
 
 
 def plan_corrector(config: CorrectorTrainingConfig) -> Plan:
-    """MissingWeightsError for a model that is neither here nor known by its sizes."""
+    """Memory of the largest of its sizes, arithmetic of their mean. MissingWeightsError for a model that is neither
+    here nor known by its sizes."""
     import torch
     from diffusers import FluxTransformer2DModel
 
     from inference.flux.conditioning import ConditionedFlux
+    from inference.flux.latents import condition_size
 
     flux, drawn = config.flux.model, config.flux
     folder = _folder(flux, FLUX_MODELS)
@@ -120,9 +123,13 @@ def plan_corrector(config: CorrectorTrainingConfig) -> Plan:
     layers = len(transformer.transformer_blocks) + len(transformer.single_transformer_blocks)
     factor = 16 if folder is None else 2 * 2 ** (len(_vae_config(folder)["block_out_channels"]) - 1)
     text = drawn.text_lengths[-1]
-    tokens = text + (config.batch.size_px // factor) ** 2 + (config.batch.condition_px // factor) ** 2
-    if config.condition.attention == "cached" and config.condition.text_copy:
-        tokens += text
+    config.batch.check(factor)
+    texts = 2 if config.condition.attention == "cached" and config.condition.text_copy else 1
+    counts = []
+    for size in config.batch.buckets:
+        shown = condition_size(size, config.batch.condition_px, factor)
+        counts.append(texts * text + (size.pixels + shown.pixels) // factor**2)
+    tokens = max(counts)
     each = 2 if drawn.dtype != "float32" else 4
     token_bytes = 2 if config.frozen_in_bf16 or each == 2 else 4
     micro = min(config.loop.micro_batch, config.loop.batch_size)
@@ -137,8 +144,11 @@ def plan_corrector(config: CorrectorTrainingConfig) -> Plan:
     }
     # Frozen weights have no gradients of their own: backward costs one forward pass, and recomputing another.
     passes = 3 if config.recompute else 2
-    forward = 2 * base * tokens + 4 * layers * tokens**2 * width
-    note = "the encoders are needed once, before the first step" if config.encode.ahead else ""
+    forward = fmean(2 * base * count + 4 * layers * count**2 * width for count in counts)
+    notes = ["the encoders are needed once, before the first step"] if config.encode.ahead else []
+    if len(counts) > 1:
+        largest = config.batch.buckets[counts.index(tokens)]
+        notes.append(f"memory at {largest}, the largest of {len(counts)} sizes; time as if each came as often")
     savers = (("--recompute", config.recompute), ("--encode.ahead", config.encode.ahead))
     return Plan(
         f"corrector on {flux}",
@@ -146,7 +156,7 @@ def plan_corrector(config: CorrectorTrainingConfig) -> Plan:
         trained,
         memory,
         passes * forward / 1e12,
-        note,
+        "; ".join(notes),
         tuple(flag for flag, is_set in savers if not is_set),
     )
 
