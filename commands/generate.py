@@ -48,12 +48,15 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
     config = arguments.generator.only_what_is_used()
     require_models(model_names(config))
+    config.check_sizes()
     started = time.perf_counter()
     generator = config.with_batch_size(min(config.batch_size, arguments.num_images)).open()
     loaded = time.perf_counter()
     seeds = [stable_seed(arguments.seed, arguments.prompt, i) for i in range(arguments.num_images)]
+    size = config.size_of(arguments.seed, arguments.prompt)
+    sizes = [size] * arguments.num_images if size else None
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for index, image in enumerate(generator.draw([arguments.prompt] * arguments.num_images, seeds)):
+    for index, image in enumerate(generator.draw([arguments.prompt] * arguments.num_images, seeds, sizes)):
         path = arguments.out / f"image_{index}.png"
         path.write_bytes(encode_png(image))
         say(path)

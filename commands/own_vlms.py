@@ -44,6 +44,9 @@ def vlm_places(config: Any, named: Path = (), route: Path = ()) -> Iterator[tupl
             yield path, way
         elif is_dataclass(value):
             yield from vlm_places(value, path, way)
+        for number, member in enumerate(value if isinstance(value, tuple) else ()):
+            if is_dataclass(member):
+                yield from vlm_places(member, (*path, str(number)), (*way, str(number)))
 
 
 def goes_unnamed(hint: Any) -> bool:
@@ -83,4 +86,7 @@ def _at(config: Any, path: Path) -> VlmConfig | None:
 
 def _with(config: Any, route: Path, vlm: VlmConfig) -> Any:
     first, *rest = route
+    if isinstance(config, tuple):
+        at = int(first)
+        return (*config[:at], _with(config[at], tuple(rest), vlm), *config[at + 1 :])
     return replace(config, **{first: _with(getattr(config, first), tuple(rest), vlm) if rest else vlm})

@@ -1,11 +1,13 @@
 """`python -m inference reflect "a photo of a red star left of a blue ring"`: one search, live."""
 
+from __future__ import annotations
+
 import html
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -20,6 +22,9 @@ from schemas.configuration import model_names
 from schemas.errors import InputError
 from schemas.images import encode_png
 from schemas.terminal import say
+
+if TYPE_CHECKING:
+    import numpy as np
 
 STRIP_PX = 160
 GAP_PX = 6
@@ -56,6 +61,7 @@ def main(argv: Sequence[str]) -> int:
     config = arguments.tools.for_search(arguments.search, arguments.vlm)
     require_models(model_names(config))
     require_servers(config, "--tools", arguments.vlm)
+    config.generator.check_sizes()
     started = time.monotonic()
     tools = config.open()
     say(f"models loaded in {time.monotonic() - started:.1f} s")
@@ -82,21 +88,20 @@ def describe(draft: Draft) -> str:
 def write_pictures(one: SearchTrace, folder: Path) -> None:
     """The best image, all of them as a strip (a row a chain), and the page that tells how they came about."""
     import numpy as np
-    from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
     best = one.best()
     (folder / "best.png").write_bytes(encode_png(best.image))
     chains, rounds = (1 + max(getattr(d, name) for d in one.drafts) for name in ("chain", "round"))
-    side = STRIP_PX + GAP_PX
-    strip = np.full((chains * side + GAP_PX, rounds * side + GAP_PX, 3), 255, np.uint8)
-    for draft in one.drafts:
-        how = Image.Resampling.NEAREST if draft.image.shape[0] < STRIP_PX else Image.Resampling.LANCZOS
-        small = np.asarray(Image.fromarray(draft.image).resize((STRIP_PX, STRIP_PX), how))
-        y, x = GAP_PX + draft.chain * side, GAP_PX + draft.round * side
+    small = [_with_longest_side(draft.image, STRIP_PX) for draft in one.drafts]
+    down, across = (GAP_PX + max(image.shape[axis] for image in small) for axis in (0, 1))
+    strip = np.full((chains * down + GAP_PX, rounds * across + GAP_PX, 3), 255, np.uint8)
+    for draft, image in zip(one.drafts, small, strict=True):
+        height, width = image.shape[:2]
+        y, x = GAP_PX + draft.chain * down, GAP_PX + draft.round * across
         if draft is best:
-            strip[y - GAP_PX : y + side, x - GAP_PX : x + side] = (42, 143, 74)
-        strip[y : y + STRIP_PX, x : x + STRIP_PX] = small
+            strip[y - GAP_PX : y + height + GAP_PX, x - GAP_PX : x + width + GAP_PX] = (42, 143, 74)
+        strip[y : y + height, x : x + width] = image
     (folder / "filmstrip.png").write_bytes(encode_png(strip))
     rows = "".join(
         f"<tr{' class=best' if d is best else ''}><td>{d.number}</td><td>{d.round}</td><td>{d.chain}</td>"
@@ -114,3 +119,14 @@ table{{border-collapse:collapse}}td,th{{padding:.2rem .6rem;border-bottom:1px so
 <table><tr><th>image</th><th>round</th><th>chain</th><th>score</th><th>drawn from</th><th>reflection</th>
 <th>corrected from</th><th>seed</th><th>cost</th></tr>{rows}</table></html>"""
     )
+
+
+def _with_longest_side(image: np.ndarray, side_px: int) -> np.ndarray:
+    """uint8 (H, W, 3) at the same aspect; small images pixel by pixel."""
+    import numpy as np
+    from PIL import Image
+
+    longest = max(image.shape[:2])
+    height, width = (max(1, round(side * side_px / longest)) for side in image.shape[:2])
+    how = Image.Resampling.NEAREST if longest < side_px else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(image).resize((width, height), how))

@@ -62,11 +62,19 @@ class ScoreArgs:
     preset: Preset = field(default_factory=catalogue.default)
     rewards: tuple[RewardConfig, ...] = (RewardConfig(),)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    vlm: VlmConfig = field(default_factory=VlmConfig)
+    """Who is asked by a reward of kind vqa-score that names no VLM of its own."""
 
 
 def default_arguments(preset: str) -> ScoreArgs:
     """What a preset says."""
-    return ScoreArgs(prompt=tyro.MISSING, images=tyro.MISSING, preset=preset, rewards=catalogue.load(preset, "rewards"))
+    return ScoreArgs(
+        prompt=tyro.MISSING,
+        images=tyro.MISSING,
+        preset=preset,
+        rewards=catalogue.load(preset, "rewards"),
+        vlm=catalogue.load_or(preset, "vlm", VlmConfig()),
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -87,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _by_rewards(arguments: ScoreArgs, images: Sequence[np.ndarray]) -> dict[str, list[float]]:
-    rewards = used_rewards(arguments.rewards)
+    rewards = used_rewards(arguments.rewards, arguments.vlm)
     require_models(name for reward in rewards for name in model_names(reward))
     prompts = [arguments.prompt] * len(images)
     scores = {reward.name: reward.open().score(images, prompts) for reward in rewards}

@@ -79,6 +79,12 @@ class GeneratorConfig:
             return None
         return self.all_sizes[stable_seed("size", *key) % len(self.sizes)]
 
+    def check_sizes(self) -> None:
+        """InputError for a size that is known not to be drawn, before anything is loaded. Kinds whose files do not tell
+        say so when they are opened."""
+        if self.sizes and isinstance(self.chosen, FluxGeneratorConfig):
+            self.chosen.check_sizes(self.all_sizes)
+
     @property
     def chosen(self) -> DrawsImages:
         """The configuration of `kind`. InputError where there is none."""

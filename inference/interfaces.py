@@ -41,8 +41,9 @@ class Generator(Protocol):
         """What `generate` gives, each image as soon as it is there."""
         ...
 
-    def warm_up(self) -> None:
-        """Whatever would make the first images wait (compiling); may do nothing."""
+    def warm_up(self, sizes: Sequence[ImageSize] = ()) -> None:
+        """Whatever would make the first images of these sizes wait (compiling); may do nothing. InputError for a size
+        that it cannot draw. No sizes: its own."""
         ...
 
 

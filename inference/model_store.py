@@ -77,10 +77,25 @@ KNOWN_MODELS: dict[str, HubModel] = {
     "diffusion-cot/Reflection-Generator/infer/30000": HubModel("16.6 GB", "none stated on its card"),
     "Qwen/Qwen2.5-VL-7B-Instruct": HubModel("16.6 GB", "Apache-2.0"),
     "Qwen/Qwen2.5-VL-3B-Instruct": HubModel("7.5 GB", "Qwen research licence, non-commercial"),
+    "Qwen/Qwen2.5-VL-32B-Instruct": HubModel("67 GB", "Apache-2.0"),
+    "Qwen/Qwen3-VL-4B-Instruct": HubModel("8.9 GB", "Apache-2.0"),
+    "Qwen/Qwen3-VL-8B-Instruct": HubModel("17.5 GB", "Apache-2.0"),
+    "OpenGVLab/InternVL3_5-8B-HF": HubModel("17.1 GB", "Apache-2.0"),
+    "google/gemma-3-4b-it": HubModel("8.6 GB", "Gemma terms of use, gated: accept them on the model page"),
     "diffusion-cot/Image-Verifier": HubModel(
         "3.5 GB, and its base model Qwen/Qwen2.5-VL-3B-Instruct, 7.5 GB",
         "none stated on its card; its base model: Qwen research licence, non-commercial",
     ),
+    "MizzenAI/HPSv3": HubModel(
+        "16.6 GB (7B, bfloat16), and config and processor of Qwen/Qwen2-VL-7B-Instruct",
+        "as its model page says (its code: MIT)",
+    ),
+    "Qwen/Qwen2-VL-7B-Instruct": HubModel("16.6 GB, of which HPSv3 reads the small files alone", "Apache-2.0"),
+    "THUDM/ImageReward": HubModel("1.8 GB", "as its model page says (its code: Apache-2.0)"),
+    "facebook/sam2.1-hiera-large": HubModel("0.9 GB", "Apache-2.0"),
+    "facebook/sam3": HubModel("3.4 GB", "SAM licence, gated: accept it on the model page"),
+    "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_v3det": HubModel("0.7 GB", "Apache-2.0"),
+    "openmmlab-community/mm_grounding_dino_base_all": HubModel("0.9 GB", "Apache-2.0"),
     "Efficient-Large-Model/NVILA-Lite-2B-Verifier": HubModel("about 4 GB, with code of its own", "CC-BY-NC-4.0"),
 }
 

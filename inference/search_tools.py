@@ -41,6 +41,7 @@ class SearchToolsConfig:
             )
         if corrects and self.corrector is not None:
             self.corrector.check_beside(self.generator)
+        self.verifier.check_mean()
         critic = None
         if search.strategy != "noise":
             if self.critic is None:

@@ -87,7 +87,7 @@ class VerifierConfig:
         for kind in self.kinds:
             chosen = self._of(kind)
             if kind == "rewards":
-                chosen = without_weights(used_rewards(chosen))
+                chosen = without_weights(used_rewards(chosen, vlm))
             elif kind in ("rules", "judge"):
                 chosen = chosen.only_what_is_used()
             else:
@@ -98,8 +98,19 @@ class VerifierConfig:
         nothing: dict[str, Any] = dict.fromkeys(models) | {"rewards": ()}
         return VerifierConfig(self.kinds, **(nothing | kept))
 
+    def check_mean(self) -> None:
+        """InputError for rewards beside other verifiers: one alone has a scale of its own, several are z-scores among
+        the images that are looked at; a mean with log-odds would follow whichever has the larger numbers."""
+        if "rewards" in self.kinds and len(self.kinds) > 1:
+            raise InputError(
+                f"a mean of {', '.join(self.kinds)}: rewards have scales of their own, the others have log-odds",
+                field="verifier.kinds",
+                expected="rewards alone, or the others alone (a search's --also-score tells what the rewards think)",
+            )
+
     def open(self, journal: Journal | None = None) -> Verifier:
         """Load what `kinds` names. MissingWeightsError, InputError."""
+        self.check_mean()
         opened = [self.open_one(kind, journal) for kind in self.kinds]
         return opened[0] if len(opened) == 1 else MeanVerifier(opened)
 
@@ -107,7 +118,7 @@ class VerifierConfig:
         """Load one of them alone. MissingWeightsError, InputError."""
         chosen = self._of(kind)
         if kind == "rewards":
-            return RewardVerifier({reward.name: reward.open() for reward in chosen})
+            return RewardVerifier({reward.name: reward.open(journal) for reward in chosen})
         if kind == "rules":
             return RuleVerifier(chosen.open())
         if kind == "judge":

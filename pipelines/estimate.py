@@ -60,6 +60,7 @@ def estimate(
     model does not fit, even alone."""
     is_search = isinstance(config, SearchJobConfig)
     generator = config.tools.generator if is_search else config.generate.generator
+    generator.check_sizes()
     cluster = (cluster or Cluster()) if is_on_gpu(config) else None
     if cluster is not None and cluster.gpus < 1:
         raise InputError(f"{cluster.gpus} GPUs", field="--gpus", expected="at least 1")

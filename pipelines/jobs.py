@@ -15,12 +15,14 @@ from pipelines.stages.condense_prompts import CondensePrompts, CondensePromptsCo
 from pipelines.stages.filter_pairs import FilterPairs, FilterPairsConfig
 from pipelines.stages.generate_candidates import GenerateCandidates, GenerateCandidatesConfig
 from pipelines.stages.ground_objects import GroundObjects, GroundObjectsConfig
+from pipelines.stages.quality_floor import QualityConfig
 from pipelines.stages.read_edits import ReadEdits, ReadEditsConfig
 from pipelines.stages.score_rewards import ScoreRewards, ScoreRewardsConfig
 from pipelines.stages.select_by_reward import SelectByLength, SelectByReward, SelectByRewardConfig
 from pipelines.stages.select_pairs import DifficultyTertiles, SelectPairs, SelectPairsConfig
 from pipelines.stages.write_reflections import WriteReflections, WriteReflectionsConfig
 from schemas.configuration import model_names, template_names
+from schemas.errors import InputError
 
 SubsetName = Literal["rule", "general", "length", "editing"]
 
@@ -84,6 +86,7 @@ class DatasetConfig:
     select: SelectPairsConfig = field(default_factory=SelectPairsConfig)
     rewards: ScoreRewardsConfig = field(default_factory=ScoreRewardsConfig)
     pair: SelectByRewardConfig = field(default_factory=SelectByRewardConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
     vlm: VlmConfig = field(default_factory=VlmConfig)
     """Who condenses, captions, writes reflections, and verifies where there is no trained verifier. A stage may have
     a VLM of its own: `--condense.vlm...`, `--caption.vlm...`, `--reflect.vlm...`, `--reflect.reflector-vlm...` and
@@ -101,16 +104,23 @@ class DatasetConfig:
         """The stages of each subset, in order (ReflectionFlow §3.2)."""
         tertiles = DifficultyTertiles() if self.select.difficulty == "quantiles" else None
         drawing = replace(self.generate, generator=self.generate.generator.only_what_is_used())
-        generate, score = Link(GenerateCandidates, drawing), Link(ScoreRewards, self.rewards.only_what_is_used())
+        rewards = self.rewards.only_what_is_used(self.vlm)
+        generate, score = Link(GenerateCandidates, drawing), Link(ScoreRewards, rewards)
         ground = replace(self.ground, grounded_sam=self.ground.grounded_sam.only_what_is_used())
         condense = replace(self.condense, vlm=self.condense.vlm or self.vlm)
         caption = replace(self.caption, vlm=self.caption.vlm or self.vlm)
         reflect = replace(self.reflect, vlm=self.reflect.vlm or self.vlm)
+        self.filter.verifier.check_mean()
         verifier = self.filter.verifier.only_what_is_used(self.vlm)
+        quality = self.quality.over(rewards)
+        if quality and self.subsets == ("editing",):
+            raise InputError("a floor for edits, which nothing scores", field="quality.min", expected="other subsets")
+        pair = replace(self.pair, quality=quality)
+        select = Link(SelectPairs, replace(self.select, quality=quality), barrier=tertiles)
         chains: dict[str, list[Link]] = {
-            "rule": [generate, Link(GroundObjects, ground), Link(SelectPairs, self.select, barrier=tertiles)],
-            "general": [generate, score, Link(SelectByReward, self.pair)],
-            "length": [Link(CondensePrompts, condense), generate, score, Link(SelectByLength, self.pair)],
+            "rule": [generate, Link(GroundObjects, ground), *([score] if quality else []), select],
+            "general": [generate, score, Link(SelectByReward, pair)],
+            "length": [Link(CondensePrompts, condense), generate, score, Link(SelectByLength, pair)],
             "editing": [Link(ReadEdits, self.read_edits), Link(CaptionImages, caption)],
         }
         last = [Link(WriteReflections, reflect), Link(FilterPairs, replace(self.filter, verifier=verifier))]

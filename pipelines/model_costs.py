@@ -4,7 +4,8 @@ stands in no figure is unknown, and `plan` says so."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 from inference.flux.generator import FluxGeneratorConfig
 from inference.generator import GeneratorConfig
@@ -13,8 +14,11 @@ from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.grounding.grounding_dino import GroundingDinoConfig
 from inference.grounding.sam import SamConfig
 from inference.judges.judge import JudgeConfig
+from inference.model_store import resolve_model
 from inference.rewards.clip_reward import ClipRewardConfig
+from inference.rewards.hpsv3 import Hpsv3Config
 from inference.rewards.reward import RewardConfig
+from inference.rewards.vqa_score import VqaScoreConfig
 from inference.search_tools import SearchToolsConfig
 from inference.verifier import VerifierConfig
 from inference.vlm.vlm import VlmConfig
@@ -22,8 +26,10 @@ from pipelines import stated_figures as stated
 from pipelines.pipeline_memory import diffusers_memory
 from pipelines.stage import UNKNOWN, StageCosts
 from pipelines.stated_figures import GIB, Gpu
-from schemas.configuration import chosen_kind
-from schemas.errors import InputError
+from pipelines.vlm_sizes import vlm_weights_gib
+from schemas.configuration import chosen_kind, model_names
+from schemas.errors import InputError, MissingWeightsError
+from schemas.image_size import ImageSize
 
 HEADROOM = 0.9
 """Models share a GPU when they are not expected to fill more of it than this: the figures are estimates."""
@@ -48,12 +54,11 @@ def vlm_costs(seconds: float, cpu_seconds: float, vlm: VlmConfig | None, gpu: Gp
     return StageCosts(seconds, source, *vllm_gib(vlm))
 
 
-def vllm_gib(vlm: VlmConfig | None) -> tuple[float, str]:
-    """(GiB that a vLLM needs on a GPU, how that comes about), taken for a 7B model's."""
-    weights = stated.QWEN_7B * (4 if vlm is not None and vlm.dtype == "float32" else 2) / GIB
-    gib = weights + stated.VLM_CACHE_GIB + stated.CUDA_CONTEXT_GIB
-    kind = vlm.dtype if vlm is not None else "bfloat16"
-    return gib, f"derived: {weights:.1f} weights (7B, {kind}) + {stated.VLM_CACHE_GIB} for the cache (allowance)"
+def vllm_gib(vlm: VlmConfig | None, cache_gib: float = stated.VLM_CACHE_GIB) -> tuple[float, str]:
+    """(GiB that a vLLM needs on a GPU, how that comes about); None: of a 7B model's in bfloat16."""
+    weights, source = vlm_weights_gib(*((vlm.model, vlm.dtype) if vlm is not None else ("", "bfloat16")))
+    gib = weights + cache_gib + stated.CUDA_CONTEXT_GIB
+    return gib, f"derived: {weights:.1f} weights ({source}) + {cache_gib} for the cache (allowance)"
 
 
 def vllm_memory(available_gib: float, others_gib: float = 0.0) -> float:
@@ -62,14 +67,42 @@ def vllm_memory(available_gib: float, others_gib: float = 0.0) -> float:
 
 
 def reward_costs(rewards: Sequence[RewardConfig], gpu: Gpu | None) -> StageCosts:
-    """Of one image in CLIP, HPSv2.1 and PickScore."""
+    """Of one image in all of them; stated for CLIP, HPSv2.1 and PickScore alone."""
     if not all(isinstance(chosen_kind(reward), ClipRewardConfig) for reward in rewards):
-        return UNKNOWN
+        return UNKNOWN if gpu is None else StageCosts(None, UNKNOWN.source, *rewards_gib(rewards))
     if gpu is None:
         return cpu_costs(0.005)
-    gib = stated.REWARDS * 2 / GIB + stated.REWARDS_WORKING_GIB + stated.CUDA_CONTEXT_GIB
-    how = "derived: ViT-H twice and ViT-L in float16 + allowance for a batch"
-    return StageCosts(stated.REWARD_SECONDS, "stated: an assumption; measure it with a pilot run", gib, how)
+    source = "stated: an assumption; measure it with a pilot run"
+    return StageCosts(stated.REWARD_SECONDS, source, *rewards_gib(rewards))
+
+
+def rewards_gib(rewards: Sequence[RewardConfig]) -> tuple[float | None, str]:
+    """(GiB on a GPU, how that comes about); None where a model's files are not here to be looked at. VLMs elsewhere are
+    counted where they are served."""
+    chosen = [chosen_kind(reward) for reward in rewards]
+    allowance = stated.REWARDS_WORKING_GIB + stated.CUDA_CONTEXT_GIB
+    if all(isinstance(one, ClipRewardConfig) for one in chosen):
+        return stated.REWARDS * 2 / GIB + allowance, "derived: ViT-H twice and ViT-L in float16 + allowance for a batch"
+    here = [one for one in chosen if not (isinstance(one, VqaScoreConfig) and one.vlm and one.vlm.is_elsewhere)]
+    # HPSv3's file holds the whole model: of its base only the small files are read.
+    names = [name for one in here for name in ([one.model] if isinstance(one, Hpsv3Config) else model_names(one))]
+    weights = weights_gib(names)
+    if weights is None:
+        return None, UNKNOWN.source
+    return weights + allowance, f"derived: {weights:.1f} weights (bytes of their files) + allowance for a batch"
+
+
+def weights_gib(names: Iterable[str]) -> float | None:
+    """GiB of models' files of weights, each as it lies there; None where one is not on this machine."""
+    total = 0
+    for name in dict.fromkeys(names):
+        try:
+            place = resolve_model(name)
+        except MissingWeightsError:
+            return None
+        files = [path for path in place.rglob("*") if path.is_file()] if place.is_dir() else [place]
+        total += sum(path.stat().st_size for path in files if path.suffix in (".safetensors", ".bin", ".pt", ".pth"))
+    return total / GIB
 
 
 def generator_costs(generator: GeneratorConfig, gpu: Gpu | None) -> StageCosts:
@@ -78,29 +111,30 @@ def generator_costs(generator: GeneratorConfig, gpu: Gpu | None) -> StageCosts:
     if generator.is_elsewhere:
         return DRAWN_ELSEWHERE
     if isinstance(chosen, DiffusersGeneratorConfig):
-        return diffusers_costs(chosen, gpu)
+        return diffusers_costs(chosen, gpu, max(size.pixels for size in generator.all_sizes))
     if not isinstance(chosen, FluxGeneratorConfig):
         return UNKNOWN
     if gpu is None:
         return cpu_costs(0.05)
-    share = stated.flux_pass_tflop(chosen.size_px, chosen.text_lengths[-1]) / stated.FLUX_PASS_TFLOP
+    share = pass_tflop(generator, chosen) / stated.FLUX_PASS_TFLOP
     passes = chosen.denoiser_passes_per_image * gpu.pass_seconds * share
     moving = stated.OFFLOAD_SECONDS[chosen.offload] / chosen.batch_size
     slower = stated.QUANTIZATION_SLOWDOWN[chosen.quantization]
     if chosen.compile == "blocks":
         slower = stated.COMPILED_SHARE.get(chosen.quantization, slower)
-    decode = stated.DECODE_PASSES * gpu.pass_seconds * (chosen.size_px / 1024) ** 2
+    decode = stated.DECODE_PASSES * gpu.pass_seconds * image_pixels(generator) / 1024**2
     how = f"{chosen.denoiser_passes_per_image} passes"
     how += " compiled" if chosen.compile == "blocks" else ""
     how += f" x {slower:.2f}" if slower != 1 else ""
     how += f" ({chosen.quantization})" if chosen.quantization != "none" else ""
     how += f" + {decode:.2f} s decoding" + (f" + {moving:.2f} s offload" if moving else "")
+    how += f", mean of {len(generator.sizes)} sizes" if len(generator.sizes) > 1 else ""
     # An image is packed while the next is drawn: that takes time only where drawing takes less.
     seconds = max(passes * slower + decode + moving, stated.PNG_SECONDS)
-    return StageCosts(seconds, f"{gpu.pass_source}; here {how}", *flux_memory(chosen))
+    return StageCosts(seconds, f"{gpu.pass_source}; here {how}", *flux_memory(chosen, generator.all_sizes))
 
 
-def diffusers_costs(chosen: DiffusersGeneratorConfig, gpu: Gpu | None) -> StageCosts:
+def diffusers_costs(chosen: DiffusersGeneratorConfig, gpu: Gpu | None, pixels: int = 0) -> StageCosts:
     """Of one image: memory and passes, as far as folder or hub id say; how long they take, only a pilot."""
     try:
         passes = f"{chosen.denoiser_passes_per_image} passes an image ({chosen.num_steps} steps); "
@@ -108,12 +142,19 @@ def diffusers_costs(chosen: DiffusersGeneratorConfig, gpu: Gpu | None) -> StageC
         if not chosen.model:
             raise
         passes = ""
-    memory = (0.0, "") if gpu is None else diffusers_memory(chosen)
+    memory = (0.0, "") if gpu is None else diffusers_memory(chosen, pixels)
     return StageCosts(None, passes + UNKNOWN.source, *memory)
 
 
-def flux_memory(flux: FluxGeneratorConfig) -> tuple[float, str]:
-    """(GiB on a GPU at its peak, how that comes about) of the FLUX pipeline."""
+def pass_tflop(generator: GeneratorConfig, flux: FluxGeneratorConfig, condition_share: float = 0.0) -> float:
+    """Of one forward pass, in the mean of the sizes; condition_share: side of the flawed image as it is shown, in that
+    of the drawn one."""
+    sizes, text = generator.all_sizes, flux.text_lengths[-1]
+    return fmean(stated.flux_pass_tflop(s, text, round(condition_share * math.sqrt(s.pixels))) for s in sizes)
+
+
+def flux_memory(flux: FluxGeneratorConfig, sizes: Sequence[ImageSize] = ()) -> tuple[float, str]:
+    """(GiB on a GPU at its peak, how that comes about) of the FLUX pipeline; of several sizes the largest counts."""
     full = 4 if flux.dtype == "float32" else 2
     kept = {"none": stated.FLUX_TRANSFORMER, "fp8_dynamic": stated.FLUX_MODULATION}.get(flux.quantization, 0)
     transformer = kept * full + (stated.FLUX_TRANSFORMER - kept)
@@ -124,7 +165,8 @@ def flux_memory(flux: FluxGeneratorConfig) -> tuple[float, str]:
         "model": max(transformer, t5),
         "sequential": 2 * 2**30,  # a few layers at a time
     }[flux.offload]
-    working = stated.FLUX_WORKING_GIB * flux.batch_size * (flux.size_px / 1024) ** 2
+    largest = max((size.pixels for size in sizes), default=flux.size_px**2)
+    working = stated.FLUX_WORKING_GIB * flux.batch_size * largest / 1024**2
     return (
         resident / GIB + working + stated.CUDA_CONTEXT_GIB,
         f"derived: {resident / GIB:.1f} weights ({flux.dtype}, quantization {flux.quantization}, offload "
@@ -137,13 +179,12 @@ def generation_tflop(generator: GeneratorConfig) -> float | None:
     chosen = generator.chosen
     if not isinstance(chosen, FluxGeneratorConfig):
         return None
-    tflop = stated.flux_pass_tflop(chosen.size_px, chosen.text_lengths[-1])
-    return chosen.denoiser_passes_per_image * tflop
+    return chosen.denoiser_passes_per_image * pass_tflop(generator, chosen)
 
 
-def image_pixels(generator: GeneratorConfig) -> int:
-    """Of one image; 1024 px a side where a kind does not say."""
-    return getattr(generator.chosen, "size_px", 1024) ** 2
+def image_pixels(generator: GeneratorConfig) -> float:
+    """Of one image, in the mean of the sizes."""
+    return fmean(size.pixels for size in generator.all_sizes)
 
 
 def grounding_costs(grounded_sam: GroundedSamConfig, gpu: Gpu | None) -> StageCosts:
@@ -151,7 +192,12 @@ def grounding_costs(grounded_sam: GroundedSamConfig, gpu: Gpu | None) -> StageCo
     coincide."""
     dino, sam = chosen_kind(grounded_sam.detector), chosen_kind(grounded_sam.segmenter)
     if not (isinstance(dino, GroundingDinoConfig) and isinstance(sam, SamConfig)):
-        return UNKNOWN
+        weights = None if gpu is None else weights_gib(model_names(grounded_sam))
+        if weights is None:
+            return UNKNOWN
+        working = max(stated.DINO_WORKING_GIB * getattr(dino, "batch_size", 1), stated.SAM_WORKING_GIB)
+        how = f"derived: {weights:.1f} weights (bytes of their files) + {working:.1f} at work (allowance)"
+        return StageCosts(None, UNKNOWN.source, weights + working + stated.CUDA_CONTEXT_GIB, how)
     if gpu is None:
         return cpu_costs(0.05)
     seconds, source = stated.GROUNDING_SECONDS, "stated: GroundingDINO-T 8.37 images/s and SAM ViT-H 0.15 s, on an A100"
@@ -176,7 +222,9 @@ def draft_costs(tools: SearchToolsConfig, gpu: Gpu | None) -> StageCosts:
     """Of one image of a search that is corrected: what was said of the image before, drawing, verifying."""
     drawing = generator_costs(tools.generator, gpu)
     beside = verifier_gib(tools.verifier)
-    memory = None if drawing.memory_gib is None else drawing.memory_gib + beside * (gpu is not None)
+    memory = None
+    if drawing.memory_gib is not None and beside is not None:
+        memory = drawing.memory_gib + beside * (gpu is not None)
     how = f"{drawing.memory_source}" + (f" + {beside:.1f} verifier" if beside else "")
     if tools.corrector is not None and tools.corrector.is_elsewhere:
         return StageCosts(None, DRAWN_ELSEWHERE.source, memory, how)
@@ -200,10 +248,9 @@ def correction_share(tools: SearchToolsConfig) -> float:
     chosen = tools.generator.chosen
     if not isinstance(chosen, FluxGeneratorConfig) or tools.corrector is None:
         return 1.0
-    size, text = chosen.size_px, chosen.text_lengths[-1]
-    shown = round(stated.CONDITION_PX * size / 1024)
     passes = tools.corrector.passes(chosen.num_steps) / chosen.num_steps
-    return passes * stated.flux_pass_tflop(size, text, shown) / stated.flux_pass_tflop(size, text)
+    shown = stated.CONDITION_PX / 1024
+    return passes * pass_tflop(tools.generator, chosen, shown) / pass_tflop(tools.generator, chosen)
 
 
 def verifier_seconds(kind: str) -> tuple[float, str]:
@@ -212,12 +259,16 @@ def verifier_seconds(kind: str) -> tuple[float, str]:
     return seconds.get(kind, stated.FILTER_SECONDS), f"by the verifier {kind!r}"
 
 
-def verifier_gib(verifier: VerifierConfig) -> float:
-    """On the GPU that also draws: what the verifiers load there. VLMs are counted where they are served."""
+def verifier_gib(verifier: VerifierConfig) -> float | None:
+    """On the GPU that also draws: what the verifiers load there; None where nobody knows. VLMs are counted where they
+    are served."""
+    rewards = rewards_gib(verifier.rewards)[0] if "rewards" in verifier.kinds else 0.0
+    if rewards is None:
+        return None
     gib = {
         "trained": stated.QWEN_3B * 2 / GIB + 1.0,
         "rules": (stated.GROUNDING_DINO_SWIN_T + stated.SAM_VIT_H) * 4 / GIB + stated.SAM_WORKING_GIB,
-        "rewards": stated.REWARDS * 2 / GIB + stated.REWARDS_WORKING_GIB,
+        "rewards": rewards - stated.CUDA_CONTEXT_GIB,
         "judge": stated.JUDGE_GIB,
     }
     return sum(gib.get(kind, 0.0) for kind in verifier.kinds)

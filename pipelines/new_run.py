@@ -11,6 +11,7 @@ from typing import Any
 
 from inference.model_store import model_digest, require_models
 from inference.required_servers import require_servers
+from inference.rewards.own import OwnRewardConfig
 from inference.vlm.prompts import load_prompt
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig, JobConfig, models_of, templates_of
@@ -19,7 +20,7 @@ from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, roo
 from pipelines.run_names import is_hidden
 from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged, search_prompts
 from pipelines.stage import Link
-from schemas.configuration import content_key
+from schemas.configuration import content_key, nested_configs
 from schemas.errors import ForeignRunError
 from schemas.open_storage import open_storage
 from schemas.records import PromptRow, Subset
@@ -87,12 +88,15 @@ def new_dataset_run(
     uri: str, preset: str, config: DatasetConfig, fill: Callable[[RunFolder], None] | None = None
 ) -> RunFolder:
     """A new run that builds a dataset. fill: see `new_run`."""
+    if set(config.subsets) - {Subset.EDITING}:
+        config.generate.generator.check_sizes()
     intake = take_in(config)
     return new_run(uri, preset, "dataset", config, intake.rows(), lambda: (intake.num_prompts, intake.statistics), fill)
 
 
 def new_search_run(uri: str, preset: str, config: SearchJobConfig) -> RunFolder:
     """A new run that searches."""
+    config.tools.generator.check_sizes()
     counts: Counter[str] = Counter()
     said: dict[str, Any] = {"rule": {"source": config.prompts}}
 
@@ -107,10 +111,14 @@ def new_search_run(uri: str, preset: str, config: SearchJobConfig) -> RunFolder:
 
 
 def digests_of(config: JobConfig) -> dict[str, str]:
-    """Digest of every model and template that a run uses. MissingWeightsError, InputError for one that is not here, or
-    for a server that is not named."""
+    """Digest of every model and template that a run uses. MissingWeightsError, InputError for one that is not here, for
+    code of one's own that is not, and for a server that is not named."""
     require_named_servers(config)
     require_models(models_of(config))
+    for link in (link for links in config.links().values() for link in links):
+        for one in nested_configs(link.config):
+            if isinstance(one, OwnRewardConfig):
+                one.find()
     templates = {name: content_key(load_prompt(name)) for name in templates_of(config)}
     return {name: model_digest(name) for name in models_of(config)} | templates
 

@@ -45,8 +45,9 @@ STATED_SIZES: dict[str, PipelineSize] = {
 """By hub id, of models that are not here yet; a test counts them in the real architectures."""
 
 
-def diffusers_memory(config: DiffusersGeneratorConfig) -> tuple[float | None, str]:
-    """(GiB on a GPU at its peak, how that comes about); None where neither folder nor table says."""
+def diffusers_memory(config: DiffusersGeneratorConfig, pixels: int = 0) -> tuple[float | None, str]:
+    """(GiB on a GPU at its peak, how that comes about); None where neither folder nor table says. pixels: of the
+    largest image; 0: of one of the configuration's own size."""
     found = pipeline_size(config.model)
     if found is None:
         return None, "unknown: neither weights here nor a stated size"
@@ -60,7 +61,7 @@ def diffusers_memory(config: DiffusersGeneratorConfig) -> tuple[float | None, st
         "model": max(denoiser, text, size.others * full),
         "sequential": 2 * 2**30,  # a few layers at a time
     }[config.offload]
-    working = stated.FLUX_WORKING_GIB * config.batch_size * (config.size_px / 1024) ** 2
+    working = stated.FLUX_WORKING_GIB * config.batch_size * (pixels or config.size_px**2) / 1024**2
     return (
         resident / GIB + working + stated.CUDA_CONTEXT_GIB,
         f"{source}: {resident / GIB:.1f} weights ({config.dtype}, quantization {config.quantization}, offload "

@@ -3,6 +3,8 @@
 
 from dataclasses import dataclass
 
+from schemas.image_size import ImageSize
+
 GIB = 2**30
 
 # Parameters of each component (built without weights and counted by a test).
@@ -19,6 +21,26 @@ CLIP_VIT_L = 427_616_513
 REWARDS = 2 * 986_109_441 + CLIP_VIT_L
 QWEN_7B = 8_292_166_656
 QWEN_3B = 3_754_622_976
+VLM_PARAMETERS = {
+    "Qwen/Qwen2.5-VL-3B-Instruct": QWEN_3B,
+    "Qwen/Qwen2.5-VL-7B-Instruct": QWEN_7B,
+    "Qwen/Qwen2.5-VL-32B-Instruct": 33_452_718_336,
+    "Qwen/Qwen2.5-VL-72B-Instruct": 73_410_777_344,
+    "Qwen/Qwen3-VL-2B-Instruct": 2_127_532_032,
+    "Qwen/Qwen3-VL-4B-Instruct": 4_437_815_808,
+    "Qwen/Qwen3-VL-8B-Instruct": 8_767_123_696,
+    "Qwen/Qwen3-VL-32B-Instruct": 33_357_390_064,
+    "OpenGVLab/InternVL3-1B-hf": 938_119_296,
+    "OpenGVLab/InternVL3-2B-hf": 2_088_883_712,
+    "OpenGVLab/InternVL3-8B-hf": 7_944_300_032,
+    "OpenGVLab/InternVL3-14B-hf": 15_117_182_976,
+    "OpenGVLab/InternVL3-38B-hf": 38_388_164_992,
+    "OpenGVLab/InternVL3_5-8B-HF": 8_528_244_736,
+    "google/gemma-3-4b-it": 4_300_079_472,
+    "google/gemma-3-12b-it": 12_187_325_040,
+    "google/gemma-3-27b-it": 27_432_406_640,
+}
+"""Of VLMs by hub id, for those that are not on this machine: of one that is, its files say it."""
 
 FLUX_PASS_TFLOP = 74.4
 """One forward pass at 1024 px with 512 text tokens (published)."""
@@ -106,8 +128,9 @@ GPUS: dict[str, Gpu] = {
 }
 
 
-def flux_pass_tflop(size_px: int, text_tokens: int, condition_px: int = 0) -> float:
-    """TFLOP of one forward pass: the linear part grows with the tokens, attention with their square."""
-    tokens = (size_px // 16) ** 2 + (condition_px // 16) ** 2 + text_tokens
+def flux_pass_tflop(size: ImageSize, text_tokens: int, condition_px: int = 0) -> float:
+    """TFLOP of one forward pass: the linear part grows with the tokens, attention with their square. condition_px: side
+    of a square of as many tokens as show the flawed image."""
+    tokens = (size.width // 16) * (size.height // 16) + (condition_px // 16) ** 2 + text_tokens
     share = tokens / FLUX_TOKENS
     return (FLUX_PASS_TFLOP - FLUX_ATTENTION_TFLOP) * share + FLUX_ATTENTION_TFLOP * share**2

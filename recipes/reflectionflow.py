@@ -36,7 +36,7 @@ def served() -> VlmConfig:
     job = flux.search()
     drawn = job.tools.generator.flux
     assert drawn is not None
-    beside = flux_memory(drawn)[0] + verifier_gib(VerifierConfig(kinds=("trained",)))
+    beside = flux_memory(drawn)[0] + (verifier_gib(VerifierConfig(kinds=("trained",))) or 0.0)
     return replace(job.vlm, gpu_memory=vllm_memory(cluster().gpu.memory_gib, beside))
 
 

@@ -73,6 +73,14 @@ def _named(config: Any, role: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def nested_configs(config: Any) -> Iterator[Any]:
+    """A configuration and all that are nested in it."""
+    yield config
+    for field in dataclasses.fields(config):
+        for one in _nested(getattr(config, field.name)):
+            yield from nested_configs(one)
+
+
 def _nested(value: Any) -> Iterator[Any]:
     """The configurations that a field holds: one, several, or none."""
     for one in value if isinstance(value, tuple) else (value,):

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     TOO_HARD = "too_hard"
     NOT_KEPT = "difficulty_not_kept"
     NO_MARGIN = "no_margin"
+    LOW_QUALITY = "low_quality"
     NOT_SHORTER = "condensed_not_shorter"
     SAYS_MORE = "condensed_says_more"
     BROKEN_IMAGE = "broken_image"

@@ -20,7 +20,7 @@ from schemas.configuration import model_field, resumable_field
 from schemas.errors import InputError
 from schemas.terminal import say
 from trainers.checkpoint import exported
-from trainers.corrector_batches import BatchConfig, BatchMaker, TrainingBatch
+from trainers.corrector_batches import BatchConfig, BatchMaker, TrainingBatch, bucket_of, shaped
 from trainers.encoded_triplets import EncodedTriplets
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
@@ -62,7 +62,7 @@ class CorrectorTrainingConfig:
     and CPUs with AVX512-BF16 or AMX: others take five times as long as in float32)."""
     encode: EncodingConfig = field(default_factory=EncodingConfig)
     compile: Literal["none", "whole", "blocks"] = resumable_field("none")
-    """whole: one torch.compile graph for each text length, for small models, which otherwise wait for Python; blocks:
+    """whole: one torch.compile graph a text length and size, for small models, which otherwise wait for Python; blocks:
     one graph a kind of block and shape, for large models and few shapes. The first steps take minutes."""
     guidance: float | None = None
     """What the corrector says it is to be drawn with; trained with 1, as published. None: the generator's own."""
@@ -77,6 +77,10 @@ class CorrectorTrainingConfig:
                 "images that are encoded once have one sample for ever",
                 field="batch.latents, encode.ahead",
                 expected="the mode, or a training that encodes in every step",
+            )
+        if self.generator.sizes:
+            raise InputError(
+                "a training draws at the sizes of its batches", field="generator.sizes", expected="--batch.sizes"
             )
 
     @property
@@ -111,6 +115,7 @@ class CorrectorTrainable:
         """Loads FLUX."""
         import torch
 
+        from inference.flux.acceleration import allow_many_shapes
         from inference.flux.conditioning import ConditionedFlux
         from inference.flux.plain_attention import use_plain_attention
         from inference.sound_weights import sound_model
@@ -136,6 +141,8 @@ class CorrectorTrainable:
 
             run_blocks(self.model, compiled=config.compile == "blocks", recomputed=config.recompute)
         self._is_whole = config.compile == "whole"
+        if self._is_whole:
+            allow_many_shapes()
         self._velocity: Any = torch.compile(self.model, dynamic=False) if self._is_whole else self.model
         self.encoded: EncodedTriplets | None = None
         self._kept_batches: list[TrainingBatch] | None = None
@@ -161,7 +168,8 @@ class CorrectorTrainable:
         return self.model
 
     def losses(self, samples: Sequence[Any]) -> Iterator[tuple[list[str], torch.Tensor]]:
-        """One part for each text length that occurs. samples: triplets, or numbers once they were encoded ahead."""
+        """One part for each text length and size that occurs. samples: triplets, or numbers once they were encoded
+        ahead."""
         if self.encoded is not None and not (samples and isinstance(samples[0], Triplet)):
             batches = self.encoded.tensors(samples)
         else:
@@ -224,21 +232,24 @@ class CorrectorTrainable:
         if not triplets:
             return None
         corrector = FluxCorrector.of(self.model, self.description(), self.generator)
+        buckets = self.config.batch.buckets
+        pairs = [shaped(t.good, t.bad, bucket_of(t.good, buckets), lambda room: room // 2) for t in triplets]
         drawn = corrector.correct(
-            [t.bad for t in triplets],
+            [bad for _, bad in pairs],
             [t.prompt for t in triplets],
             [t.reflection for t in triplets],
             [EVALUATION_SEED + t.number for t in triplets],
         )
-        size = self.config.batch.size_px
-        rows = [
-            np.concatenate([np.asarray(Image.fromarray(image).resize((size, size))) for image in images], axis=1)
-            for images in ([t.bad for t in triplets], drawn, [t.good for t in triplets])
-        ]
+        # A column is as wide as its images, a row as high as the highest of all.
+        height, width = max(size.height for size in buckets), max(size.width for size in buckets)
+        rows = []
+        for images in ([bad for _, bad in pairs], drawn, [good for good, _ in pairs]):
+            row = [np.pad(image, ((0, height - len(image)), (0, 0), (0, 0)), constant_values=255) for image in images]
+            rows.append(np.concatenate(row, axis=1))
         path = self.config.out / "samples" / f"step_{step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet = Image.fromarray(np.concatenate(rows))
-        scale = max(1, 128 // size)
+        scale = max(1, 128 // max(height, width))
         sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST).save(path)
         return path
 

@@ -8,16 +8,18 @@ latents and text states are rounded to `EncodingConfig.dtype`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from inference.flux.latents import tokens_a_side
+from inference.flux.latents import token_grid
 from schemas.errors import WorkFailedError
+from schemas.image_size import ImageSize
 from trainers.corrector_batches import BatchConfig, TrainingBatch, noise_of, times_of
 from trainers.shard_dataset import REPLACEMENTS, TrainingOrder
-from trainers.shard_encoder import STATES, EncodingConfig, ShardEncoder
+from trainers.shard_encoder import STATES, EncodingConfig, ShardEncoder, size_suffix
 from trainers.shard_index import SUBSETS, ShardIndex
 
 if TYPE_CHECKING:
@@ -86,6 +88,18 @@ def to_device(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
+@dataclass
+class _Bucket:
+    """What samples of one size are made of. images: "good", "bad" and "differs"; black: the condition (1, M, c) that
+    shows no image; noise_shape: (N, c)."""
+
+    images: dict[str, Table]
+    black: torch.Tensor
+    image_ids: torch.Tensor
+    condition_ids: torch.Tensor
+    noise_shape: tuple[int, int]
+
+
 class EncodedTriplets:
     """Every training sample by its number, as tensors on the device. See `trainers.loop.SampleSource`."""
 
@@ -102,31 +116,28 @@ class EncodedTriplets:
         cache: Path,
     ) -> None:
         """Encodes what is not in the cache. everything: the index of which `order` has the training part."""
-        from inference.flux.conditioning import place_condition
-
         self.order, self.num_broken = order, 0
         self._batch, self._config, self._seed, self._batch_size = batch, config, seed, batch_size
         pipeline = generator.pipeline
         self._dtype, self._device = pipeline.transformer.dtype, pipeline.transformer.device
         encoder = ShardEncoder(generator, batch, config, config.cache or cache)
-        self._open([encoder.file_of(everything, n) for n in np.unique(everything.shard).tolist()], everything)
-        black = encoder.latents([np.zeros((8, 8, 3), np.uint8)], batch.condition_px)
-        self._black = black.to(self._device, self._dtype)
+        files = self._open([encoder.file_of(everything, n) for n in np.unique(everything.shard).tolist()], everything)
+        self._buckets = {
+            number: self._bucket(files, size, number, encoder, condition, pipeline)
+            for number, size in enumerate(batch.buckets)
+            if (self._sizes == number).any()
+        }
         self._empty_length = generator.text_length("")
         self._empty = encoder.text_states([""], self._empty_length).to(self._device, self._dtype)
-        side, shown = (tokens_a_side(pipeline, size_px) for size_px in (batch.size_px, batch.condition_px))
-        self._image_ids = pipeline._prepare_latent_image_ids(1, side, side, self._device, self._dtype)
-        self._condition_ids = place_condition(condition, shown, side).to(self._device, self._dtype)
-        self._latent_shape = self._rows["good"].take(np.zeros(1, np.int64)).shape[1:]
         self._drawn: tuple[int, np.ndarray, torch.Tensor, torch.Tensor] | None = None
 
-    def _open(self, paths: Sequence[Path], everything: ShardIndex) -> None:
+    def _open(self, paths: Sequence[Path], everything: ShardIndex) -> list[Any]:
         """Tables of the training index's rows, and of all texts. The files' rows are those of `everything`."""
         from safetensors import safe_open
 
         files: list[Any] = [safe_open(path, "pt") for path in paths]
-        chosen = np.searchsorted(_places(everything), _places(self.order.index))
-        self._rows = {name: self._table(files, name, chosen) for name in ("good", "bad", "differs", "pooled")}
+        chosen = self._chosen = np.searchsorted(_places(everything), _places(self.order.index))
+        self._pooled = self._table(files, "pooled", chosen)
         names = sorted({name for file in files for name in file.keys() if name.startswith(STATES)})  # noqa: SIM118
         self._states = {int(name.removeprefix(STATES)): self._table(files, name, None) for name in names}
         first, lengths, texts = dict.fromkeys(self._states, 0), [], []
@@ -141,6 +152,40 @@ class EncodedTriplets:
         self._broken = np.concatenate([file.get_tensor("broken").numpy() for file in files])[chosen].astype(bool)
         self._is_editing = self.order.index.subset == SUBSETS.index("editing")
         self._has_reflection = (self._lengths[:, 0] != self._lengths[:, 1]) | (self._texts[:, 0] != self._texts[:, 1])
+        all_sizes = np.zeros(len(everything), np.int32)
+        if self._batch.sizes:
+            all_sizes = np.concatenate([file.get_tensor("size").numpy() for file in files])
+        self._all_sizes, self._sizes = all_sizes, all_sizes[chosen]
+        self._rows_of_size = np.zeros(len(chosen), np.int64)  # where among the chosen rows of its size each row stands
+        return files
+
+    def _bucket(
+        self,
+        files: Sequence[Any],
+        size: ImageSize,
+        number: int,
+        encoder: ShardEncoder,
+        condition: ConditionConfig,
+        pipeline: Any,
+    ) -> _Bucket:
+        """Of the size with this number."""
+        from inference.flux.conditioning import place_condition
+
+        mine = self._sizes == number
+        self._rows_of_size[mine] = np.arange(mine.sum())
+        # The files' rows of one size stand by themselves, in the order in which they are among all.
+        among_all = np.cumsum(self._all_sizes == number) - 1
+        suffix, chosen = size_suffix(self._batch, size), among_all[self._chosen[mine]]
+        shown = encoder.shown(size)
+        black = encoder.latents([np.zeros((8, 8, 3), np.uint8)], shown).to(self._device, self._dtype)
+        drawn_grid, shown_grid = token_grid(pipeline, size), token_grid(pipeline, shown)
+        return _Bucket(
+            {name: self._table(files, name + suffix, chosen) for name in ("good", "bad", "differs")},
+            black,
+            pipeline._prepare_latent_image_ids(1, *drawn_grid, self._device, self._dtype),
+            place_condition(condition, shown_grid, drawn_grid).to(self._device, self._dtype),
+            (drawn_grid[0] * drawn_grid[1], black.shape[-1]),
+        )
 
     def _table(self, files: Sequence[Any], name: str, chosen: np.ndarray | None) -> Table:
         import torch
@@ -153,7 +198,8 @@ class EncodedTriplets:
     @property
     def num_bytes(self) -> int:
         """Of all that is kept in memory."""
-        return sum(table.num_bytes for table in (*self._rows.values(), *self._states.values()))
+        images = [table for bucket in self._buckets.values() for table in bucket.images.values()]
+        return sum(table.num_bytes for table in (*images, self._pooled, *self._states.values()))
 
     def batches(self, first: int, stop: int, batch_size: int, rank: int, world_size: int) -> Iterator[Sequence[int]]:
         """One rank's sample numbers of the steps; `tensors` makes batches of them."""
@@ -161,21 +207,22 @@ class EncodedTriplets:
             yield range(start + rank, min(start + batch_size, stop), world_size)
 
     def tensors(self, samples: Sequence[int]) -> list[TrainingBatch]:
-        """One batch for each text length that occurs, in the order of the lengths."""
+        """One batch for each text length and size that occurs, in the order of the lengths, then of the sizes."""
         numbers = np.asarray(samples, np.int64)
         rows = self._sound(numbers, self.order.numbers_of(numbers))
-        drops, times, noise = self._draws(numbers)
+        drops, times = self._draws(numbers)
         image_used = self._is_editing[rows] | (drops[:, 1] >= self._batch.drop.image)
         told = image_used & (drops[:, 2] >= self._batch.drop.reflection) & self._has_reflection[rows]
         dropped = drops[:, 0] < self._batch.drop.text
         lengths = np.where(dropped, self._empty_length, self._lengths[rows, told.astype(int)])
         texts = np.where(dropped, -1, self._texts[rows, told.astype(int)])
+        sizes = self._sizes[rows]
         batches = []
-        for length in np.unique(lengths).tolist():
-            mine = np.flatnonzero(lengths == length)
+        for length, size in np.unique(np.stack([lengths, sizes], 1), axis=0).tolist():
+            mine = np.flatnonzero((lengths == length) & (sizes == size))
             here = to_device(mine, self._device)
             batches.append(
-                self._gather(numbers[mine], rows[mine], image_used[mine], length, texts[mine], times[here], noise[here])
+                self._gather(numbers[mine], rows[mine], image_used[mine], length, texts[mine], times[here], size)
             )
         return batches
 
@@ -191,27 +238,40 @@ class EncodedTriplets:
                 raise WorkFailedError(f"{self.order.index.uri}: {REPLACEMENTS} samples in a row do not read")
         return rows
 
-    def _draws(self, numbers: np.ndarray) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
-        """Uniform numbers for the drops (n, 3), on the host; logits of t (n,) and noises (n, N, c), on the device."""
+    def _draws(self, numbers: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
+        """Uniform numbers for the drops (n, 3), on the host; logits of t (n,), on the device."""
         import torch
 
-        shape = self._latent_shape
         if not self._config.fast_noise:
             drops = np.array([np.random.default_rng([self._seed, 71, int(n)]).random(3) for n in numbers])
-            each = [noise_of(self._seed, int(n), shape) for n in numbers]
-            times, noise = torch.tensor([t for t, _ in each]), torch.stack([noise for _, noise in each])
-            return drops, to_device(times, self._device), to_device(noise, self._device)
+            times = torch.tensor([noise_of(self._seed, int(n), (0,))[0] for n in numbers])
+            return drops, to_device(times, self._device)
+        _, drops, times, _ = self._drawn_for(numbers)
+        places = numbers % self._batch_size
+        return drops[places], times[to_device(places, self._device)]
+
+    def _noise(self, numbers: np.ndarray, shape: tuple[int, int]) -> torch.Tensor:
+        """(n, *shape), on the device."""
+        import torch
+
+        if not self._config.fast_noise:
+            return to_device(torch.stack([noise_of(self._seed, int(n), shape)[1] for n in numbers]), self._device)
+        noise = self._drawn_for(numbers)[3]
+        return noise[to_device(numbers % self._batch_size, self._device), : shape[0]]
+
+    def _drawn_for(self, numbers: np.ndarray) -> tuple[int, np.ndarray, torch.Tensor, torch.Tensor]:
+        """Of the step that the samples are of: its number, drops, logits of t, and noises as large as the largest."""
+        import torch
+
         step = int(numbers[0]) // self._batch_size
         if self._drawn is None or self._drawn[0] != step:
             drops = np.random.default_rng([self._seed, 73, step]).random((self._batch_size, 3))
             generator = torch.Generator(self._device).manual_seed((self._seed * 1_000_003 + step) % 2**63)
             times = torch.randn(self._batch_size, generator=generator, device=self._device)
-            noise = torch.randn(self._batch_size, *shape, generator=generator, device=self._device)
+            largest = max(bucket.noise_shape for bucket in self._buckets.values())
+            noise = torch.randn(self._batch_size, *largest, generator=generator, device=self._device)
             self._drawn = (step, drops, times, noise)
-        _, drops, times, noise = self._drawn
-        places = numbers % self._batch_size
-        where = to_device(places, self._device)
-        return drops[places], times[where], noise[where]
+        return self._drawn
 
     def _gather(
         self,
@@ -221,16 +281,20 @@ class EncodedTriplets:
         length: int,
         texts: np.ndarray,
         times: torch.Tensor,
-        noise: torch.Tensor,
+        size: int,
     ) -> TrainingBatch:
-        """Samples whose texts have one padded length. texts: rows among its states, -1 for the empty text."""
+        """Samples of one size whose texts have one padded length. texts: rows among its states, -1 for the empty
+        text."""
         import torch
 
-        x0, bad, pooled = (self._rows[name].take(rows).to(self._dtype) for name in ("good", "bad", "pooled"))
+        bucket, of_size = self._buckets[size], self._rows_of_size[rows]
+        x0, bad = (bucket.images[name].take(of_size).to(self._dtype) for name in ("good", "bad"))
+        pooled = self._pooled.take(rows).to(self._dtype)
+        noise = self._noise(numbers, bucket.noise_shape)
         used = to_device(image_used, self._device)[:, None, None]
         weight = torch.ones(len(rows), x0.shape[1], 1, device=self._device)
         if self._batch.difference_weight:
-            differs = self._rows["differs"].take(rows).float()[:, :, None] * used
+            differs = bucket.images["differs"].take(of_size).float()[:, :, None] * used
             weight = weight + self._batch.difference_weight * differs
             weight = weight / weight.mean(1, keepdim=True)
         return TrainingBatch(
@@ -241,9 +305,9 @@ class EncodedTriplets:
             times_of(times, self._batch).to(self._dtype),
             self._text_states(length, texts),
             pooled,
-            torch.where(used, bad, self._black),
-            self._condition_ids,
-            self._image_ids,
+            torch.where(used, bad, bucket.black),
+            bucket.condition_ids,
+            bucket.image_ids,
             weight,
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference.flux.generator import FluxGenerator
 from inference.flux.latents import decode_tokens
+from schemas.image_size import ImageSize
 from trainers.denoiser import ADAPTER, plain_lora_config
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class FluxDenoiser:
 
     def decode(self, x0: torch.Tensor) -> torch.Tensor:
         """(B, 3, size, size) in [0, 1]."""
-        pixels = decode_tokens(self.pipeline, x0, self.generator.config.size_px)
+        pixels = decode_tokens(self.pipeline, x0, ImageSize.square(self.generator.config.size_px))
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     def save_lora(self, folder: Path) -> None:

@@ -16,6 +16,9 @@ MAX_NAMED = 3
 ADDED: dict[str, Any] = {
     "batch.latents": "mode",
     "held_out_batch.latents": "mode",
+    "batch.sizes": (),
+    "held_out_batch.sizes": (),
+    "generator.sizes": (),
     "model.right_share": 0.0,
     "model.full": False,
     "comparisons.image": "",
@@ -59,7 +62,7 @@ def _as_named_now(settings: dict[str, Any]) -> dict[str, Any]:
     named: dict[str, Any] = {"generator.kind": kind}
     for name, value in settings.items():
         group, _, rest = name.partition(".")
-        if group != "generator":
+        if group != "generator" or rest == "sizes":
             named[name] = value
         elif "." not in rest and rest != "kind":
             named[f"generator.flux.{rest}"] = value

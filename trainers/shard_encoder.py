@@ -4,6 +4,8 @@ A file holds, row by row of its shard's index (safetensors):
 
     good (n, N, c), bad (n, M, c)     packed latents of both images, as they will be shown
     differs uint8 (n, N)              tokens under which the images differ
+    size int32 (n,)                   which of several sizes each triplet has; then each size's rows of the three above
+                                      stand by themselves: good.1152x896 (m, N, c), ...
     pooled (n, d)                     CLIP's vector of the prompt
     lengths, texts int32 (n, 2)       for the prompt, and for prompt and reflection: padded length, and row of
     states.<length> (u, length, d)    T5's states of each distinct text
@@ -25,15 +27,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from inference.flux.corrector import corrector_text
-from inference.flux.latents import encode_images, tokens_a_side
+from inference.flux.latents import condition_size, encode_images, size_of, token_grid, token_px
 from inference.model_store import model_digest
 from schemas.atomic_file import replacing, write_whole
 from schemas.configuration import resumable_field
 from schemas.digests import file_digest, file_stamp
 from schemas.errors import CorruptDataError
+from schemas.image_size import ImageSize
 from schemas.images import decode_image
 from schemas.shards import ShardSample
-from trainers.corrector_batches import BatchConfig, cells_that_differ, shaped
+from trainers.corrector_batches import BatchConfig, bucket_of, cells_that_differ, shaped
 from trainers.shard_index import ShardIndex, read_shard
 
 if TYPE_CHECKING:
@@ -71,13 +74,17 @@ class EncodingConfig:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Both images as they will be shown, uint8 (size_px, size_px, 3); black ones for a triplet that does not read."""
+    """Both images as they will be shown, uint8 (H, W, 3); black ones for a triplet that does not read."""
 
     good: np.ndarray
     bad: np.ndarray
     prompt: str
     reflection: str
     is_broken: bool = False
+
+    @property
+    def size(self) -> ImageSize:
+        return size_of(self.good)
 
 
 class ShardEncoder:
@@ -101,7 +108,7 @@ class ShardEncoder:
 
     def _key(self, index: ShardIndex, number: int) -> str:
         rows = index.shard == number
-        drawn, sizes = self._generator.config, (self._batch.size_px, self._batch.condition_px)
+        drawn, sizes = self._generator.config, (self._batch.size_px, self._batch.condition_px, *self._batch.sizes)
         how = (_VERSION, sizes, self._config.dtype, drawn.text_lengths, drawn.dtype)
         digest = hashlib.sha256(repr((index.digests[number], how)).encode())
         digest.update(model_digest(drawn.model).encode())
@@ -111,22 +118,32 @@ class ShardEncoder:
     def _encode(self, index: ShardIndex, number: int) -> dict[str, torch.Tensor]:
         import torch
 
-        batch = self._batch
-        side = tokens_a_side(self._generator.pipeline, batch.size_px)
-        good, bad, differs, prompts, told, broken = [], [], [], [], [], []
+        pipeline, buckets = self._generator.pipeline, self._batch.buckets
+        latents: dict[str, list[torch.Tensor]] = {}
+        prompts, told, broken, sizes = [], [], [], []
         with ThreadPoolExecutor(self._config.threads) as pool:
             for samples in _chunks(read_shard(index, number), self._config.batch_size):
                 pairs = list(pool.map(self._pair, samples))
-                good.append(self.latents([pair.good for pair in pairs], batch.size_px))
-                bad.append(self.latents([pair.bad for pair in pairs], batch.condition_px))
-                differs += [cells_that_differ(pair.good, pair.bad, side) for pair in pairs]
+                for size in buckets:
+                    mine, suffix = [pair for pair in pairs if pair.size == size], size_suffix(self._batch, size)
+                    if not mine:
+                        continue
+                    differs = [cells_that_differ(pair.good, pair.bad, token_grid(pipeline, size)) for pair in mine]
+                    for name, tensor in (
+                        ("good", self.latents([pair.good for pair in mine], size)),
+                        ("bad", self.latents([pair.bad for pair in mine], self.shown(size))),
+                        ("differs", torch.from_numpy(np.array(differs, np.uint8))),
+                    ):
+                        latents.setdefault(name + suffix, []).append(tensor)
+                sizes += [buckets.index(pair.size) for pair in pairs]
                 prompts += [pair.prompt for pair in pairs]
                 told += [corrector_text(pair.prompt, pair.reflection) for pair in pairs]
                 broken += [pair.is_broken for pair in pairs]
+        tensors = {name: torch.cat(parts) for name, parts in latents.items()}
+        if self._batch.sizes:
+            tensors["size"] = torch.tensor(sizes, dtype=torch.int32)
         return {
-            "good": torch.cat(good),
-            "bad": torch.cat(bad),
-            "differs": torch.from_numpy(np.array(differs, np.uint8)),
+            **tensors,
             "pooled": self._pooled(prompts),
             "broken": torch.tensor(broken, dtype=torch.uint8),
         } | self._texts(prompts, told)
@@ -139,9 +156,10 @@ class ShardEncoder:
             bad = decode_image(sample.bad_image, f"{sample.key}.bad_image")
         except CorruptDataError as error:
             log.warning("sample skipped: %s", error)
-            black = np.zeros((self._batch.size_px, self._batch.size_px, 3), np.uint8)
+            size = self._batch.buckets[0]
+            black = np.zeros((size.height, size.width, 3), np.uint8)
             return _Pair(black, black, "", "", is_broken=True)
-        good, bad = shaped(good, bad, self._batch.size_px, lambda room: room // 2)
+        good, bad = shaped(good, bad, bucket_of(good, self._batch.buckets), lambda room: room // 2)
         return _Pair(good, bad, sample.prompt, sample.reflection)
 
     def _texts(self, prompts: Sequence[str], told: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -158,9 +176,13 @@ class ShardEncoder:
         states = {f"{STATES}{n}": self.text_states(list(rows), n) for n, rows in sorted(by_length.items())}
         return {"lengths": found[:, :, 0].contiguous(), "texts": found[:, :, 1].contiguous()} | states
 
-    def latents(self, images: Sequence[np.ndarray], size_px: int) -> torch.Tensor:
+    def shown(self, size: ImageSize) -> ImageSize:
+        """How large a flawed image is shown where one of `size` is to be drawn."""
+        return condition_size(size, self._batch.condition_px, token_px(self._generator.pipeline))
+
+    def latents(self, images: Sequence[np.ndarray], size: ImageSize) -> torch.Tensor:
         """(n, tokens, channels) of the configured dtype, on the CPU."""
-        return self._in_batches(lambda some: encode_images(self._generator.pipeline, some, size_px), images)
+        return self._in_batches(lambda some: encode_images(self._generator.pipeline, some, size), images)
 
     def text_states(self, texts: Sequence[str], length: int) -> torch.Tensor:
         """T5's states (n, length, d)."""
@@ -182,6 +204,11 @@ class ShardEncoder:
         dtype, size = getattr(torch, self._config.dtype), self._config.batch_size
         with torch.no_grad():
             return torch.cat([encode(items[i : i + size]).to("cpu", dtype) for i in range(0, len(items), size)])
+
+
+def size_suffix(batch: BatchConfig, size: ImageSize) -> str:
+    """What the names of a size's tensors end with: nothing where all images are of one size."""
+    return f".{size}" if batch.sizes else ""
 
 
 def _is_as_written(path: Path) -> bool:

@@ -57,7 +57,7 @@ class StandIn:
     def __init__(self, pictures: str) -> None:
         self.ready = [DRAWN[pictures](seed, SIZE_PX, (RED, BLUE)[seed % 2]) for seed in range(6)]
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[np.ndarray]:
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], sizes: object = None) -> Iterator[np.ndarray]:
         """See `FluxGenerator.draw`."""
         for number in range(len(seeds)):
             self.wait()

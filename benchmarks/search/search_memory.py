@@ -57,15 +57,15 @@ class Grey(OneCallAnImage):
     known_classes = frozenset({"star"})
     known_colors = frozenset({"red"})
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], sizes: object = None) -> list[np.ndarray]:
         """One grey square a seed."""
         return list(self.draw(prompts, seeds))
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[np.ndarray]:
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], sizes: object = None) -> Iterator[np.ndarray]:
         """The same, one by one."""
         return (np.full((8, 8, 3), seed % 251, np.uint8) for seed in seeds)
 
-    def warm_up(self) -> None:
+    def warm_up(self, sizes: object = ()) -> None:
         """Nothing to do."""
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:

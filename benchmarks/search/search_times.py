@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.search.search_arms import Found
 from inference.judges.intervals import Interval
 from pipelines.stated_figures import FILTER_SECONDS, GPUS, REFLECT_SECONDS, flux_pass_tflop
+from schemas.image_size import ImageSize
 
 FLUX_STEPS, FLUX_PX, FLUX_TOKENS, CONDITION_PX = 30, 1024, 512, 512
 
@@ -49,8 +50,8 @@ def flux_seconds(found: Found, budget: int) -> float:
     if spent is None:
         return float("inf")
     plain = GPUS["h100"].pass_seconds * FLUX_STEPS
-    whole = flux_pass_tflop(FLUX_PX, FLUX_TOKENS)
-    corrected = plain * flux_pass_tflop(FLUX_PX, FLUX_TOKENS, CONDITION_PX) / whole
+    whole = flux_pass_tflop(ImageSize.square(FLUX_PX), FLUX_TOKENS)
+    corrected = plain * flux_pass_tflop(ImageSize.square(FLUX_PX), FLUX_TOKENS, CONDITION_PX) / whole
     searches = found.evaluation.searches
     cost, number = spent.cost, len(searches)
     again = sum(sum(s.corrected[: spent.images]) for s in searches) / number

@@ -335,19 +335,22 @@ def _attend(
     return list(y.split([s.x.shape[1] for s in streams], dim=1)), own
 
 
-def place_condition(config: ConditionConfig, shown: int, side: int) -> torch.Tensor:
-    """Position ids float32 (shown * shown, 3) of a condition of `shown` tokens a side, for an image of `side`."""
+def place_condition(config: ConditionConfig, shown: tuple[int, int], drawn: tuple[int, int]) -> torch.Tensor:
+    """Position ids float32 (rows * columns, 3) of a condition of `shown` (rows, columns) of tokens, for an image of
+    `drawn` (rows, columns)."""
     if config.position == "left":
-        return condition_ids(shown, shown, shift=shown)
-    ids, scale = condition_ids(shown, shown, shift=0), side / shown
-    ids[:, 1:] = ids[:, 1:] * scale + (scale - 1) / 2
+        return condition_ids(*shown, shift=shown[1])
+    ids = condition_ids(*shown, shift=0)
+    for axis in (0, 1):
+        scale = drawn[axis] / shown[axis]
+        ids[:, 1 + axis] = ids[:, 1 + axis] * scale + (scale - 1) / 2
     return ids
 
 
 def condition_ids(rows: int, columns: int, shift: int) -> torch.Tensor:
     """Position ids float32 (rows * columns, 3) of a condition that lies `shift` columns to the left of the image.
 
-    shift = condition_px / (2 * VAE factor) (interop: FLUX's condition_size / 16).
+    shift: the condition's own columns (interop: FLUX's condition_size / 16).
     """
     ids = image_ids(rows, columns)
     ids[:, 2] -= shift

@@ -18,12 +18,22 @@ import numpy as np
 
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig, draw_in_batches
-from inference.flux.latents import Posterior, decode_latents, encode_images, tokens_a_side
+from inference.flux.latents import (
+    Posterior,
+    condition_size,
+    decode_latents,
+    drawable,
+    encode_images,
+    size_of,
+    token_grid,
+    token_px,
+)
 from inference.interfaces import Generator
 from inference.vlm.endpoint import Journal
 from schemas.arrow import record_from_dict
 from schemas.configuration import model_field, stable_seed
 from schemas.errors import InputError
+from schemas.image_size import ImageSize
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +53,8 @@ class CorrectorDescription:
 
     condition: ConditionConfig = field(default_factory=ConditionConfig)
     condition_px: int = 512
-    """Side of the flawed image as it is shown to the transformer."""
+    """Side of the flawed image as it is shown to the transformer; one that is not square is shown at its own aspect, in
+    about as many tokens."""
     base_model: str = "black-forest-labs/FLUX.1-dev"
     guidance: float | None = None
     """Value of the guidance embedding that it draws with; None: the generator's."""
@@ -188,7 +199,7 @@ class FluxCorrector:
         reflections: Sequence[str],
         seeds: Sequence[int],
     ) -> list[np.ndarray]:
-        """images uint8 (H, W, 3), the flawed ones -> as many uint8 (size_px, size_px, 3)."""
+        """images uint8 (H, W, 3), the flawed ones -> as many of their sizes, rounded down to whole tokens."""
         return list(self.draw(images, prompts, reflections, seeds))
 
     def draw(
@@ -213,29 +224,37 @@ class FluxCorrector:
             for text, prompt in dict.fromkeys(both)
         }
 
-        def draw(batch: list[int]) -> list[np.ndarray]:
-            return self._draw([images[i] for i in batch], [encoded[both[i]] for i in batch], [seeds[i] for i in batch])
+        step_px = token_px(self.generator.pipeline)
+        sizes = [drawable(size_of(image), step_px) for image in images]
 
-        yield from draw_in_batches([lengths[text] for text in texts], self.generator.config.batch_size, draw)
+        def draw(batch: list[int]) -> list[np.ndarray]:
+            some = [encoded[both[i]] for i in batch]
+            return self._draw([images[i] for i in batch], some, [seeds[i] for i in batch], sizes[batch[0]])
+
+        shapes = [(lengths[text], size) for text, size in zip(texts, sizes, strict=True)]
+        yield from draw_in_batches(shapes, self.generator.config.batch_size, draw)
 
     def _draw(
         self,
         images: Sequence[np.ndarray],
         texts: Sequence[tuple[torch.Tensor, torch.Tensor]],
         seeds: Sequence[int],
+        size: ImageSize,
     ) -> list[np.ndarray]:
         import torch
 
+        from inference.flux.conditioning import place_condition
+
         pipeline = self.generator.pipeline
+        shown = condition_size(size, self.description.condition_px, token_px(pipeline))
         embeds, pooled = (torch.cat([text[i] for text in texts]) for i in (0, 1))
         with torch.no_grad():
             noise = [stable_seed("condition", seed) for seed in seeds]
-            condition = encode_images(
-                pipeline, images, self.description.condition_px, self.config.condition_latents, noise
-            )
-            ids = self._condition_ids(condition)
-            latents = sample(self.model, pipeline, self._drawing, embeds, pooled, condition, ids, seeds)
-            decoded = decode_latents(pipeline, latents, self.generator.config.size_px)
+            condition = encode_images(pipeline, images, shown, self.config.condition_latents, noise)
+            grids = (token_grid(pipeline, one) for one in (shown, size))
+            ids = place_condition(self.description.condition, *grids).to(condition)
+            latents = sample(self.model, pipeline, self._drawing, embeds, pooled, condition, ids, seeds, size)
+            decoded = decode_latents(pipeline, latents, size)
         return list((decoded * 255).round().astype(np.uint8))
 
     @property
@@ -243,13 +262,6 @@ class FluxCorrector:
         guidance, generator = self.description.guidance, self.generator.config
         steps = self.config.num_steps or generator.num_steps
         return replace(generator, num_steps=steps, guidance=generator.guidance if guidance is None else guidance)
-
-    def _condition_ids(self, condition: torch.Tensor) -> torch.Tensor:
-        from inference.flux.conditioning import place_condition
-
-        sizes = (self.description.condition_px, self.generator.config.size_px)
-        shown, side = (tokens_a_side(self.generator.pipeline, size_px) for size_px in sizes)
-        return place_condition(self.description.condition, shown, side).to(condition)
 
 
 def sample(
@@ -261,6 +273,7 @@ def sample(
     condition: torch.Tensor | None,
     ids: torch.Tensor | None,
     seeds: Sequence[int],
+    size: ImageSize,
 ) -> torch.Tensor:
     """Packed latents (B, N, channels): `FluxPipeline`'s own schedule and noise, with the condition at each step."""
     import torch
@@ -270,7 +283,7 @@ def sample(
     generators = [torch.Generator("cpu").manual_seed(seed % 2**63) for seed in seeds]
     channels = pipeline.transformer.config.in_channels // 4
     latents, image_ids = pipeline.prepare_latents(
-        len(seeds), channels, config.size_px, config.size_px, prompt_embeds.dtype, device, generators
+        len(seeds), channels, size.height, size.width, prompt_embeds.dtype, device, generators
     )
     scheduler = pipeline.scheduler
     settings = scheduler.config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import numpy as np
 from inference.drawn_pixels import pixels_of
 from inference.vlm.endpoint import Journal
 from schemas.configuration import execution_field, model_field, resumable_field
-from schemas.errors import InputError
+from schemas.errors import InputError, MissingWeightsError
+from schemas.image_size import ImageSize
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +43,7 @@ class FluxGeneratorConfig:
     true_cfg_scale: float = 1.0
     """True classifier-free guidance with an empty negative prompt; off at 1, else two forward passes a step."""
     size_px: int = 1024
-    """Height and width."""
+    """Height and width, where no sizes are named."""
     text_lengths: tuple[int, ...] = (512,)
     """T5 tokens, padding included: a prompt is padded to the shortest of these that holds it, and cut at the last (FLUX
     sees the padding, so it belongs to the configuration)."""
@@ -70,6 +72,20 @@ class FluxGeneratorConfig:
         """Transformer forward passes for one image."""
         return self.num_steps * (2 if self.true_cfg_scale > 1 else 1)
 
+    def check_sizes(self, sizes: Sequence[ImageSize]) -> None:
+        """InputError for a size that the model in its folder cannot draw; nothing is loaded."""
+        from inference.flux.latents import check_drawable
+        from inference.model_store import resolve_model
+
+        try:
+            described = json.loads((resolve_model(self.model) / "vae" / "config.json").read_text())
+            step_px = 2 ** len(described["block_out_channels"])  # a token is 2 x 2 of the VAE's pixels
+        except MissingWeightsError:
+            step_px = 16  # FLUX.1's own
+        except (OSError, ValueError, KeyError):
+            return  # whoever opens it says what it lacks
+        check_drawable(sizes, step_px, "generator.sizes")
+
     def open(self, journal: Journal | None = None) -> FluxGenerator:
         """Load it. MissingWeightsError, InputError."""
         del journal  # it works in this process: asked again, it draws the same
@@ -86,6 +102,7 @@ class FluxGenerator:
         from diffusers.utils import logging as diffusers_logging
         from transformers.utils import logging as transformers_logging
 
+        from inference.flux.latents import check_drawable, token_px
         from inference.flux.lora import fuse_lora
         from inference.sound_weights import loaded_whole, sound_model
 
@@ -116,6 +133,8 @@ class FluxGenerator:
                         "a LoRA on int8 weights", field="quantization", expected="none, fp8 or fp8_dynamic"
                     )
                 fuse_lora(self.pipeline, sound_model(lora))
+        self._step_px = token_px(self.pipeline)
+        check_drawable([self._default_size], self._step_px, "size_px")
         if config.quantization == "fp8":
             self.pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
         _place(self.pipeline, config)
@@ -125,29 +144,45 @@ class FluxGenerator:
         self._has_cut = False
         self._encoded: dict[tuple[str, str, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def warm_up(self) -> None:
-        """Compile what is to be compiled, for each text length, so that no image waits for it."""
+    def warm_up(self, sizes: Sequence[ImageSize] = ()) -> None:
+        """Compile what is to be compiled, for each text length and size, so that no image waits for it. InputError for
+        a size that cannot be drawn."""
+        self._check(sizes)
         if self.config.compile == "none":
             return
         for length in self.config.text_lengths:
             text = self.encode_text("", length)
-            self._draw([text] * self.config.batch_size, range(self.config.batch_size), None)
+            for size in dict.fromkeys(sizes) or [self._default_size]:
+                self._draw([text] * self.config.batch_size, range(self.config.batch_size), None, size)
 
     def generate(
-        self, prompts: Sequence[str], seeds: Sequence[int], clip_prompts: Sequence[str] | None = None
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sizes: Sequence[ImageSize] | None = None,
+        clip_prompts: Sequence[str] | None = None,
     ) -> list[np.ndarray]:
-        """One image uint8 (H, W, 3) for each (prompt, seed). Each distinct prompt's text is encoded once a call.
+        """One image uint8 (H, W, 3) for each (prompt, seed, size). Each distinct prompt's text is encoded once a call.
 
-        clip_prompts: what CLIP reads, if not the prompts.
+        sizes: squares of `size_px` without them. clip_prompts: what CLIP reads, if not the prompts.
         """
-        return list(self.draw(prompts, seeds, clip_prompts))
+        return list(self.draw(prompts, seeds, sizes, clip_prompts))
 
     def draw(
-        self, prompts: Sequence[str], seeds: Sequence[int], clip_prompts: Sequence[str] | None = None
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sizes: Sequence[ImageSize] | None = None,
+        clip_prompts: Sequence[str] | None = None,
     ) -> Iterator[np.ndarray]:
         """What `generate` gives, each image as soon as its micro-batch is drawn."""
         if len(prompts) != len(seeds):
             raise InputError(f"{len(prompts)} prompts but {len(seeds)} seeds", expected="one seed for each prompt")
+        if sizes is None:
+            sizes = [self._default_size] * len(prompts)
+        if len(prompts) != len(sizes):
+            raise InputError(f"{len(prompts)} prompts but {len(sizes)} sizes", expected="one size for each prompt")
+        self._check(sizes)
         lengths = {text: self.text_length(text) for text in dict.fromkeys(prompts)}
         both = list(zip(prompts, clip_prompts or prompts, strict=True))
         texts = {one: self.encode_text(one[0], lengths[one[0]], clip_text=one[1]) for one in dict.fromkeys(both)}
@@ -155,9 +190,21 @@ class FluxGenerator:
 
         def draw(batch: list[int]) -> list[np.ndarray]:
             negative_text = negative.get(lengths[prompts[batch[0]]])
-            return self._draw([texts[both[i]] for i in batch], [seeds[i] for i in batch], negative_text)
+            return self._draw(
+                [texts[both[i]] for i in batch], [seeds[i] for i in batch], negative_text, sizes[batch[0]]
+            )
 
-        yield from draw_in_batches([lengths[text] for text in prompts], self.config.batch_size, draw)
+        shapes = [(lengths[text], size) for text, size in zip(prompts, sizes, strict=True)]
+        yield from draw_in_batches(shapes, self.config.batch_size, draw)
+
+    @property
+    def _default_size(self) -> ImageSize:
+        return ImageSize.square(self.config.size_px)
+
+    def _check(self, sizes: Sequence[ImageSize]) -> None:
+        from inference.flux.latents import check_drawable
+
+        check_drawable(sizes, self._step_px)
 
     def text_length(self, text: str) -> int:
         """T5 tokens that a text is padded to, or cut at; the first one that is cut is named in the log."""
@@ -190,6 +237,7 @@ class FluxGenerator:
         texts: Sequence[tuple[torch.Tensor, torch.Tensor]],
         seeds: Sequence[int],
         negative: tuple[torch.Tensor, torch.Tensor] | None,
+        size: ImageSize,
     ) -> list[np.ndarray]:
         import torch
 
@@ -206,8 +254,8 @@ class FluxGenerator:
             pooled_prompt_embeds=torch.cat([pooled for _, pooled in texts]),
             num_inference_steps=config.num_steps,
             guidance_scale=config.guidance,
-            height=config.size_px,
-            width=config.size_px,
+            height=size.height,
+            width=size.width,
             max_sequence_length=config.text_lengths[-1],
             # Noise is drawn on the CPU, one generator an image: the same on every device and in every batch.
             generator=[torch.Generator("cpu").manual_seed(seed % 2**63) for seed in seeds],
@@ -218,18 +266,20 @@ class FluxGenerator:
 
 
 def draw_in_batches(
-    lengths: Sequence[Hashable], batch_size: int, draw: Callable[[list[int]], list[np.ndarray]]
+    shapes: Sequence[Hashable], batch_size: int, draw: Callable[[list[int]], list[np.ndarray]]
 ) -> Iterator[np.ndarray]:
-    """Images 0, 1, ... in order, drawn `batch_size` at once from those whose texts are padded to one length (or that
-    are alike in whatever else stands for it).
+    """Images 0, 1, ... in order, drawn `batch_size` at once from those of one shape: the text's padded length, and the
+    image's size.
 
     draw: numbers of images -> the images. A batch that is not full repeats its last number.
     """
-    waiting = {n: [i for i, length in enumerate(lengths) if length == n] for n in set(lengths)}
+    waiting: dict[Hashable, list[int]] = {}
+    for number, shape in enumerate(shapes):
+        waiting.setdefault(shape, []).append(number)
     drawn: dict[int, np.ndarray] = {}
-    for number, length in enumerate(lengths):
-        if number not in drawn:  # then it is the first that waits among those of its length
-            batch, waiting[length] = waiting[length][:batch_size], waiting[length][batch_size:]
+    for number, shape in enumerate(shapes):
+        if number not in drawn:  # then it is the first that waits among those of its shape
+            batch, waiting[shape] = waiting[shape][:batch_size], waiting[shape][batch_size:]
             drawn.update(zip(batch, draw(batch + batch[-1:] * (batch_size - len(batch))), strict=False))
         yield drawn.pop(number)
 

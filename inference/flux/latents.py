@@ -1,14 +1,18 @@
 """FLUX's latents: pixels through the VAE and back, scaled and shifted, packed into the transformer's tokens.
 
-Pixels are (B, 3, H, W) in [-1, 1], latents (B, C, h, w), tokens (B, h/2 * w/2, 4C). Images are square here.
+Pixels are (B, 3, H, W) in [-1, 1], latents (B, C, h, w), tokens (B, h/2 * w/2, 4C), row after row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from schemas.errors import InputError
+from schemas.image_size import ImageSize
 
 if TYPE_CHECKING:
     import torch
@@ -23,11 +27,11 @@ def pack(latents: torch.Tensor) -> torch.Tensor:
     return latents.reshape(b, (h // 2) * (w // 2), 4 * c)
 
 
-def unpack(tokens: torch.Tensor, side: int) -> torch.Tensor:
-    """The way back, of side * side tokens: (B, side * side, 4C) -> (B, C, 2 * side, 2 * side)."""
+def unpack(tokens: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """The way back, of rows * columns tokens: (B, rows * columns, 4C) -> (B, C, 2 * rows, 2 * columns)."""
     b, _, channels = tokens.shape
-    tokens = tokens.reshape(b, side, side, channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
-    return tokens.reshape(b, channels // 4, 2 * side, 2 * side)
+    tokens = tokens.reshape(b, rows, columns, channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return tokens.reshape(b, channels // 4, 2 * rows, 2 * columns)
 
 
 def image_ids(rows: int, columns: int) -> torch.Tensor:
@@ -40,9 +44,48 @@ def image_ids(rows: int, columns: int) -> torch.Tensor:
     return ids.reshape(-1, 3)
 
 
-def tokens_a_side(pipeline: Any, size_px: int) -> int:
-    """FLUX's tokens along one side of a square image: each is 2 x 2 of the VAE's."""
-    return size_px // (2 * pipeline.vae_scale_factor)
+def token_px(pipeline: Any) -> int:
+    """Side of what one token shows: 2 x 2 of the VAE's pixels. Images' sides are multiples of it."""
+    return 2 * pipeline.vae_scale_factor
+
+
+def token_grid(pipeline: Any, size: ImageSize) -> tuple[int, int]:
+    """(rows, columns) of FLUX's tokens for an image."""
+    return size.height // token_px(pipeline), size.width // token_px(pipeline)
+
+
+def check_drawable(sizes: Iterable[ImageSize], step_px: int, field: str = "sizes") -> None:
+    """InputError, which names the nearest ones, for sizes that are no whole number of tokens of `step_px`."""
+    for size in dict.fromkeys(sizes):
+        if size.width % step_px or size.height % step_px:
+            low, high = drawable(size, step_px), drawable(size, step_px, up=True)
+            nearest = [ImageSize(w, h) for w in (low.width, high.width) for h in (low.height, high.height)]
+            raise InputError(
+                f"{size} px: this model draws images whose sides are multiples of {step_px}",
+                field=field,
+                expected=" or ".join(map(str, dict.fromkeys(nearest))),
+            )
+
+
+def drawable(size: ImageSize, step_px: int, up: bool = False) -> ImageSize:
+    """The size with both sides rounded down to whole tokens, of which there is at least one; up: rounded up."""
+    width, height = (-(-side // step_px) if up else side // step_px for side in (size.width, size.height))
+    return ImageSize(max(1, width) * step_px, max(1, height) * step_px)
+
+
+def condition_size(drawn: ImageSize, condition_px: int, step_px: int) -> ImageSize:
+    """How large a flawed image is shown where one of `drawn` is to be drawn: at about its aspect, in about as many
+    tokens as a square of `condition_px` has; a square is shown as exactly that."""
+    if drawn.width == drawn.height:
+        return ImageSize.square(condition_px)
+    stretch = math.sqrt(drawn.width / drawn.height)
+    width, height = (max(1, round(side / step_px)) for side in (condition_px * stretch, condition_px / stretch))
+    return ImageSize(width * step_px, height * step_px)
+
+
+def size_of(image: np.ndarray) -> ImageSize:
+    """Of an array (H, W, 3)."""
+    return ImageSize(image.shape[1], image.shape[0])
 
 
 def normalized(latents: torch.Tensor, vae: Any) -> torch.Tensor:
@@ -73,26 +116,28 @@ def to_images(pixels: torch.Tensor) -> np.ndarray:
 def encode_images(
     pipeline: Any,
     images: Sequence[np.ndarray],
-    size_px: int,
+    size: ImageSize,
     posterior: Posterior = "mode",
     seeds: Sequence[int] = (),
 ) -> torch.Tensor:
-    """Tokens (B, N, channels) of images uint8 (H, W, 3), brought to a square of `size_px`. posterior: what is taken of
-    what the VAE says; a sample is each image's own, by its seed."""
-    from PIL import Image
-
+    """Tokens (B, N, channels) of images uint8 (H, W, 3), brought to `size`. posterior: what is taken of what the VAE
+    says; a sample is each image's own, by its seed."""
     vae = pipeline.vae
-    size = (size_px, size_px)
-    small = [
-        image if image.shape[:2] == size else np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-        for image in images
-    ]
-    pixels = to_pixels(np.stack(small), vae.device, vae.dtype)
+    pixels = to_pixels(np.stack([resized(image, size) for image in images]), vae.device, vae.dtype)
     said = vae.encode(pixels).latent_dist
     latents = said.mode()
     if posterior == "sample":
         latents = latents + said.std * _noise(seeds, latents)
     return pack(normalized(latents, vae))
+
+
+def resized(image: np.ndarray, size: ImageSize) -> np.ndarray:
+    """An image uint8 (H, W, 3) at another size, bicubic; itself where it has that size."""
+    from PIL import Image
+
+    if image.shape[:2] == (size.height, size.width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size.width, size.height), Image.Resampling.BICUBIC))
 
 
 def _noise(seeds: Sequence[int], like: torch.Tensor) -> torch.Tensor:
@@ -104,13 +149,13 @@ def _noise(seeds: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     return torch.stack(drawn).to(like)
 
 
-def decode_tokens(pipeline: Any, tokens: torch.Tensor, size_px: int) -> torch.Tensor:
-    """Pixels (B, 3, size_px, size_px) of tokens, not clamped; with a gradient, where tokens have one."""
+def decode_tokens(pipeline: Any, tokens: torch.Tensor, size: ImageSize) -> torch.Tensor:
+    """Pixels (B, 3, H, W) of tokens, not clamped; with a gradient, where tokens have one."""
     vae = pipeline.vae
-    latents = denormalized(unpack(tokens, tokens_a_side(pipeline, size_px)), vae)
+    latents = denormalized(unpack(tokens, *token_grid(pipeline, size)), vae)
     return vae.decode(latents.to(vae.dtype), return_dict=False)[0]
 
 
-def decode_latents(pipeline: Any, tokens: torch.Tensor, size_px: int) -> np.ndarray:
+def decode_latents(pipeline: Any, tokens: torch.Tensor, size: ImageSize) -> np.ndarray:
     """float32 (B, H, W, 3) in [0, 1] of tokens, as the pipeline rounds them."""
-    return pipeline.image_processor.postprocess(decode_tokens(pipeline, tokens, size_px), output_type="np")
+    return pipeline.image_processor.postprocess(decode_tokens(pipeline, tokens, size), output_type="np")

@@ -175,10 +175,14 @@ class DiffusersGenerator:
             else None
         )
 
-    def warm_up(self) -> None:
-        """Compile what is to be compiled, at the configuration's own size, so that no image waits for it."""
+    def warm_up(self, sizes: Sequence[ImageSize] = ()) -> None:
+        """Compile what is to be compiled, for each size, so that no image waits for it. InputError for a size that
+        cannot be drawn."""
+        for size in dict.fromkeys(sizes):
+            self._check_size(size, "sizes")
         if self.config.compile != "none":
-            self.generate([""], [0])
+            for size in dict.fromkeys(sizes) or [ImageSize.square(self.config.size_px)]:
+                self.generate([""], [0], [size])
 
     def generate(
         self, prompts: Sequence[str], seeds: Sequence[int], sizes: Sequence[ImageSize] | None = None

@@ -16,7 +16,7 @@ class DetectorConfig:
     """Open-vocabulary detection. Only `kind` is loaded."""
 
     kind: Literal["dino"] = "dino"
-    """dino: GroundingDINO."""
+    """dino: GroundingDINO, or MM-Grounding-DINO: the folder says which."""
     dino: GroundingDinoConfig | None = field(default_factory=GroundingDinoConfig)
 
     def only_what_is_used(self) -> DetectorConfig:

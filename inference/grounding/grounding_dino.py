@@ -1,4 +1,4 @@
-"""Open-vocabulary detection with GroundingDINO, in transformers' port of it."""
+"""Open-vocabulary detection with GroundingDINO or MM-Grounding-DINO, in transformers' ports of them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from schemas.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+CLASSES = {
+    "grounding-dino": "GroundingDinoForObjectDetection",
+    "mm-grounding-dino": "MMGroundingDinoForObjectDetection",
+}
+"""transformers' class, by the `model_type` of a folder's config.json. Both take and give the same."""
+
 
 @dataclass(frozen=True)
 class GroundingDinoConfig:
     """Which GroundingDINO, its thresholds, and the fixed shapes it runs in."""
 
     model: str = model_field("IDEA-Research/grounding-dino-base")
-    """Folder or hub id (a .pth file with the groundingdino-py backend), or a shipped model's name."""
+    """Folder or hub id of a GroundingDINO or an MM-Grounding-DINO, told apart by its config.json (a .pth file with the
+    groundingdino-py backend), or a shipped model's name."""
     backend: Literal["transformers", "groundingdino-py"] = "transformers"
-    """transformers' port, or the authors' package."""
+    """transformers' ports, or GroundingDINO's authors' package."""
     text_encoder: str = model_field("")
     """groundingdino-py alone: folder or hub id with BERT's config and tokenizer."""
     box_threshold: float = 0.35
@@ -180,12 +187,16 @@ def _rounded(box: Sequence[float]) -> tuple[float, float, float, float]:
 def _load(config: GroundingDinoConfig) -> tuple[Any, Any, Any]:
     """(model, tokenizer, image processor)."""
     import torch
-    from transformers import AutoImageProcessor, AutoTokenizer, GroundingDinoForObjectDetection
+    import transformers
+    from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
     folder = sound_model(config.model)
     try:
-        # Pickled checkpoints are not read: every published GroundingDINO of transformers has safetensors.
-        model: Any = GroundingDinoForObjectDetection.from_pretrained(
+        kind = AutoConfig.from_pretrained(folder).model_type
+        if kind not in CLASSES:
+            raise ValueError(f"a {kind!r} model")
+        # Pickled checkpoints are not read: every published one of transformers has safetensors.
+        model: Any = getattr(transformers, CLASSES[kind]).from_pretrained(
             folder, dtype=getattr(torch, config.dtype), use_safetensors=True
         )
         tokenizer = AutoTokenizer.from_pretrained(folder)

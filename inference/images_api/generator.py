@@ -60,7 +60,7 @@ class ImagesApiGenerator:
     def __init__(self, config: ImagesApiGeneratorConfig, client: ImagesClient) -> None:
         self.config, self._client = config, client
 
-    def warm_up(self) -> None:
+    def warm_up(self, sizes: Sequence[ImageSize] = ()) -> None:
         """Nothing: the server is warm, or not."""
 
     def generate(

@@ -77,6 +77,8 @@ class Dialect:
             return None
         if "max_tokens" in payload and not self.completion_tokens and named("max_tokens"):
             return replace(self, completion_tokens=True)
+        if "chat_template_kwargs" in payload and "chat_template" in complaint:  # vLLM, of Mistral's tokenizers
+            return replace(self, dropped=self.dropped | {"chat_template_kwargs"})
         for name in _OPTIONAL:
             if name in payload and name not in self.dropped and named(name):
                 return replace(self, dropped=self.dropped | {name})

@@ -19,9 +19,10 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from inference.interfaces import ChatAnswer, ChatRequest
-from inference.vlm.answers import Read, read_answer, read_first_tokens, word_probabilities
+from inference.vlm.answers import MAX_PATH, Read, beginnings, read_answer, read_first_tokens, words_on_path
 from inference.vlm.dialect import dialect_of, remember
 from inference.vlm.extras import read_extra_body
+from inference.vlm.first_words import ANSWER_FLOOR, FirstWords, check_answered, with_opposites
 from inference.vlm.openai_client import NO_ANSWER, OpenAiClient, Reached, shown, words_of
 from inference.vlm.pictures import EncodedOnce, ImageFormat, digest
 from inference.vlm.sampling import Sampling, request_seed
@@ -32,6 +33,13 @@ from schemas.redaction import hide_in
 T = TypeVar("T")
 _TOP_LOGPROBS = 20  # as many as the API gives
 _GARBAGE_ATTEMPTS = 3
+_TEMPLATE = "chat_template_kwargs"
+_THINKING_OFF = {"enable_thinking": False}
+_ADVICE = (
+    "a model that thinks first has that switched off by --vlm.extra-body "
+    """'{"chat_template_kwargs": {"enable_thinking": false}}'; or words in the template that ask for one of them, or """
+    "another model"
+)
 
 
 class Journal(Protocol):
@@ -67,10 +75,12 @@ class EndpointConfig:
     """More of the body, a JSON object."""
     sampling: Sampling = field(default_factory=Sampling)
     is_vllm: bool = False
-    """It is told of no `top_k` too, lest the model's own settings have one."""
+    """It is told of no `top_k` too, lest the model's own settings have one, and not to think aloud."""
     max_image_pixels: int = 0
     """Larger images are shrunk to so many pixels; 0: none is."""
     image_format: ImageFormat = "png"
+    answer_floor: float = ANSWER_FLOOR
+    """How probable Yes and No must be together where one of them is asked for; 0: as they are."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +130,22 @@ class EndpointVlm:
         return self._ask_all(requests, {}, read_answer)
 
     def first_word_probabilities(self, requests: Sequence[ChatRequest], words: Sequence[str]) -> np.ndarray:
-        """float32 (n, words), from the first token's most likely twenty; capitals do not count, nor does sampling."""
+        """float32 (n, words), from each token's most likely twenty (`answers.words_on_path`: its limits); capitals do
+        not count, nor does sampling. One token is asked for; where that is only the beginning of a word, or decoration,
+        a few. UnscoredError where Yes or No is asked for and an answer begins with neither."""
+        together = with_opposites(words)
         one = {"max_tokens": 1, "logprobs": True, "top_logprobs": _TOP_LOGPROBS, "temperature": 0.0, "seed": 0}
-        found = self._ask_all(requests, one, read_first_tokens)
-        return np.array([word_probabilities(tokens, words) for tokens in found], np.float32).reshape(-1, len(words))
+        steps = self._ask_all(requests, one, read_first_tokens)
+        read = [words_on_path(some, together) for some in steps]
+        if unclear := [row for row, some in enumerate(read) if some.is_open]:
+            more = self._ask_all([requests[row] for row in unclear], one | {"max_tokens": MAX_PATH}, read_first_tokens)
+            for row, some in zip(unclear, more, strict=True):
+                read[row] = words_on_path(some, together)
+        table = np.array([one.probabilities for one in read]).reshape(-1, len(together))
+        found = FirstWords(table, [beginnings(some[0]) for some in steps])
+        asked = [request.text for request in requests]
+        check_answered(found, together, asked, self.config.answer_floor, self.config.model, _ADVICE)
+        return table[:, : len(words)].astype(np.float32)
 
     def _payload(self, request: ChatRequest, image_names: Sequence[str]) -> dict[str, Any]:
         content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": name}} for name in image_names]
@@ -233,9 +255,15 @@ class EndpointVlm:
         while True:
             said = dialect.spoken(payload)
             top_k = said.pop("top_k", 0)
-            more = {"top_k": top_k} if top_k or (self.config.is_vllm and said.get("temperature")) else {}
+            more: dict[str, Any] = (
+                {"top_k": top_k} if top_k or (self.config.is_vllm and said.get("temperature")) else {}
+            )
+            own = self._extra_body.get(_TEMPLATE, {})
+            if self.config.is_vllm and _TEMPLATE not in dialect.dropped and isinstance(own, dict):
+                more[_TEMPLATE] = _THINKING_OFF | own
+            body = more | self._extra_body | ({_TEMPLATE: more[_TEMPLATE]} if _TEMPLATE in more else {})
             try:
-                completion = self._client.api.chat.completions.create(**said, extra_body={**more, **self._extra_body})
+                completion = self._client.api.chat.completions.create(**said, extra_body=body)
             except openai.APIStatusError as error:
                 is_complaint = error.status_code in (400, 422)
                 changed = dialect.after(words_of(error), error.param, said | more) if is_complaint else None

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from inference.interfaces import ChatRequest, OneCallAnImage
+from inference.vlm.chat_inputs import chat_messages
 from inference.vlm.prompts import load_prompt
-from inference.vlm.qwen import chat_messages
 from inference.vlm.reward_checkpoint import (
     NEWEST,
     CheckpointSettings,
@@ -221,9 +221,9 @@ def fill_words(words: str, prompt: str) -> str:
     return re.sub(r"\{(text_)?prompt\}", lambda _: prompt, words)
 
 
-def smart_resize(image: np.ndarray, max_pixels: int) -> Image.Image:
-    """uint8 (H, W, 3) -> sides that are multiples of 28, between 3,136 and `max_pixels` pixels, as qwen_vl_utils does
-    it, bicubic. InputError for an image that is 200 times as long as wide."""
+def smart_resize(image: np.ndarray, max_pixels: int, min_pixels: int = MIN_PIXELS) -> Image.Image:
+    """uint8 (H, W, 3) -> sides that are multiples of 28, between `min_pixels` and `max_pixels` pixels, as qwen_vl_utils
+    does it, bicubic. InputError for an image that is 200 times as long as wide."""
     height, width = image.shape[:2]
     if max(height, width) > MAX_RATIO * min(height, width):
         raise InputError(f"an image of {width}x{height} pixels", expected=f"sides at most 1 to {MAX_RATIO}")
@@ -231,7 +231,7 @@ def smart_resize(image: np.ndarray, max_pixels: int) -> Image.Image:
     if high * wide > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
         high, wide = (max(SIDE, math.floor(side / shrink / SIDE) * SIDE) for side in (height, width))
-    elif high * wide < MIN_PIXELS:
-        grow = math.sqrt(MIN_PIXELS / (height * width))
+    elif high * wide < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
         high, wide = (math.ceil(side * grow / SIDE) * SIDE for side in (height, width))
     return Image.fromarray(image).resize((wide, high), Image.Resampling.BICUBIC)

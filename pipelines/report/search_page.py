@@ -49,7 +49,7 @@ _CSS = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;color:#1c1c1e;background:#fff}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}
 .strip{display:flex;gap:.5rem;overflow-x:auto;padding:.3rem 0 1rem}.draft{flex:0 0 104px;font-size:11px}
-.draft img{width:96px;height:96px;image-rendering:pixelated;border:2px solid #c33;display:block}
+.draft img{width:96px;height:auto;image-rendering:pixelated;border:2px solid #c33;display:block}
 .draft.right img{border-color:#2a8f4a}.draft.unjudged img{border-color:#999}
 .draft.chosen img{border-width:6px;margin:-4px}
 .draft p{margin:.4rem 0 0;overflow-wrap:anywhere}h3{margin:1rem 0 .2rem;font-size:15px}.ok{color:#2a8f4a}.no{color:#c33}

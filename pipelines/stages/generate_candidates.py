@@ -35,7 +35,8 @@ class GenerateCandidatesConfig:
 
 
 class GenerateCandidates(Stage):
-    """The rollout (ReflectionFlow §3.2: ten candidates a prompt). Noise is seeded by (run seed, prompt id, index)."""
+    """The rollout (ReflectionFlow §3.2: ten candidates a prompt). Noise is seeded by (run seed, prompt id, index); all
+    candidates of a prompt are of one size, which its id and the run's seed choose."""
 
     name: ClassVar[str] = "generate_candidates"
     version: ClassVar[int] = 1
@@ -48,7 +49,7 @@ class GenerateCandidates(Stage):
 
     def load(self) -> None:
         self.generator = self.config.generator.with_batch_size(self.batch_size).open(self.journal)
-        self.generator.warm_up()
+        self.generator.warm_up(self.config.generator.all_sizes)
 
     def shrink(self) -> bool:
         """Halve the generator's micro-batch, after running out of memory."""
@@ -70,10 +71,11 @@ class GenerateCandidates(Stage):
         count = self.config.candidates_per_prompt
         texts = [text for row in rows for text in self._texts(row)]
         seeds = [stable_seed(self.seed, row.prompt.prompt_id, i) for row in rows for i in range(count)]
+        sizes = [self.config.generator.size_of(self.seed, row.prompt.prompt_id) for row in rows for _ in range(count)]
         steps = self.config.generator.num_steps
         # A PNG of 1024 px takes a core for a third of a second; the model draws on meanwhile.
         with ThreadPoolExecutor(1) as encoder:
-            images = self.generator.draw(texts, seeds)
+            images = self.generator.draw(texts, seeds, [size for size in sizes if size] or None)
             pending = [
                 encoder.submit(drawn_candidate, flat % count, seeds[flat], texts[flat], steps, image)
                 for flat, image in enumerate(images)

@@ -7,11 +7,13 @@ from typing import ClassVar
 from inference.interfaces import check_scores
 from inference.rewards.ensemble import EnsembleConfig, combine_rewards
 from inference.rewards.reward import RewardConfig, used_rewards
+from inference.rewards.vqa_score import VqaScoreConfig
+from inference.vlm.vlm import VlmConfig
 from pipelines.model_costs import reward_costs
 from pipelines.stage import Item, Stage, StageCosts, Workers
 from pipelines.stages.candidate_images import flat_images
 from pipelines.stated_figures import Gpu
-from schemas.configuration import execution_field
+from schemas.configuration import chosen_kind, execution_field
 from schemas.errors import InputError
 from schemas.records import Candidate, Cost, PromptRow, Reward
 
@@ -27,9 +29,10 @@ class ScoreRewardsConfig:
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     workers: Workers = execution_field(Workers())
 
-    def only_what_is_used(self) -> "ScoreRewardsConfig":
-        """Without scorers of no weight. InputError where none is left, or two have one name."""
-        used = used_rewards(self.rewards)
+    def only_what_is_used(self, vlm: VlmConfig | None = None) -> "ScoreRewardsConfig":
+        """Without scorers of no weight. vlm: who is asked, where a reward names no VLM. InputError where none is left,
+        or two have one name."""
+        used = used_rewards(self.rewards, vlm)
         if ENSEMBLE in [reward.name for reward in used]:
             raise InputError(f"a reward called {ENSEMBLE!r}", field="rewards.name", expected="another name")
         return replace(self, rewards=used)
@@ -43,8 +46,13 @@ class ScoreRewards(Stage):
     reads_images: ClassVar[bool] = True
     item: ClassVar[Item] = "images"
 
+    @classmethod
+    def is_client(cls, config: ScoreRewardsConfig) -> bool:
+        asked = [chosen_kind(reward) for reward in config.rewards]
+        return all(isinstance(one, VqaScoreConfig) and one.vlm and one.vlm.is_elsewhere for one in asked)
+
     def load(self) -> None:
-        self.scorers = {reward.name: reward.open() for reward in self.config.rewards}
+        self.scorers = {reward.name: reward.open(self.journal) for reward in self.config.rewards}
 
     @classmethod
     def costs(cls, config: ScoreRewardsConfig, gpu: Gpu | None) -> StageCosts:

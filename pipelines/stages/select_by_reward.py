@@ -3,13 +3,16 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+import tyro
 
 from pipelines.model_costs import cpu_costs
 from pipelines.stage import Stage, StageCosts, Workers
+from pipelines.stages.quality_floor import QualityConfig, good_enough, too_low
 from pipelines.stages.score_rewards import ensemble_of
 from pipelines.stated_figures import Gpu
-from schemas.configuration import execution_field, stable_seed
+from schemas.configuration import added_field, execution_field, stable_seed
 from schemas.errors import InputError
 from schemas.records import Candidate, Cost, Pair, PromptRow, Reason, Rejection
 
@@ -26,6 +29,8 @@ class SelectByRewardConfig:
     """At most."""
     min_margin: float = 0.5
     """A good image is at least this much better than the bad one."""
+    quality: Annotated[QualityConfig | None, tyro.conf.Suppress] = added_field(None)
+    """The run's floor (`--quality`)."""
     workers: Workers = execution_field(Workers())
 
     def __post_init__(self) -> None:
@@ -50,7 +55,10 @@ class _Pairing(Stage):
 
     def _select(self, row: PromptRow) -> PromptRow:
         rng = random.Random(stable_seed(self.seed, self.name, row.prompt.prompt_id))
-        good, bad = SIDES[self.name](row, self.config)
+        better, bad = SIDES[self.name](row, self.config)
+        good = good_enough(better, self.config.quality)
+        if self.config.quality and not good:
+            return replace(row, rejection=too_low(better, self.config.quality, self.name), cost=Cost())
         rng.shuffle(good)
         rng.shuffle(bad)
         matched = list(_matches(good, bad, self.config.min_margin))[: self.config.pairs_per_prompt]

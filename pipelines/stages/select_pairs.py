@@ -3,13 +3,16 @@
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+import tyro
 
 from inference.grounding.rule_reflection import write_reflection
 from pipelines.model_costs import cpu_costs
 from pipelines.stage import Stage, StageCosts, Workers
+from pipelines.stages.quality_floor import QualityConfig, good_enough, too_low
 from pipelines.stated_figures import Gpu
-from schemas.configuration import execution_field, stable_seed
+from schemas.configuration import added_field, execution_field, stable_seed
 from schemas.errors import InputError
 from schemas.records import Candidate, Check, Cost, Pair, PromptRow, Reason, Reflection, Rejection
 
@@ -37,6 +40,8 @@ class SelectPairsConfig:
     """Wrong candidates that may be the bad one, worst first."""
     pairs_per_prompt: int = 2
     """At most."""
+    quality: Annotated[QualityConfig | None, tyro.conf.Suppress] = added_field(None)
+    """The run's floor (`--quality`)."""
     workers: Workers = execution_field(Workers())
 
     def __post_init__(self) -> None:
@@ -92,7 +97,10 @@ class SelectPairs(Stage):
             return replace(row, rejection=rejection)
         rng = random.Random(stable_seed(self.seed, self.name, row.prompt.prompt_id))
         ranked = sorted(row.candidates, key=lambda c: (-_check(c).score, rng.random()))
-        good = [c for c in ranked if _check(c).correct][: self.config.top_k]
+        right = [c for c in ranked if _check(c).correct]
+        good = good_enough(right, self.config.quality)[: self.config.top_k]
+        if self.config.quality and not good:
+            return replace(row, rejection=too_low(right, self.config.quality, self.name))
         bad = [c for c in reversed(ranked) if not _check(c).correct][: self.config.bottom_k]
         rng.shuffle(good)
         rng.shuffle(bad)

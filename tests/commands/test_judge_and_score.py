@@ -66,3 +66,27 @@ def test_bad_input_ends_with_two_and_says_what_is_wrong(files, capsys):
     assert main(["score", "a star"]) == 2
     assert main(["judge", "a photo of a star", files[0], "--judge.segmentation.model", "nowhere/judge"]) == 2
     assert "no weights for 'nowhere/judge'" in capsys.readouterr().err
+
+
+def test_any_number_of_rewards_of_any_kind_are_shown(files, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text(
+        "class Red:\n    def score(self, images, prompts):\n        return [image[..., 0].mean() for image in images]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    argv = ["score", "two red stars", *files, "--json", "--rewards.0.weight", "0"]
+    more = ["--rewards.3.kind", "own", "--rewards.3.own.factory", "mine:Red", "--rewards.4.kind", "trained"]
+    more += ["--rewards.4.trained.model", "micro/verifier", "--rewards.5.kind", "vqa-score", "--rewards.5.name", "yes"]
+    assert main([*argv, *more]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    names = ["file", "hps", "pick", "own", "trained", "yes", "ensemble"]
+    assert [list(row) for row in rows] == [names, names]
+    means = [np.random.default_rng(i).integers(0, 255, (32, 32, 3), np.uint8)[..., 0].mean() for i in range(2)]
+    assert [row["own"] for row in rows] == pytest.approx(means)
+    assert 0 <= rows[0]["yes"] <= 1
+    assert rows[0]["ensemble"] == pytest.approx(-rows[1]["ensemble"])
+    assert main([*argv, "--rewards.3.kind", "own", "--rewards.3.own.factory", "mine:Blue"]) == 2
+    assert "'mine' has no callable 'Blue'" in capsys.readouterr().err
+    assert main([*argv, "--rewards.3.kind", "hpsv3"]) == 2
+    said = capsys.readouterr().err
+    assert "MizzenAI/HPSv3" in said
+    assert "Qwen/Qwen2-VL-7B-Instruct" in said

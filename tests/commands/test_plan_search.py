@@ -10,6 +10,7 @@ from pipelines.estimate import estimate
 from pipelines.placement import Cluster
 from pipelines.stated_figures import flux_pass_tflop
 from recipes import catalogue
+from schemas.image_size import ImageSize
 
 
 def planned(capsys, *flags):
@@ -55,7 +56,7 @@ def test_a_corrected_image_takes_longer_by_its_condition_and_as_many_steps_as_it
 
     noise = seconds(replace(job, search=replace(job.search, strategy="noise")))
     whole = seconds(job)
-    share = flux_pass_tflop(1024, 512, 512) / flux_pass_tflop(1024, 512)
+    share = flux_pass_tflop(ImageSize(1024, 1024), 512, 512) / flux_pass_tflop(ImageSize(1024, 1024), 512)
     drawn = noise - 0.1  # the verifier's
     assert whole == pytest.approx(drawn * share + 0.6)
     flux = replace(job.tools.corrector.flux, num_steps=15)

@@ -33,3 +33,17 @@ def test_what_is_missing_is_said_at_once(tmp_path, capsys):
     assert "--tools.corrector" in capsys.readouterr().err
     assert main(["reflect", " ", "--out", str(tmp_path / "no"), *QUICK]) == 2
     assert not (tmp_path / "no").exists()
+
+
+def test_images_that_are_not_square_keep_their_aspect(tmp_path, capsys):
+    out = tmp_path / "wide"
+    arguments = ["a photo of a star", "--out", str(out), "--search.width", "1", "--search.depth", "2"]
+    assert main(["reflect", *arguments, *QUICK, "--tools.generator.sizes", "40x24"]) == 0
+    strip, best = (decode_image((out / name).read_bytes(), name) for name in ("filmstrip.png", "best.png"))
+    assert best.shape == (24, 40, 3)
+    assert strip.shape == (6 + 96 + 6, 2 * 166 + 6, 3)
+    shown = [strip[8:102:4, 8 + 166 * column : 166 + 166 * column : 4] for column in range(2)]
+    assert sum(np.array_equal(image, best) for image in shown) == 1
+    capsys.readouterr()
+    assert main(["reflect", *arguments, *QUICK, "--tools.generator.sizes", "wide"]) == 2
+    assert "'wide' is no size" in capsys.readouterr().err

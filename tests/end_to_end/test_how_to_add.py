@@ -30,6 +30,8 @@ class SquaresConfig:
 
     side_px: int = 16
     """Side of the square."""
+    size_px: int = 32
+    """Side of the image."""
     num_steps: int = 1
     """Of denoising: there is none."""
     batch_size: int = 4
@@ -41,7 +43,7 @@ class SquaresConfig:
     def denoiser_passes_per_image(self) -> int:
         return 0
 
-    def open(self) -> Squares:
+    def open(self, journal=None) -> Squares:
         return Squares(self)
 
 
@@ -49,16 +51,16 @@ class Squares:
     def __init__(self, config: SquaresConfig) -> None:
         self.config = config
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], sizes=None) -> list[np.ndarray]:
         return list(self.draw(prompts, seeds))
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[np.ndarray]:
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], sizes=None) -> Iterator[np.ndarray]:
         for seed in seeds:
             image = np.full((32, 32, 3), 255, np.uint8)
             image[: self.config.side_px, : self.config.side_px] = np.random.default_rng(seed).integers(0, 255, 3)
             yield image
 
-    def warm_up(self) -> None:
+    def warm_up(self, sizes=()) -> None:
         pass
 '''
 REWARD = '''
@@ -183,7 +185,7 @@ def copy(tmp_path_factory):
     (folder / "inference" / "rewards" / "darkness.py").write_text(REWARD)
     edit(
         folder / "inference" / "rewards" / "reward.py",
-        ('kind: Literal["clip"] = "clip"', 'kind: Literal["clip", "darkness"] = "clip"'),
+        ('kind: Literal["clip", ', 'kind: Literal["darkness", "clip", '),
         (
             "    clip: ClipRewardConfig | None = field(default_factory=ClipRewardConfig)\n",
             "    clip: ClipRewardConfig | None = field(default_factory=ClipRewardConfig)\n"
@@ -205,8 +207,8 @@ def copy(tmp_path_factory):
             "    pack: PackShardsConfig = field(default_factory=PackShardsConfig)\n",
         ),
         (
-            '"general": [generate, score, Link(SelectByReward, self.pair)],',
-            '"general": [Link(NodAtPrompts, self.nod), generate, score, Link(SelectByReward, self.pair)],',
+            '"general": [generate, score, Link(SelectByReward, pair)],',
+            '"general": [Link(NodAtPrompts, self.nod), generate, score, Link(SelectByReward, pair)],',
         ),
         (
             "from pipelines.stages.read_edits import ReadEdits, ReadEditsConfig\n",

@@ -69,3 +69,16 @@ def test_another_configuration_of_the_same_folder_is_refused_with_the_fields_tha
     assert done.returncode == 3
     assert "seed: 0 -> 5" in done.stderr
     assert "--fork" in done.stderr
+
+
+def test_a_floor_for_quality_rejects_what_is_below_it_and_adds_up(tmp_path):
+    run = str(tmp_path / "run")
+    floor = ["--quality.min", "16", "--quality.reward", "pick", "--subsets", "rule", "general"]
+    pipelines("run", "--run", run, *SMALL, *KEEP_ALL, *floor)
+    found = json.loads(pipelines("verify", "--run", run, "--deep", "--json"))
+    assert found["problems"] == []
+    assert found["prompts"]["pending"] == found["prompts"]["quarantined"] == 0
+    assert sum(found["prompts"].values()) == 16
+    status = pipelines("status", "--run", run)
+    assert "low_quality" in status
+    assert "low_quality" in (tmp_path / "run" / "report" / "index.html").read_text()

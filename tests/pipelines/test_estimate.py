@@ -13,6 +13,7 @@ from pipelines.model_costs import flux_memory, grounding_costs
 from pipelines.placement import Cluster, StageEstimate, place
 from recipes import catalogue
 from schemas.errors import InputError
+from schemas.image_size import ImageSize
 
 FLUX = catalogue.load("flux", "dataset")
 FLUX_24GB = catalogue.load("flux-24gb", "dataset")
@@ -22,8 +23,8 @@ PAPER = replace(_SEARCH, tools=replace(_SEARCH.tools, generator=replace(_SEARCH.
 
 
 def test_arithmetic_of_a_pass_fits_the_published_figures():
-    assert stated.flux_pass_tflop(1024, 512) == pytest.approx(74.4)
-    assert stated.flux_pass_tflop(1024, 512, condition_px=512) == pytest.approx(94.9, abs=0.1)
+    assert stated.flux_pass_tflop(ImageSize(1024, 1024), 512) == pytest.approx(74.4)
+    assert stated.flux_pass_tflop(ImageSize(1024, 1024), 512, condition_px=512) == pytest.approx(94.9, abs=0.1)
 
 
 def test_memory_of_flux_in_bf16_fits_the_published_peak():

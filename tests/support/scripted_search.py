@@ -17,14 +17,14 @@ class Draws:
     def __init__(self):
         self.calls = []
 
-    def generate(self, prompts, seeds):
+    def generate(self, prompts, seeds, sizes=None):
         self.calls.append((list(prompts), list(seeds)))
         return list(self.draw(prompts, seeds))
 
-    def draw(self, prompts, seeds):
+    def draw(self, prompts, seeds, sizes=None):
         return (image(seed + len(prompt)) for prompt, seed in zip(prompts, seeds, strict=True))
 
-    def warm_up(self):
+    def warm_up(self, sizes=()):
         """Nothing to compile."""
 
 

@@ -227,7 +227,7 @@ def test_other_texts_at_the_same_places_are_encoded_anew(tmp_path, flux):
     second = encoded(tmp_path / "moved")
     assert len(list(kept.glob("encoded_*"))) == 2
     rows = np.arange(16)
-    changed = (first._rows["pooled"].take(rows) != second._rows["pooled"].take(rows)).any(1)
+    changed = (first._pooled.take(rows) != second._pooled.take(rows)).any(1)
     assert changed.nonzero().flatten().tolist() == [7]
 
 

@@ -19,9 +19,11 @@ from inference.flux.generator import FluxGenerator
 from inference.flux.latents import decode_latents, encode_images
 from microworld.family import micro_flux
 from schemas.errors import InputError
+from schemas.image_size import ImageSize
 
 STAR, RINGS = "a photo of a red star", "a photo of two rings"
 CONFIG = micro_flux(num_steps=3, batch_size=4)
+SQUARE = ImageSize(32, 32)
 FLAWED = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
 
 
@@ -53,8 +55,8 @@ def test_without_a_condition_the_loop_is_the_pipeline_bit_for_bit(generator):
     texts = [generator.encode_text(text, 16) for text in (STAR, RINGS, STAR, RINGS)]
     embeds, pooled = (torch.cat([text[i] for text in texts]) for i in (0, 1))
     with torch.no_grad():
-        latents = sample(model, generator.pipeline, CONFIG, embeds, pooled, None, None, [1, 2, 3, 4])
-        decoded = decode_latents(generator.pipeline, latents, 32)
+        latents = sample(model, generator.pipeline, CONFIG, embeds, pooled, None, None, [1, 2, 3, 4], SQUARE)
+        decoded = decode_latents(generator.pipeline, latents, SQUARE)
     theirs = generator.pipeline(
         prompt_embeds=embeds,
         pooled_prompt_embeds=pooled,
@@ -109,15 +111,15 @@ def test_t5_reads_the_reflection_and_clip_the_prompt_alone(generator):
 
 def test_the_condition_is_resized_and_lies_left_by_its_own_width(generator):
     with torch.no_grad():
-        packed = encode_images(generator.pipeline, [FLAWED, FLAWED], 16)
+        packed = encode_images(generator.pipeline, [FLAWED, FLAWED], ImageSize(16, 16))
     assert packed.shape == (2, 4, 16)
-    assert place_condition(ConditionConfig(), 2, 4)[:, 2].tolist() == [-2, -1, -2, -1]
+    assert place_condition(ConditionConfig(), (2, 2), (4, 4))[:, 2].tolist() == [-2, -1, -2, -1]
 
 
 def test_the_condition_may_lie_over_the_image():
     over = ConditionConfig(position="over")
-    assert torch.equal(place_condition(over, 4, 4), condition_ids(4, 4, 0))
-    assert place_condition(over, 2, 4)[:, 1:].tolist() == [[0.5, 0.5], [0.5, 2.5], [2.5, 0.5], [2.5, 2.5]]
+    assert torch.equal(place_condition(over, (4, 4), (4, 4)), condition_ids(4, 4, 0))
+    assert place_condition(over, (2, 2), (4, 4))[:, 1:].tolist() == [[0.5, 0.5], [0.5, 2.5], [2.5, 0.5], [2.5, 2.5]]
 
 
 def test_bad_input_is_told(corrector, generator, tmp_path):

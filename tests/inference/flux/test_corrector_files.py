@@ -28,6 +28,7 @@ from inference.model_store import resolve_model
 from microworld.family import micro_flux
 from microworld.training.flux_guidance import velocity
 from schemas.errors import InputError
+from schemas.image_size import ImageSize
 
 EVERYWHERE = ConditionConfig(lora_on="all", adapt_text=True, rank=4, alpha=4.0)
 # The published layers (interop), as a pattern for peft, which puts the LoRA of the published training on FLUX.
@@ -179,8 +180,8 @@ def test_what_the_published_search_does_otherwise_is_an_option_and_changes_the_i
 
 def test_a_sampled_condition_depends_on_its_own_seed_alone(generator):
     images = [np.full((32, 32, 3), value, np.uint8) for value in (0, 90, 200)]
-    together = encode_images(generator.pipeline, images, 32, "sample", [1, 2, 3])
-    alone = encode_images(generator.pipeline, images[1:2], 32, "sample", [2])
+    together = encode_images(generator.pipeline, images, ImageSize(32, 32), "sample", [1, 2, 3])
+    alone = encode_images(generator.pipeline, images[1:2], ImageSize(32, 32), "sample", [2])
     torch.testing.assert_close(together[1:2], alone, rtol=1e-5, atol=1e-5)
-    mode = encode_images(generator.pipeline, images[1:2], 32)
+    mode = encode_images(generator.pipeline, images[1:2], ImageSize(32, 32))
     assert not torch.equal(mode, alone)
