@@ -39,9 +39,9 @@ class SearchToolsConfig:
                 expected="a corrector, such as a folder that `python -m trainers corrector` wrote "
                 "(--tools.corrector.flux.lora)",
             )
+        self.verifier.check_mean()
         if corrects and self.corrector is not None:
             self.corrector.check_beside(self.generator)
-        self.verifier.check_mean()
         critic = None
         if search.strategy != "noise":
             if self.critic is None:
