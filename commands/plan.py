@@ -11,8 +11,9 @@ from commands.arguments import Preset, parse_with_preset, preset_of
 from commands.runs import print_json
 from inference.model_store import SHIPPED, known_model, require_models
 from pipelines.driver import RunOptions
-from pipelines.estimate import Estimate, estimate
+from pipelines.estimate import Estimate, estimate, is_on_gpu
 from pipelines.jobs import DatasetConfig, models_of
+from pipelines.new_run import require_named_servers
 from pipelines.node_checks import check, checks_json, passed, print_checks
 from pipelines.placement import Cluster
 from pipelines.placement_picture import as_svg, as_text, gpu_times
@@ -20,7 +21,7 @@ from pipelines.runtime.progress import format_seconds
 from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged
 from pipelines.stated_figures import GPUS
 from recipes import catalogue
-from schemas.errors import InputError, MissingWeightsError
+from schemas.errors import InputError
 from schemas.terminal import say
 
 GENEVAL_FILE = "evaluation_metadata.jsonl"
@@ -132,11 +133,13 @@ def num_searches(config: SearchJobConfig) -> tuple[int, str | None]:
 
 
 def _missing(config: DatasetConfig | SearchJobConfig) -> str | None:
-    try:
-        require_models(models_of(config))
-    except MissingWeightsError as error:
-        return str(error)
-    return None
+    problems = []
+    for require in (lambda: require_models(models_of(config)), lambda: require_named_servers(config)):
+        try:
+            require()
+        except InputError as error:
+            problems.append(str(error))
+    return "\n".join(problems) or None
 
 
 def plan_json(plan: Estimate) -> dict[str, object]:
@@ -231,9 +234,7 @@ def write_picture(plan: Estimate, path: Path) -> None:
 
 def announce(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> None:
     """Before a run on GPUs starts: its plan, for the GPUs that this machine can see. Never stops the run."""
-    is_search = isinstance(config, SearchJobConfig)
-    generator = config.tools.generator if is_search else config.generate.generator
-    if generator.device == "cpu":
+    if not is_on_gpu(config):
         return
     import torch
 
@@ -244,7 +245,7 @@ def announce(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> No
     if kind is None:
         say("the plan is for H100s, since this machine's GPUs are not known; `plan --gpus N --gpu-type ...` for others")
     try:
-        number = num_searches(config)[0] if is_search else 0
+        number = num_searches(config)[0] if isinstance(config, SearchJobConfig) else 0
         print_plan(estimate(config, Cluster(gpus=gpus, gpu_type=kind or "h100"), num_searches=number))  # type: ignore[arg-type]
     except InputError as error:
         say(f"the plan: {error}")

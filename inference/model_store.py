@@ -86,6 +86,10 @@ KNOWN_MODELS: dict[str, HubModel] = {
     "Qwen/Qwen2.5-VL-7B-Instruct": HubModel("16.6 GB", "Apache-2.0"),
     "Qwen/Qwen3-VL-8B-Instruct": HubModel("17.5 GB", "Apache-2.0"),
     "Qwen/Qwen2.5-VL-3B-Instruct": HubModel("7.5 GB", "Qwen research licence, non-commercial"),
+    "Qwen/Qwen2.5-VL-32B-Instruct": HubModel("67 GB", "Apache-2.0"),
+    "Qwen/Qwen3-VL-4B-Instruct": HubModel("8.9 GB", "Apache-2.0"),
+    "OpenGVLab/InternVL3_5-8B-HF": HubModel("17.1 GB", "Apache-2.0"),
+    "google/gemma-3-4b-it": HubModel("8.6 GB", "Gemma terms of use, gated: accept them on the model page"),
     "diffusion-cot/Image-Verifier": HubModel(
         "3.5 GB, and its base model Qwen/Qwen2.5-VL-3B-Instruct, 7.5 GB",
         "none stated on its card; its base model: Qwen research licence, non-commercial",

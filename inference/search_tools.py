@@ -54,7 +54,7 @@ class SearchToolsConfig:
                     field="--tools.quality",
                     expected="a reward, such as `--tools.quality.clip.model FOLDER`",
                 )
-            quality = self.quality.only_what_is_used()
+            quality = self.quality.only_what_is_used(vlm)
         return SearchToolsConfig(
             self.generator.only_what_is_used(),
             corrector,
@@ -62,6 +62,13 @@ class SearchToolsConfig:
             self.verifier.only_what_is_used(vlm),
             quality,
         )
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether servers do all of it: draw, correct, answer and verify."""
+        drawn = [one for one in (self.generator, self.corrector) if one is not None]
+        said = self.critic is None or self.critic.is_client
+        return self.quality is None and all(one.is_elsewhere for one in drawn) and said and self.verifier.is_client
 
     def open(self, journal: Journal | None = None) -> SearchTools:
         """Load what it names. MissingWeightsError, InputError."""
@@ -71,7 +78,7 @@ class SearchToolsConfig:
         verifier = self.verifier.open(journal)
         passes = self.generator.denoiser_passes_per_image
         corrector_passes = self.corrector.passes(self.generator.num_steps) if self.corrector else 0
-        quality = self.quality.open() if self.quality else None
+        quality = self.quality.open(journal) if self.quality else None
         return SearchTools(
             generator, verifier, corrector, critic, quality, self.generator.size_of, passes, corrector_passes
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from inference.model_store import SHIPPED, known_model
 from pipelines.jobs import JobConfig, models_of
+from pipelines.report.drawn_elsewhere import NOT_IDENTICAL, servers_that_draw
 from pipelines.report.statistics import DatasetFigures, as_json, dataset_figures
 from pipelines.run_folder import RunFolder
 from schemas.records import Cost
@@ -167,11 +168,14 @@ def _model_table(folder: RunFolder, config: JobConfig, figures: DatasetFigures) 
         ours = "Apache-2.0 (this project)" if name.partition("/")[0] in SHIPPED else "see the model"
         licence = known.licence if known else ours
         rows.append((f"`{name}`", f"`{folder.info.digests.get(name, '?')}`", licence))
+    servers = servers_that_draw(config)
+    rows += [(f"`{name}`", "drawn by a server", "see its provider's terms") for name in servers]
     for name in set(figures.annotators) - set(models_of(config)) - set(_NO_MODELS):
         rows.append((f"`{name}`", "at an endpoint", "see its provider's terms"))
-    return _table(("model", "digest", "licence"), rows) + (
-        "\nImages inherit the terms of the model that drew them; editing triplets those of their dataset.\n"
-    )
+    said = "\nImages inherit the terms of the model that drew them; editing triplets those of their dataset.\n"
+    if servers:
+        said += "\n" + NOT_IDENTICAL + "\n"
+    return _table(("model", "digest", "licence"), rows) + said
 
 
 def draw_figures(figures: DatasetFigures) -> dict[str, bytes]:
