@@ -35,8 +35,7 @@ def test_one_model_that_draws_and_edits_is_counted_once():
     assert own.memory_gib == pytest.approx(alone + editor - CUDA_CONTEXT_GIB)
     assert "4 passes" in shared.source
     assert "100 passes" in own.source
-    assert shared.seconds is None
-    assert own.seconds is None
+    assert 0 < (shared.seconds or 0.0) < (own.seconds or 0.0)
 
 
 def test_models_that_wait_in_main_memory_take_turns():
@@ -61,7 +60,9 @@ def test_a_preset_fits_the_card_that_it_is_for_and_names_every_licence(preset, c
     plan = json.loads(capsys.readouterr().out)
     drawing = plan["stages"][0]
     assert 0 < drawing["memory_gib"] < GPUS[plan["cluster"]["gpu_type"]].memory_gib
-    assert plan["placement"]["schedule"] == "staged"
+    if plan["placement"]["schedule"] == "streaming":
+        together = sum(stage["memory_gib"] or 0.0 for stage in plan["stages"])
+        assert together < GPUS[plan["cluster"]["gpu_type"]].memory_gib
     licences = {model["name"]: model["licence"] for model in plan["models"]}
     assert {name for name, licence in licences.items() if "Apache" not in licence and "MIT" not in licence} == set()
     assert any("Qwen-Image" in name or "klein" in name for name in licences)
