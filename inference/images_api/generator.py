@@ -61,7 +61,7 @@ class ImagesApiGenerator:
         self.config, self._client = config, client
 
     def warm_up(self, sizes: Sequence[ImageSize] = ()) -> None:
-        """Nothing: the server is warm, or not."""
+        """Nothing: the server is warm, or not, and says itself which sizes it draws."""
 
     def generate(
         self, prompts: Sequence[str], seeds: Sequence[int], sizes: Sequence[ImageSize] | None = None
