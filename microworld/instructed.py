@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from inference.images_api.corrector import instruction_of
+from inference.editors.instruction import instruction_of, load_template
 from inference.interfaces import Corrector
 from inference.search import SearchConfig, SearchTools
 from inference.search_tools import SearchToolsConfig
 from inference.vlm.endpoint import Journal
-from inference.vlm.prompts import load_prompt
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import template_field
 
@@ -39,7 +38,7 @@ class InstructedToolsConfig(SearchToolsConfig):
         tools = super().open(journal)
         if tools.corrector is None:
             return tools
-        return replace(tools, corrector=InstructedCorrector(tools.corrector, load_prompt(self.template)))
+        return replace(tools, corrector=InstructedCorrector(tools.corrector, load_template(self.template)))
 
 
 class InstructedCorrector:

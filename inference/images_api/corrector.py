@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
+from inference.editors.instruction import instruction_of, load_template
 from inference.images_api.answer import size_of
 from inference.images_api.client import ImageRequest, ImagesClient
 from inference.images_api.config import ImagesApiConfig
 from inference.images_api.generator import ImagesApiGenerator, ImagesApiGeneratorConfig
 from inference.interfaces import Generator
 from inference.vlm.endpoint import Journal
-from inference.vlm.prompts import load_prompt
 from schemas.configuration import template_field
 from schemas.errors import InputError
-
-_PLACES = re.compile(r"\{(prompt|reflection)\}")
 
 
 @dataclass(frozen=True)
@@ -58,13 +55,7 @@ class ImagesApiCorrectorConfig(ImagesApiConfig):
         known = generator.config if isinstance(generator, ImagesApiGenerator) else None
         config = self.reached(known)
         config.require_server(f"--{self.owner}")
-        template = load_prompt(config.template)
-        if "{reflection}" not in template:
-            raise InputError(
-                f"the template has no {{reflection}}: {template!r}",
-                field=f"{self.owner}.template",
-                expected="a place for {reflection}, and for {prompt} if it is wanted",
-            )
+        template = load_template(config.template)
         client = ImagesClient(config, journal)
         client.check()
         return ImagesApiCorrector(client, template)
@@ -88,9 +79,3 @@ class ImagesApiCorrector:
         told = [instruction_of(self._template, *said) for said in zip(prompts, reflections, strict=True)]
         asked = zip(told, seeds, images, strict=True)
         return list(self._client.draw([ImageRequest(text, seed, size_of(one), one) for text, seed, one in asked]))
-
-
-def instruction_of(template: str, prompt: str, reflection: str) -> str:
-    """The template filled in; the prompt stands for a reflection that says nothing."""
-    said = {"prompt": prompt.strip(), "reflection": reflection.strip() or prompt.strip()}
-    return _PLACES.sub(lambda place: said[place[1]], template).strip()
