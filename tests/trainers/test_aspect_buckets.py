@@ -42,8 +42,8 @@ def blocky(rng, height, width):
 
 def triplet(number, good, bad=None):
     rng = np.random.default_rng(number)
-    images = [blocky(rng, *shape) for shape in (good, bad or good)]
-    return Triplet(number, *images, "a photo of a star", "Add a red star.", "rule")
+    better, worse = (blocky(rng, *shape) for shape in (good, bad or good))
+    return Triplet(number, better, worse, "a photo of a star", "Add a red star.", "rule")
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_a_killed_training_ends_with_the_same_bytes_whoever_reads_its_samples(sh
     assert files[0].read_bytes() == files[1].read_bytes()
     drawn = [tmp_path / name / "samples" / "step_00000003.png" for name in ("whole", "killed")]
     sheets = [decode_image(path.read_bytes()) for path in drawn]
-    assert np.array_equal(*sheets)
+    assert np.array_equal(sheets[0], sheets[1])
     assert sheets[0].shape[0] == 3 * 40 * 3  # three rows as high as the highest size, three times as large
 
 
