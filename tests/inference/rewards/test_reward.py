@@ -63,7 +63,7 @@ def test_a_vqa_score_is_the_probability_of_yes(tmp_path):
     from inference.interfaces import ChatRequest
 
     save_tiny_vlm(tmp_path / "vlm")
-    vlm = VlmConfig("in-process", str(tmp_path / "vlm"), dtype="float32", device="cpu")
+    vlm = VlmConfig("in-process", str(tmp_path / "vlm"), dtype="float32", device="cpu", answer_floor=0.0)
     (reward,) = used_rewards((RewardConfig(kind="vqa-score", vqa_score=VqaScoreConfig()),), vlm)
     images = [np.random.default_rng(i).integers(0, 255, (32, 32, 3), np.uint8) for i in range(2)]
     prompts = ["two red stars", "a ring"]
