@@ -9,7 +9,7 @@ import tyro
 
 from commands.arguments import Preset, parse_with_preset, preset_of
 from commands.runs import print_json
-from inference.model_store import require_models
+from inference.model_store import SHIPPED, known_model, require_models
 from pipelines.driver import RunOptions
 from pipelines.estimate import Estimate, estimate, is_on_gpu
 from pipelines.jobs import DatasetConfig, models_of
@@ -79,9 +79,11 @@ def main(argv: Sequence[str]) -> int:
     checks = check(config, arguments.options) if arguments.check and not missing else []
     if arguments.json:
         tried = {"check": checks_json(checks)} if checks else {}
-        print_json({**plan_json(plan), **tried, "preset": arguments.preset, "missing_weights": missing})
+        models = {"models": models_json(models_of(config))}
+        print_json({**plan_json(plan), **models, **tried, "preset": arguments.preset, "missing_weights": missing})
     else:
         print_plan(plan)
+        print_models(models_of(config))
         if missing:
             say(f"before it can start: {missing}")
         if checks:
@@ -198,6 +200,27 @@ def print_plan(plan: Estimate) -> None:
             else f"; {plan.num_prompts:,} images are delivered, the best of each search"
         )
     )
+
+
+def models_json(names: Sequence[str]) -> list[dict[str, str]]:
+    """Name, size and licence of models that are not this project's own."""
+    own = "as its model page says"
+    known = {name: known_model(name) for name in names if name.partition("/")[0] not in SHIPPED}
+    return [
+        {"name": name, "size": one.size if one else own, "licence": one.licence if one else own}
+        for name, one in known.items()
+    ]
+
+
+def print_models(names: Sequence[str]) -> None:
+    """Which models, how large, and under which licence."""
+    models = models_json(names)
+    if not models:
+        return
+    widths = [max(len(model[column]) for model in models) for column in ("name", "size")]
+    say(f"  {'model':<{widths[0]}}  {'size':<{widths[1]}}  licence")
+    for model in models:
+        say(f"  {model['name']:<{widths[0]}}  {model['size']:<{widths[1]}}  {model['licence']}")
 
 
 def write_picture(plan: Estimate, path: Path) -> None:

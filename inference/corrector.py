@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from inference.editors.editor import EditorCorrectorConfig
 from inference.flux.corrector import FluxCorrectorConfig
 from inference.generator import GeneratorConfig
 from inference.images_api.corrector import ImagesApiCorrectorConfig
@@ -18,10 +19,11 @@ from schemas.errors import InputError
 class CorrectorConfig:
     """What draws again from a flawed image and a reflection. Only `kind` is loaded."""
 
-    kind: Literal["flux", "images-api"] = "flux"
-    """flux: a LoRA on the search's own FLUX (ReflectionFlow §3.3); images-api: a server that edits, told what the
-    reflection says."""
+    kind: Literal["flux", "editor", "images-api"] = "flux"
+    """flux: a LoRA on the search's own FLUX (ReflectionFlow §3.3). editor: an editing pipeline of diffusers, beside any
+    generator; no training. images-api: a server that edits, told what the reflection says."""
     flux: FluxCorrectorConfig | None = field(default_factory=FluxCorrectorConfig)
+    editor: EditorCorrectorConfig | None = added_field(None)
     images_api: ImagesApiCorrectorConfig | None = added_field(None)
 
     @property
@@ -38,20 +40,23 @@ class CorrectorConfig:
         """Denoiser passes of one image, on a generator that takes `generator_passes`."""
         return chosen_kind(self).passes(generator_passes)
 
-    def check_beside(self, generator: GeneratorConfig) -> None:
-        """InputError for a generator that this kind can do nothing with, said before anything is loaded."""
-        if self.kind == "flux" and generator.kind != "flux":
-            raise InputError(
-                f"a corrector of kind 'flux' beside a generator of kind {generator.kind!r}: its LoRA draws with FLUX",
-                field="--tools.corrector.kind",
-                expected="a generator of kind flux, or a corrector of another kind",
-            )
-        if self.images_api is not None and self.is_elsewhere:
-            self.images_api.reached(generator.chosen)
-
     def only_what_is_used(self) -> CorrectorConfig:
         """Without the other kinds."""
         return without_other_kinds(self)
+
+    def beside(self, generator: GeneratorConfig) -> CorrectorConfig:
+        """Without the other kinds, and with what an editor takes from the generator. InputError for a generator that
+        this kind can do nothing with, said before anything is loaded."""
+        used = self.only_what_is_used()
+        if used.flux is not None and generator.kind != "flux":
+            raise InputError(
+                f"a corrector of kind 'flux' beside a generator of kind {generator.kind!r}: its LoRA draws with FLUX",
+                field="--tools.corrector.kind",
+                expected="editor or images-api, or a generator of kind flux",
+            )
+        if used.images_api is not None:
+            used.images_api.reached(generator.chosen)
+        return used if used.editor is None else replace(used, editor=used.editor.beside(generator.chosen))
 
     def open(self, generator: Generator, journal: Journal | None = None) -> Corrector:
         """Load or reach it. generator: the search's, loaded: kinds that can draw with it share it. journal: for images

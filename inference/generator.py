@@ -123,7 +123,9 @@ class GeneratorConfig:
         return replace(self, **{self.kind.replace("-", "_"): replace(chosen, batch_size=images)})
 
     def only_what_is_used(self) -> GeneratorConfig:
-        """Without the other kinds."""
+        """Without the other kinds. InputError for a kind whose model is not named, or is no pipeline's folder."""
+        if isinstance(self.chosen, DiffusersGeneratorConfig):
+            _ = self.chosen.planned
         return without_other_kinds(self)
 
     def open(self, journal: Journal | None = None) -> Generator:

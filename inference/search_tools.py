@@ -32,16 +32,15 @@ class SearchToolsConfig:
     def for_search(self, search: SearchConfig, vlm: VlmConfig) -> SearchToolsConfig:
         """What a strategy needs of it and nothing else, with `vlm` as who is asked. InputError for what is missing."""
         corrects = "reflection" in search.strategy
-        if corrects and (self.corrector is None or not self.corrector.names_a_model):
+        corrector = self.corrector.beside(self.generator) if self.corrector and corrects else None
+        if corrects and (corrector is None or not corrector.names_a_model):
             raise InputError(
                 f"strategy {search.strategy!r} without a corrector",
                 field="--tools.corrector",
                 expected="a corrector, such as a folder that `python -m trainers corrector` wrote "
-                "(--tools.corrector.flux.lora)",
+                "(--tools.corrector.flux.lora), or an editor, which needs no training (--tools.corrector.kind editor)",
             )
         self.verifier.check_mean()
-        if corrects and self.corrector is not None:
-            self.corrector.check_beside(self.generator)
         critic = None
         if search.strategy != "noise":
             if self.critic is None:
@@ -55,10 +54,10 @@ class SearchToolsConfig:
                     field="--tools.quality",
                     expected="a reward, such as `--tools.quality.clip.model FOLDER`",
                 )
-            quality = self.quality.only_what_is_used()
+            quality = self.quality.only_what_is_used(vlm)
         return SearchToolsConfig(
             self.generator.only_what_is_used(),
-            self.corrector.only_what_is_used() if self.corrector and corrects else None,
+            corrector,
             critic,
             self.verifier.only_what_is_used(vlm),
             quality,
@@ -79,7 +78,7 @@ class SearchToolsConfig:
         verifier = self.verifier.open(journal)
         passes = self.generator.denoiser_passes_per_image
         corrector_passes = self.corrector.passes(self.generator.num_steps) if self.corrector else 0
-        quality = self.quality.open() if self.quality else None
+        quality = self.quality.open(journal) if self.quality else None
         return SearchTools(
             generator, verifier, corrector, critic, quality, self.generator.size_of, passes, corrector_passes
         )

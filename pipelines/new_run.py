@@ -19,6 +19,7 @@ from pipelines.lease import Lease
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
 from pipelines.run_names import is_hidden
 from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged, search_prompts
+from pipelines.served_vlms import asked_vlms
 from pipelines.stage import Link
 from schemas.configuration import content_key, nested_configs
 from schemas.errors import ForeignRunError
@@ -112,10 +113,12 @@ def new_search_run(uri: str, preset: str, config: SearchJobConfig) -> RunFolder:
 
 def digests_of(config: JobConfig) -> dict[str, str]:
     """Digest of every model and template that a run uses. MissingWeightsError, InputError for one that is not here, for
-    code of one's own that is not, and for a server that is not named."""
+    code of one's own that is not, for a VLM that is none, and for a server that is not named."""
     require_named_servers(config)
     require_models(models_of(config))
     for link in (link for links in config.links().values() for link in links):
+        for vlm in asked_vlms(link.config):
+            vlm.check()
         for one in nested_configs(link.config):
             if isinstance(one, OwnRewardConfig):
                 one.find()

@@ -94,10 +94,12 @@ def dataset() -> DatasetConfig:
 
 
 def search() -> SearchJobConfig:
-    """ReflectionFlow §4 with an editor in place of the trained corrector; rounds are questions to servers alone."""
+    """ReflectionFlow §4 with an editor in place of the trained corrector, which goes on from a chain's best image and
+    starts afresh after four edits, as in `qwen_image`; rounds are questions to servers alone."""
     base = flux.search()
     tools = replace(base.tools, generator=generator(), corrector=_corrector())
-    return replace(base, images_per_prompt=1, vlm=vlm(), tools=tools, workers=ASKS)
+    search = replace(base.search, carry="best", max_edits=4)
+    return replace(base, images_per_prompt=1, vlm=vlm(), search=search, tools=tools, workers=ASKS)
 
 
 def run_options() -> RunOptions:

@@ -305,11 +305,11 @@ def _vlm(name: str) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2_5_VLConfig
 
-    from inference.vlm.adapters import check_vlm
+    from inference.vlm.adapters import check_class
 
     folder = _folder(name, tuple(QWEN))
     if folder is not None:
-        check_vlm(folder)
+        check_class(folder)
     config = Qwen2_5_VLConfig(**QWEN[name]) if folder is None else AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config)

@@ -60,8 +60,8 @@ class ImagesApiGenerator:
     def __init__(self, config: ImagesApiGeneratorConfig, client: ImagesClient) -> None:
         self.config, self._client = config, client
 
-    def warm_up(self) -> None:
-        """Nothing: the server is warm, or not."""
+    def warm_up(self, sizes: Sequence[ImageSize] = ()) -> None:
+        """Nothing: the server is warm, or not, and says itself which sizes it draws."""
 
     def generate(
         self, prompts: Sequence[str], seeds: Sequence[int], sizes: Sequence[ImageSize] | None = None

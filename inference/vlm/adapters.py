@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -26,6 +27,8 @@ _VLM = (
     "a vision-language model that transformers opens without code of its own: Qwen2-VL, Qwen2.5-VL, Qwen3-VL, "
     "InternVL (-HF), Gemma 3, LLaVA, SmolVLM and others"
 )
+_SIGHT = re.compile("vision|vit|image|pixel|patch|vq")
+"""In a key of config.json: of vision_config and its like."""
 _PROCESSOR = "a VLM's folder with its processor: tokenizer, preprocessor_config.json or processor_config.json"
 _ADAPTER = "a LoRA of the base model that adapter_config.json names, every matrix with its partner"
 
@@ -39,6 +42,7 @@ def load_vlm(folder: Path, dtype: str) -> tuple[Any, Any]:
     base_name = base_model_of(folder)
     base = folder if base_name is None else resolve_model(base_name)
     check_vlm(base)
+    check_class(base)
     processor = load_processor(base)
     sound_weights(base)
     with loaded_whole(base):
@@ -61,23 +65,40 @@ def load_processor(folder: Path) -> Any:
 
 
 def check_vlm(folder: Path) -> None:
-    """InputError (file) for a folder whose configuration is not that of a VLM which transformers opens by itself.
-    Cheap: it reads config.json alone."""
+    """InputError (file) for a folder whose configuration is that of no VLM. It reads one small file and imports
+    nothing."""
+    kind, said = _kind_of(folder)
+    if not any(_SIGHT.search(key) for key in said):
+        raise _no_vlm(folder, f"a model of type {kind!r} that sees no images")
+
+
+def check_class(folder: Path) -> None:
+    """InputError (file) for a folder of a class that transformers' auto class does not open by itself."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+    kind, said = _kind_of(folder)
+    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        own = " with code of its own" if "auto_map" in said else ""
+        raise _no_vlm(folder, f"a model of type {kind!r}{own}")
+
+
+def _kind_of(folder: Path) -> tuple[str | None, dict[str, Any]]:
+    """A configuration's `model_type`, and all of it."""
     file = folder / "config.json"
     try:
         said = json.loads(file.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError("no such file", file=str(file), expected=f"the folder of {_VLM}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"does not read as JSON: {error}", file=str(file), expected=f"that of {_VLM}") from error
-    kind = said.get("model_type") if isinstance(said, dict) else None
-    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        own = isinstance(said, dict) and "auto_map" in said
-        problem = f"a model of type {kind!r}" + (" with code of its own" if own else "")
-        hint = "; of InternVL the weights whose name ends in -HF or -hf" if "internvl" in str(kind) else ""
-        raise InputError(problem, file=str(file), field="model_type", expected=f"{_VLM}{hint}")
+    said = said if isinstance(said, dict) else {}
+    kind = said.get("model_type")
+    return (kind if isinstance(kind, str) else None), said
+
+
+def _no_vlm(folder: Path, problem: str) -> InputError:
+    hint = "; of InternVL the weights whose name ends in -HF or -hf" if "internvl" in problem else ""
+    return InputError(problem, file=str(folder / "config.json"), field="model_type", expected=f"{_VLM}{hint}")
 
 
 def merge_adapter(model: Any, folder: Path) -> Any:
@@ -116,6 +137,7 @@ def check_adapter(missing: Sequence[str], unexpected: Sequence[str], file: Path)
 def merged_folder(folder: Path, digest: str, dtype: str) -> Path:
     """A folder that vLLM can serve: `folder` itself, or the adapter's merged model in the cache, under its digest."""
     if base_model_of(folder) is None:
+        check_vlm(folder)
         return sound_weights(folder)
     home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "reflectionflow" / "merged"
     merged = home / f"{folder.name}-{digest}-{dtype}"

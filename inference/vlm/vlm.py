@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 
 from inference.interfaces import ChatAnswer, ChatRequest, Vlm
+from inference.model_store import base_model_of, resolve_model
+from inference.vlm.adapters import check_vlm
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm, Journal
 from inference.vlm.extras import address, read_extra_body, refuse_secrets, split_headers, variable
 from inference.vlm.first_words import ANSWER_FLOOR
@@ -156,6 +158,14 @@ class VlmConfig:
     def only_what_is_used(self) -> VlmConfig:
         """All of it is."""
         return self
+
+    def check(self) -> None:
+        """InputError (file) for a model on this machine that is no VLM; cheap, so that it is said before any work.
+        MissingWeightsError."""
+        if not self.endpoint_model:
+            folder = resolve_model(self.model)
+            base = base_model_of(folder)
+            check_vlm(folder if base is None else resolve_model(base))
 
     def open(self, journal: Journal | None = None) -> Vlm:
         """Load, start or reach it. journal: for answers of endpoints and of vLLM. MissingWeightsError, InputError;

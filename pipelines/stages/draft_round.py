@@ -51,6 +51,7 @@ class DraftRound(Stage):
 
     def load(self) -> None:
         self.tools = self.config.tools.open(self.journal)
+        self.tools.generator.warm_up(self.config.tools.generator.all_sizes)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         search = replace(self.config.search, seed=self.seed)

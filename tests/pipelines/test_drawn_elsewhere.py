@@ -29,7 +29,7 @@ HERE = "http://127.0.0.1:9/v1"
 
 def generator_at(base_url, **changes):
     said = {"model": MODEL, "size_px": 16, "retries": 0} | changes
-    return GeneratorConfig("images-api", None, ImagesApiGeneratorConfig(base_url, **said))
+    return GeneratorConfig("images-api", None, images_api=ImagesApiGeneratorConfig(base_url, **said))
 
 
 def stage_at(base_url, journal=None, **changes):
@@ -107,7 +107,7 @@ def test_a_corrector_that_cannot_work_beside_the_generator_is_refused_before_any
     server, flux = generator_at(HERE), MICRO_SEARCH.tools
     with pytest.raises(InputError, match="its LoRA draws with FLUX"):
         replace(MICRO_SEARCH, tools=replace(flux, generator=server)).links()
-    editor = CorrectorConfig("images-api", None, ImagesApiCorrectorConfig())
+    editor = CorrectorConfig("images-api", None, images_api=ImagesApiCorrectorConfig())
     with pytest.raises(InputError, match=r"corrector.images-api.base-url"):
         replace(MICRO_SEARCH, tools=replace(flux, corrector=editor)).links()
     both = replace(MICRO_SEARCH, tools=replace(flux, generator=server, corrector=editor))

@@ -12,7 +12,7 @@ from inference.rewards.vqa_score import VqaScoreConfig
 from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import output_config
-from schemas.errors import InputError
+from schemas.errors import InputError, UnscoredError
 from tests.support.tiny_vlm import save_tiny_vlm
 
 VLM = VlmConfig(kind="endpoint", model="", endpoint_model="m", base_url="http://127.0.0.1:9/v1")
@@ -73,6 +73,8 @@ def test_a_vqa_score_is_the_probability_of_yes(tmp_path):
     assert found.tolist() == vlm.open().first_word_probabilities(requests, ("Yes",))[:, 0].tolist()
     assert ((found > 0) & (found < 1)).all()
     assert reward.open().score([], []).shape == (0,)
+    with pytest.raises(UnscoredError, match="does not answer Yes or No"):  # a random model says anything
+        VqaScoreConfig(replace(vlm, answer_floor=0.05)).open().score(images, prompts)
     (tmp_path / "no_place.txt").write_text("Is it good?")
     with pytest.raises(InputError, match=r"no \{prompt\}"):
         replace(reward, vqa_score=VqaScoreConfig(vlm, str(tmp_path / "no_place.txt"))).open()

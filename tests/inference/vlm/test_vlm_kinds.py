@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import torch
 from inference.interfaces import ChatRequest
 from inference.vlm.chat_inputs import answer_frame, chat_text
 from inference.vlm.in_process import InProcessVlm, InProcessVlmConfig
+from pipelines.new_run import digests_of
+from recipes import micro
 from schemas.errors import InputError, UnscoredError
 from tests.support.tiny_models.vlms import KINDS, save_tiny_qwen3_vl
 
@@ -166,6 +169,16 @@ def test_what_is_no_vlm_is_refused_before_weights_are_read(copied, change, said)
     change(copied)
     with pytest.raises(InputError, match=said):
         opened(copied)
+
+
+def test_a_run_refuses_what_is_no_vlm_before_it_begins(copied):
+    job = replace(micro.dataset(), subsets=("length",))
+    config = replace(job, vlm=replace(job.vlm, model=str(copied)))
+    digests_of(config)
+    said = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({"model_type": "qwen3", **said["text_config"]}))
+    with pytest.raises(InputError, match=r"(?s)config\.json: a model of type '.*' that sees no images.*Qwen3-VL"):
+        digests_of(config)
 
 
 def test_memory_of_images_is_bounded_by_pixels(folders):
