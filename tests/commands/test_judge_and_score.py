@@ -76,6 +76,7 @@ def test_any_number_of_rewards_of_any_kind_are_shown(files, tmp_path, monkeypatc
     argv = ["score", "two red stars", *files, "--json", "--rewards.0.weight", "0"]
     more = ["--rewards.3.kind", "own", "--rewards.3.own.factory", "mine:Red", "--rewards.4.kind", "trained"]
     more += ["--rewards.4.trained.model", "micro/verifier", "--rewards.5.kind", "vqa-score", "--rewards.5.name", "yes"]
+    more += ["--rewards.5.vqa-score.prompt", "micro/verify"]
     assert main([*argv, *more]) == 0
     rows = json.loads(capsys.readouterr().out)
     names = ["file", "hps", "pick", "own", "trained", "yes", "ensemble"]

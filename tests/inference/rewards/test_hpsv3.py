@@ -55,7 +55,7 @@ def published(folder, images, prompts) -> list[float]:
         n.replace("model.language_model.", "model.").replace("model.visual.", "visual."): n for n in model.state_dict()
     }
     model.load_state_dict({names[n]: t for n, t in tensors.items() if not n.startswith("rm_head")})
-    linear: list[Any] = [torch.nn.Linear(*tensors[f"rm_head.{i}.weight"].T.shape) for i in (0, 3, 5)]
+    linear: list[Any] = [torch.nn.Linear(*reversed(tensors[f"rm_head.{i}.weight"].shape), bias=True) for i in (0, 3, 5)]
     head = torch.nn.Sequential(
         linear[0], torch.nn.ReLU(), torch.nn.Dropout(0.05), linear[1], torch.nn.ReLU(), linear[2]
     )
