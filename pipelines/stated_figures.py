@@ -44,7 +44,9 @@ VLM_PARAMETERS = {
 
 FLUX_PASS_TFLOP = 74.4
 """One forward pass at 1024 px with 512 text tokens (published)."""
-FLUX_TOKENS = 4096 + 512
+TEXT_TOKENS = 512
+"""Of a text, for classes that do not say how long it is."""
+FLUX_TOKENS = 4096 + TEXT_TOKENS
 FLUX_ATTENTION_TFLOP = 57 * 4 * FLUX_TOKENS**2 * 3072 / 1e12
 """The part of it that grows with the square of the tokens: 57 blocks, 3072 wide, two products of n x n x d."""
 

@@ -101,7 +101,7 @@ def open_pipeline(config: LoadsPipeline) -> Any:
     else:
         pipeline.to(config.device)
     if config.compile == "blocks":
-        _compile(pipeline)
+        compile_blocks(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -144,7 +144,8 @@ def say_once(pipeline: Any) -> None:
         said.add(begin)
         return True
 
-    logging.getLogger(type(pipeline).__module__).addFilter(is_new)
+    for name in (type(pipeline).__module__, "transformers.processing_utils"):
+        logging.getLogger(name).addFilter(is_new)
 
 
 def _check_means(config: LoadsPipeline) -> None:
@@ -185,14 +186,15 @@ def _quantization(kind: str, folder: Path) -> Any:
     return PipelineQuantizationConfig(quant_backend=backend, quant_kwargs=dict(kwargs), components_to_quantize=large)
 
 
-def _compile(pipeline: Any) -> None:
-    """Each kind of block of the denoisers as one graph for each shape (regional compilation)."""
+def compile_blocks(pipeline: Any, backend: str = "inductor") -> None:
+    """Each kind of block of the denoisers as one graph for each shape (regional compilation). InputError for networks
+    that name no blocks."""
     from inference.flux.acceleration import allow_many_shapes
 
     allow_many_shapes()
     for denoiser in denoisers(pipeline):
         try:
-            denoiser.compile_repeated_blocks(fullgraph=True, dynamic=False)
+            denoiser.compile_repeated_blocks(fullgraph=True, dynamic=False, backend=backend)
         except (ValueError, AttributeError) as error:
             raise InputError(
                 f"{type(denoiser).__name__} names no blocks that repeat, so that none can be compiled",

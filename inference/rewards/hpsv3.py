@@ -169,7 +169,8 @@ def _load(file: Path, base: Path, dtype: str, token: int, device: str) -> tuple[
             expected=f"a width of {width} and more rows than {token}, as {base} has with {REWARD_TOKEN}",
         )
     config.text_config.vocab_size = len(embedding)
-    model, report = Qwen2VLModel.from_pretrained(
+    kind: Any = Qwen2VLModel
+    model, report = kind.from_pretrained(
         None, config=config, state_dict=kept, dtype=getattr(torch, dtype), output_loading_info=True
     )
     problems = {what: sorted(report[f"{what}_keys"]) for what in ("missing", "unexpected", "mismatched")}

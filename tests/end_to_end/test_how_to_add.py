@@ -171,7 +171,7 @@ def copy(tmp_path_factory):
     (folder / "inference" / "squares.py").write_text(GENERATOR)
     edit(
         folder / "inference" / "generator.py",
-        ('kind: Literal["flux"] = "flux"', 'kind: Literal["flux", "squares"] = "flux"'),
+        ('kind: Literal["flux", ', 'kind: Literal["squares", "flux", '),
         (
             "    flux: FluxGeneratorConfig | None = field(default_factory=FluxGeneratorConfig)\n",
             "    flux: FluxGeneratorConfig | None = field(default_factory=FluxGeneratorConfig)\n"

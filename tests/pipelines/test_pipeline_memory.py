@@ -9,7 +9,7 @@ import pytest
 from inference.generator import GeneratorConfig
 from inference.generators.diffusers_generator import DiffusersGeneratorConfig
 from pipelines.model_costs import generator_costs
-from pipelines.pipeline_memory import STATED_SIZES, diffusers_memory, parameters_in, pipeline_size
+from pipelines.pipeline_memory import CLIP_G, CLIP_L, STATED_SIZES, diffusers_memory, parameters_in, pipeline_size
 from pipelines.placement import Cluster, StageEstimate, place
 from pipelines.stated_figures import GIB, GPUS
 from schemas.errors import InputError
@@ -121,7 +121,7 @@ def test_stated_sizes_are_those_of_the_architectures():
         )
 
     def clip(hidden, inner, layers, heads):
-        sizes = {"hidden_size": hidden, "intermediate_size": inner, "projection_dim": hidden}
+        sizes: Any = {"hidden_size": hidden, "intermediate_size": inner, "projection_dim": hidden}
         config = CLIPTextConfig(num_hidden_layers=layers, num_attention_heads=heads, **sizes)
         return CLIPTextModelWithProjection(config)
 
@@ -179,8 +179,8 @@ def test_stated_sizes_are_those_of_the_architectures():
     def count(module):
         return sum(parameter.numel() for parameter in module.parameters())
 
-    qwen3 = {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32}
-    gemma2 = {"hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8}
+    qwen3: Any = {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32}
+    gemma2: Any = {"hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8}
     with torch.device("meta"):
         qwen3_4b = count(Qwen3Model(Qwen3Config(vocab_size=151936, num_key_value_heads=8, head_dim=128, **qwen3)))
         gemma = count(Gemma2Model(Gemma2Config(vocab_size=256000, num_key_value_heads=4, head_dim=256, **gemma2)))
@@ -206,6 +206,4 @@ def test_stated_sizes_are_those_of_the_architectures():
     assert {name: count(one) for name, one in vaes.items()} == {name: STATED_SIZES[name].others for name in vaes}
     assert STATED_SIZES["black-forest-labs/FLUX.2-klein-4B"].text == qwen3_4b
     assert STATED_SIZES["Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers"].text == gemma
-    from pipelines import pipeline_memory
-
-    assert (count(clip(768, 3072, 12, 12)), clip_g) == (pipeline_memory.CLIP_L, pipeline_memory.CLIP_G)
+    assert (count(clip(768, 3072, 12, 12)), clip_g) == (CLIP_L, CLIP_G)

@@ -1,5 +1,6 @@
 """Every class of the table, at a tiny size: the same image in any batch, and the image that the class itself draws."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from inference.flux.lora import WEIGHTS
 from inference.generators.diffusers_generator import DiffusersGenerator, DiffusersGeneratorConfig
-from inference.generators.pipeline import denoisers
+from inference.generators.pipeline import compile_blocks, denoisers
 from inference.generators.pipeline_classes import PIPELINE_CLASSES
 from schemas.configuration import stable_seed
 from schemas.errors import CorruptDataError, InputError
@@ -224,3 +225,22 @@ def test_a_lora_that_has_no_place_or_no_class_is_refused(saved, tmp_path):
     for name, said in (("SanaPipeline", "has no place"), ("OvisImagePipeline", "takes no LoRA")):
         with pytest.raises(InputError, match=said):
             DiffusersGenerator(tiny(saved(name), lora=str(tmp_path / "lora")))
+
+
+def test_compiled_blocks_draw_the_same_and_fp8_nearly(saved):
+    config = tiny(saved("ZImagePipeline"))
+    generator = DiffusersGenerator(config)
+    plain = generator.generate(TEXTS[:1], [1])[0]
+    compile_blocks(generator.pipeline, backend="eager")
+    np.testing.assert_array_equal(generator.generate(TEXTS[:1], [1])[0], plain)
+    in_8_bits = DiffusersGenerator(replace(config, quantization="fp8"))
+    (denoiser,) = denoisers(in_8_bits.pipeline)
+    assert "torch.float8_e4m3fn" in {str(parameter.dtype) for parameter in denoiser.parameters()}
+    apart = np.abs(in_8_bits.generate(TEXTS[:1], [1])[0].astype(int) - plain)
+    assert 0 < apart.max() < 64
+
+
+def test_the_vae_decodes_in_tiles_where_it_can(saved):
+    tiled = DiffusersGenerator(tiny(saved("ZImagePipeline"), vae_tiling=True))
+    assert tiled.pipeline.vae.use_tiling
+    assert tiled.generate(TEXTS[:1], [1])[0].shape == (32, 32, 3)
