@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.support.tiny_vlm import save_tiny_vlm, tiny_tokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -40,10 +37,10 @@ LLAVA_TEMPLATE = (
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 WORDS = ("▁Yes", "▁No", "Yes", "No", "▁yes", "▁no", "▁red", "▁star", "▁the", "▁image", "▁a", "ing", "ed", "▁Make")
-IMAGE_MEAN = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+IMAGE_MEAN: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
 
-def spaced_tokenizer(special: list[str], eos: str, prepends: bool, **named: str) -> PreTrainedTokenizerFast:
+def spaced_tokenizer(special: list[str], eos: str, prepends: bool, **named: str) -> Any:
     """Unigram over words that begin with "▁", and single letters. prepends: a text gets a space before it, as LLaMA's;
     Gemma's gets none. named: the tokenizer's own special tokens by attribute, such as boi_token."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -68,7 +65,7 @@ def spaced_tokenizer(special: list[str], eos: str, prepends: bool, **named: str)
     )
 
 
-def split_tokenizer(**named: str) -> PreTrainedTokenizerFast:
+def split_tokenizer(**named: str) -> Any:
     """Byte-level BPE without a merge: "Yes" is three tokens, "No" two. It has Qwen's special tokens."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -122,7 +119,7 @@ def qwen_processor(kind: Any, tokenizer: Any, template: str, patch_px: int) -> A
     """The processor of one of Qwen's VLMs: images of 32 x 32 pixels and up."""
     from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
 
-    settings = {
+    settings: dict[str, Any] = {
         "patch_size": patch_px,
         "merge_size": 2,
         "temporal_patch_size": 2,
@@ -179,7 +176,7 @@ def save_tiny_qwen2_vl(folder: Path, seed: int = 0) -> Path:
     """Qwen2-VL, with the micro family's tokenizer."""
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
-    tokenizer = tiny_tokenizer()
+    tokenizer: Any = tiny_tokenizer()
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
     config = Qwen2VLConfig(
         text_config={**text_sizes(1500), "rope_parameters": rope, "tie_word_embeddings": True},
@@ -221,7 +218,7 @@ def save_tiny_internvl(folder: Path, seed: int = 0) -> Path:
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=4,
     )
-    size = {"size": {"height": 32, "width": 32}, **IMAGE_MEAN}
+    size: dict[str, Any] = {"size": {"height": 32, "width": 32}, **IMAGE_MEAN}
     processor = InternVLProcessor(
         image_processor=GotOcr2ImageProcessor(crop_to_patches=True, max_patches=4, **size),
         tokenizer=tokenizer,
@@ -250,7 +247,7 @@ def save_tiny_gemma3(folder: Path, seed: int = 0) -> Path:
         boi_token="<start_of_image>",
         eoi_token="<end_of_image>",
     )
-    ids = {
+    ids: dict[str, Any] = {
         field: tokenizer.convert_tokens_to_ids(token)
         for field, token in (
             ("image_token_index", "<image_soft_token>"),
