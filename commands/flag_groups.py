@@ -109,7 +109,7 @@ def laid_out(config: Any, layout: Layout, path: Path = ()) -> tuple[type, Any]:
                 annotations[one.name], values[one.name] = _KEPT, None if value is tyro.MISSING else value
         elif not (unnamed or layout.opens(here, one.name not in unchosen)):
             annotations[one.name] = _KEPT
-        elif is_members:
+        elif isinstance(value, tuple):
             each = [laid_out(member, layout, (*here, str(number))) for number, member in enumerate(value)]
             annotations[one.name] = tuple[tuple(inner for inner, _ in each)]  # pyright: ignore[reportInvalidTypeForm]
             values[one.name] = tuple(inner for _, inner in each)

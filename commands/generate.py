@@ -55,12 +55,11 @@ def main(argv: Sequence[str]) -> int:
     seeds = [stable_seed(arguments.seed, arguments.prompt, i) for i in range(arguments.num_images)]
     size = config.size_of(arguments.seed, arguments.prompt)
     sizes = [size] * arguments.num_images if size else None
-    images = generator.generate([arguments.prompt] * arguments.num_images, seeds, sizes)
-    seconds = time.perf_counter() - loaded
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for index, image in enumerate(images):
+    for index, image in enumerate(generator.draw([arguments.prompt] * arguments.num_images, seeds, sizes)):
         path = arguments.out / f"image_{index}.png"
         path.write_bytes(encode_png(image))
         say(path)
-    say(f"{len(images) / seconds:.1f} images/s, after {loaded - started:.1f} s of loading")
+    seconds = time.perf_counter() - loaded
+    say(f"{arguments.num_images / seconds:.1f} images/s, after {loaded - started:.1f} s of loading")
     return 0

@@ -9,10 +9,11 @@ import tyro
 
 from commands.arguments import Preset, parse_with_preset, preset_of
 from commands.runs import print_json
-from inference.model_store import require_models
+from inference.model_store import SHIPPED, known_model, require_models
 from pipelines.driver import RunOptions
-from pipelines.estimate import Estimate, estimate
+from pipelines.estimate import Estimate, estimate, is_on_gpu
 from pipelines.jobs import DatasetConfig, models_of
+from pipelines.new_run import require_named_servers
 from pipelines.node_checks import check, checks_json, passed, print_checks
 from pipelines.placement import Cluster
 from pipelines.placement_picture import as_svg, as_text, gpu_times
@@ -20,7 +21,7 @@ from pipelines.runtime.progress import format_seconds
 from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged
 from pipelines.stated_figures import GPUS
 from recipes import catalogue
-from schemas.errors import InputError, MissingWeightsError
+from schemas.errors import InputError
 from schemas.terminal import say
 
 GENEVAL_FILE = "evaluation_metadata.jsonl"
@@ -78,9 +79,11 @@ def main(argv: Sequence[str]) -> int:
     checks = check(config, arguments.options) if arguments.check and not missing else []
     if arguments.json:
         tried = {"check": checks_json(checks)} if checks else {}
-        print_json({**plan_json(plan), **tried, "preset": arguments.preset, "missing_weights": missing})
+        models = {"models": models_json(models_of(config))}
+        print_json({**plan_json(plan), **models, **tried, "preset": arguments.preset, "missing_weights": missing})
     else:
         print_plan(plan)
+        print_models(models_of(config))
         if missing:
             say(f"before it can start: {missing}")
         if checks:
@@ -130,11 +133,13 @@ def num_searches(config: SearchJobConfig) -> tuple[int, str | None]:
 
 
 def _missing(config: DatasetConfig | SearchJobConfig) -> str | None:
-    try:
-        require_models(models_of(config))
-    except MissingWeightsError as error:
-        return str(error)
-    return None
+    problems = []
+    for require in (lambda: require_models(models_of(config)), lambda: require_named_servers(config)):
+        try:
+            require()
+        except InputError as error:
+            problems.append(str(error))
+    return "\n".join(problems) or None
 
 
 def plan_json(plan: Estimate) -> dict[str, object]:
@@ -197,6 +202,27 @@ def print_plan(plan: Estimate) -> None:
     )
 
 
+def models_json(names: Sequence[str]) -> list[dict[str, str]]:
+    """Name, size and licence of models that are not this project's own."""
+    own = "as its model page says"
+    known = {name: known_model(name) for name in names if name.partition("/")[0] not in SHIPPED}
+    return [
+        {"name": name, "size": one.size if one else own, "licence": one.licence if one else own}
+        for name, one in known.items()
+    ]
+
+
+def print_models(names: Sequence[str]) -> None:
+    """Which models, how large, and under which licence."""
+    models = models_json(names)
+    if not models:
+        return
+    widths = [max(len(model[column]) for model in models) for column in ("name", "size")]
+    say(f"  {'model':<{widths[0]}}  {'size':<{widths[1]}}  licence")
+    for model in models:
+        say(f"  {model['name']:<{widths[0]}}  {model['size']:<{widths[1]}}  {model['licence']}")
+
+
 def write_picture(plan: Estimate, path: Path) -> None:
     """Which GPU does what. InputError where everything is on the CPU."""
     if plan.cluster is None or plan.placement is None:
@@ -208,9 +234,7 @@ def write_picture(plan: Estimate, path: Path) -> None:
 
 def announce(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> None:
     """Before a run on GPUs starts: its plan, for the GPUs that this machine can see. Never stops the run."""
-    is_search = isinstance(config, SearchJobConfig)
-    generator = config.tools.generator if is_search else config.generate.generator
-    if generator.device == "cpu":
+    if not is_on_gpu(config):
         return
     import torch
 
@@ -221,7 +245,7 @@ def announce(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> No
     if kind is None:
         say("the plan is for H100s, since this machine's GPUs are not known; `plan --gpus N --gpu-type ...` for others")
     try:
-        number = num_searches(config)[0] if is_search else 0
+        number = num_searches(config)[0] if isinstance(config, SearchJobConfig) else 0
         print_plan(estimate(config, Cluster(gpus=gpus, gpu_type=kind or "h100"), num_searches=number))  # type: ignore[arg-type]
     except InputError as error:
         say(f"the plan: {error}")

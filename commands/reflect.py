@@ -13,6 +13,7 @@ import tyro
 
 from commands.arguments import Preset, parse_with_preset
 from inference.model_store import require_models
+from inference.required_servers import require_servers
 from inference.search import Draft, SearchConfig, SearchTrace, next_round
 from inference.search_tools import SearchToolsConfig
 from inference.vlm.vlm import VlmConfig
@@ -60,6 +61,7 @@ def main(argv: Sequence[str]) -> int:
     config = arguments.tools.for_search(arguments.search, arguments.vlm)
     require_models(model_names(config))
     config.generator.check_sizes()
+    require_servers(config, "--tools", arguments.vlm)
     started = time.monotonic()
     tools = config.open()
     say(f"models loaded in {time.monotonic() - started:.1f} s")

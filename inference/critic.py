@@ -30,6 +30,11 @@ class CriticConfig:
         """Who writes the reflections, where `vlm` is who is asked unless another is named."""
         return chosen_kind(self.only_what_is_used(vlm)).writer
 
+    @property
+    def is_client(self) -> bool:
+        """Whether all its work is to ask VLMs elsewhere."""
+        return all(vlm.is_elsewhere for vlm in chosen_kind(self).asked)
+
     def open(self, journal: Journal | None = None) -> Critic:
         """Load it. MissingWeightsError, InputError."""
         return chosen_kind(self).open(journal)

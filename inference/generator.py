@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 from inference.flux.generator import FluxGeneratorConfig
 from inference.generators.diffusers_generator import DiffusersGeneratorConfig
+from inference.images_api.generator import ImagesApiGeneratorConfig
 from inference.interfaces import Generator
 from inference.vlm.endpoint import Journal
 from schemas.configuration import added_field, chosen_kind, stable_seed, without_other_kinds
@@ -39,7 +40,7 @@ class DrawsImages(Protocol):
 
     @property
     def device(self) -> str:
-        """Where it draws: cpu, cuda, cuda:1."""
+        """Where it draws: cpu, cuda, cuda:1; elsewhere: on no device of ours."""
         ...
 
     def open(self, journal: Journal | None = None) -> Generator:
@@ -51,11 +52,13 @@ class DrawsImages(Protocol):
 class GeneratorConfig:
     """A generator of images from text. Only `kind` is loaded."""
 
-    kind: Literal["flux", "diffusers"] = "flux"
+    kind: Literal["flux", "diffusers", "images-api"] = "flux"
     """flux: a `diffusers.FluxPipeline` (FLUX.1-dev, -schnell, or one of their architecture), the fast way. diffusers:
-    any text-to-image pipeline of diffusers, by its folder's class."""
+    any text-to-image pipeline of diffusers, by its folder's class. images-api: a server of OpenAI's image routes
+    (vLLM-Omni, SGLang Diffusion, OpenAI)."""
     flux: FluxGeneratorConfig | None = field(default_factory=FluxGeneratorConfig)
     diffusers: DiffusersGeneratorConfig | None = added_field(None)
+    images_api: ImagesApiGeneratorConfig | None = added_field(None)
     sizes: tuple[str, ...] = added_field(())
     """Sizes to draw at, such as 1024x1024 1152x896 896x1152 (width first): each prompt gets one, by the seed. Empty:
     the kind's own square."""
@@ -107,9 +110,16 @@ class GeneratorConfig:
         """Where it draws."""
         return self.chosen.device
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether a server draws, so that nothing is loaded here."""
+        return self.device == "elsewhere"
+
     def with_batch_size(self, images: int) -> GeneratorConfig:
-        """The same, so many images at once."""
+        """The same, so many images at once; a server has its own."""
         chosen: Any = self.chosen
+        if self.is_elsewhere:
+            return self
         return replace(self, **{self.kind.replace("-", "_"): replace(chosen, batch_size=images)})
 
     def only_what_is_used(self) -> GeneratorConfig:

@@ -37,6 +37,14 @@ KNOWN_MODELS: dict[str, HubModel] = {
     ),
     "black-forest-labs/FLUX.1-schnell": HubModel("34 GB", "Apache-2.0"),
     "Qwen/Qwen-Image": HubModel("58 GB", "Apache-2.0"),
+    "Qwen/Qwen-Image-Edit": HubModel("58 GB", "Apache-2.0"),
+    "Qwen/Qwen-Image-Edit-2509": HubModel("58 GB", "Apache-2.0"),
+    "Qwen/Qwen-Image-Edit-2511": HubModel("58 GB", "Apache-2.0"),
+    "black-forest-labs/FLUX.1-Kontext-dev": HubModel(
+        "34 GB as a folder of diffusers", "FLUX.1 [dev] non-commercial, gated: accept it on the model page"
+    ),
+    "meituan-longcat/LongCat-Image-Edit": HubModel("as its model page says", "Apache-2.0"),
+    "black-forest-labs/FLUX.2-klein-9b-kv": HubModel("as its model page says", "FLUX non-commercial"),
     "black-forest-labs/FLUX.2-klein-4B": HubModel("16 GB as a folder of diffusers", "Apache-2.0"),
     "black-forest-labs/FLUX.2-dev": HubModel(
         "about 113 GB as a folder of diffusers", "FLUX non-commercial, gated: accept it on the model page"
@@ -76,7 +84,12 @@ KNOWN_MODELS: dict[str, HubModel] = {
     "diffusion-cot/FLUX-Corrector": HubModel("0.5 GB", "none stated on its card; its base model's is non-commercial"),
     "diffusion-cot/Reflection-Generator/infer/30000": HubModel("16.6 GB", "none stated on its card"),
     "Qwen/Qwen2.5-VL-7B-Instruct": HubModel("16.6 GB", "Apache-2.0"),
+    "Qwen/Qwen3-VL-8B-Instruct": HubModel("17.5 GB", "Apache-2.0"),
     "Qwen/Qwen2.5-VL-3B-Instruct": HubModel("7.5 GB", "Qwen research licence, non-commercial"),
+    "Qwen/Qwen2.5-VL-32B-Instruct": HubModel("67 GB", "Apache-2.0"),
+    "Qwen/Qwen3-VL-4B-Instruct": HubModel("8.9 GB", "Apache-2.0"),
+    "OpenGVLab/InternVL3_5-8B-HF": HubModel("17.1 GB", "Apache-2.0"),
+    "google/gemma-3-4b-it": HubModel("8.6 GB", "Gemma terms of use, gated: accept them on the model page"),
     "diffusion-cot/Image-Verifier": HubModel(
         "3.5 GB, and its base model Qwen/Qwen2.5-VL-3B-Instruct, 7.5 GB",
         "none stated on its card; its base model: Qwen research licence, non-commercial",
@@ -93,6 +106,11 @@ KNOWN_MODELS: dict[str, HubModel] = {
     "openmmlab-community/mm_grounding_dino_base_all": HubModel("0.9 GB", "Apache-2.0"),
     "Efficient-Large-Model/NVILA-Lite-2B-Verifier": HubModel("about 4 GB, with code of its own", "CC-BY-NC-4.0"),
 }
+
+
+def known_model(name: str) -> HubModel | None:
+    """What is known of a model, by its hub id or, of a file, wherever that lies; None for any other."""
+    return KNOWN_MODELS.get(Path(name).name if name.endswith((".pth", ".pt", ".safetensors")) else name)
 
 
 def shipped_path(name: str, kind: str) -> Path | None:
@@ -140,7 +158,7 @@ def resolve_model(name: str) -> Path:
     cached = _hub_snapshot(name)
     if cached is not None:
         return cached
-    known = KNOWN_MODELS.get(path.name if name.endswith((".pth", ".safetensors")) else name)
+    known = known_model(name)
     about = f" ({known.size}; licence: {known.licence})" if known else ""
     repository, folder = _hub_parts(name)
     fetched = f"{repository} --include '{folder}/*'" if folder else name

@@ -32,12 +32,13 @@ class SearchToolsConfig:
     def for_search(self, search: SearchConfig, vlm: VlmConfig) -> SearchToolsConfig:
         """What a strategy needs of it and nothing else, with `vlm` as who is asked. InputError for what is missing."""
         corrects = "reflection" in search.strategy
-        if corrects and (self.corrector is None or not self.corrector.names_a_model):
+        corrector = self.corrector.beside(self.generator) if self.corrector and corrects else None
+        if corrects and (corrector is None or not corrector.names_a_model):
             raise InputError(
                 f"strategy {search.strategy!r} without a corrector",
                 field="--tools.corrector",
                 expected="a corrector, such as a folder that `python -m trainers corrector` wrote "
-                "(--tools.corrector.flux.lora)",
+                "(--tools.corrector.flux.lora), or an editor, which needs no training (--tools.corrector.kind editor)",
             )
         self.verifier.check_mean()
         critic = None
@@ -53,14 +54,21 @@ class SearchToolsConfig:
                     field="--tools.quality",
                     expected="a reward, such as `--tools.quality.clip.model FOLDER`",
                 )
-            quality = self.quality.only_what_is_used()
+            quality = self.quality.only_what_is_used(vlm)
         return SearchToolsConfig(
             self.generator.only_what_is_used(),
-            self.corrector.only_what_is_used() if self.corrector and corrects else None,
+            corrector,
             critic,
             self.verifier.only_what_is_used(vlm),
             quality,
         )
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether servers do all of it: draw, correct, answer and verify."""
+        drawn = [one for one in (self.generator, self.corrector) if one is not None]
+        said = self.critic is None or self.critic.is_client
+        return self.quality is None and all(one.is_elsewhere for one in drawn) and said and self.verifier.is_client
 
     def open(self, journal: Journal | None = None) -> SearchTools:
         """Load what it names. MissingWeightsError, InputError."""
@@ -70,7 +78,7 @@ class SearchToolsConfig:
         verifier = self.verifier.open(journal)
         passes = self.generator.denoiser_passes_per_image
         corrector_passes = self.corrector.passes(self.generator.num_steps) if self.corrector else 0
-        quality = self.quality.open() if self.quality else None
+        quality = self.quality.open(journal) if self.quality else None
         return SearchTools(
             generator, verifier, corrector, critic, quality, self.generator.size_of, passes, corrector_passes
         )

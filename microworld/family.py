@@ -21,7 +21,7 @@ from inference.judges.judge import JudgeConfig
 from inference.judges.segmentation_judge import SegmentationJudgeConfig
 from inference.rewards.clip_reward import ClipRewardConfig
 from inference.rewards.reward import RewardConfig
-from inference.vlm.qwen import QwenVlmConfig
+from inference.vlm.in_process import InProcessVlmConfig
 from inference.vlm.vlm import VlmConfig
 from microworld.scenes.world import COLORS
 
@@ -61,9 +61,9 @@ def micro_vlm(model: str = "micro/vlm", **changes: Any) -> VlmConfig:
     return replace(vlm, **changes)
 
 
-def micro_qwen(model: str = "micro/vlm", **changes: Any) -> QwenVlmConfig:
+def micro_qwen(model: str = "micro/vlm", **changes: Any) -> InProcessVlmConfig:
     """The micro VLM in this process, as the class takes it."""
-    return replace(QwenVlmConfig(model=model), **changes)
+    return replace(InProcessVlmConfig(model=model), **changes)
 
 
 def micro_dino(model: str = "micro/grounding_dino", **changes: Any) -> GroundingDinoConfig:

@@ -42,7 +42,7 @@ class OracleToolsConfig(SearchToolsConfig):
     def of(cls, tools: SearchToolsConfig, oracles: tuple[OracleKind, ...]) -> OracleToolsConfig:
         """`tools` with oracles."""
         corrector = None if "corrector" in oracles else tools.corrector
-        return cls(tools.generator, corrector, tools.critic, tools.verifier, oracles)
+        return cls(tools.generator, corrector, tools.critic, tools.verifier, tools.quality, oracles)
 
     def for_search(self, search: SearchConfig, vlm: VlmConfig) -> OracleToolsConfig:
         """What a strategy needs of it and nothing else. InputError for what is missing."""

@@ -1,10 +1,11 @@
 """What a run will make, take and cost: from stated figures, or from what a run's own units have shown."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from inference.vlm.vlm import VlmConfig
 from pipelines import stated_figures as stated
 from pipelines.jobs import DatasetConfig
 from pipelines.model_costs import generation_tflop, image_pixels
@@ -60,8 +61,7 @@ def estimate(
     is_search = isinstance(config, SearchJobConfig)
     generator = config.tools.generator if is_search else config.generate.generator
     generator.check_sizes()
-    on_gpu = generator.device != "cpu"
-    cluster = (cluster or Cluster()) if on_gpu else None
+    cluster = (cluster or Cluster()) if is_on_gpu(config) else None
     if cluster is not None and cluster.gpus < 1:
         raise InputError(f"{cluster.gpus} GPUs", field="--gpus", expected="at least 1")
     measured = measured_rates(RunFolder.open(run), config) if run else {}
@@ -96,6 +96,29 @@ def estimate(
         cluster=cluster,
         placement=_placed(config, stages, cluster) if cluster else None,
     )
+
+
+def is_on_gpu(config: DatasetConfig | SearchJobConfig) -> bool:
+    """Whether a run's models lie on GPUs: by the generator's place, and where a server draws, by the others'."""
+    drawn = config.tools.generator if isinstance(config, SearchJobConfig) else config.generate.generator
+    if not drawn.is_elsewhere:
+        return drawn.device != "cpu"
+    return any(
+        device != "cpu" for chain in config.links().values() for link in chain for device in _devices(link.config)
+    )
+
+
+def _devices(config: Any) -> Iterator[str]:
+    """Where each model of a stage's configuration lies."""
+    if isinstance(config, VlmConfig) and config.endpoint_model:
+        return
+    for one in fields(config):
+        value = getattr(config, one.name)
+        if one.name == "device":
+            yield value
+        for nested in value if isinstance(value, tuple) else (value,):
+            if is_dataclass(nested):
+                yield from _devices(nested)
 
 
 def _placed(config: DatasetConfig | SearchJobConfig, stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:

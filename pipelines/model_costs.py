@@ -7,9 +7,12 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+from inference.editors.editor import EditorCorrectorConfig
+from inference.editors.editor_classes import EDITOR_CLASSES
 from inference.flux.generator import FluxGeneratorConfig
 from inference.generator import GeneratorConfig
 from inference.generators.diffusers_generator import DiffusersGeneratorConfig
+from inference.generators.pipeline_classes import PIPELINE_CLASSES, PipelineClass
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.grounding.grounding_dino import GroundingDinoConfig
 from inference.grounding.sam import SamConfig
@@ -23,9 +26,10 @@ from inference.search_tools import SearchToolsConfig
 from inference.verifier import VerifierConfig
 from inference.vlm.vlm import VlmConfig
 from pipelines import stated_figures as stated
-from pipelines.pipeline_memory import diffusers_memory
+from pipelines.pipeline_memory import diffusers_memory, pipeline_size
 from pipelines.stage import UNKNOWN, StageCosts
 from pipelines.stated_figures import GIB, Gpu
+from pipelines.vlm_sizes import vlm_weights_gib
 from schemas.configuration import chosen_kind, model_names
 from schemas.errors import InputError, MissingWeightsError
 from schemas.image_size import ImageSize
@@ -33,6 +37,9 @@ from schemas.image_size import ImageSize
 HEADROOM = 0.9
 """Models share a GPU when they are not expected to fill more of it than this: the figures are estimates."""
 CPU_SOURCE = "stated: models of a few million parameters on two cores of a server CPU without AMX"
+
+DRAWN_ELSEWHERE = StageCosts(None, "drawn elsewhere; seconds unknown: run a pilot, then `plan --run` on it")
+"""By a server, which takes no memory here."""
 
 
 def cpu_costs(seconds: float) -> StageCosts:
@@ -50,12 +57,11 @@ def vlm_costs(seconds: float, cpu_seconds: float, vlm: VlmConfig | None, gpu: Gp
     return StageCosts(seconds, source, *vllm_gib(vlm))
 
 
-def vllm_gib(vlm: VlmConfig | None) -> tuple[float, str]:
-    """(GiB that a vLLM needs on a GPU, how that comes about), taken for a 7B model's."""
-    weights = stated.QWEN_7B * (4 if vlm is not None and vlm.dtype == "float32" else 2) / GIB
-    gib = weights + stated.VLM_CACHE_GIB + stated.CUDA_CONTEXT_GIB
-    kind = vlm.dtype if vlm is not None else "bfloat16"
-    return gib, f"derived: {weights:.1f} weights (7B, {kind}) + {stated.VLM_CACHE_GIB} for the cache (allowance)"
+def vllm_gib(vlm: VlmConfig | None, cache_gib: float = stated.VLM_CACHE_GIB) -> tuple[float, str]:
+    """(GiB that a vLLM needs on a GPU, how that comes about); None: of a 7B model's in bfloat16."""
+    weights, source = vlm_weights_gib(*((vlm.model, vlm.dtype) if vlm is not None else ("", "bfloat16")))
+    gib = weights + cache_gib + stated.CUDA_CONTEXT_GIB
+    return gib, f"derived: {weights:.1f} weights ({source}) + {cache_gib} for the cache (allowance)"
 
 
 def vllm_memory(available_gib: float, others_gib: float = 0.0) -> float:
@@ -105,8 +111,10 @@ def weights_gib(names: Iterable[str]) -> float | None:
 def generator_costs(generator: GeneratorConfig, gpu: Gpu | None) -> StageCosts:
     """Of one image."""
     chosen = generator.chosen
+    if generator.is_elsewhere:
+        return DRAWN_ELSEWHERE
     if isinstance(chosen, DiffusersGeneratorConfig):
-        return diffusers_costs(chosen, gpu, max(size.pixels for size in generator.all_sizes))
+        return diffusers_costs(chosen, gpu, generator.all_sizes)
     if not isinstance(chosen, FluxGeneratorConfig):
         return UNKNOWN
     if gpu is None:
@@ -129,16 +137,45 @@ def generator_costs(generator: GeneratorConfig, gpu: Gpu | None) -> StageCosts:
     return StageCosts(seconds, f"{gpu.pass_source}; here {how}", *flux_memory(chosen, generator.all_sizes))
 
 
-def diffusers_costs(chosen: DiffusersGeneratorConfig, gpu: Gpu | None, pixels: int = 0) -> StageCosts:
-    """Of one image: memory and passes, as far as folder or hub id say; how long they take, only a pilot."""
+def diffusers_costs(chosen: DiffusersGeneratorConfig, gpu: Gpu | None, sizes: Sequence[ImageSize]) -> StageCosts:
+    """Of one image: memory, passes and time, as far as folder or hub id say; the rest only a pilot."""
     try:
-        passes = f"{chosen.denoiser_passes_per_image} passes an image ({chosen.num_steps} steps); "
+        passes = chosen.denoiser_passes_per_image
     except InputError:
         if not chosen.model:
             raise
-        passes = ""
-    memory = (0.0, "") if gpu is None else diffusers_memory(chosen, pixels)
-    return StageCosts(None, passes + UNKNOWN.source, *memory)
+        memory = (0.0, "") if gpu is None else diffusers_memory(chosen, _largest(sizes))
+        return StageCosts(None, UNKNOWN.source, *memory)
+    said = f"{passes} passes an image ({chosen.num_steps} steps); "
+    if gpu is None:
+        return StageCosts(None, said + UNKNOWN.source, 0.0)
+    name = chosen.planned.class_name or ""
+    each, source = _pass_seconds(chosen.model, PIPELINE_CLASSES.get(name), gpu, fmean(size.pixels for size in sizes))
+    seconds = None if each is None else passes * each + stated.OFFLOAD_SECONDS[chosen.offload] / chosen.batch_size
+    return StageCosts(seconds, said + source, *diffusers_memory(chosen, _largest(sizes)))
+
+
+def _pass_seconds(
+    model: str, known: PipelineClass | None, gpu: Gpu, pixels: float, images: int = 1
+) -> tuple[float | None, str]:
+    """(seconds of one pass of a pipeline's denoiser at most, how that comes about); None for one that nobody has looked
+    at. images: of `pixels`, that it sees at once: an editor sees two."""
+    size = pipeline_size(model)
+    if known is None or known.token_px is None or size is None:
+        return None, UNKNOWN.source
+    tokens = images * pixels / known.token_px**2 + (known.text_length or stated.TEXT_TOKENS)
+    tflop = 2 * size[0].denoiser * tokens / 1e12
+    rate = stated.FLUX_PASS_TFLOP / gpu.pass_seconds
+    billions = size[0].denoiser / 1e9
+    return (
+        tflop / rate,
+        f"derived: {tflop / rate:.2f} s a pass at most ({billions:.1f} G weights x {tokens:.0f} tokens, at the "
+        f"{rate:.0f} TFLOP/s that FLUX reaches)",
+    )
+
+
+def _largest(sizes: Sequence[ImageSize]) -> int:
+    return max(size.pixels for size in sizes)
 
 
 def pass_tflop(generator: GeneratorConfig, flux: FluxGeneratorConfig, condition_share: float = 0.0) -> float:
@@ -216,11 +253,15 @@ def grounding_costs(grounded_sam: GroundedSamConfig, gpu: Gpu | None) -> StageCo
 def draft_costs(tools: SearchToolsConfig, gpu: Gpu | None) -> StageCosts:
     """Of one image of a search that is corrected: what was said of the image before, drawing, verifying."""
     drawing = generator_costs(tools.generator, gpu)
+    if tools.corrector is not None and tools.corrector.editor is not None:
+        drawing = _with_editor(drawing, tools.generator, tools.corrector.editor, gpu)
     beside = verifier_gib(tools.verifier)
     memory = None
     if drawing.memory_gib is not None and beside is not None:
         memory = drawing.memory_gib + beside * (gpu is not None)
     how = f"{drawing.memory_source}" + (f" + {beside:.1f} verifier" if beside else "")
+    if tools.corrector is not None and tools.corrector.is_elsewhere:
+        return StageCosts(None, DRAWN_ELSEWHERE.source, memory, how)
     if drawing.seconds is None:
         return StageCosts(None, drawing.source, memory, how)
     asked = (
@@ -234,6 +275,32 @@ def draft_costs(tools: SearchToolsConfig, gpu: Gpu | None) -> StageCosts:
     source = f"{drawing.source}; here {drawn:.2f} s an image" + (" that is corrected" if tools.corrector else "")
     source += "".join(f" + {part}" for part in parts) + " (assumptions)"
     return StageCosts(drawn + sum(seconds for seconds, _ in asked), source, memory, how)
+
+
+def _with_editor(
+    drawing: StageCosts, generator: GeneratorConfig, editor: EditorCorrectorConfig, gpu: Gpu | None
+) -> StageCosts:
+    """An edit, with the editor beside the generator, or one model for both. editor: filled in by `beside`."""
+    passes, sizes = editor.passes(generator.num_steps), generator.all_sizes
+    said = f"an edit is {passes} passes over twice the tokens; "
+    if gpu is None:
+        return StageCosts(None, said + UNKNOWN.source, drawing.memory_gib)
+    kind = EDITOR_CLASSES.get(editor.class_name)
+    pixels = fmean(size.pixels for size in sizes)
+    each, source = _pass_seconds(editor.model, kind and kind.drawing, gpu, pixels, images=2)
+    seconds = None if each is None else passes * each + stated.OFFLOAD_SECONDS[editor.offload] / editor.batch_size
+    source = said + source
+    if editor.shares(generator.chosen):
+        one = f"{drawing.memory_source}; generator and editor are one"
+        return StageCosts(seconds, source, drawing.memory_gib, one)
+    own, how = diffusers_memory(editor, _largest(sizes))
+    if own is None or drawing.memory_gib is None:
+        return StageCosts(seconds, source, None, f"{drawing.memory_source}; editor {how}")
+    take_turns = editor.offload != "none" and getattr(generator.chosen, "offload", "none") != "none"
+    together = max(drawing.memory_gib, own) if take_turns else drawing.memory_gib + own - stated.CUDA_CONTEXT_GIB
+    link = "the larger of the generator's" if take_turns else "the generator's"
+    how = f"{link} {drawing.memory_gib:.1f} ({drawing.memory_source}) and the editor's {how}"
+    return StageCosts(seconds, source, together, how)
 
 
 def correction_share(tools: SearchToolsConfig) -> float:

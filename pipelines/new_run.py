@@ -5,11 +5,12 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from inference.model_store import model_digest, require_models
+from inference.required_servers import require_servers
 from inference.rewards.own import OwnRewardConfig
 from inference.vlm.prompts import load_prompt
 from pipelines.intake import lay_out, take_in
@@ -18,6 +19,8 @@ from pipelines.lease import Lease
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
 from pipelines.run_names import is_hidden
 from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged, search_prompts
+from pipelines.served_vlms import asked_vlms
+from pipelines.stage import Link
 from schemas.configuration import content_key, nested_configs
 from schemas.errors import ForeignRunError
 from schemas.open_storage import open_storage
@@ -109,15 +112,31 @@ def new_search_run(uri: str, preset: str, config: SearchJobConfig) -> RunFolder:
 
 
 def digests_of(config: JobConfig) -> dict[str, str]:
-    """Digest of every model and template that a run uses. MissingWeightsError, InputError for one that is not here, and
-    for code of one's own that is not."""
+    """Digest of every model and template that a run uses. MissingWeightsError, InputError for one that is not here, for
+    code of one's own that is not, for a VLM that is none, and for a server that is not named."""
+    require_named_servers(config)
     require_models(models_of(config))
     for link in (link for links in config.links().values() for link in links):
+        for vlm in asked_vlms(link.config):
+            vlm.check()
         for one in nested_configs(link.config):
             if isinstance(one, OwnRewardConfig):
                 one.find()
     templates = {name: content_key(load_prompt(name)) for name in templates_of(config)}
     return {name: model_digest(name) for name in models_of(config)} | templates
+
+
+def require_named_servers(config: JobConfig) -> None:
+    """InputError, which names the flag, for a server that a run asks and whose address nobody named."""
+    for link in (link for links in config.links().values() for link in links):
+        require_servers(link.config, flags_of(config, link), getattr(config, "vlm", None))
+
+
+def flags_of(config: JobConfig, link: Link) -> str:
+    """What the flags of a stage's configuration begin with: the run's field that it comes from."""
+    job: Any = config
+    names = (one.name for one in fields(job) if type(getattr(job, one.name)) is type(link.config))
+    return f"--{next(names, '')}"
 
 
 def _code_commit() -> str:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference.editors.editor import EditorCorrectorConfig
 from inference.generators.diffusers_generator import DiffusersGeneratorConfig
 from inference.generators.pipeline_classes import model_index
 from inference.model_store import resolve_model
@@ -31,8 +32,16 @@ CLIP_L, CLIP_G = 123_650_304, 694_659_840
 KLEIN = PipelineSize(3_875_544_576, QWEN3_4B, 84_046_115)
 Z_IMAGE = PipelineSize(6_154_908_736, QWEN3_4B, stated.FLUX_VAE)
 
+QWEN_IMAGE = PipelineSize(20_430_401_088, stated.QWEN_7B, 126_892_531)
+
 STATED_SIZES: dict[str, PipelineSize] = {
-    "Qwen/Qwen-Image": PipelineSize(20_430_401_088, stated.QWEN_7B, 126_892_531),
+    "Qwen/Qwen-Image": QWEN_IMAGE,
+    "Qwen/Qwen-Image-Edit": QWEN_IMAGE,
+    "Qwen/Qwen-Image-Edit-2509": QWEN_IMAGE,
+    "Qwen/Qwen-Image-Edit-2511": QWEN_IMAGE,
+    "black-forest-labs/FLUX.1-Kontext-dev": PipelineSize(
+        stated.FLUX_TRANSFORMER, stated.FLUX_T5 + stated.FLUX_CLIP, stated.FLUX_VAE
+    ),
     "black-forest-labs/FLUX.2-klein-4B": KLEIN,
     "Tongyi-MAI/Z-Image": Z_IMAGE,
     "Tongyi-MAI/Z-Image-Turbo": Z_IMAGE,
@@ -45,9 +54,11 @@ STATED_SIZES: dict[str, PipelineSize] = {
 """By hub id, of models that are not here yet; a test counts them in the real architectures."""
 
 
-def diffusers_memory(config: DiffusersGeneratorConfig, pixels: int = 0) -> tuple[float | None, str]:
+def diffusers_memory(
+    config: DiffusersGeneratorConfig | EditorCorrectorConfig, pixels: int = 0
+) -> tuple[float | None, str]:
     """(GiB on a GPU at its peak, how that comes about); None where neither folder nor table says. pixels: of the
-    largest image; 0: of one of the configuration's own size."""
+    largest image; 0: of one of the configuration's own size (an editor has none: 1024 x 1024)."""
     found = pipeline_size(config.model)
     if found is None:
         return None, "unknown: neither weights here nor a stated size"
@@ -61,7 +72,8 @@ def diffusers_memory(config: DiffusersGeneratorConfig, pixels: int = 0) -> tuple
         "model": max(denoiser, text, size.others * full),
         "sequential": 2 * 2**30,  # a few layers at a time
     }[config.offload]
-    working = stated.FLUX_WORKING_GIB * config.batch_size * (pixels or config.size_px**2) / 1024**2
+    own = 1024**2 if isinstance(config, EditorCorrectorConfig) else config.size_px**2
+    working = stated.FLUX_WORKING_GIB * config.batch_size * (pixels or own) / 1024**2
     return (
         resident / GIB + working + stated.CUDA_CONTEXT_GIB,
         f"{source}: {resident / GIB:.1f} weights ({config.dtype}, quantization {config.quantization}, offload "

@@ -100,19 +100,24 @@ def one_vllm_each(stages: Sequence[StageEstimate]) -> list[StageEstimate]:
 
 
 def place(stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
-    """Which schedule, and how many GPUs each stage gets so that none starves. Stages without memory need no GPU; those
-    that nobody knows are left out."""
+    """Which schedule, and how many GPUs each stage gets so that none starves. Stages without memory need no GPU. Where
+    it is not known how long one takes, that is no question of shares: every stage has all GPUs in turn."""
     available, n = cluster.gpu.memory_gib, cluster.gpus
     require_fitting(stages, cluster, "quantised weights and offloaded models (`--preset flux-24gb`)")
+    on_gpu = [stage for stage in one_vllm_each(stages) if stage.memory_gib != 0]
     known = [
-        _Known(s.name, s.flag, s.seconds, available if s.memory_gib is None else s.memory_gib, bool(s.vllm))
-        for s in one_vllm_each(stages)
-        if s.seconds is not None and s.memory_gib != 0
+        _Known(s.name, s.flag, s.seconds or 0.0, available if s.memory_gib is None else s.memory_gib, bool(s.vllm))
+        for s in on_gpu
     ]
     chosen = sorted(known, key=lambda stage: -stage.seconds)
     names = [stage.name for stage in chosen]
     together = sum(stage.memory_gib for stage in chosen)
     one_after_the_other = sum(stage.seconds for stage in chosen) / n / 3600
+    unknown = [stage.name for stage in on_gpu if stage.seconds is None]
+    if unknown:
+        why = f"how long {', '.join(unknown)} takes is not known: every stage has all GPUs in turn"
+        whole = dict.fromkeys(names, 1.0)
+        return _placement("staged", why, chosen, dict.fromkeys(names, n), whole, one_after_the_other, n)
     need = f"{'both' if len(chosen) == 2 else f'all {len(chosen)}'} together take {together:.1f} of {available:.1f} GiB"
     if together <= HEADROOM * available:
         # The slowest gets most of each GPU's time anyway; the shares only say that all fit.

@@ -33,7 +33,7 @@ class GpuTime:
 def gpu_times(stages: Sequence[StageEstimate], placement: Placement, cluster: Cluster) -> list[GpuTime]:
     """Every GPU of the cluster once. Where each GPU holds all stages, or all of them in turn, all are alike."""
     placed = [stage for stage in one_vllm_each(stages) if stage.name in placement.workers]
-    whole_s = placement.hours * 3600
+    whole_s = placement.hours * 3600 or 1.0  # nobody knows how long anything takes
     divided = placement.schedule == "streaming" and all(placement.gpus[s.name] == 1 for s in placed) and len(placed) > 1
     if not divided:
         shares = tuple((stage.name, (stage.seconds or 0.0) / cluster.gpus / whole_s) for stage in placed)

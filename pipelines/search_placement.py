@@ -8,17 +8,15 @@ from collections.abc import Sequence
 
 from inference.vlm.vlm import VlmConfig
 from pipelines import stated_figures as stated
-from pipelines.model_costs import HEADROOM, vllm_memory
+from pipelines.model_costs import HEADROOM, vllm_gib, vllm_memory
 from pipelines.placement import Cluster, Placement, StageEstimate, require_fitting
 from pipelines.search_job import SearchJobConfig
 from pipelines.served_vlms import served_vlms
 from pipelines.stages.draft_round import DraftRound
-from pipelines.stated_figures import GIB
 from schemas.errors import InputError
 
 LEAST_CACHE_GIB = 4.0
 """Of a vLLM beside other models (allowance): some tens of questions of one image each."""
-VLLM_GIB = stated.QWEN_7B * 2 / GIB + LEAST_CACHE_GIB + stated.CUDA_CONTEXT_GIB
 BESIDE = 0.4
 """Of a GPU, as Ray counts: a vLLM beside a drawing model, which gets the rest."""
 
@@ -27,25 +25,29 @@ def place_search(config: SearchJobConfig, stages: Sequence[StageEstimate], clust
     """Rounds first, then the judge. InputError where the vLLMs have no room."""
     available, n = cluster.gpu.memory_gib, cluster.gpus
     on_gpu = [stage for stage in stages if stage.memory_gib and stage.seconds is not None]
-    drafting = next((stage for stage in on_gpu if stage.name == DraftRound.name), None)
+    drafting = next((stage for stage in stages if stage.name == DraftRound.name and stage.memory_gib), None)
     served = served_vlms(config.links()["rule"][0].config)
+    vllm_each = max((vllm_gib(vlm, LEAST_CACHE_GIB)[0] for vlm in served), default=0.0)
     drawing_gib = (drafting.memory_gib or 0.0) if drafting else 0.0
     require_fitting(stages, cluster, f"--tools.generator.{config.tools.generator.kind}.quantization and offload")
-    workers, gpus = dict.fromkeys([s.name for s in on_gpu], n), dict.fromkeys([s.name for s in on_gpu], 1.0)
+    placed = on_gpu if drafting is None or drafting in on_gpu else [drafting, *on_gpu]
+    workers, gpus = dict.fromkeys([s.name for s in placed], n), dict.fromkeys([s.name for s in placed], 1.0)
     seconds = sum(stage.seconds or 0.0 for stage in on_gpu)
     flags, hours = [], seconds / n / 3600
     together = -(-len(served) // n)  # vLLMs on each GPU, where every GPU draws
     names, prefixes = ", ".join(vlm.name for vlm in served), flags_of(config, served)
-    if not served:
+    if config.tools.generator.is_elsewhere:
+        why = "images are drawn elsewhere: the GPUs are for what looks at them"
+    elif not served:
         why = "no vLLM is needed: every GPU draws"
     elif drafting is None:
         why = "how long drawing takes, nobody knows: run a pilot, then `plan search --run` on it"
-    elif drawing_gib + together * VLLM_GIB <= HEADROOM * available:
-        memory = vllm_memory(available, drawing_gib + (together - 1) * VLLM_GIB)
+    elif drawing_gib + together * vllm_each <= HEADROOM * available:
+        memory = vllm_memory(available, drawing_gib + (together - 1) * vllm_each)
         gpus[drafting.name] = 1 - BESIDE
         flags = [f"--{flag}.gpus {BESIDE / together:g} --{flag}.gpu-memory {memory:g}" for flag in prefixes]
         why = (
-            f"drawing takes {drawing_gib:.1f} and a vLLM {VLLM_GIB:.1f} of {available:.1f} GiB: every GPU draws, and "
+            f"drawing takes {drawing_gib:.1f} and a vLLM {vllm_each:.1f} of {available:.1f} GiB: every GPU draws, and "
             f"holds {'one vLLM' if together == 1 else f'{together} vLLMs'} ({names})"
         )
     elif n > len(served):
@@ -55,7 +57,7 @@ def place_search(config: SearchJobConfig, stages: Sequence[StageEstimate], clust
         each = answering // len(served)
         flags = [f"--{flag}.gpus 1 --{flag}.gpu-memory {HEADROOM:g} --{flag}.replicas {each}" for flag in prefixes]
         why = (
-            f"drawing takes {drawing_gib:.1f} and a vLLM {VLLM_GIB:.1f} of {available:.1f} GiB: "
+            f"drawing takes {drawing_gib:.1f} and a vLLM {vllm_each:.1f} of {available:.1f} GiB: "
             f"{answering} of {n} GPUs answer ({names}), the others draw"
         )
     else:
@@ -64,7 +66,7 @@ def place_search(config: SearchJobConfig, stages: Sequence[StageEstimate], clust
             field="--gpus",
             expected="more GPUs or larger ones, or a VLM at an address (--vlm.endpoint-model ...)",
         )
-    counted = [stage for stage in on_gpu if stage.flag and n > 1]
+    counted = [stage for stage in placed if stage.flag and n > 1]
     flags += [
         f"--{stage.flag}.count {workers[stage.name]} --{stage.flag}.gpus {gpus[stage.name]:g}" for stage in counted
     ]

@@ -21,10 +21,32 @@ CLIP_VIT_L = 427_616_513
 REWARDS = 2 * 986_109_441 + CLIP_VIT_L
 QWEN_7B = 8_292_166_656
 QWEN_3B = 3_754_622_976
+VLM_PARAMETERS = {
+    "Qwen/Qwen2.5-VL-3B-Instruct": QWEN_3B,
+    "Qwen/Qwen2.5-VL-7B-Instruct": QWEN_7B,
+    "Qwen/Qwen2.5-VL-32B-Instruct": 33_452_718_336,
+    "Qwen/Qwen2.5-VL-72B-Instruct": 73_410_777_344,
+    "Qwen/Qwen3-VL-2B-Instruct": 2_127_532_032,
+    "Qwen/Qwen3-VL-4B-Instruct": 4_437_815_808,
+    "Qwen/Qwen3-VL-8B-Instruct": 8_767_123_696,
+    "Qwen/Qwen3-VL-32B-Instruct": 33_357_390_064,
+    "OpenGVLab/InternVL3-1B-hf": 938_119_296,
+    "OpenGVLab/InternVL3-2B-hf": 2_088_883_712,
+    "OpenGVLab/InternVL3-8B-hf": 7_944_300_032,
+    "OpenGVLab/InternVL3-14B-hf": 15_117_182_976,
+    "OpenGVLab/InternVL3-38B-hf": 38_388_164_992,
+    "OpenGVLab/InternVL3_5-8B-HF": 8_528_244_736,
+    "google/gemma-3-4b-it": 4_300_079_472,
+    "google/gemma-3-12b-it": 12_187_325_040,
+    "google/gemma-3-27b-it": 27_432_406_640,
+}
+"""Of VLMs by hub id, for those that are not on this machine: of one that is, its files say it."""
 
 FLUX_PASS_TFLOP = 74.4
 """One forward pass at 1024 px with 512 text tokens (published)."""
-FLUX_TOKENS = 4096 + 512
+TEXT_TOKENS = 512
+"""Of a text, for classes that do not say how long it is."""
+FLUX_TOKENS = 4096 + TEXT_TOKENS
 FLUX_ATTENTION_TFLOP = 57 * 4 * FLUX_TOKENS**2 * 3072 / 1e12
 """The part of it that grows with the square of the tokens: 57 blocks, 3072 wide, two products of n x n x d."""
 

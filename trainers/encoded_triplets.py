@@ -1,7 +1,7 @@
 """A training's samples from triplets that were encoded once: a batch is a few lookups.
 
 A step then runs neither VAE nor text encoders, and decodes no image. Sample n is what it is without (same triplet,
-drops, time and noise), with two exceptions: of images that are not square the middle is taken, not a random crop; and
+drops, time and noise), with two exceptions: of images of another aspect the middle is taken, not a random crop; and
 latents and text states are rounded to `EncodingConfig.dtype`.
 """
 

@@ -1,4 +1,4 @@
-"""What reflector and condenser have in common: a Qwen2.5-VL learns to answer requests, as a LoRA or with all weights.
+"""What reflector and condenser have in common: a VLM learns to answer requests, as a LoRA or with all weights.
 
 A lesson is a request and the answer that is wanted; the loss is the answer's mean cross-entropy. All weights of a large
 model fit no one GPU: with several workers they lie in shards over them (FSDP2, `trainers.sharded`).
@@ -19,13 +19,12 @@ from schemas.errors import InputError
 from trainers.checkpoint import exported
 from trainers.loop import ALONE, LoopConfig, Rank
 from trainers.optimizer import OptimizerConfig
-from trainers.vlm_lora import LORA_TARGETS, recompute_layers, save_adapter
+from trainers.vlm_lora import add_lora, recompute_layers, save_adapter
 
 if TYPE_CHECKING:
     import torch
 
 IGNORED = -100
-END_OF_TURN = "<|im_end|>\n"
 
 
 @dataclass(frozen=True)
@@ -69,27 +68,38 @@ class LessonTrainingConfig(Protocol):
 
 
 def lesson_inputs(processor: Any, lessons: Sequence[Lesson]) -> tuple[dict[str, Any], torch.Tensor]:
-    """Model inputs, padded to the right, and int64 labels (n, T): answers with their ends; the rest is ignored."""
+    """Model inputs, padded to the right, and int64 labels (n, T): answers with their ends; the rest is ignored. Images:
+    of all lessons as many."""
     import torch
 
-    from inference.vlm.qwen import chat_messages
+    from inference.vlm.chat_inputs import answer_frame, chat_text, model_inputs
 
-    processor.tokenizer.padding_side = "right"
-    answers = [lesson.answer + END_OF_TURN for lesson in lessons]
-    texts = [
-        processor.apply_chat_template(chat_messages(lesson.request), tokenize=False, add_generation_prompt=True)
-        + answer
-        for lesson, answer in zip(lessons, answers, strict=True)
-    ]
-    images = [image for lesson in lessons for image in lesson.request.images]
-    inputs = dict(processor(text=texts, images=images or None, padding=True, return_tensors="pt"))
+    tokenizer = processor.tokenizer
+    tokenizer.padding_side = "right"
+    lead, end = answer_frame(processor)
+    asked = [chat_text(processor, lesson.request) for lesson in lessons]
+    told = [f"{lead}{lesson.answer}{end}" for lesson in lessons]
+    texts = [question + answer for question, answer in zip(asked, told, strict=True)]
+    inputs = dict(model_inputs(processor, texts, [lesson.request.images for lesson in lessons]))
     labels = torch.full_like(inputs["input_ids"], IGNORED)
-    ends = inputs["attention_mask"].sum(1).tolist()
-    for row, (answer, end) in enumerate(zip(answers, ends, strict=True)):
-        # The template ends in a line break, so that an answer's tokens are its own.
-        start = end - len(processor.tokenizer(answer, add_special_tokens=False).input_ids)
-        labels[row, start : end - 1] = inputs["input_ids"][row, start : end - 1]  # the last is the line break
+    added = set(tokenizer.get_added_vocab().values())
+    for row, (question, text) in enumerate(zip(asked, texts, strict=True)):
+        ids = inputs["input_ids"][row]
+        last = int(inputs["attention_mask"][row].sum())
+        start = last - _own_tokens(tokenizer, question, text)
+        # What stands behind the token that ends the turn (a line break) is not for the model to write.
+        while last > start and int(ids[last - 1]) not in added:
+            last -= 1
+        labels[row, start:last] = ids[start:last]
     return inputs, labels
+
+
+def _own_tokens(tokenizer: Any, question: str, text: str) -> int:
+    """How many of a text's tokens stand behind its question: those from the first on in which they differ. An image is
+    one token in both."""
+    before, whole = (tokenizer(part, add_special_tokens=False).input_ids for part in (question, text))
+    same = next((i for i, (one, other) in enumerate(zip(before, whole, strict=False)) if one != other), len(before))
+    return len(whole) - same
 
 
 class LessonTrainable(ABC):
@@ -105,11 +115,11 @@ class LessonTrainable(ABC):
         import torch
 
         from inference.model_store import resolve_model
-        from inference.vlm.adapters import load_qwen
+        from inference.vlm.adapters import load_vlm
 
         torch.manual_seed(config.loop.seed)
         self.config, self._ranks = config, ranks
-        base, self.processor = load_qwen(resolve_model(config.model.base_model), "float32")
+        base, self.processor = load_vlm(resolve_model(config.model.base_model), "float32")
         self.model: Any = base
         if config.model.full:
             if config.optimizer.name != "adamw" or config.loop.ema_decay:
@@ -120,12 +130,7 @@ class LessonTrainable(ABC):
                 )
             base.requires_grad_(True)
         else:
-            from peft import LoraConfig, get_peft_model
-
-            base.requires_grad_(False)
-            rank = config.model.rank
-            lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_TARGETS, task_type="CAUSAL_LM")
-            self.model = get_peft_model(base, lora)
+            self.model = add_lora(base, config.model.rank, task_type="CAUSAL_LM")
         if config.recompute:
             recompute_layers(self.model)
         if self.is_sharded:
@@ -204,9 +209,11 @@ class LessonTrainable(ABC):
         self.model.train()
 
     def _write(self, lessons: Sequence[Lesson]) -> list[str]:
-        from inference.vlm.qwen import QwenVlm, QwenVlmConfig
+        from inference.vlm.in_process import InProcessVlm, InProcessVlmConfig
 
-        vlm = QwenVlm.of(self.model, self.processor, QwenVlmConfig(batch_size=16, device=self.config.model.device))
+        vlm = InProcessVlm.of(
+            self.model, self.processor, InProcessVlmConfig(batch_size=16, device=self.config.model.device)
+        )
         return [answer.text for answer in vlm.answer([lesson.request for lesson in lessons])]
 
     def draw_samples(self, step: int) -> None:

@@ -62,9 +62,9 @@ def save_whole(model: Any, processor: Any, folder: Path, base_model: str, is_sha
     import torch
 
     from inference.model_store import resolve_model
-    from inference.vlm.adapters import load_qwen
+    from inference.vlm.adapters import load_vlm
 
-    written = load_qwen(resolve_model(base_model), "bfloat16")[0] if ranks.is_first else None
+    written = load_vlm(resolve_model(base_model), "bfloat16")[0] if ranks.is_first else None
     own = {} if written is None else written.state_dict()
     with torch.no_grad():
         for name, value in model.state_dict().items():

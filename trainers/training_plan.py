@@ -163,12 +163,13 @@ def plan_corrector(config: CorrectorTrainingConfig) -> Plan:
 
 def plan_verifier(config: VerifierTrainingConfig) -> Plan:
     """See `plan_corrector`. A sample is two images."""
-    from trainers.vlm_lora import LORA_TARGETS
+    from inference.vlm.trained_verifier import vision_tower
+    from trainers.vlm_lora import lora_targets
 
-    model = _qwen(config.model.base_model)
-    trained = _lora_parameters(model, LORA_TARGETS, config.model.rank)
+    model = _vlm(config.model.base_model)
+    trained = _lora_parameters(model, lora_targets(model), config.model.rank)
     if config.model.train_vision:
-        trained += sum(p.numel() for p in model.model.visual.parameters())
+        trained += sum(p.numel() for p in vision_tower(model).parameters())
     return _vlm_plan(f"verifier on {config.model.base_model}", model, trained, 2, config, config.model.base_model)
 
 
@@ -186,16 +187,16 @@ def plan_condenser(config: CondenserTrainingConfig, workers: int = 1) -> Plan:
 def _lesson_plan(
     what: str, images: int, config: ReflectorTrainingConfig | CondenserTrainingConfig, workers: int
 ) -> Plan:
-    from trainers.vlm_lora import LORA_TARGETS
+    from trainers.vlm_lora import lora_targets
 
     name = config.model.base_model
-    model = _qwen(name)
+    model = _vlm(name)
     if not config.model.full:
-        trained = _lora_parameters(model, LORA_TARGETS, config.model.rank)
+        trained = _lora_parameters(model, lora_targets(model), config.model.rank)
         return _vlm_plan(f"{what} on {name}", model, trained, images, config, name)
     plan = _vlm_plan(f"{what} on {name}", model, sum(p.numel() for p in model.parameters()), images, config, name)
-    largest = max(sum(p.numel() for p in layer.parameters()) for layer in model.model.language_model.layers)
-    table = model.lm_head.weight.numel() + model.model.language_model.embed_tokens.weight.numel()
+    largest = max(sum(p.numel() for p in layer.parameters()) for layer in model.get_decoder().layers)
+    table = sum(part.weight.numel() for part in (model.get_output_embeddings(), model.get_input_embeddings()))
     shared = {name: gib / workers for name, gib in plan.memory_gib.items() if name != "activations"}
     gathered = (2 if config.bf16 else 4) * (2 * largest + table) / GIB if workers > 1 else 0.0
     memory = shared | {"model": gathered, "activations": plan.memory_gib["activations"]}
@@ -212,18 +213,19 @@ def _vlm_plan(
     config: VerifierTrainingConfig | ReflectorTrainingConfig | CondenserTrainingConfig,
     name: str,
 ) -> Plan:
-    text, vision = model.config.text_config, model.config.vision_config
-    in_vision = sum(p.numel() for p in model.model.visual.parameters())
+    from inference.vlm.trained_verifier import vision_tower
+
+    text, vision = model.config.get_text_config(), _vision_sizes(model.config)
+    in_vision = sum(p.numel() for p in vision_tower(model).parameters())
     trains_vision = getattr(config.model, "train_vision", False)
     total = sum(p.numel() for p in model.parameters())
-    image_px = VLM_IMAGE_PX if name in QWEN else 32
-    merge = vision.spatial_merge_size
-    patches = max(merge, image_px // vision.patch_size) ** 2 if images else 0
-    tokens = patches // merge**2 + VLM_TEXT_TOKENS
+    image_px = vision.image_px or (VLM_IMAGE_PX if text.hidden_size > 512 else 32)
+    patches = max(vision.merge, image_px // vision.patch_px) ** 2 if images else 0
+    tokens = patches // vision.merge**2 + VLM_TEXT_TOKENS
     micro = min(config.loop.micro_batch, config.loop.batch_size) * max(1, images)
     token_bytes = 2 if config.bf16 else 4
-    language, sight = tokens * text.hidden_size, patches * vision.hidden_size  # of each layer
-    in_layers = text.num_hidden_layers * language + vision.depth * sight
+    language, sight = tokens * text.hidden_size, patches * vision.width  # of each layer
+    in_layers = text.num_hidden_layers * language + vision.layers * sight
     layer = ACTIVATION_BYTES * token_bytes / 2 * micro
     kept = token_bytes * micro * in_layers + layer * max(language, sight) if config.recompute else layer * in_layers
     logits = 3 * 4 * tokens * text.vocab_size * micro if "verifier" not in what else 0
@@ -263,15 +265,54 @@ def _vae_config(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "vae" / "config.json").read_text())
 
 
-def _qwen(name: str) -> Any:
-    """The architecture without memory."""
+@dataclass(frozen=True)
+class _VisionSizes:
+    """Of a vision tower. merge: patches a side that become one token; image_px: 0 where images keep their sizes."""
+
+    layers: int
+    width: int
+    patch_px: int
+    merge: int
+    image_px: int
+
+
+def _vision_sizes(config: Any) -> _VisionSizes:
+    """From a VLM's configuration, whatever its class calls them. InputError for a class that says nothing."""
+    vision = config.vision_config
+
+    def first(*names: str) -> int | None:
+        found = next((value for name in names if (value := getattr(vision, name, None)) is not None), None)
+        return max(found) if isinstance(found, (list, tuple)) else found
+
+    layers, width = first("depth", "num_hidden_layers", "num_layers"), first("embed_dim", "hidden_size")
+    patch_px, image_px = first("patch_size"), first("image_size") or 0
+    if not (layers and width and patch_px):
+        raise InputError(
+            f"nothing is known of the vision tower of a {config.model_type}",
+            field="--model.base-model",
+            expected="a class whose vision_config says depth, hidden_size and patch_size",
+        )
+    merge = first("spatial_merge_size") or 1
+    if ratio := getattr(config, "downsample_ratio", None):  # InternVL
+        merge = round(1 / ratio)
+    elif tokens := getattr(config, "mm_tokens_per_image", None):  # Gemma 3
+        merge = round(image_px / patch_px / tokens**0.5)
+    return _VisionSizes(layers, width, patch_px, max(1, merge), image_px)
+
+
+def _vlm(name: str) -> Any:
+    """The architecture without memory. InputError for what is no VLM."""
     import torch
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2_5_VLConfig
+
+    from inference.vlm.adapters import check_class
 
     folder = _folder(name, tuple(QWEN))
-    config = Qwen2_5_VLConfig(**QWEN[name]) if folder is None else Qwen2_5_VLConfig.from_pretrained(folder)
+    if folder is not None:
+        check_class(folder)
+    config = Qwen2_5_VLConfig(**QWEN[name]) if folder is None else AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
-        return Qwen2_5_VLForConditionalGeneration(config)
+        return AutoModelForImageTextToText.from_config(config)
 
 
 def _lora_parameters(model: torch.nn.Module, targets: str, rank: int) -> int:

@@ -1,4 +1,4 @@
-"""The verifier's training: a Qwen2.5-VL with a reward token, a bias-free head and a Bradley-Terry loss.
+"""The verifier's training: a VLM with a reward token, a bias-free head and a Bradley-Terry loss.
 
 ReflectionFlow §3.2, verifier post-processing: LoRA on the language model, the whole vision tower. The paper trains on
 pairs whose label the annotator's verdict confirms (`--pairs confirmed`). A run ships others too, which nobody compared:
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from inference.vlm.adapters import load_vlm
 from inference.vlm.prompts import load_prompt
 from inference.vlm.trained_verifier import (
     HEAD,
@@ -23,6 +24,7 @@ from inference.vlm.trained_verifier import (
     read_weights,
     reward_inputs,
     rewards_of,
+    vision_tower,
     write_description,
 )
 from schemas.configuration import resumable_field
@@ -35,7 +37,7 @@ from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.pair_labels import CONFIRMED, DENIED, NO_VERDICT, PairLabels, read_labels
 from trainers.shard_dataset import EVEN_MIX, MixSchedule, PairDataset, TrainingOrder, Triplet, open_data
 from trainers.shard_index import ShardIndex
-from trainers.vlm_lora import LORA_TARGETS, recompute_layers, restore_adapter, save_adapter
+from trainers.vlm_lora import add_lora, recompute_layers, restore_adapter, save_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -65,23 +67,17 @@ class RewardModelInTraining:
     """Base model with LoRA, reward token and head; its trained parts as one module."""
 
     def __init__(self, config: RewardModelConfig) -> None:
-        """MissingWeightsError where the base model is not on this machine."""
+        """MissingWeightsError where the base model is not on this machine; InputError for a VLM without such parts."""
         import torch
-        from peft import LoraConfig, get_peft_model
-        from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-        from inference.sound_weights import sound_model
+        from inference.model_store import resolve_model
 
-        folder = sound_model(config.base_model)
-        base: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        self.processor: Any = AutoProcessor.from_pretrained(folder)
+        base, self.processor = load_vlm(resolve_model(config.base_model), "float32")
         self.description = VerifierDescription(config.base_model, load_prompt(config.template))
         add_reward_token(base, self.processor, self.description.reward_token)
-        base.requires_grad_(False)
-        lora = LoraConfig(r=config.rank, lora_alpha=config.rank, target_modules=LORA_TARGETS)
-        self.model: Any = get_peft_model(base, lora)
-        self.vision = self.model.get_base_model().model.visual.requires_grad_(config.train_vision)
-        self.head = torch.nn.Linear(base.config.text_config.hidden_size, 1, bias=False)
+        self.model: Any = add_lora(base, config.rank)
+        self.vision = vision_tower(base).requires_grad_(config.train_vision)
+        self.head = torch.nn.Linear(base.config.get_text_config().hidden_size, 1, bias=False)
         self.config = config
         self.module = torch.nn.ModuleDict({"model": self.model, "head": self.head}).to(config.device)
 

@@ -1,16 +1,49 @@
-"""The LoRA of a Qwen2.5-VL that verifier and reflector train: where it acts, how it is kept and gone on from."""
+"""The LoRA of a VLM that verifier, reflector and condenser train: where it acts, how it is kept and gone on from."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from inference.sound_weights import sound_weights
 from inference.vlm.adapters import check_adapter
-from schemas.errors import MissingWeightsError
+from schemas.errors import InputError, MissingWeightsError
 
-LORA_TARGETS = r".*language_model\.layers\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-"""The language model's projections, as a pattern over the names of a model's layers."""
+_LAYER = re.compile(r"(?P<stem>.*\.layers)\.\d+\.(?:.*\.)?(?P<name>\w+)")
+
+
+def lora_targets(model: Any) -> str:
+    """A pattern over the names of a VLM's layers: all linear ones of its language model's blocks (of a Qwen2.5-VL
+    q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj). InputError for a class that has none."""
+    from torch import nn
+
+    decoder = model.get_decoder()
+    prefix = next((name for name, module in model.named_modules() if module is decoder), "")
+    found = [
+        match
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(f"{prefix}.") and (match := _LAYER.fullmatch(name))
+    ]
+    stems = {match["stem"] for match in found}
+    tower = model.get_encoder(modality="image")
+    holds_sight = any(module is tower for module in decoder.modules())  # then the blocks may be those that see
+    if decoder is model or not prefix or len(stems) != 1 or holds_sight:
+        raise InputError(
+            f"{type(model).__name__} has no language model whose linear layers a LoRA could act on",
+            field="--model.base-model",
+            expected="a VLM with a language model of blocks of linear layers, as Qwen-VL, InternVL and Gemma 3 have",
+        )
+    stem = re.escape(stems.pop().removeprefix("model."))
+    return rf".*{stem}\..*\.({'|'.join(dict.fromkeys(match['name'] for match in found))})"
+
+
+def add_lora(model: Any, rank: int, **settings: Any) -> Any:
+    """The model, frozen, with a LoRA on its language model whose alpha is its rank. settings: more of peft's."""
+    from peft import LoraConfig, get_peft_model
+
+    model.requires_grad_(False)
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=rank, target_modules=lora_targets(model), **settings))
 
 
 def recompute_layers(model: Any) -> None:

@@ -163,13 +163,13 @@ def load_teacher(folder: Any, dtype: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, AutoProcessor, Idefics2ForConditionalGeneration
 
-    from inference.vlm.adapters import base_model_of, load_qwen
+    from inference.vlm.adapters import base_model_of, load_vlm
 
     if base_model_of(folder) is not None:
-        return load_qwen(folder, dtype)
+        return load_vlm(folder, dtype)
     kind = AutoConfig.from_pretrained(folder).model_type
     if kind == "qwen2_5_vl":
-        return load_qwen(folder, dtype)
+        return load_vlm(folder, dtype)
     if kind == "idefics2":
         model = Idefics2ForConditionalGeneration.from_pretrained(folder, dtype=getattr(torch, dtype))
         return model, AutoProcessor.from_pretrained(folder)

@@ -19,8 +19,8 @@ from inference.dual.questions import questions_about, show_question
 from inference.interfaces import ChatRequest, Vlm
 from inference.judges.commonsense_t2i import CommonsensePair
 from inference.judges.geneval_scoring import judge_objects
+from inference.vlm.in_process import InProcessVlm
 from inference.vlm.prompts import fill_prompt, load_prompt
-from inference.vlm.qwen import QwenVlm
 from microworld.family import micro_flux, micro_qwen
 from microworld.scenes.evaluation_split import dev_prompts, evaluation_seed
 from recipes import micro
@@ -76,7 +76,7 @@ class Tables:
         self.setting, self.pairs, self.out = setting, pairs, out
         self.models = DualProcess(setting_config(setting, tries, steps))
         self.judge = MicroDescriptionJudge()
-        self._vlm = QwenVlm.of(self.models.teacher.model, self.models.teacher.processor, _vlm_config())
+        self._vlm = InProcessVlm.of(self.models.teacher.model, self.models.teacher.processor, _vlm_config())
         self.unrelated = unrelated_prompts({prompt for pair in pairs for prompt in pair.prompts})
         self._drift_before: list[bool] | None = None
 

@@ -184,13 +184,13 @@ def rewards() -> list[Figure]:
 
 
 def vlm() -> list[Figure]:
-    from inference.vlm.qwen import QwenVlm
+    from inference.vlm.in_process import InProcessVlm
     from microworld.training.vlm_evaluation import EvaluationConfig, evaluate_vlm
 
     many = EvaluationConfig(
         num_images=240, num_pairs=240, num_judged=100, num_reflected=200, num_concepts=42, num_overlays=300
     )
-    shares = evaluate_vlm(QwenVlm(micro_qwen()), read_by_the_judge(), many, seed=1)
+    shares = evaluate_vlm(InProcessVlm(micro_qwen()), read_by_the_judge(), many, seed=1)
     figures = []
     for name, share in shares.items():
         target = VLM_TARGETS.get(name)
@@ -215,8 +215,8 @@ def read_by_the_judge() -> list[Any]:
 
 
 def verifier() -> list[Figure]:
+    from inference.vlm.in_process import InProcessVlm
     from inference.vlm.prompts import load_prompt
-    from inference.vlm.qwen import QwenVlm
     from inference.vlm.trained_verifier import TrainedVerifier
     from inference.vlm.yes_no_verifier import YesNoVerifier
 
@@ -225,7 +225,7 @@ def verifier() -> list[Figure]:
     mixed = np.flatnonzero(right.any(1) & ~right.all(1))
     chosen = [int(i) * ORACLE_IMAGES + j for i in mixed for j in range(ORACLE_IMAGES)]
     some, texts = [images[i] for i in chosen], [prompts[i].text for i in chosen]
-    scorers: dict[str, Any] = {"yes or no": YesNoVerifier(QwenVlm(micro_qwen()), load_prompt("micro/verify"))}
+    scorers: dict[str, Any] = {"yes or no": YesNoVerifier(InProcessVlm(micro_qwen()), load_prompt("micro/verify"))}
     if (MICRO_WEIGHTS / "verifier").is_dir():
         scorers["Bradley-Terry"] = TrainedVerifier("micro/verifier", micro_vlm())
     figures = []

@@ -14,8 +14,8 @@ from benchmarks.results_file import Circumstances, print_table, save
 from inference.interfaces import ChatRequest
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm
 from inference.vlm.grid import image_grid
+from inference.vlm.in_process import InProcessVlm
 from inference.vlm.prompts import fill_prompt, load_prompt
-from inference.vlm.qwen import QwenVlm
 from inference.vlm.vllm_server import VllmServer, VllmServerConfig
 from microworld.family import micro_qwen
 from microworld.scenes.captions import sample_scene, sample_training_caption
@@ -67,7 +67,7 @@ def main() -> None:
             EndpointVlm(replace(base, concurrency=concurrency)), requests
         )
     server.close()
-    vlm = QwenVlm(micro_qwen(arguments.model, device=arguments.device))
+    vlm = InProcessVlm(micro_qwen(arguments.model, device=arguments.device))
     vlm.answer(requests[:8])
     figures["in process, batches of 64"] = _timed(vlm, requests)
     rows = [
@@ -79,7 +79,7 @@ def main() -> None:
     save("vlm_concurrency", circumstances, figures, compared_with="the same requests, one after the other setting")
 
 
-def _timed(vlm: QwenVlm | EndpointVlm, requests: list[ChatRequest]) -> dict[str, float]:
+def _timed(vlm: InProcessVlm | EndpointVlm, requests: list[ChatRequest]) -> dict[str, float]:
     started = time.perf_counter()
     answers = vlm.answer(requests)
     seconds = time.perf_counter() - started

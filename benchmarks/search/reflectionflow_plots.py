@@ -25,6 +25,8 @@ COLORS = {
     "trained": "#059669",
     "rules": "#0891b2",
     "rewards": "#dc2626",
+    "editor": "#059669",
+    "editor-with-prompt": "#0891b2",
 }
 LABELS = {"noise": "best of N", "noise+prompt": "+ prompt", "noise+prompt+reflection": "+ reflection (the whole)"}
 
@@ -47,19 +49,22 @@ def draw_plots(results: Path) -> list[Path]:
     if rows := figures.get("difficulty", {}).get("rows", ()):
         largest = max(row["budget"] for row in rows)
         drawn.append(_bars([row for row in rows if row["budget"] == largest], results))
+    if rows := figures.get("editors", {}).get("rows", ()):
+        drawn.append(_beside(rows, results))
     return drawn
 
 
-def _figure() -> tuple[Any, Any]:
+def _figure(columns: int = 1) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "reflectionflow"  # the same figures give the same bytes
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.4, 4))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.3)
+    figure, axes = plt.subplots(1, columns, figsize=(6.4 if columns == 1 else 5.2 * columns, 4))
+    for one in [axes] if columns == 1 else axes:
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(axis="y", alpha=0.3)
     return figure, axes
 
 
@@ -78,6 +83,38 @@ def _curves(rows: list[dict[str, Any]], by: str, results: Path, name: str, title
     axes.set(xlabel="images a prompt", ylabel="score (mean over tags)", title=title)
     axes.legend(frameon=False)
     return _save(figure, results, name)
+
+
+EDITOR_LABELS = {
+    "noise": "best of N",
+    "reflection": "the paper's corrector",
+    "editor": "editor, told the reflection",
+    "editor-with-prompt": "editor, told prompt and reflection",
+}
+
+
+def _beside(rows: list[dict[str, Any]], results: Path) -> Path:
+    """Scores, and the paired gains over best of N, each with its 95 % interval."""
+    figure, (scores, gains) = _figure(2)
+    for kind in dict.fromkeys(row["corrector"] for row in rows):
+        for axes, column in ((scores, "score"), (gains, "over_noise")):
+            points = [(row["budget"], row[column]) for row in rows if row["corrector"] == kind and row[column]]
+            if not points:
+                continue
+            budgets, values = [budget for budget, _ in points], [value for _, value in points]
+            axes.plot(budgets, [v[0] for v in values], marker="o", color=COLORS.get(kind), label=EDITOR_LABELS[kind])
+            low, high = [v[1] for v in values], [v[2] for v in values]
+            axes.fill_between(budgets, low, high, color=COLORS.get(kind), alpha=0.12, linewidth=0)
+    ticks = sorted({row["budget"] for row in rows})
+    for axes in (scores, gains):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.set(xlabel="images a prompt")
+    scores.set(ylabel="score (mean over tags)", title="Who corrects")
+    gains.set(ylabel="gain over best of N", title="The same, paired by prompt")
+    gains.axhline(0.0, color=COLORS["noise"], linewidth=1)
+    scores.legend(frameon=False)
+    return _save(figure, results, "editors")
 
 
 def _bars(rows: list[dict[str, Any]], results: Path) -> Path:

@@ -2,8 +2,8 @@
 
 Every search is a run folder under `--runs`; killed at any moment, the same command goes on. Tables: `budgets` (Table 1,
 Fig. 5 middle), `shapes` (Table 2), `verifiers` (Fig. 5 left), `difficulty` (Fig. 5 right), `times` (what it costs, and
-equal wall time), `allocation` (beyond the paper). On the dev split alone: `oracles` (what holds the result back) and
-`sureness` (where the allocator may stop).
+equal wall time), `allocation` (beyond the paper). On the dev split alone: `oracles` (what holds the result back),
+`sureness` (where the allocator may stop) and `editors` (what an instruction does in place of the paper's corrector).
 
 A gain is the paired difference over prompts, the mean over tags, with its 95 % bootstrap interval over texts within
 tags. Splits with "test" in their names are sealed: each opening is recorded in the results file before anything is
@@ -38,6 +38,7 @@ from benchmarks.search.search_arms import (
     allocated_arms,
     as_deep_as_there_is,
     base_arm,
+    editor_arms,
     lacks_corrector,
     oracle_arms,
     read_arm,
@@ -49,6 +50,7 @@ from benchmarks.search.search_tables import (
     allocation_table,
     budget_table,
     difficulty_table,
+    editor_table,
     oracle_table,
     shape_table,
     sureness_table,
@@ -69,9 +71,13 @@ from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.errors import InputError, MissingWeightsError
 
-Table = Literal["budgets", "shapes", "verifiers", "difficulty", "times", "allocation", "oracles", "sureness"]
+Table = Literal["budgets", "shapes", "verifiers", "difficulty", "times", "allocation", "oracles", "sureness", "editors"]
 TABLES: tuple[Table, ...] = ("budgets", "shapes", "verifiers", "difficulty", "times", "allocation")
-DIAGNOSES: tuple[Table, ...] = ("oracles", "sureness")  # made when they are asked for, on prompts that are not sealed
+DIAGNOSES: tuple[Table, ...] = (
+    "oracles",
+    "sureness",
+    "editors",
+)  # made when they are asked for, on prompts that are not sealed
 SHAPE_BUDGET = 16
 TARGET = "base < best-of-N < ReflectionFlow at 32 images, each difference's interval above 0"
 
@@ -90,8 +96,8 @@ class Arguments:
     depth: int = 16
     """Rounds of width 2: the largest budget is twice as many images."""
     only: tuple[Table, ...] = ()
-    """Only these tables, and the searches they need. `oracles` (what holds the result back) and `sureness` (where the
-    allocator may stop) are made when they are named, and not on sealed prompts."""
+    """Only these tables, and the searches they need. `oracles` (what holds the result back), `sureness` (where the
+    allocator may stop) and `editors` are made when they are named, and not on sealed prompts."""
     strategies: tuple[Strategy, ...] = STRATEGIES
     """Rows of `budgets`; tables that need a search of another one are made without it."""
     corrector: str | None = None
@@ -313,6 +319,8 @@ def _arms(arguments: Arguments, base: SearchJobConfig) -> list[Arm]:
         arms += allocated_arms(base, arguments.depth)
     if "oracles" in tables:
         arms += oracle_arms(base, arguments.depth)
+    if "editors" in tables:
+        arms += editor_arms(base, arguments.depth)
     if tables & {"difficulty", "budgets"}:
         arms.append(base_arm(base))
     return arms
@@ -335,9 +343,9 @@ def _models(base: SearchJobConfig) -> dict[str, Any]:
 
 
 ARMS_OF: dict[str, set[Table]] = {
-    NOISE: {"difficulty", "oracles", "sureness"},
+    NOISE: {"difficulty", "oracles", "sureness", "editors"},
     WHOLE: {"difficulty", "verifiers"},
-    REFLECTION: {"difficulty", "allocation", "sureness", "oracles"},
+    REFLECTION: {"difficulty", "allocation", "sureness", "oracles", "editors"},
 }  # and `budgets` and `times` need them all
 MAKE: dict[Table, Callable[[dict[str, Found], int, str], dict[str, Any]]] = {
     "budgets": budget_table,
@@ -348,6 +356,7 @@ MAKE: dict[Table, Callable[[dict[str, Found], int, str], dict[str, Any]]] = {
     "allocation": allocation_table,
     "sureness": sureness_table,
     "oracles": oracle_table,
+    "editors": editor_table,
 }
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from commands.runs import Finish, open_run, work
 from commands.search import start_search
 from inference.search import Strategy
 from inference.verifier import VerifierKind
+from microworld.instructed import InstructedToolsConfig
 from microworld.oracles import OracleKind, OracleToolsConfig
 from pipelines.driver import RunOptions
 from pipelines.evaluation import Evaluation, evaluate
@@ -121,6 +122,17 @@ def oracle_arms(base: SearchJobConfig, depth: int) -> list[Arm]:
     return [Arm(name, replace(job, tools=one)) for name, one in tools.items()]
 
 
+EDITORS = {"editor": "edit", "editor-with-prompt": "edit_with_prompt"}
+"""What the corrector's LoRA is told where it stands in for an editor: the reflection alone, or the prompt too."""
+
+
+def editor_arms(base: SearchJobConfig, depth: int) -> list[Arm]:
+    """Reflection with an editor in place of the paper's corrector."""
+    job = with_search(base, REFLECTION, 2, depth)
+    tools = {name: InstructedToolsConfig.of(job.tools, template) for name, template in EDITORS.items()}
+    return [Arm(name, replace(job, tools=one)) for name, one in tools.items()]
+
+
 def lacks_corrector(arm: Arm) -> bool:
     """True for a search that needs a corrector where none is named."""
     tools = arm.job.tools
@@ -133,15 +145,15 @@ def _has_corrector(arm: Arm) -> bool:
     return corrector is not None and corrector.names_a_model
 
 
-def _is_of_oracles(arm: Arm) -> bool:
+def _has_own_tools(arm: Arm) -> bool:
     """Searches whose folder does not tell all of their tools: their own job does."""
-    return isinstance(arm.job.tools, OracleToolsConfig)
+    return isinstance(arm.job.tools, (OracleToolsConfig, InstructedToolsConfig))
 
 
 def as_deep_as_there_is(arm: Arm, folder: Path) -> Arm:
     """The arm, or the same search as deep as it was made before: smaller depths are its beginning."""
     uri = str(folder / arm.name)
-    if RunFolder.exists(uri) and not _is_of_oracles(arm):
+    if RunFolder.exists(uri) and not _has_own_tools(arm):
         _, config = open_run(uri)
         if isinstance(config, SearchJobConfig) and config.search.depth > arm.job.search.depth:
             deeper = replace(arm.job, search=replace(arm.job.search, depth=config.search.depth))
@@ -184,7 +196,7 @@ def _work(arm: Arm, folder: str, preset: str, options: RunOptions) -> None:
     with open(f"{folder}/{arm.name}.log", "a", buffering=1) as log, _into(log):
         try:
             uri = f"{folder}/{arm.name}"
-            known = _is_of_oracles(arm) and RunFolder.exists(uri)
+            known = _has_own_tools(arm) and RunFolder.exists(uri)
             run = RunFolder.open(uri) if known else start_search(uri, preset, arm.job, options)
             code = work(run, arm.job, options, Finish())
         except ReflectionFlowError as error:
@@ -210,7 +222,7 @@ def read_arm(arm: Arm, folder: Path) -> Found | None:
     uri = str(folder / arm.name)
     if not RunFolder.exists(uri):
         return None
-    run, config = (RunFolder.open(uri), arm.job) if _is_of_oracles(arm) else open_run(uri)
+    run, config = (RunFolder.open(uri), arm.job) if _has_own_tools(arm) else open_run(uri)
     assert isinstance(config, SearchJobConfig)
     found = evaluate(run, config)
     if found.num_unfinished or not found.searches:

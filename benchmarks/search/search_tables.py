@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.results_file import print_table
 from benchmarks.search.replayed_allocation import replay
 from benchmarks.search.search_arms import (
+    EDITORS,
     NOISE,
     NUM_BASE_IMAGES,
     ORACLES,
@@ -318,4 +319,23 @@ def oracle_table(found: dict[str, Found], largest: int, verifier: str) -> dict[s
                 table.append([part, who, budget, str(score), signed(gain)])
     print("\nOracles in place of parts of reflection")
     print_table(["oracle", "who chooses", "images", "overall", "gain over no oracle"], table)
+    return {"rows": rows}
+
+
+def editor_table(found: dict[str, Found], largest: int, verifier: str) -> dict[str, Any]:
+    """The paper's corrector, editors and best of N, at the same number of images; chosen by `verifier`."""
+    rows, table = [], []
+    for name in (NOISE, REFLECTION, *EDITORS):
+        for budget in budgets_upto(largest) if name in found else ():
+            score = found[name].evaluation.score(budget)
+            row = {"corrector": name, "budget": budget, "chooser": verifier, "score": plain(score)}
+            cells = [name, budget, str(score)]
+            for column, other in (("over_noise", NOISE), ("over_corrector", REFLECTION)):
+                gain = paired(found[name], found[other], budget) if other in found and other != name else None
+                row[column] = plain(gain) if gain else None
+                cells.append(signed(gain))
+            rows.append(row)
+            table.append(cells)
+    print("\nThe paper's corrector, editors, and best of N")
+    print_table(["who corrects", "images", "overall", "gain over best of N", "gain over the paper's corrector"], table)
     return {"rows": rows}

@@ -130,6 +130,7 @@ def read_class(name: str) -> PipelineClass:
         guided_above=1.0 if "negative_prompt" in takes and "true_cfg_scale" not in takes else None,
         true_cfg_scale=default("true_cfg_scale", (int, float)),
         text_length=default("max_sequence_length", int),
+        token_px=None,
         alone="it is not known whether its images depend on their batch",
     )
 

@@ -40,6 +40,9 @@ class PipelineClass:
     """Whether guidance is a component of the folder, `guider`, which does two passes a step where there is one."""
     patches_a_side: int = 1
     """So many of the denoiser's patches, side by side, are the least that an image may be wider by."""
+    token_px: int | None = 16
+    """Side of the pixels that one token of its transformer stands for; None: it is no transformer over tokens, or
+    nobody has looked."""
     alone: str = ""
     """Why an image depends on the others of its batch, which is then of one image; empty where it does not."""
 
@@ -70,12 +73,14 @@ PIPELINE_CLASSES: dict[str, PipelineClass] = {
             "negative_prompt_embeds",
             "negative_prompt_attention_mask",
         ),
+        token_px=32,
     ),
-    "StableDiffusionXLPipeline": PipelineClass(50, 5.0, 1.0, text_states=_POOLED),
+    "StableDiffusionXLPipeline": PipelineClass(50, 5.0, 1.0, text_states=_POOLED, token_px=None),
     "HunyuanImagePipeline": PipelineClass(
         50,
         None,
         guided_by_folder=True,
+        token_px=32,
         alone="its guider is chosen by whether any text of the batch holds words in quotes",
     ),
     "Krea2Pipeline": PipelineClass(28, 4.5, 0.0, text_length=512, text_states=_MASKED),

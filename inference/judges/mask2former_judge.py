@@ -95,7 +95,10 @@ class Mask2FormerJudge:
     ) -> list[list[DetectedObject]]:
         """Everything in each image, uint8 (H, W, 3), best first. prompts: colours are named only of objects for which
         the image's prompt asks for one (naming them takes longer than finding them)."""
-        found = [one for batch in self._batches(images) for one in self._find(batch)]
+        found: list[list[tuple[str, float, np.ndarray]]] = [[] for _ in images]
+        for batch in self._batches(images):
+            for number, objects in zip(batch, self._find([images[i] for i in batch]), strict=True):
+                found[number] = objects
         crops, where = [], []
         for number, (image, objects) in enumerate(zip(images, found, strict=True)):
             asked = None if prompts is None else {c.class_name for c in prompts[number].include if c.color}
@@ -113,9 +116,14 @@ class Mask2FormerJudge:
             for number, objects in enumerate(found)
         ]
 
-    def _batches(self, images: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    def _batches(self, images: Sequence[np.ndarray]) -> list[list[int]]:
+        """Numbers of images. Those of one size run together: padded to a larger one, an image's masks would be drawn
+        out over the padding."""
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for number, image in enumerate(images):
+            by_size.setdefault(image.shape, []).append(number)
         size = self.config.batch_size
-        return [list(images[start : start + size]) for start in range(0, len(images), size)]
+        return [some[start : start + size] for some in by_size.values() for start in range(0, len(some), size)]
 
     def _find(self, batch: list[np.ndarray]) -> list[list[tuple[str, float, np.ndarray]]]:
         """Class, score and mask bool (H, W) of every object, best first."""

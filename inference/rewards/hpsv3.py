@@ -22,9 +22,9 @@ from inference.device import device_of
 from inference.interfaces import ChatRequest
 from inference.model_store import resolve_model
 from inference.sound_weights import sound_model
+from inference.vlm.chat_inputs import chat_messages
 from inference.vlm.image_verifier import OWN_WORDS, fill_words, smart_resize
 from inference.vlm.prompts import load_prompt
-from inference.vlm.qwen import chat_messages
 from inference.vlm.reward_checkpoint import say_once
 from schemas.configuration import execution_field, model_field, template_field
 from schemas.errors import InputError, MissingWeightsError
@@ -169,7 +169,8 @@ def _load(file: Path, base: Path, dtype: str, token: int, device: str) -> tuple[
             expected=f"a width of {width} and more rows than {token}, as {base} has with {REWARD_TOKEN}",
         )
     config.text_config.vocab_size = len(embedding)
-    model, report = Qwen2VLModel.from_pretrained(
+    kind: Any = Qwen2VLModel
+    model, report = kind.from_pretrained(
         None, config=config, state_dict=kept, dtype=getattr(torch, dtype), output_loading_info=True
     )
     problems = {what: sorted(report[f"{what}_keys"]) for what in ("missing", "unexpected", "mismatched")}

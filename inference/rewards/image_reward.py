@@ -83,11 +83,9 @@ class ImageReward:
                 raise MissingWeightsError(f"no {needed.name} in {file.parent}", expected=f"{WEIGHTS} and {TEXT_CONFIG}")
         self.config, self._device = config, device_of(config.device)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer)
-        vision, text, self._scorer = load_parts(read_checkpoint(file), file, config.dtype)
-        self._vision, self._text, self._scorer = (
-            part.to(self._device).eval().requires_grad_(False) for part in (vision, text, self._scorer)
-        )
-        side = vision.config.image_size
+        parts: Any = load_parts(read_checkpoint(file), file, config.dtype)
+        self._vision, self._text, self._scorer = (part.to(self._device).eval().requires_grad_(False) for part in parts)
+        side = self._vision.config.image_size
         bicubic = transforms.InterpolationMode.BICUBIC
         self._prepare = transforms.Compose(
             [
@@ -115,7 +113,8 @@ class ImageReward:
     def _scores(self, images: list[np.ndarray], prompts: list[str]) -> np.ndarray:
         import torch
 
-        pixels = torch.stack([self._prepare(image) for image in images]).to(self._device, self._vision.dtype)
+        prepared: list[Any] = [self._prepare(image) for image in images]
+        pixels = torch.stack(prepared).to(self._device, self._vision.dtype)
         tokens = self._tokenizer(
             prompts, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
         ).to(self._device)
@@ -148,10 +147,11 @@ def load_parts(tensors: Mapping[str, torch.Tensor], file: Path, dtype: str) -> t
             f"not ImageReward's tensors: {error}", file=str(file), expected=f"{WEIGHTS} with {TEXT_CONFIG} beside it"
         ) from error
     parts: list[Any] = []
-    for kind, config, state, more in (
+    asked: list[tuple[Any, Any, dict[str, torch.Tensor], dict[str, Any]]] = [
         (BlipVisionModel, vision_config, vision, {}),
         (BlipTextModel, text_config, text, {"add_pooling_layer": False}),
-    ):
+    ]
+    for kind, config, state, more in asked:
         model, report = kind.from_pretrained(
             None, config=config, state_dict=state, dtype=getattr(torch, dtype), output_loading_info=True, **more
         )

@@ -61,6 +61,11 @@ class VlmCriticConfig:
     def _reflecting(self) -> VlmConfig:
         return reflecting_vlm(self.reflector, self.reflector_vlm, self.vlm or VlmConfig())
 
+    @property
+    def asked(self) -> tuple[VlmConfig, VlmConfig]:
+        """Who reflects and who refines."""
+        return self._reflecting, self.vlm or VlmConfig()
+
     def open(self, journal: Journal | None = None) -> VlmCritic:
         """Load reflector and refiner: one VLM, or two where a reflector was trained. MissingWeightsError."""
         vlm = self.vlm or VlmConfig()

@@ -17,7 +17,7 @@ from inference.vlm.strict_schema import strict_schema
 
 log = logging.getLogger(__name__)
 
-_REFUSED = re.compile(
+REFUSED = re.compile(
     r"unsupported|unrecogni[sz]ed|unknown|unexpected|extra_forbidden|deprecated|unavailable|"
     r"not? (?:\w+ )?(?:support|permit|allow|available|recogni[sz]e|implement)|n't (?:support|allow)|"
     r"extra (?:inputs|fields|parameters)|only the default|cannot both|invalid parameter|"
@@ -73,10 +73,12 @@ class Dialect:
             if by_name or (not param and any(word in complaint.lower() for word in _SCHEMA_WORDS)):
                 refused_bounds = self.schema == "whole" and re.search(r"invalid.{0,10}schema|keyword", complaint, re.I)
                 return replace(self, schema="bare" if refused_bounds else "none")
-        if not _REFUSED.search(complaint) or _TOO_MUCH.search(complaint):
+        if not REFUSED.search(complaint) or _TOO_MUCH.search(complaint):
             return None
         if "max_tokens" in payload and not self.completion_tokens and named("max_tokens"):
             return replace(self, completion_tokens=True)
+        if "chat_template_kwargs" in payload and "chat_template" in complaint:  # vLLM, of Mistral's tokenizers
+            return replace(self, dropped=self.dropped | {"chat_template_kwargs"})
         for name in _OPTIONAL:
             if name in payload and name not in self.dropped and named(name):
                 return replace(self, dropped=self.dropped | {name})

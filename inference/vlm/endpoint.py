@@ -7,10 +7,9 @@ hash of the whole request, so a run that is killed, or a stage that is tried aga
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
-import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -20,22 +19,27 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from inference.interfaces import ChatAnswer, ChatRequest
-from inference.vlm.answers import Read, read_answer, read_first_tokens, word_probabilities
+from inference.vlm.answers import MAX_PATH, Read, beginnings, read_answer, read_first_tokens, words_on_path
 from inference.vlm.dialect import dialect_of, remember
-from inference.vlm.extras import address, header_values, read_extra_body
+from inference.vlm.extras import read_extra_body
+from inference.vlm.first_words import ANSWER_FLOOR, FirstWords, check_answered, with_opposites
+from inference.vlm.openai_client import NO_ANSWER, OpenAiClient, Reached, shown, words_of
 from inference.vlm.pictures import EncodedOnce, ImageFormat, digest
 from inference.vlm.sampling import Sampling, request_seed
 from schemas.arrow import canonical_json
 from schemas.errors import AccessError, InputError, RequestFailedError
-from schemas.redaction import guard, hide, hide_in
+from schemas.redaction import hide_in
 
 T = TypeVar("T")
 _TOP_LOGPROBS = 20  # as many as the API gives
 _GARBAGE_ATTEMPTS = 3
-_SHOWN_MODELS = 20
-_SHOWN_CHARS = 400  # of an error
-_READ_CHARS = 10_000
-_NO_COMPLETION = (ValueError, AttributeError, TypeError, IndexError, RecursionError)  # what taking garbage apart raises
+_TEMPLATE = "chat_template_kwargs"
+_THINKING_OFF = {"enable_thinking": False}
+_ADVICE = (
+    "a model that thinks first has that switched off by --vlm.extra-body "
+    """'{"chat_template_kwargs": {"enable_thinking": false}}'; or words in the template that ask for one of them, or """
+    "another model"
+)
 
 
 class Journal(Protocol):
@@ -71,10 +75,12 @@ class EndpointConfig:
     """More of the body, a JSON object."""
     sampling: Sampling = field(default_factory=Sampling)
     is_vllm: bool = False
-    """It is told of no `top_k` too, lest the model's own settings have one."""
+    """It is told of no `top_k` too, lest the model's own settings have one, and not to think aloud."""
     max_image_pixels: int = 0
     """Larger images are shrunk to so many pixels; 0: none is."""
     image_format: ImageFormat = "png"
+    answer_floor: float = ANSWER_FLOOR
+    """How probable Yes and No must be together where one of them is asked for; 0: as they are."""
 
 
 @dataclass(frozen=True)
@@ -91,46 +97,28 @@ class EndpointVlm:
 
     def __init__(self, config: EndpointConfig, journal: Journal | None = None) -> None:
         """Opens no connection yet. InputError for a configuration that cannot work."""
-        import openai
-
-        from inference.vlm.http_client import http_client
-
         if config.concurrency < 1:
             raise InputError(f"{config.concurrency} requests at once", field="concurrency", expected="at least 1")
         self.config, self._journal = config, journal
         self._room = threading.BoundedSemaphore(config.concurrency)  # of all who ask at the same time
-        key = os.environ.get(config.api_key_env, "").strip()
-        headers = header_values(config.headers)
-        for secret in (key, *headers.values()):
-            guard(secret)
-            if not (secret.isascii() and secret.isprintable()):
-                raise InputError(
-                    "a key or header holds signs that no header may",
-                    field="vlm.api_key_env, vlm.headers",
-                    expected="printable ASCII in the environment variables",
-                )
         self._extra_body = read_extra_body(config.extra_body)
-        self._has_answered = False
-        self._client = openai.OpenAI(
-            base_url=address(config.base_url),
-            api_key=key or "none",
-            timeout=config.timeout_s,
-            max_retries=config.max_retries,
-            default_headers=headers,
-            http_client=http_client(config.timeout_s, [*headers]),
+        self._client = OpenAiClient(
+            Reached(
+                config.base_url,
+                config.model,
+                config.api_key_env,
+                config.headers,
+                config.timeout_s,
+                config.max_retries,
+            )
         )
 
     def check(self) -> None:
         """Ask for the list of models. AccessError where the key is wrong; whatever else is wrong shows later."""
         import openai
 
-        try:
-            self._models(timeout_s=5.0)
-        except openai.AuthenticationError as error:
-            if not re.search("scope|permission", _words_of(error)):  # a key for chat alone
-                raise self._refusal(error) from None
-        except (openai.OpenAIError, *_NO_COMPLETION):
-            pass
+        with contextlib.suppress(openai.APIConnectionError):
+            self._client.check_key()
 
     def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
         """Answers in the order of the requests.
@@ -142,10 +130,22 @@ class EndpointVlm:
         return self._ask_all(requests, {}, read_answer)
 
     def first_word_probabilities(self, requests: Sequence[ChatRequest], words: Sequence[str]) -> np.ndarray:
-        """float32 (n, words), from the first token's most likely twenty; capitals do not count, nor does sampling."""
+        """float32 (n, words), from each token's most likely twenty (`answers.words_on_path`: its limits); capitals do
+        not count, nor does sampling. One token is asked for; where that is only the beginning of a word, or decoration,
+        a few. UnscoredError where Yes or No is asked for and an answer begins with neither."""
+        together = with_opposites(words)
         one = {"max_tokens": 1, "logprobs": True, "top_logprobs": _TOP_LOGPROBS, "temperature": 0.0, "seed": 0}
-        found = self._ask_all(requests, one, read_first_tokens)
-        return np.array([word_probabilities(tokens, words) for tokens in found], np.float32).reshape(-1, len(words))
+        steps = self._ask_all(requests, one, read_first_tokens)
+        read = [words_on_path(some, together) for some in steps]
+        if unclear := [row for row, some in enumerate(read) if some.is_open]:
+            more = self._ask_all([requests[row] for row in unclear], one | {"max_tokens": MAX_PATH}, read_first_tokens)
+            for row, some in zip(unclear, more, strict=True):
+                read[row] = words_on_path(some, together)
+        table = np.array([one.probabilities for one in read]).reshape(-1, len(together))
+        found = FirstWords(table, [beginnings(some[0]) for some in steps])
+        asked = [request.text for request in requests]
+        check_answered(found, together, asked, self.config.answer_floor, self.config.model, _ADVICE)
+        return table[:, : len(words)].astype(np.float32)
 
     def _payload(self, request: ChatRequest, image_names: Sequence[str]) -> dict[str, Any]:
         content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": name}} for name in image_names]
@@ -235,12 +235,12 @@ class EndpointVlm:
         for _ in range(_GARBAGE_ATTEMPTS):
             try:
                 value = read.of_completion(self._complete(payload))
-                self._has_answered = True
+                self._client.has_answered = True
                 return value
-            except (*_NO_COMPLETION, openai.APIResponseValidationError) as error:
+            except (*NO_ANSWER, openai.APIResponseValidationError) as error:
                 garbage = error  # half a JSON, a page of HTML, a completion without choices
             except (openai.APITimeoutError, openai.InternalServerError) as error:
-                if not self._lives():
+                if not self._client.lives():
                     raise
                 raise RequestFailedError(f"{self.config.base_url} lives, but not for this request: {error}") from error
         assert garbage is not None
@@ -255,16 +255,22 @@ class EndpointVlm:
         while True:
             said = dialect.spoken(payload)
             top_k = said.pop("top_k", 0)
-            more = {"top_k": top_k} if top_k or (self.config.is_vllm and said.get("temperature")) else {}
+            more: dict[str, Any] = (
+                {"top_k": top_k} if top_k or (self.config.is_vllm and said.get("temperature")) else {}
+            )
+            own = self._extra_body.get(_TEMPLATE, {})
+            if self.config.is_vllm and _TEMPLATE not in dialect.dropped and isinstance(own, dict):
+                more[_TEMPLATE] = _THINKING_OFF | own
+            body = more | self._extra_body | ({_TEMPLATE: more[_TEMPLATE]} if _TEMPLATE in more else {})
             try:
-                completion = self._client.chat.completions.create(**said, extra_body={**more, **self._extra_body})
+                completion = self._client.api.chat.completions.create(**said, extra_body=body)
             except openai.APIStatusError as error:
                 is_complaint = error.status_code in (400, 422)
-                changed = dialect.after(_words_of(error), error.param, said | more) if is_complaint else None
+                changed = dialect.after(words_of(error), error.param, said | more) if is_complaint else None
                 if changed is None:
                     if self._is_refusal(error):
                         raise self._refusal(error) from None
-                    error.args = (_shown(error),)
+                    error.args = (shown(error),)
                     raise
                 dialect = changed
             else:
@@ -273,63 +279,16 @@ class EndpointVlm:
 
     def _is_refusal(self, error: Any) -> bool:
         """Whether the endpoint would say this to any request."""
-        if error.status_code in (401, 402) or "logprobs" in _words_of(error):
-            return True
-        if error.status_code == 429:
-            return "insufficient_quota" in _words_of(error)
-        # One prompt may be forbidden, or one image not be found, where others were answered.
-        return error.status_code in (403, 404) and not self._has_answered
+        return "logprobs" in words_of(error) or self._client.is_refusal(error)
 
     def _refusal(self, error: Any) -> AccessError:
-        config, said = self.config, _shown(error)
-        if "logprobs" in said:
-            return AccessError(
-                f"{config.model} at {config.base_url} gives no log-probabilities: {said}",
-                field="--vlm.base-url",
-                expected="a server that supports `logprobs` (vLLM does), or a verifier that is asked for scores",
-            )
-        if error.status_code == 404:
-            return AccessError(
-                f"{config.base_url} has no model {config.model!r}, or no such path: {said}",
-                field="--vlm.endpoint-model, --vlm.base-url",
-                expected=self._models_there(),
-            )
-        if error.status_code in (402, 429):
-            return AccessError(f"{config.base_url} has no credit left for this key: {said}", field=config.api_key_env)
-        state = "is not set" if not os.environ.get(config.api_key_env) else "holds another"
+        if "logprobs" not in (said := shown(error)):
+            return self._client.refusal(error)
         return AccessError(
-            f"{config.base_url} refuses the key: {said}",
-            field=config.api_key_env,
-            expected=f"the endpoint's key in this environment variable (--vlm.api-key-env), which {state}",
+            f"{self.config.model} at {self.config.base_url} gives no log-probabilities: {said}",
+            field="--vlm.base-url",
+            expected="a server that supports `logprobs` (vLLM does), or a verifier that is asked for scores",
         )
-
-    def _models_there(self) -> str:
-        import openai
-
-        try:
-            names = sorted(self._models(timeout_s=5.0))
-        except (openai.OpenAIError, *_NO_COMPLETION):
-            names = []
-        if not names:
-            return "a model that it has, and a base_url that ends as the server's documentation says (often /v1)"
-        more = f" and {len(names) - _SHOWN_MODELS} more" if len(names) > _SHOWN_MODELS else ""
-        return f"one of its models: {hide(', '.join(names[:_SHOWN_MODELS]))}{more}"
-
-    def _models(self, timeout_s: float) -> list[str]:
-        listed = self._client.with_options(max_retries=0, timeout=timeout_s).models.list()
-        return [str(model.id)[:100] for model in listed.data]
-
-    def _lives(self) -> bool:
-        """Whether the endpoint answers the cheapest of questions."""
-        import openai
-
-        try:
-            self._client.with_options(max_retries=0, timeout=5.0).models.list()
-        except openai.APIStatusError as error:
-            return error.status_code < 500
-        except (openai.OpenAIError, *_NO_COMPLETION):
-            return False
-        return True
 
     def _recall(self, key: str, read: Read[T]) -> T | None:
         kept = None if self._journal is None else self._journal.get(key)
@@ -339,17 +298,6 @@ class EndpointVlm:
 def payload_key(*asked: Any) -> str:
     """64 hex digits of all that is asked, images by their digests."""
     return hashlib.sha256(canonical_json(asked[0] if len(asked) == 1 else asked).encode()).hexdigest()
-
-
-def _words_of(error: Any) -> str:
-    """What a server said, in whichever form: the client's own words leave out bodies that are not OpenAI's."""
-    return error.response.text[:_READ_CHARS] or str(error)
-
-
-def _shown(error: Any) -> str:
-    """The same, short, for a person."""
-    is_bare = error.message == f"Error code: {error.status_code}"
-    return hide(" ".join(f"{error.message}{f': {_words_of(error)}' if is_bare else ''}".split()))[:_SHOWN_CHARS]
 
 
 def _with_images(payload: dict[str, Any], urls: dict[str, str]) -> dict[str, Any]:

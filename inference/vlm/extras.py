@@ -12,6 +12,8 @@ from urllib.parse import unquote
 
 from schemas.errors import InputError
 
+MAX_BODY = 16 * 2**20
+"""Bytes of an answer; a thousand tokens with their likeliest twenty are one."""
 _OURS = frozenset({"model", "messages", "n", "stream", "response_format"})  # an answer could not be read, or differs
 
 _SECRET_NAME = re.compile(
@@ -21,31 +23,32 @@ _SECRET_NAME = re.compile(
 _PARAMETER = re.compile(r"[?&;#]([^=&;#]*)=")
 
 
-def address(base_url: str) -> str:
+def address(base_url: str, owner: str = "vlm") -> str:
     """The base_url as it is. InputError, which does not show it, where it holds a password: it would stand in run.json,
-    reports and logs."""
+    reports and logs. owner: whose flags are named there, here and below."""
     authority = re.split(r"[/?#\\]", re.sub(r"^\s*(?:[A-Za-z][A-Za-z0-9+.-]*:)?[/\\]*(?=\S)", "", base_url))[0]
     if "@" in authority or any(_SECRET_NAME.search(name) for name in _PARAMETER.findall(unquote(base_url))):
         raise InputError(
             f"base_url holds a key, a user's name or a password for {authority.rpartition('@')[2]}",
-            field="vlm.base_url",
+            field=f"{owner}.base_url",
             expected="the address alone; a key stands in the environment variable that api_key_env names, other "
-            "credentials in one that headers name: --vlm.headers Authorization=MY_BASIC_AUTH",
+            f"credentials in one that headers name: --{owner}.headers Authorization=MY_BASIC_AUTH",
         )
     return base_url
 
 
-def read_extra_body(text: str) -> dict[str, Any]:
-    """The JSON object of `extra_body`; empty for "". InputError for anything else, and for what is not the user's."""
+def read_extra_body(text: str, owner: str = "vlm", ours: frozenset[str] = _OURS) -> dict[str, Any]:
+    """The JSON object of `extra_body`; empty for "". InputError for anything else, and for what is not the user's
+    (`ours`)."""
     try:
         body = json.loads(text) if text else {}
     except (ValueError, RecursionError) as error:
-        raise InputError(f"extra_body does not read as JSON: {error}", field="vlm.extra_body") from None
+        raise InputError(f"extra_body does not read as JSON: {error}", field=f"{owner}.extra_body") from None
     if not isinstance(body, dict):
-        raise InputError("extra_body is no JSON object", field="vlm.extra_body", expected='such as {"min_p": 0.1}')
-    refuse_secrets(_names_in(body), "vlm.extra_body", "a header: --vlm.headers NAME=VARIABLE")
-    if taken := sorted(_OURS & body.keys()):
-        raise InputError(f"extra_body sets {', '.join(taken)}", field="vlm.extra_body", expected="anything else")
+        raise InputError("extra_body is no JSON object", field=f"{owner}.extra_body", expected='such as {"min_p": 0.1}')
+    refuse_secrets(_names_in(body), f"{owner}.extra_body", f"a header: --{owner}.headers NAME=VARIABLE")
+    if taken := sorted(ours & body.keys()):
+        raise InputError(f"extra_body sets {', '.join(taken)}", field=f"{owner}.extra_body", expected="anything else")
     return body
 
 
@@ -69,7 +72,7 @@ def _names_in(body: Any) -> Iterator[str]:
         yield from _names_in(value)
 
 
-def split_headers(headers: Sequence[str]) -> dict[str, str]:
+def split_headers(headers: Sequence[str], owner: str = "vlm") -> dict[str, str]:
     """Header name -> environment variable. InputError, which shows no value, for what is no NAME=VARIABLE."""
     found: dict[str, str] = {}
     for number, header in enumerate(headers):
@@ -77,32 +80,32 @@ def split_headers(headers: Sequence[str]) -> dict[str, str]:
         if not (equals and _is_token(name) and holder.isidentifier()):
             raise InputError(
                 f"header {number + 1} is not NAME=VARIABLE",
-                field="vlm.headers",
+                field=f"{owner}.headers",
                 expected="a header's name and the environment variable that holds its value, such as api-key=AZURE_KEY",
             )
         found[name] = holder
     return found
 
 
-def variable(api_key_env: str) -> str:
+def variable(api_key_env: str, owner: str = "vlm") -> str:
     """The name of the key's variable as it is. InputError, which does not show it, for what looks like the key."""
     if not api_key_env.isidentifier():
         raise InputError(
             "api_key_env is no variable's name",
-            field="vlm.api_key_env",
+            field=f"{owner}.api_key_env",
             expected="the name of the environment variable that holds the key, such as OPENAI_API_KEY, not the key",
         )
     return api_key_env
 
 
-def header_values(headers: Sequence[str]) -> dict[str, str]:
+def header_values(headers: Sequence[str], owner: str = "vlm") -> dict[str, str]:
     """Header name -> value. InputError for a variable that is not set."""
     found: dict[str, str] = {}
-    for name, holder in split_headers(headers).items():
+    for name, holder in split_headers(headers, owner).items():
         value = os.environ.get(holder)
         if not value:
             raise InputError(
-                f"the header {name} has no value", field="vlm.headers", expected=f"it in the variable {holder}"
+                f"the header {name} has no value", field=f"{owner}.headers", expected=f"it in the variable {holder}"
             )
         found[name] = value
     return found

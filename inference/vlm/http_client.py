@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import httpcore2
 import httpx2
 import openai
 
-MAX_BODY = 16 * 2**20
-"""Bytes of an answer; a thousand tokens with their likeliest twenty are one."""
+from inference.vlm.extras import MAX_BODY
+
 _MAX_PACKED = 2**16  # compressed although nothing compressed is asked for; a thousand times this may come out of it
 _DEADLINE, _ORIGIN = "answer_deadline", "asked_origin"  # among a request's extensions
 
@@ -24,9 +25,11 @@ class TooLargeError(ValueError):
     """An answer that no completion can have; what is left of it is not read."""
 
 
-def http_client(timeout_s: float, secret_headers: Sequence[str] = ()) -> openai.DefaultHttpxClient:
+def http_client(
+    timeout_s: float, secret_headers: Sequence[str] = (), max_body: int = MAX_BODY
+) -> openai.DefaultHttpxClient:
     """timeout_s: of a request, from its first byte to its answer's last. secret_headers: names of those that hold
-    secrets."""
+    secrets. max_body: bytes that an answer may have."""
 
     def started(request: httpx2.Request) -> None:
         # Redirected, it is still the same request.
@@ -39,7 +42,7 @@ def http_client(timeout_s: float, secret_headers: Sequence[str] = ()) -> openai.
     client = openai.DefaultHttpxClient(
         timeout=timeout_s,
         headers={"Accept-Encoding": "identity"},
-        event_hooks={"request": [started], "response": [_watch, _give_up_on_quota]},
+        event_hooks={"request": [started], "response": [partial(_watch, max_body=max_body), _give_up_on_quota]},
     )
     for transport in (client._transport, *client._mounts.values()):
         if isinstance(transport, httpx2.HTTPTransport):  # which has no argument for it
@@ -113,12 +116,12 @@ class _Watched(httpx2.SyncByteStream):
         self._stream.close()
 
 
-def _watch(response: httpx2.Response) -> None:
+def _watch(response: httpx2.Response, max_body: int) -> None:
     packed = response.headers.get("Content-Encoding", "identity").strip().lower()
     if packed not in ("identity", "", "gzip", "deflate"):
         raise TooLargeError(f"an answer that is packed as {packed[:20]!r}, which nobody asked for")
     assert isinstance(response.stream, httpx2.SyncByteStream)
-    most = MAX_BODY if packed in ("identity", "") else _MAX_PACKED
+    most = max_body if packed in ("identity", "") else _MAX_PACKED
     response.stream = _Watched(response.stream, response.request.extensions[_DEADLINE], most)
 
 

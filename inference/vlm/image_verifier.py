@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from inference.interfaces import ChatRequest, OneCallAnImage
+from inference.vlm.chat_inputs import chat_messages
 from inference.vlm.prompts import load_prompt
-from inference.vlm.qwen import chat_messages
 from inference.vlm.reward_checkpoint import (
     NEWEST,
     CheckpointSettings,

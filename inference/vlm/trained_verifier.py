@@ -1,4 +1,4 @@
-"""A trained verifier: a Qwen2.5-VL whose hidden state at a reward token a bias-free linear head turns into one number.
+"""A trained verifier: a VLM whose hidden state at a reward token a bias-free linear head turns into one number.
 Which form of it a folder has is told by its files: the published one is `image_verifier`'s, ours is this.
 
 Our folder holds what differs from the base model: `adapter_model.safetensors` (LoRA on the language model, as peft
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from inference.interfaces import ChatRequest, OneCallAnImage, Reward, Verifier
+from inference.vlm.chat_inputs import accepted, chat_text, model_inputs
 from inference.vlm.endpoint import Journal
 from inference.vlm.prompts import fill_prompt
-from inference.vlm.qwen import chat_messages
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import model_field, template_field
 from schemas.errors import InputError, MissingWeightsError
@@ -138,16 +138,16 @@ class TrainedVerifier(OneCallAnImage):
 
         from inference.model_store import resolve_model
         from inference.sound_weights import sound_model
-        from inference.vlm.adapters import load_qwen, merge_adapter
+        from inference.vlm.adapters import load_vlm, merge_adapter
 
         folder = sound_model(folder_name)
         self.description = read_description(folder)
         dtype = getattr(torch, config.dtype)
-        model, processor = load_qwen(resolve_model(self.description.base_model), config.dtype)
+        model, processor = load_vlm(resolve_model(self.description.base_model), config.dtype)
         add_reward_token(model, processor, self.description.reward_token)
         head, vision = read_weights(folder)
         if vision:
-            model.model.visual.load_state_dict(vision)
+            load_vision(model, vision, folder)
         if (folder / "adapter_config.json").exists():
             model = merge_adapter(model, folder)
         self._head = head.to(config.device, dtype)
@@ -200,14 +200,47 @@ def read_weights(folder: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     return tensors[HEAD], vision
 
 
+def vision_tower(model: Any) -> Any:
+    """The part of a VLM that sees, without what brings its states to the language model's width where that is a part of
+    its own. InputError for a class where it is not found."""
+    tower = model.get_encoder(modality="image")
+    if tower is None or tower is model or not hasattr(tower, "state_dict"):
+        raise InputError(
+            f"{type(model).__name__} has no vision tower of its own",
+            field="base_model",
+            expected="a VLM with one, as Qwen-VL, InternVL and Gemma 3 have",
+        )
+    return tower
+
+
+def load_vision(model: Any, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    """A trained vision tower's weights. InputError (file) for another model's."""
+    try:
+        vision_tower(model).load_state_dict(tensors)
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"its vision tower is not that of {type(model).__name__}: {said}",
+            file=str(folder / "verifier.safetensors"),
+            expected="the base model that it was trained from",
+        ) from error
+
+
 def add_reward_token(model: Any, processor: Any, token: str) -> None:
-    """The token in the vocabulary, and a row for it in the embedding, where the base model has none."""
-    processor.tokenizer.padding_side = "left"  # so that the reward token is the last of every row
-    if token not in processor.tokenizer.get_vocab():
-        processor.tokenizer.add_special_tokens({"additional_special_tokens": [token]})
+    """The token in the vocabulary, and a row for it in the embedding, where the base model has none: the mean of all
+    others, in training as in use."""
+    import torch
+
+    tokenizer = processor.tokenizer
+    tokenizer.padding_side = "left"  # so that the reward token is the last of every row
+    if token not in tokenizer.get_vocab():
+        tokenizer.add_tokens([token], special_tokens=True)
         rows = model.get_input_embeddings().num_embeddings
-        if len(processor.tokenizer) > rows:
-            model.resize_token_embeddings(len(processor.tokenizer))
+        if len(tokenizer) > rows:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+            weight = model.get_input_embeddings().weight
+            with torch.no_grad():
+                weight[rows:] = weight[:rows].float().mean(0).to(weight.dtype)
 
 
 def reward_inputs(
@@ -218,16 +251,12 @@ def reward_inputs(
         ChatRequest(fill_prompt(description.template, prompt=prompt), (image,))
         for image, prompt in zip(images, prompts, strict=True)
     ]
-    texts = [
-        processor.apply_chat_template(chat_messages(request), tokenize=False, add_generation_prompt=True)
-        + description.reward_token
-        for request in requests
-    ]
-    return processor(text=texts, images=list(images), padding=True, return_tensors="pt")
+    texts = [f"{chat_text(processor, request)}{description.reward_token}" for request in requests]
+    return model_inputs(processor, texts, [request.images for request in requests])
 
 
 def rewards_of(model: Any, head: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
     """(n,): the head on the last hidden state of the last token. head: (1, hidden)."""
-    backbone = model.get_base_model().model if hasattr(model, "get_base_model") else model.model
-    hidden = backbone(**inputs).last_hidden_state[:, -1]
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hidden = whole.base_model(**accepted(whole, inputs)).last_hidden_state[:, -1]
     return (hidden @ head.T.to(hidden.dtype))[:, 0]

@@ -45,7 +45,7 @@ class VllmServerConfig:
     """What is served, and with what."""
 
     model: str
-    """A Qwen2.5-VL, as `VlmConfig.model` names it; served under this name."""
+    """A VLM, as `VlmConfig.model` names it; served under this name."""
     dtype: str = "bfloat16"
     max_images: int = 2
     arguments: tuple[str, ...] = ()

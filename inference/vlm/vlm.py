@@ -9,10 +9,13 @@ from typing import Literal
 import numpy as np
 
 from inference.interfaces import ChatAnswer, ChatRequest, Vlm
+from inference.model_store import base_model_of, resolve_model
+from inference.vlm.adapters import check_vlm
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm, Journal
 from inference.vlm.extras import address, read_extra_body, refuse_secrets, split_headers, variable
+from inference.vlm.first_words import ANSWER_FLOOR
+from inference.vlm.in_process import InProcessVlm, InProcessVlmConfig
 from inference.vlm.pictures import ImageFormat
-from inference.vlm.qwen import QwenVlm, QwenVlmConfig
 from inference.vlm.sampling import Sampling
 from inference.vlm.vllm_server import VllmServerConfig, open_server
 from schemas.configuration import execution_field, model_field
@@ -30,8 +33,8 @@ class VlmConfig:
     """How it is reached: run by transformers in this process, by a vLLM that is started for it and shared by all who
     ask (on Ray, by Ray Serve), or at `base_url` (which a named `endpoint_model` is, whatever the kind)."""
     model: str = model_field("Qwen/Qwen2.5-VL-7B-Instruct")
-    """Local folder (of an adapter, too) or hub id of a Qwen2.5-VL, or a shipped model's name; empty for a model at an
-    address."""
+    """Local folder (of an adapter, too) or hub id of a VLM that transformers opens, or a shipped model's name; empty
+    for a model at an address."""
     endpoint_model: str = ""
     """Name of the model at `base_url`."""
     base_url: str = execution_field("")
@@ -56,9 +59,12 @@ class VlmConfig:
     are billed."""
     extra_body: str = ""
     """A JSON object that goes into every request to vLLM and endpoints: '{"chat_template_kwargs": {"enable_thinking":
-    false}}' for a model that would think aloud first."""
+    false}}' for a model at an endpoint that would think aloud first; a vLLM that is started here is told so anyway."""
     constrain_json: bool = True
     """Hold answers to their JSON Schema while they are written (vLLM and most endpoints can; not in process)."""
+    answer_floor: float = execution_field(ANSWER_FLOOR)
+    """Where Yes or No is asked for and they are less probable than this together, the image is not scored, and its row
+    put aside: the model answers something else. 0: it is scored whatever they are."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """Of weights and sums, where it is loaded here."""
     batch_size: int = execution_field(64)
@@ -87,6 +93,8 @@ class VlmConfig:
 
     def __post_init__(self) -> None:
         _ = self.sampling
+        if not 0 <= self.answer_floor <= 1:
+            raise InputError(f"{self.answer_floor}", field="vlm.answer_floor", expected="a probability, 0 to 1")
         if self.max_image_pixels < 0:
             raise InputError(f"{self.max_image_pixels} pixels", field="vlm.max_image_pixels", expected="0 or more")
         address(self.base_url)
@@ -151,6 +159,14 @@ class VlmConfig:
         """All of it is."""
         return self
 
+    def check(self) -> None:
+        """InputError (file) for a model on this machine that is no VLM; cheap, so that it is said before any work.
+        MissingWeightsError."""
+        if not self.endpoint_model:
+            folder = resolve_model(self.model)
+            base = base_model_of(folder)
+            check_vlm(folder if base is None else resolve_model(base))
+
     def open(self, journal: Journal | None = None) -> Vlm:
         """Load, start or reach it. journal: for answers of endpoints and of vLLM. MissingWeightsError, InputError;
         AccessError for a wrong key."""
@@ -160,8 +176,8 @@ class VlmConfig:
             return endpoint
         if self.kind == "vllm":
             return VllmVlm(self, journal)
-        return QwenVlm(
-            QwenVlmConfig(
+        return InProcessVlm(
+            InProcessVlmConfig(
                 self.model,
                 self.dtype,
                 self.max_new_tokens,
@@ -169,6 +185,7 @@ class VlmConfig:
                 self.device,
                 self.sampling,
                 self.max_image_pixels,
+                self.answer_floor,
             )
         )
 
@@ -216,4 +233,5 @@ def _endpoint(config: VlmConfig, base_url: str, model: str) -> EndpointConfig:
         is_vllm=not config.endpoint_model,
         max_image_pixels=config.max_image_pixels,
         image_format=config.image_format,
+        answer_floor=config.answer_floor,
     )

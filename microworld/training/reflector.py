@@ -22,7 +22,7 @@ from microworld.training.training_loop import MicroTrainingConfig, autocast, exp
 from microworld.training.vlm_data import DataConfig, Subject, SubjectSource, from_left_to_right, reflect
 from microworld.training.vlm_evaluation import Share, reflections_right
 from microworld.training.vlm_rows import SINGLE, RowPacker
-from trainers.vlm_lora import LORA_TARGETS, restore_adapter, save_adapter
+from trainers.vlm_lora import add_lora, restore_adapter, save_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -75,19 +75,16 @@ def gpu_recipe() -> ReflectorRecipe:
 def train(config: MicroTrainingConfig, recipe: ReflectorRecipe | None = None) -> None:
     """Reads `out_dir/vlm`, trains for `config.minutes`, writes `out_dir/reflector`."""
     import numpy as np
-    from peft import LoraConfig, get_peft_model
 
-    from inference.vlm.adapters import load_qwen
+    from inference.vlm.adapters import load_vlm
     from microworld.training.vlm import rows_to
     from microworld.training.vlm_forward import PackedForward
     from microworld.training.vlm_images import open_pools
 
     recipe = recipe or (ReflectorRecipe() if config.device == "cpu" else gpu_recipe())
     prepare_process(config)
-    base, processor = load_qwen(config.out_dir / "vlm", "float32")
-    base.requires_grad_(False)
-    lora = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=LORA_TARGETS, task_type="CAUSAL_LM")
-    model = get_peft_model(base, lora).to(config.device)
+    base, processor = load_vlm(config.out_dir / "vlm", "float32")
+    model = add_lora(base, recipe.rank, task_type="CAUSAL_LM").to(config.device)
     if config.from_exported:
         restore_adapter(model, config.out_dir / "reflector")
         recipe = replace(recipe, learning_rate=recipe.learning_rate / 2)
@@ -162,9 +159,9 @@ def _adamw(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimize
 def _true_reflections(base: Any, processor: Any, held_out: Sequence[PooledImage], device: str) -> dict[str, Share]:
     """Of drawings that it never learnt on: of wrong ones whose reflection names what is wrong, by the kind of prompt,
     and of right ones of which it says so."""
-    from inference.vlm.qwen import QwenVlm
+    from inference.vlm.in_process import InProcessVlm
 
-    vlm = QwenVlm.of(base, processor, micro_qwen(device=device, batch_size=32))
+    vlm = InProcessVlm.of(base, processor, micro_qwen(device=device, batch_size=32))
     subjects = [Subject(item.image, from_left_to_right(item.scene), item.caption) for item in held_out]
     kinds = {
         "true of wrong drawings": [s for s in subjects if not s.is_right and s.caption.tag != LONG],

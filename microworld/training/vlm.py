@@ -142,7 +142,7 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
     import torch
     from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-    from inference.vlm.qwen import QwenVlm
+    from inference.vlm.in_process import InProcessVlm
     from microworld.training.vlm_evaluation import evaluate_vlm
     from microworld.training.vlm_forward import PackedForward
     from microworld.training.vlm_images import open_pools
@@ -223,7 +223,7 @@ def train(config: MicroTrainingConfig, recipe: VlmRecipe | None = None) -> None:
             if not config.evaluate:
                 return
             model.eval()
-            vlm = QwenVlm.of(model, build_processor(tokenizer), micro_qwen(device=config.device))
+            vlm = InProcessVlm.of(model, build_processor(tokenizer), micro_qwen(device=config.device))
             figures: dict[str, Share] = evaluate_vlm(vlm, held_out, recipe.evaluation)
             model.train()
         values = {name.replace(" ", "_").replace("/", "_"): share.value for name, share in figures.items()}

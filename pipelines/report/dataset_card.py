@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from inference.model_store import KNOWN_MODELS, SHIPPED
+from inference.model_store import SHIPPED, known_model
 from pipelines.jobs import JobConfig, models_of
+from pipelines.report.drawn_elsewhere import NOT_IDENTICAL, servers_that_draw
 from pipelines.report.statistics import DatasetFigures, as_json, dataset_figures
 from pipelines.run_folder import RunFolder
 from schemas.records import Cost
@@ -163,15 +164,18 @@ def _cost_table(cost: Mapping[str, Cost], num_pairs: int) -> str:
 def _model_table(folder: RunFolder, config: JobConfig, figures: DatasetFigures) -> str:
     rows = []
     for name in models_of(config):
-        known = KNOWN_MODELS.get(name.rpartition("/")[2] if name.endswith(".pth") else name)
+        known = known_model(name)
         ours = "Apache-2.0 (this project)" if name.partition("/")[0] in SHIPPED else "see the model"
         licence = known.licence if known else ours
         rows.append((f"`{name}`", f"`{folder.info.digests.get(name, '?')}`", licence))
+    servers = servers_that_draw(config)
+    rows += [(f"`{name}`", "drawn by a server", "see its provider's terms") for name in servers]
     for name in set(figures.annotators) - set(models_of(config)) - set(_NO_MODELS):
         rows.append((f"`{name}`", "at an endpoint", "see its provider's terms"))
-    return _table(("model", "digest", "licence"), rows) + (
-        "\nImages inherit the terms of the model that drew them; editing triplets those of their dataset.\n"
-    )
+    said = "\nImages inherit the terms of the model that drew them; editing triplets those of their dataset.\n"
+    if servers:
+        said += "\n" + NOT_IDENTICAL + "\n"
+    return _table(("model", "digest", "licence"), rows) + said
 
 
 def draw_figures(figures: DatasetFigures) -> dict[str, bytes]:

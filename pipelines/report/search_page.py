@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import Any
 
 from inference.judges.intervals import Interval
+from pipelines.report.drawn_elsewhere import NOT_IDENTICAL, servers_that_draw
 from pipelines.report.pictures import data_uri
 from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig
@@ -35,6 +36,7 @@ def render_page(folder: RunFolder, config: SearchJobConfig, summary: dict[str, A
 <p>{html.escape(config.search.strategy)}, width {config.search.width}, depth {config.search.depth}, chosen by
 {html.escape(" and ".join(config.tools.verifier.kinds))}; {summary["num_searches"]} searches,
 {summary["num_unfinished"]} unfinished, {summary["num_not_judged"]} not judged.</p>
+{f"<p>{NOT_IDENTICAL}</p>" if servers_that_draw(config) else ""}
 {_curve(summary)}
 <table><tr><th>budget</th>{head}<th>score, 95 %</th><th>best there was</th></tr>{rows}</table>
 <h2>Searches</h2>

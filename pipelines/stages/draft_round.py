@@ -42,11 +42,16 @@ class DraftRound(Stage):
     item: ClassVar[Item] = "images"
 
     @classmethod
+    def is_client(cls, config: DraftRoundConfig) -> bool:
+        return config.tools.is_elsewhere
+
+    @classmethod
     def costs(cls, config: DraftRoundConfig, gpu: Gpu | None) -> StageCosts:
         return draft_costs(config.tools, gpu)
 
     def load(self) -> None:
         self.tools = self.config.tools.open(self.journal)
+        self.tools.generator.warm_up(self.config.tools.generator.all_sizes)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         search = replace(self.config.search, seed=self.seed)

@@ -60,6 +60,10 @@ class GenerateCandidates(Stage):
         return True
 
     @classmethod
+    def is_client(cls, config: GenerateCandidatesConfig) -> bool:
+        return config.generator.is_elsewhere
+
+    @classmethod
     def costs(cls, config: GenerateCandidatesConfig, gpu: Gpu | None) -> StageCosts:
         return generator_costs(config.generator, gpu)
 

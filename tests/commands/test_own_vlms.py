@@ -1,11 +1,14 @@
 """A stage's or a role's own VLM: the run's, but for what its flags say; a change of it draws no image again."""
 
+from dataclasses import replace
+
 import pytest
 
 from commands import plan, run, search
 from commands.arguments import parse_with_preset
 from commands.own_vlms import vlm_places
 from inference.vlm.vlm import VlmConfig
+from microworld.family import micro_vlm
 from pipelines.jobs import models_of
 from pipelines.stage import resolve_chain
 from recipes import catalogue
@@ -88,3 +91,13 @@ def test_no_preset_keeps_a_vlm_from_following_the_runs():
         for flags, _ in vlm_places(run.default_arguments(preset)):
             assert flags[-1] in ("vlm", "reflector_vlm")
     assert isinstance(catalogue.load("flux", "vlm"), VlmConfig)
+
+
+def test_a_reward_that_asks_has_the_run_s_vlm_but_for_its_own_flags():
+    third = ("--subsets", "general", "--rewards.rewards.3.kind", "vqa-score")
+    (asked,) = [link.config for link in parsed(*third).links()["general"] if link.stage.name == "score_rewards"]
+    assert asked.rewards[3].vqa_score.vlm == micro_vlm()
+    own = parsed(*third, "--rewards.rewards.3.vqa-score.vlm.model", "micro/reflector")
+    (asked,) = [link.config for link in own.links()["general"] if link.stage.name == "score_rewards"]
+    assert asked.rewards[3].vqa_score.vlm == replace(micro_vlm(), model="micro/reflector")
+    assert "micro/reflector" in models_of(own)

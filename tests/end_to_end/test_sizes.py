@@ -18,11 +18,11 @@ from tests.support.processes import wait_until
 
 SIZES = ("32x32", "40x24", "24x40")
 RUN = (
-    *("run", "--subsets", "rule", "general", "--num-prompts", "8", "--unit-size", "4", "--annotate", "--quiet"),
+    *("run", "--subsets", "rule", "general", "--num-prompts", "4", "--unit-size", "2", "--quiet"),
     *("--generate.candidates-per-prompt", "4", "--generate.generator.sizes", *SIZES),
 )
 SEARCH = (
-    *("search", "--num-prompts", "6", "--unit-size", "3", "--search.width", "2", "--search.depth", "3", "--quiet"),
+    *("search", "--num-prompts", "4", "--unit-size", "4", "--search.width", "2", "--search.depth", "2", "--quiet"),
     *("--tools.generator.sizes", *SIZES),
 )
 
@@ -39,7 +39,9 @@ def test_a_run_of_three_sizes_that_is_killed_and_resumed_packs_the_same_shards(t
     driver = subprocess.Popen(
         [sys.executable, "-m", "pipelines", *RUN, "--run", str(killed)], stdout=subprocess.DEVNULL
     )
-    wait_until(lambda: list(killed.glob("stages/generate_candidates/*/*/*.parquet")))
+    drawn = killed / "stages" / "generate_candidates"
+    wait_until(lambda: driver.poll() is not None or list(drawn.glob("*/*/*.parquet")))
+    assert driver.poll() is None
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     assert not shards(killed)

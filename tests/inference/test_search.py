@@ -236,7 +236,7 @@ def test_a_check_of_quality_needs_a_reward():
     with pytest.raises(InputError, match=r"--tools\.quality"):
         config.for_search(SearchConfig(max_quality_drop=1.0), VlmConfig())
     named = replace(config, quality=RewardConfig())
-    assert named.for_search(SearchConfig(max_quality_drop=1.0), VlmConfig()).quality == RewardConfig()
+    assert named.for_search(SearchConfig(max_quality_drop=1.0), VlmConfig()).quality == RewardConfig("clip")
     assert named.for_search(SearchConfig(), VlmConfig()).quality is None
 
 

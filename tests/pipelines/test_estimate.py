@@ -33,6 +33,23 @@ def test_memory_of_flux_in_bf16_fits_the_published_peak():
     assert source.startswith("derived")
 
 
+def test_several_sizes_cost_what_they_cost_in_the_mean_and_fill_what_the_largest_fills():
+    def plan(*sizes):
+        generator = replace(FLUX.generate.generator, sizes=sizes)
+        return estimate(replace(FLUX, generate=replace(FLUX.generate, generator=generator)), Cluster(gpus=8))
+
+    def drawing(*sizes):
+        return next(stage for stage in plan(*sizes).stages if stage.name == "generate_candidates")
+
+    square, wide, both = drawing("1024x1024"), drawing("1536x1024"), drawing("1024x1024", "1536x1024")
+    assert (square.seconds_per_item, square.memory_gib) == (drawing().seconds_per_item, drawing().memory_gib)
+    assert both.seconds_per_item == pytest.approx((square.seconds_per_item + wide.seconds_per_item) / 2)
+    assert both.memory_gib == wide.memory_gib > square.memory_gib
+    assert plan("1536x1024").block_bytes == pytest.approx(1.5 * plan().block_bytes)
+    with pytest.raises(InputError, match="992x1024"):
+        plan("1000x1024")
+
+
 def test_the_24gb_preset_fits_where_the_other_does_not():
     card = Cluster(gpus=1, gpu_type="rtx4090")
     with pytest.raises(InputError, match=r"takes 36\.7 GiB.*23\.6"):

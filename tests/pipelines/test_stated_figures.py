@@ -102,6 +102,43 @@ def test_stated_parameter_counts_are_those_of_the_architectures():
     assert counts == {name: getattr(stated_figures, name) for name in counts}
 
 
+def test_stated_parameter_counts_of_vlms_are_those_of_their_classes():
+    import torch
+    from transformers import AutoModelForImageTextToText, Gemma3Config, InternVLConfig, Qwen3VLConfig
+
+    def qwen3(width, inner, vision, deep):
+        rope = {"rope_type": "default", "mrope_section": [24, 20, 20], "mrope_interleaved": True}
+        text = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": 36, "num_attention_heads": 32}
+        tied = width < 4096
+        return Qwen3VLConfig(
+            text_config={**text, "num_key_value_heads": 8, "rope_parameters": rope, "tie_word_embeddings": tied},
+            vision_config={**vision, "out_hidden_size": width, "deepstack_visual_indexes": deep},
+            tie_word_embeddings=tied,
+        )
+
+    qwen3_text = {"vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36}
+    internvl = {"model_type": "qwen3", **qwen3_text, "num_attention_heads": 32, "num_key_value_heads": 8}
+    gemma = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "vocab_size": 262208}
+    siglip = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
+    configs = {
+        "Qwen/Qwen3-VL-4B-Instruct": qwen3(
+            2560, 9728, {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096}, [5, 11, 17]
+        ),
+        "Qwen/Qwen3-VL-8B-Instruct": qwen3(4096, 12288, {}, [8, 16, 24]),
+        "OpenGVLab/InternVL3_5-8B-HF": InternVLConfig(
+            text_config={**internvl, "head_dim": 128, "tie_word_embeddings": False}, tie_word_embeddings=False
+        ),
+        "google/gemma-3-4b-it": Gemma3Config(
+            text_config=gemma,
+            vision_config={**siglip, "image_size": 896, "patch_size": 14, "vision_use_head": False},
+        ),
+    }
+    with torch.device("meta"):
+        models = {name: AutoModelForImageTextToText.from_config(config) for name, config in configs.items()}
+    counts = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
+    assert counts == {name: stated_figures.VLM_PARAMETERS[name] for name in counts}
+
+
 @pytest.mark.slow
 def test_the_stated_parameter_count_of_grounding_dino_is_that_of_the_package():
     """On the meta device too, but its import takes long."""

@@ -13,8 +13,8 @@ from inference.model_store import model_digest
 from inference.reflection_text import nothing_to_correct
 from inference.search import NOTHING_WRONG
 from inference.vlm.adapters import base_model_of, merged_folder
+from inference.vlm.in_process import InProcessVlm
 from inference.vlm.prompts import load_prompt
-from inference.vlm.qwen import QwenVlm
 from inference.vlm.reflector_words import words_of
 from microworld.family import micro_qwen
 from schemas.errors import InputError
@@ -123,14 +123,16 @@ def test_it_fits_and_its_adapter_answers_as_the_model_in_training(folders, tmp_p
     assert base_model_of(adapter) == str(folders[1])
     assert words_of(str(adapter)) == load_prompt("micro/reflect")  # a search asks it as it was trained
     request = ChatRequest("Write a reflection.", (triplet().bad,))
-    told = QwenVlm(micro_qwen(str(adapter), max_new_tokens=12)).first_word_probabilities([request], ("Make", "Add"))
-    base = QwenVlm(micro_qwen(str(folders[1]))).first_word_probabilities([request], ("Make", "Add"))
+    told = InProcessVlm(micro_qwen(str(adapter), max_new_tokens=12)).first_word_probabilities(
+        [request], ("Make", "Add")
+    )
+    base = InProcessVlm(micro_qwen(str(folders[1]))).first_word_probabilities([request], ("Make", "Add"))
     assert np.abs(told - base).max() > 1e-3
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     merged = merged_folder(adapter, "0123", "float32")
     assert merged == merged_folder(adapter, "0123", "float32")  # found again
     assert base_model_of(merged) is None
-    again = QwenVlm(micro_qwen(str(merged))).first_word_probabilities([request], ("Make", "Add"))
+    again = InProcessVlm(micro_qwen(str(merged))).first_word_probabilities([request], ("Make", "Add"))
     assert again == pytest.approx(told, abs=1e-5)
     assert merged_folder(folders[1], "0123", "float32") == folders[1]
 

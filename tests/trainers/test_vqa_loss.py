@@ -5,8 +5,8 @@ import pytest
 
 from inference.dual.concept import QuestionAnswer, ReferenceImage
 from inference.interfaces import ChatRequest
+from inference.vlm.in_process import InProcessVlm
 from inference.vlm.overlays import HorizonPosition, overlay_image
-from inference.vlm.qwen import QwenVlm
 from microworld.family import micro_qwen
 from schemas.errors import InputError
 from tests.support.tiny_models import save_tiny_flux
@@ -27,12 +27,13 @@ def images():
 
 
 def test_the_probability_of_yes_is_the_one_that_the_vlm_answers_with(teacher, images):
-    vlm = QwenVlm.of(teacher.model, teacher.processor, micro_qwen())
+    vlm = InProcessVlm.of(teacher.model, teacher.processor, micro_qwen())
     requests = [ChatRequest("Is there a red star? Answer with Yes or No.", (image,)) for image in images]
-    told = vlm.first_word_probabilities(requests, ["Yes", "No"])
-    for column, answer in enumerate(("Yes", "No")):
+    told = np.stack(list(vlm._next(requests, range(len(requests)), [()] * len(requests))))
+    for answer in ("Yes", "No"):
+        (token,) = teacher.processor.tokenizer(answer, add_special_tokens=False).input_ids
         found = teacher.probabilities(images, QuestionAnswer("Is there a red star?", answer))
-        np.testing.assert_allclose(found, told[:, column], rtol=1e-3)
+        np.testing.assert_allclose(found, told[:, token], rtol=1e-3)
 
 
 def test_an_answer_of_several_tokens_is_the_product_of_its_tokens(teacher, images):

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from inference.interfaces import ChatRequest
-from inference.vlm.adapters import base_model_of, load_qwen
-from inference.vlm.qwen import QwenVlm
+from inference.vlm.adapters import base_model_of, load_vlm
+from inference.vlm.in_process import InProcessVlm
 from microworld.family import micro_qwen
 from schemas.errors import CorruptDataError, InputError
 from schemas.shards import encode_shard
@@ -71,7 +71,7 @@ def on_two(root, out, **changes):
 
 
 def weights(folder):
-    return load_qwen(folder, "float32")[0].state_dict()
+    return load_vlm(folder, "float32")[0].state_dict()
 
 
 def test_two_ranks_have_the_losses_of_one(root):
@@ -92,7 +92,7 @@ def test_the_result_is_a_whole_model_that_loads_as_any_other(root):
     moved = [name for name in base if not torch.equal(two[name], base[name])]
     assert any("visual" in name for name in moved)
     assert any("language_model.layers" in name for name in moved)
-    answer = QwenVlm(micro_qwen(str(folder), max_new_tokens=4)).answer([ChatRequest("A star?")])
+    answer = InProcessVlm(micro_qwen(str(folder), max_new_tokens=4)).answer([ChatRequest("A star?")])
     assert len(answer) == 1
     lines = (root / "two" / "samples" / "reflections_000004.jsonl").read_text().splitlines()
     assert len(lines) == 1

@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.results_file import Circumstances
@@ -34,18 +35,20 @@ from benchmarks.search.search_tables import (
     budget_table,
     budgets_upto,
     difficulty_table,
+    editor_table,
     paired,
     sureness_table,
     verifier_table,
 )
 from benchmarks.search.search_times import equal_time_rows, flux_seconds, time_rows
+from microworld.instructed import InstructedCorrector
 from pipelines.evaluation import Evaluation, SearchResult
 from pipelines.search_cost import Spent
 from pipelines.search_job import SearchJobConfig
 from pipelines.served_vlms import served_vlms
 from pipelines.stated_figures import FILTER_SECONDS, GPUS, REFLECT_SECONDS
 from recipes import catalogue
-from schemas.configuration import model_names
+from schemas.configuration import content_key, model_names, output_config
 from schemas.errors import InputError
 from schemas.records import Cost
 
@@ -241,6 +244,40 @@ def test_plots_are_drawn_from_the_results_alone_and_come_out_the_same(tmp_path, 
     before = [path.read_bytes() for path in drawn]
     assert all(b"<svg" in data for data in before)
     assert [path.read_bytes() for path in draw_plots(results)] == before
+
+
+def test_editors_stand_beside_the_corrector_and_best_of_n_in_one_figure(tmp_path):
+    arms = {NOISE: NOISES, REFLECTION: replace(WHOLES, arm=Arm(REFLECTION, WHOLES.arm.job)), "editor": NOISES}
+    rows = editor_table(arms, 4, "vlm")["rows"]
+    at_four = {row["corrector"]: row for row in rows if row["budget"] == 4}
+    assert at_four[REFLECTION]["over_noise"][0] == pytest.approx(0.75)
+    assert at_four["editor"]["over_noise"] == [0.0, 0.0, 0.0]
+    assert at_four["editor"]["over_corrector"][0] == pytest.approx(-0.75)
+    assert at_four[NOISE]["over_noise"] is None
+    results = tmp_path / "tables.json"
+    results.write_text(json.dumps({"figures": {"editors": {"rows": rows}}}))
+    (drawn,) = draw_plots(results)
+    assert drawn.name == "tables_editors.svg"
+    assert b"<svg" in drawn.read_bytes()
+
+
+def test_an_editor_s_arm_is_told_an_instruction_and_is_a_search_of_its_own():
+    base = reflectionflow_tables._base_job(Arguments(), catalogue.load("micro", "search"))
+    arms = {arm.name: arm for arm in reflectionflow_tables._arms(Arguments(only=("editors",)), base)}
+    assert list(arms) == [NOISE, REFLECTION, "editor", "editor-with-prompt"]
+    parts = [arms[name].job.links()["rule"][0].config for name in arms]
+    assert len({content_key(output_config(one, {})) for one in parts}) == 4
+    assert [getattr(one.tools, "template", None) for one in parts] == [None, None, "edit", "edit_with_prompt"]
+
+    class Noted:
+        def correct(self, *said):
+            self.said = said
+            return [np.zeros((4, 4, 3), np.uint8)]
+
+    noted = Noted()
+    corrector = InstructedCorrector(noted, "Do: {reflection}")
+    corrector.correct([np.ones((4, 4, 3), np.uint8)], ["a star"], ["Add a star. "], [7])
+    assert noted.said[1:] == (["Do: Add a star."], [""], [7])
 
 
 def test_each_opening_of_the_sealed_split_is_written_down_before_anything_is_searched(tmp_path):

@@ -9,7 +9,12 @@ import pytest
 from inference.grounding.sam2 import Sam2Config, Sam3Config
 from inference.grounding.segmenter import SegmenterConfig
 from schemas.errors import InputError, MissingWeightsError
-from tests.support.tiny_models.grounding import save_tiny_sam2, save_tiny_sam2_video, save_tiny_sam3
+from tests.support.tiny_models.grounding import (
+    save_tiny_sam2,
+    save_tiny_sam2_video,
+    save_tiny_sam3,
+    save_tiny_sam3_video,
+)
 
 RNG = np.random.default_rng(0)
 IMAGES = [RNG.integers(0, 255, (h, w, 3), dtype=np.uint8) for h, w in ((64, 64), (48, 96), (100, 40), (3, 5))]
@@ -21,12 +26,13 @@ BOXES = [
 ]
 
 
-@pytest.fixture(scope="module", params=["sam2", "sam2-video", "sam3"])
+@pytest.fixture(scope="module", params=["sam2", "sam2-video", "sam3", "sam3-video"])
 def config(request, tmp_path_factory) -> Any:
     save, kind = {
         "sam2": (save_tiny_sam2, Sam2Config),
         "sam2-video": (save_tiny_sam2_video, Sam2Config),
         "sam3": (save_tiny_sam3, Sam3Config),
+        "sam3-video": (save_tiny_sam3_video, Sam3Config),
     }[request.param]
     return kind(str(save(tmp_path_factory.mktemp("sam") / request.param)), box_batch=4, device="cpu")
 
@@ -71,6 +77,12 @@ def test_masks_are_those_of_transformers_own_way(config, masks):
         assert (expected[:, 0].numpy() != masks[i]).mean() < 0.001
 
 
+def test_the_published_layout_holds_the_same_model(tmp_path):
+    folders = [save(tmp_path / name) for name, save in (("own", save_tiny_sam3), ("published", save_tiny_sam3_video))]
+    own, published = (Sam3Config(str(f), device="cpu").open().segment(IMAGES[:1], BOXES[:1])[0] for f in folders)
+    assert (own == published).all()
+
+
 def test_bad_input_is_told(config, tmp_path):
     with pytest.raises(ValueError, match="4 images with 1 sets"):
         config.open().segment(IMAGES, BOXES[:1])
@@ -87,7 +99,8 @@ def test_bad_input_is_told(config, tmp_path):
 
 
 def test_the_seam_opens_them(config):
-    kind = "sam2" if isinstance(config, Sam2Config) else "sam3"
-    seam = SegmenterConfig(kind, **{kind: config}).only_what_is_used()
+    is_sam2 = isinstance(config, Sam2Config)
+    seam = SegmenterConfig("sam2", sam2=config) if is_sam2 else SegmenterConfig("sam3", sam3=config)
+    seam = seam.only_what_is_used()
     assert seam.sam is None
     assert (seam.open().segment(IMAGES[:1], BOXES[:1])[0]).shape == (6, 64, 64)

@@ -1,6 +1,9 @@
 """GenEval's judge on tiny random models of the real classes: what it finds, how it names colours and itself."""
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,9 +49,16 @@ def test_objects_have_coco_s_names_as_geneval_writes_them_boxes_of_their_masks_a
     assert all([o.score for o in one] == sorted((o.score for o in one), reverse=True) for one in found)
 
 
-def test_an_image_is_judged_alike_alone_and_among_others(judge):
-    alone = [judge.find_objects([image])[0] for image in IMAGES]
-    together = judge.find_objects(IMAGES)
+def test_an_image_is_judged_alike_alone_and_among_others_of_any_size(config, tmp_path):
+    folder = Path(shutil.copytree(config.detector, tmp_path / "detector"))
+    described = folder / "preprocessor_config.json"
+    sized = json.loads(described.read_text()) | {"size": {"shortest_edge": 64, "longest_edge": 128}}
+    described.write_text(json.dumps(sized))  # images keep their aspect: a batch of several is padded
+    judge = Mask2FormerJudge(replace(config, detector=str(folder)))
+    images = [IMAGES[0], np.ascontiguousarray(IMAGES[1].transpose(1, 0, 2)), IMAGES[2], IMAGES[1][:32, :32]]
+    alone = [judge.find_objects([image])[0] for image in images]
+    together = judge.find_objects(images)
+    assert [{decode_mask(o.mask_png).shape for o in one} for one in together] == [{i.shape[:2]} for i in images]
     assert [[(o.class_name, o.box, o.color) for o in one] for one in alone] == [
         [(o.class_name, o.box, o.color) for o in one] for one in together
     ]

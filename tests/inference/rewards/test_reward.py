@@ -12,7 +12,7 @@ from inference.rewards.vqa_score import VqaScoreConfig
 from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import output_config
-from schemas.errors import InputError
+from schemas.errors import InputError, UnscoredError
 from tests.support.tiny_vlm import save_tiny_vlm
 
 VLM = VlmConfig(kind="endpoint", model="", endpoint_model="m", base_url="http://127.0.0.1:9/v1")
@@ -63,7 +63,7 @@ def test_a_vqa_score_is_the_probability_of_yes(tmp_path):
     from inference.interfaces import ChatRequest
 
     save_tiny_vlm(tmp_path / "vlm")
-    vlm = VlmConfig("in-process", str(tmp_path / "vlm"), dtype="float32", device="cpu")
+    vlm = VlmConfig("in-process", str(tmp_path / "vlm"), dtype="float32", device="cpu", answer_floor=0.0)
     (reward,) = used_rewards((RewardConfig(kind="vqa-score", vqa_score=VqaScoreConfig()),), vlm)
     images = [np.random.default_rng(i).integers(0, 255, (32, 32, 3), np.uint8) for i in range(2)]
     prompts = ["two red stars", "a ring"]
@@ -73,6 +73,8 @@ def test_a_vqa_score_is_the_probability_of_yes(tmp_path):
     assert found.tolist() == vlm.open().first_word_probabilities(requests, ("Yes",))[:, 0].tolist()
     assert ((found > 0) & (found < 1)).all()
     assert reward.open().score([], []).shape == (0,)
+    with pytest.raises(UnscoredError, match="does not answer Yes or No"):  # a random model says anything
+        VqaScoreConfig(replace(vlm, answer_floor=0.05)).open().score(images, prompts)
     (tmp_path / "no_place.txt").write_text("Is it good?")
     with pytest.raises(InputError, match=r"no \{prompt\}"):
         replace(reward, vqa_score=VqaScoreConfig(vlm, str(tmp_path / "no_place.txt"))).open()

@@ -7,10 +7,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from inference.vlm.adapters import load_qwen, merged_folder
+from inference.vlm.adapters import load_vlm, merged_folder
 from schemas.errors import InputError
 from tests.support.tiny_vlm import save_tiny_vlm
-from trainers.vlm_lora import LORA_TARGETS, restore_adapter, save_adapter
+from trainers.vlm_lora import lora_targets, restore_adapter, save_adapter
 
 FILE = "adapter_model.safetensors"
 
@@ -22,8 +22,10 @@ def base(tmp_path_factory):
 
 def adapted(base):
     torch.manual_seed(0)
-    model = load_qwen(base, "float32")[0]
-    return get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=LORA_TARGETS, init_lora_weights=False))
+    model = load_vlm(base, "float32")[0]
+    return get_peft_model(
+        model, LoraConfig(r=2, lora_alpha=4, target_modules=lora_targets(model), init_lora_weights=False)
+    )
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def change(folder, how):
 
 
 def test_a_whole_adapter_is_in_the_weights(base, adapter):
-    before, after = (load_qwen(folder, "float32")[0].state_dict() for folder in (base, adapter))
+    before, after = (load_vlm(folder, "float32")[0].state_dict() for folder in (base, adapter))
     tensors = load_file(adapter / FILE)
     down = next(name for name in tensors if name.endswith("q_proj.lora_A.weight"))
     up = tensors[down.replace("lora_A", "lora_B")]
@@ -60,7 +62,7 @@ def test_a_whole_adapter_is_in_the_weights(base, adapter):
 def test_what_would_be_applied_in_part_is_refused_by_name(base, adapter, how, said):
     change(adapter, how)
     with pytest.raises(InputError, match=rf"(?s)adapter.*{said}|{said}.*adapter"):
-        load_qwen(adapter, "float32")
+        load_vlm(adapter, "float32")
     if "fit" not in said:
         with pytest.raises(InputError, match=said):
             restore_adapter(adapted(base), adapter)

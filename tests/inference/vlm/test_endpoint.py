@@ -10,7 +10,7 @@ import pytest
 from inference.interfaces import ChatRequest
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm
 from inference.vlm.sampling import Sampling
-from schemas.errors import RequestFailedError
+from schemas.errors import RequestFailedError, UnscoredError
 from tests.support.chat_server import Reply, chat_server, fails, says, text_of
 
 IMAGE = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
@@ -140,6 +140,87 @@ def test_probabilities_of_first_words_add_up_over_tokens():
         found = vlm_at(server).first_word_probabilities(questions(1), ("Yes", "No"))
     assert found[0] == pytest.approx([np.exp(-0.5) + np.exp(-2.0), np.exp(-3.0)], rel=1e-5)
     assert server.payloads[0]["max_tokens"] == 1
+
+
+def token_by_token(*steps):
+    """A server that takes each step's first token, as many as it is asked for."""
+
+    def answer(payload, number):
+        body = json.loads(says(steps[0][0][0]).body)
+        body["choices"][0]["logprobs"] = {
+            "content": [
+                {
+                    "token": tops[0][0],
+                    "logprob": float(np.log(tops[0][1])),
+                    "top_logprobs": [{"token": t, "logprob": float(np.log(p))} for t, p in tops],
+                }
+                for tops in steps[: payload["max_tokens"]]
+            ]
+        }
+        return Reply(json.dumps(body))
+
+    return chat_server(answer)
+
+
+@pytest.mark.parametrize(
+    ("steps", "wanted", "num_asked"),
+    [
+        ([[("Yes", 0.7), ("No", 0.2), ("Not", 0.1)]], [0.7, 0.2], 1),
+        ([[("No", 0.8), ("Y", 0.2)]], [0.2, 0.8], 1),
+        ([[("Y", 0.8), ("No", 0.2)], [("es", 0.5), ("ou", 0.4), ("ES", 0.1)]], [0.8 * 0.6, 0.2], 2),
+        ([[("**", 0.9), ("No", 0.1)], [("Yes", 0.6), ("No", 0.3)]], [0.54, 0.37], 2),
+        ([[("\n", 0.9)], [("**", 1.0)], [("▁Yes".replace("▁", " "), 0.9), (" no", 0.1)]], [0.81, 0.09], 2),
+        ([[("Y", 0.8)]], [0.8, 0.0], 2),
+        ([[("YES,", 0.6), ("no.", 0.3)]], [0.6, 0.3], 1),
+    ],
+)
+def test_a_first_token_that_is_not_yet_a_word_has_the_next_ones_asked_for(steps, wanted, num_asked):
+    journal = DictJournal()
+    with token_by_token(*steps) as server:
+        for _ in range(2):
+            found = vlm_at(server, journal).first_word_probabilities(questions(1), ("Yes", "No"))
+            assert found[0] == pytest.approx(wanted, rel=1e-5)
+    assert len(server.payloads) == num_asked
+
+
+@pytest.mark.parametrize("said", ["<think>", "The", "\n"])
+def test_what_begins_with_another_word_is_not_scored(said):
+    with token_by_token([(said, 0.96), ("Yes", 0.02)], [(" image", 0.9)]) as server:
+        with pytest.raises(UnscoredError, match=r"(?s)m does not answer Yes or No to 'question 0'.*0.96.*enable_think"):
+            vlm_at(server).first_word_probabilities(questions(1), ("Yes",))
+        assert vlm_at(server, answer_floor=0.0).first_word_probabilities(questions(1), ("Yes",))[0] < 0.03
+        assert vlm_at(server).first_word_probabilities(questions(1), ("red",))[0] == 0
+
+
+def test_a_vllm_of_our_own_is_told_not_to_think_aloud_and_others_are_not():
+    bodies = ("", '{"chat_template_kwargs": {"enable_thinking": true}}', '{"chat_template_kwargs": {"tone": "dry"}}')
+    with chat_server(lambda payload, number: says("x")) as server:
+        for body in bodies:
+            vlm_at(server, is_vllm=True, extra_body=body).answer(questions(1))
+        vlm_at(server).answer(questions(1))
+    asked = [payload.get("chat_template_kwargs") for payload in server.payloads]
+    assert asked == [
+        {"enable_thinking": False},
+        {"enable_thinking": True},
+        {"enable_thinking": False, "tone": "dry"},
+        None,
+    ]
+
+
+def test_a_vllm_whose_tokenizer_takes_no_template_is_asked_without():
+    """As vLLM says it of Mistral's tokenizers."""
+
+    def answer(payload, number):
+        if "chat_template_kwargs" in payload:
+            return Reply(
+                json.dumps({"error": {"message": "chat_template is not supported for Mistral tokenizers."}}), 400
+            )
+        return says("fine")
+
+    with chat_server(answer) as server:
+        vlm = vlm_at(server, is_vllm=True)
+        assert [vlm.answer(questions(1))[0].text for _ in range(2)] == ["fine", "fine"]
+    assert ["chat_template_kwargs" in payload for payload in server.payloads] == [True, False, False]
 
 
 def test_the_key_of_a_request_covers_images_and_sampling():

@@ -9,8 +9,8 @@ import torch
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from inference.interfaces import ChatRequest
+from inference.vlm.in_process import InProcessVlm
 from inference.vlm.pictures import shrink
-from inference.vlm.qwen import QwenVlm
 from inference.vlm.sampling import RETRY_TEMPERATURE, Sampling, SeededSampler
 from inference.vlm.vlm import VlmConfig
 from microworld.family import micro_qwen, micro_vlm
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 
 def vlm_of(folder, **changes):
-    return QwenVlm(micro_qwen(model=folder, max_new_tokens=8, batch_size=3, **changes))
+    return InProcessVlm(micro_qwen(model=folder, max_new_tokens=8, batch_size=3, answer_floor=0.0, **changes))
 
 
 def requests():

@@ -12,8 +12,8 @@ from PIL import Image
 from inference.interfaces import ChatRequest
 from inference.vlm.adapters import merged_folder
 from inference.vlm.grid import image_grid
+from inference.vlm.in_process import InProcessVlm
 from inference.vlm.prompts import fill_prompt, load_prompt
-from inference.vlm.qwen import QwenVlm
 from microworld.family import micro_qwen
 from microworld.scenes.world import random_scene, render
 from microworld.weights_folder import MICRO_WEIGHTS
@@ -85,7 +85,7 @@ def test_vllm_answers_as_transformers_does(name, tmp_path, monkeypatch):
     """The whole model, and the reflector's adapter, merged for vLLM when it is loaded."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = model_folder(tmp_path) if name == "vlm" else MICRO_WEIGHTS / name
-    vlm = QwenVlm(micro_qwen(model=str(folder), max_new_tokens=MAX_NEW_TOKENS))
+    vlm = InProcessVlm(micro_qwen(model=str(folder), max_new_tokens=MAX_NEW_TOKENS))
     requests = some_requests()
     expected = vlm.answer(requests)
     server = server_of(merged_folder(folder, "tested", "float32"))

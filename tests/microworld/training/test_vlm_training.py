@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from inference.interfaces import ChatRequest
-from inference.vlm.qwen import QwenVlm
+from inference.vlm.in_process import InProcessVlm
 from microworld.family import micro_qwen
 from microworld.training.training_loop import MicroTrainingConfig
 from microworld.training.vision_pretraining import VisionPretraining
@@ -49,7 +49,7 @@ def test_a_vlm_trains_resumes_and_loads(tmp_path):
     curve = json.loads((tmp_path / "work" / "vlm_curve.json").read_text())
     assert any("yes_no_scenes" in row for row in curve)
 
-    vlm = QwenVlm(micro_qwen(model=str(tmp_path / "weights" / "vlm"), max_new_tokens=8))
+    vlm = InProcessVlm(micro_qwen(model=str(tmp_path / "weights" / "vlm"), max_new_tokens=8))
     answer = vlm.answer([ChatRequest("Is there a star?", (np.zeros((32, 32, 3), np.uint8),))])[0]
     assert answer.num_tokens > 0
     assert all(p.stat().st_size < 16e6 for p in (tmp_path / "weights").rglob("*.safetensors"))

@@ -1,5 +1,6 @@
 """Detectors and segmenters of transformers' classes with random weights."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def save_tiny_mm_grounding_dino(folder: Path, seed: int = 0) -> Path:
         depths=[1, 1, 1, 1],
         num_heads=[1, 1, 2, 2],
         window_size=4,
-        out_features=["stage2", "stage3", "stage4"],
+        out_features=["stage2", "stage3", "stage4"],  # pyright: ignore[reportCallIssue]
     )
     config = MMGroundingDinoConfig(
         backbone_config=backbone,
@@ -75,7 +76,7 @@ def _sam2_vision() -> Any:
     )
 
 
-DECODER = {"hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
+DECODER: dict[str, Any] = {"hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
 
 
 def save_tiny_sam2(folder: Path, seed: int = 0) -> Path:
@@ -153,6 +154,28 @@ def save_tiny_sam3(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def save_tiny_sam3_video(folder: Path, seed: int = 0) -> Path:
+    """The same in the layout of the published folder: weights of the video model, whose detector they share the image
+    encoder with."""
+    from safetensors.torch import save_file
+    from transformers import Sam3TrackerModel
+
+    model: Any = Sam3TrackerModel.from_pretrained(save_tiny_sam3(folder, seed))
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        part, _, rest = name.removeprefix("vision_encoder.").partition(".")
+        there = {"backbone": f"detector_model.vision_encoder.backbone.{rest}", "neck": f"tracker_neck.{rest}"}
+        tensors[there[part] if name.startswith("vision_encoder.") else f"tracker_model.{name}"] = tensor
+    first = next(iter(tensors.values()))
+    others = ("detector_model.detr_encoder.layers.0.weight", "tracker_model.memory_encoder.projection.weight")
+    save_file(tensors | {name: first.clone() for name in others}, folder / "model.safetensors", {"format": "pt"})
+    said = json.loads((folder / "config.json").read_text())
+    whole = {"model_type": "sam3_video", "architectures": ["Sam3VideoModel"]}
+    whole["tracker_config"] = said | {"model_type": "sam3_tracker_video"}
+    (folder / "config.json").write_text(json.dumps(whole | {"detector_config": {"model_type": "sam3"}}))
+    return folder
+
+
 def _save_noisy(model: Any, folder: Path, std: float = 0.1) -> None:
     """Initial weights of some classes are zeros or nearly so; with noise, masks have both sides of the threshold."""
     import torch
@@ -168,4 +191,5 @@ KINDS = {
     "sam2": save_tiny_sam2,
     "sam2-video": save_tiny_sam2_video,
     "sam3": save_tiny_sam3,
+    "sam3-video": save_tiny_sam3_video,
 }

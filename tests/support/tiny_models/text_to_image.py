@@ -15,20 +15,19 @@ def save_pipeline(name: str, folder: Path, seed: int = 0) -> Path:
 
     torch.manual_seed(seed)
     pipeline = PIPELINES[name]()
-    for part in pipeline.components.values():
-        if isinstance(part, torch.nn.Module):
-            _fill(part)
+    fill_weights(pipeline)
     pipeline.save_pretrained(folder)
     return folder
 
 
-def _fill(model: Any) -> None:
+def fill_weights(pipeline: Any) -> None:
     """Random matrices that neither shrink nor blow up what they multiply, so that texts and noise reach the image; also
     what starts at zero or is left empty."""
     import torch
 
+    models = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in (parameter for model in models for parameter in model.parameters()):
             if parameter.ndim == 2:
                 torch.nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
             elif not torch.isfinite(parameter).all():

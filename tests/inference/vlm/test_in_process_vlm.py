@@ -6,8 +6,9 @@ import torch
 
 import microworld
 from inference.interfaces import ChatRequest
+from inference.vlm.chat_inputs import chat_messages
+from inference.vlm.in_process import InProcessVlm
 from inference.vlm.prompts import fill_prompt, load_prompt
-from inference.vlm.qwen import QwenVlm, chat_messages
 from microworld.family import micro_qwen
 from schemas.errors import InputError, MissingWeightsError
 from tests.support.tiny_vlm import save_tiny_vlm
@@ -16,7 +17,7 @@ from tests.support.tiny_vlm import save_tiny_vlm
 @pytest.fixture(scope="module")
 def vlm(tmp_path_factory):
     folder = save_tiny_vlm(tmp_path_factory.mktemp("vlm"))
-    return QwenVlm(micro_qwen(model=str(folder), max_new_tokens=12, batch_size=3))
+    return InProcessVlm(micro_qwen(model=str(folder), max_new_tokens=12, batch_size=3, answer_floor=0.0))
 
 
 def requests():
@@ -68,7 +69,7 @@ def test_probabilities_of_first_words_are_those_of_the_logits(vlm):
 
 def test_a_missing_model_says_how_to_get_it():
     with pytest.raises(MissingWeightsError):
-        QwenVlm(micro_qwen(model="micro/no_such_vlm"))
+        InProcessVlm(micro_qwen(model="micro/no_such_vlm"))
 
 
 def test_every_micro_prompt_is_there_and_braces_that_are_no_field_stay():
