@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from inference.drawn_pixels import pixels_of
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig, draw_in_batches
 from inference.flux.latents import (
@@ -255,7 +256,7 @@ class FluxCorrector:
             ids = place_condition(self.description.condition, *grids).to(condition)
             latents = sample(self.model, pipeline, self._drawing, embeds, pooled, condition, ids, seeds, size)
             decoded = decode_latents(pipeline, latents, size)
-        return list((decoded * 255).round().astype(np.uint8))
+        return pixels_of(decoded)
 
     @property
     def _drawing(self) -> FluxGeneratorConfig:

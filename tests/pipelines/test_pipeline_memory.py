@@ -69,15 +69,11 @@ def test_what_nobody_knows_is_said_to_be_unknown():
     )
     assert (costs.seconds, costs.memory_gib) == (None, None)
     assert costs.source.startswith("unknown: run a pilot")
-    known = DiffusersGeneratorConfig("Qwen/Qwen-Image", true_cfg_scale=1.0)
-    for config, passes in (
-        (known, "50 passes an image (50 steps)"),
-        (replace(known, true_cfg_scale=None), "100 passes"),
-    ):
-        costs = generator_costs(GeneratorConfig("diffusers", diffusers=config), GPUS["h100"])
-        assert costs.seconds is None
-        assert costs.source.startswith(passes)
-        assert costs.source.endswith("run a pilot, then `plan --run` on it")
+    known = GeneratorConfig("diffusers", diffusers=DiffusersGeneratorConfig("Qwen/Qwen-Image", true_cfg_scale=1.0))
+    unguided, guided = (generator_costs(one, GPUS["h100"]) for one in (known, _guided(known)))
+    assert unguided.source.startswith("50 passes an image (50 steps); derived: ")
+    assert guided.source.startswith("100 passes an image (50 steps); derived: ")
+    assert (guided.seconds or 0.0) > 1.5 * (unguided.seconds or 0.0) > 0
     with pytest.raises(InputError, match="no model is named"):
         generator_costs(GeneratorConfig("diffusers", diffusers=DiffusersGeneratorConfig()), GPUS["h100"])
 
@@ -87,6 +83,11 @@ def test_a_model_that_fits_no_gpu_is_refused_though_nobody_knows_how_long_it_tak
     drawing = StageEstimate("generate_candidates", "images", 8, None, None, "unknown", gib, source)
     with pytest.raises(InputError, match=r"generate_candidates takes 59\.\d GiB, a rtx4090 has 23\.6"):
         place([drawing], Cluster(gpu_type="rtx4090"))
+
+
+def _guided(generator: GeneratorConfig) -> GeneratorConfig:
+    assert generator.diffusers is not None
+    return replace(generator, diffusers=replace(generator.diffusers, true_cfg_scale=None))
 
 
 @pytest.mark.slow
