@@ -42,8 +42,15 @@ class JudgeConfig:
     segmentation: SegmentationJudgeConfig | None = None
 
     def only_what_is_used(self) -> JudgeConfig:
-        """Without the other kind, whose models are not needed."""
-        return without_other_kinds(self)
+        """Without the other kind, whose models are not needed. InputError for one that names no model."""
+        used = without_other_kinds(self)
+        if used.segmentation is not None and not used.segmentation.model:
+            raise InputError(
+                "the judge 'segmentation' names no model",
+                field="judge.segmentation.model",
+                expected="a folder with `detector/` and `color/`",
+            )
+        return used
 
     @property
     def label(self) -> str:

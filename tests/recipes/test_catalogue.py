@@ -217,7 +217,7 @@ def test_a_kind_that_is_named_under_flux_has_a_production_model(kind, flag, no_m
         ),
         (["--also-score", "trained", "--tools.verifier.trained.model", ""], "or vlm or prompted or"),
         (["--tools.verifier.kinds", "nvila"], "it would run in this process, with all your rights"),
-        (["--judge.judge.kind", "segmentation"], "the judge 'segmentation' has no configuration here"),
+        (["--judge.judge.kind", "segmentation"], "the judge 'segmentation' names no model"),
         (["--tools.verifier.kinds", "judge", "--tools.verifier.rules.color.kind", "pixels"], "mask2former-swin-small"),
     ],
 )
