@@ -178,8 +178,9 @@ class EditorCorrectorConfig:
         del journal  # it works in this process: asked again, it draws the same
         loaded = getattr(generator, "config", None)
         config = self.beside(loaded)
-        is_shared = isinstance(generator, DiffusersGenerator) and config.shares(loaded)
-        return EditorCorrector(config, generator.pipeline if is_shared else open_pipeline(config))
+        if isinstance(generator, DiffusersGenerator) and config.shares(loaded):
+            return EditorCorrector(config, generator.pipeline)
+        return EditorCorrector(config, open_pipeline(config))
 
 
 class EditorCorrector:

@@ -215,13 +215,17 @@ def test_without_a_cap_nothing_is_counted():
 def test_a_chain_that_lost_too_much_of_its_first_images_quality_starts_afresh():
     config = SearchConfig(1, 9, max_quality_drop=25)
     (one,) = search(PROMPTS[:1], config, tools(corrector=Draining(), quality=Bright(), size_of=lambda *key: None))
-    lost = [corrected_from(one, draft)[0].quality - draft.quality for draft in one.drafts]
+
+    def lost_before(draft):
+        first = corrected_from(one, draft)[0]
+        return (first.quality or 0.0) - (draft.quality or 0.0)
+
+    lost = [lost_before(draft) for draft in one.drafts]
     assert max(lost) > 25  # the one that is noticed
     noticed = [draft for draft in one.drafts if draft.restart == "quality"]
     assert noticed
     for draft in noticed:
-        before = one.drafts[draft.number - 1]
-        assert corrected_from(one, before)[0].quality - before.quality > 25
+        assert lost_before(one.drafts[draft.number - 1]) > 25
     assert one.cost.reward_calls == 9
 
 

@@ -35,7 +35,8 @@ def generator_at(base_url, **changes):
 def stage_at(base_url, journal=None, **changes):
     config = GenerateCandidatesConfig(2, generator_at(base_url, **changes))
     stage = GenerateCandidates(config, seed=0)
-    stage.keep_journal(journal)
+    if journal is not None:
+        stage.keep_journal(journal)
     stage.load()
     return stage
 

@@ -270,8 +270,8 @@ def test_an_editor_s_arm_is_told_an_instruction_and_is_a_search_of_its_own():
     assert [getattr(one.tools, "template", None) for one in parts] == [None, None, "edit", "edit_with_prompt"]
 
     class Noted:
-        def correct(self, *said):
-            self.said = said
+        def correct(self, images, prompts, reflections, seeds):
+            self.said = (images, prompts, reflections, seeds)
             return [np.zeros((4, 4, 3), np.uint8)]
 
     noted = Noted()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def count_passes(generator) -> list[int]:
     counted: list[int] = []
 
     def count(module, args, kwargs):
-        first = next(
+        first: Any = next(
             (kwargs[name] for name in ("hidden_states", "sample", "x") if name in kwargs), args[0] if args else None
         )
         counted.append(len(first))

@@ -3,6 +3,7 @@
 import base64
 import logging
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -26,6 +27,9 @@ def nothing_learnt(monkeypatch):
 
 
 class DictJournal(dict):
+    def get(self, key) -> Any:
+        return super().get(key)
+
     def put(self, key, value):
         self[key] = value
 
@@ -241,7 +245,7 @@ def test_requests_that_differ_in_anything_that_counts_are_different_ones():
         draw(server, 1, journal, num_steps=4)
         draw(server, 1, journal, extra_body='{"quality": "high"}')
         config_of(server).open(journal).generate(["a star 0", "a star 0"], [2**31, 2**31])
-        editor = ImagesApiCorrectorConfig(server.base_url, MODEL).open(None, journal)
+        editor = ImagesApiCorrectorConfig(server.base_url, MODEL).open(cast(Any, None), journal)
         editor.correct([image, image, image + 1], ["p"] * 3, ["a star 0"] * 3, [0, 0, 0])
     assert len(journal) == len(server.drawn) == 6  # seed 2**31 is sent as 0, and is another image all the same
 
@@ -250,8 +254,8 @@ def test_an_editor_is_told_the_reflection_and_shown_the_image():
     images = [plain_painter("a", i, ImageSize(24, 16), None) for i in range(2)]
     with serving() as server:
         config = ImagesApiCorrectorConfig(server.base_url, MODEL, num_steps=8)
-        found = config.open(None).correct(images, ["a star", "a ring"], [" Add a star. ", ""], [3, 4])
-        told = replace(config, template="edit_with_prompt").open(None)
+        found = config.open(cast(Any, None)).correct(images, ["a star", "a ring"], [" Add a star. ", ""], [3, 4])
+        told = replace(config, template="edit_with_prompt").open(cast(Any, None))
         told.correct(images[:1], ["a star"], ["Add a star."], [3])
     assert all(np.array_equal(255 - a, b) for a, b in zip(images, found, strict=True))
     asked = {one.payload["prompt"]: one for one in server.asked}
@@ -263,6 +267,7 @@ def test_an_editor_is_told_the_reflection_and_shown_the_image():
         "3",
         "8",
     )
+    assert first.image is not None
     assert np.array_equal(first.image, images[0])
     (longer,) = asked.keys() - {"Add a star.", "a ring"}
     assert "a star\n" in longer

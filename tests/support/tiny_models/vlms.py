@@ -135,7 +135,7 @@ def qwen_processor(kind: Any, tokenizer: Any, template: str, patch_px: int) -> A
     )
 
 
-def qwen_tokens(tokenizer: Any) -> dict[str, int]:
+def qwen_tokens(tokenizer: Any) -> dict[str, Any]:
     """The configuration's ids of Qwen's special tokens."""
     names = {
         "image_token_id": "<|image_pad|>",
