@@ -27,7 +27,7 @@ def nothing_learnt(monkeypatch):
 
 
 class DictJournal(dict):
-    def get(self, key) -> Any:
+    def get(self, key) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return super().get(key)
 
     def put(self, key, value):
