@@ -38,7 +38,7 @@ FIRST = "micro"  # what commands take without --preset, where it is installed
 def names(part: Part | None = None) -> list[str]:
     """Presets, by their flags' names ("flux-24gb"); those that have a part."""
     found = [module.name.replace("_", "-") for module in pkgutil.iter_modules(recipes.__path__)]
-    found = [name for name in found if name != "catalogue"]
+    found = sorted(name for name in found if name != "catalogue")
     return [name for name in found if part is None or hasattr(_module(name), part)]
 
 

@@ -67,7 +67,10 @@ def test_a_bad_prompt_file_is_refused_before_anything_is_made(name, tmp_path, ca
         (["--num-prompts", "0"], r"field: --num-prompts"),
         (["--num-prompts", "-1"], r"-1"),
         (["--unit-size", "0"], r"field: --unit-size"),
-        (["--preset", "macro"], r"unknown preset 'macro'\n  field: --preset\n  expected: flux or flux-24gb or micro"),
+        (
+            ["--preset", "macro"],
+            r"unknown preset 'macro'\n  field: --preset\n  expected: flux or flux-24gb or flux2-klein or",
+        ),
         (["--preset"], r"--preset"),
         (["--schedule", "sideways"], r"sideways"),
         (["--vocabulary", "nowhere.json"], r"nowhere\.json"),

@@ -149,6 +149,8 @@ http.server.HTTPServer(("127.0.0.1", port), Healthy).serve_forever()
 """
 """Where `vllm.entrypoints.openai.api_server` would be: what starts, shares and ends it is what is tested."""
 
+A_VLM = '{"model_type": "qwen2_5_vl", "vision_config": {}}'  # all that is looked at before it is served
+
 
 @pytest.fixture
 def at_once(tmp_path, monkeypatch):
@@ -159,6 +161,7 @@ def at_once(tmp_path, monkeypatch):
         (folder / "__init__.py").touch()
     (package / "api_server.py").write_text(FAKE_SERVER)
     (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(A_VLM)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
     return VllmServerConfig(str(tmp_path / "model"), device="cpu", start_timeout_s=60)
@@ -226,6 +229,7 @@ def test_a_server_that_does_not_start_says_why(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "vllm.py").write_text("raise RuntimeError('no such card')")
+    (tmp_path / "config.json").write_text(A_VLM)
     server = VllmServer(VllmServerConfig(str(tmp_path), start_timeout_s=120))
     with pytest.raises(WorkFailedError, match="does not serve"):
         server.ensure()
