@@ -112,11 +112,6 @@ def test_killed_drivers_and_a_killed_server_have_nothing_drawn_twice_and_lose_no
     dataset, search = tmp_path / "dataset", tmp_path / "search"
     server = started_server("--mode", "slow")
     common = ["--num-threads", "1", "--quiet"]
-    building = start(
-        drive, output, "run", "--run", dataset, *common, "--subsets", "general", "--num-prompts", "6",
-        "--unit-size", "2", "--generate.candidates-per-prompt", "4", "--generate.generator.images-api.size-px", "32",
-        *server_flags("--generate.generator", base_url),
-    )  # fmt: skip
     searching = start(
         drive, output, "search", "--run", search, *common, "--num-prompts", "3", "--unit-size", "3",
         "--search.width", "2", "--search.depth", "3", "--tools.verifier.kinds", "rewards",
@@ -130,13 +125,18 @@ def test_killed_drivers_and_a_killed_server_have_nothing_drawn_twice_and_lose_no
     def edits() -> set[str]:
         return {image for route, _, image in lines() if route == "edits"}
 
-    wait_until(lambda: len(journalled(dataset)) >= 4 or not building.is_alive(), PATIENCE_S)
-    assert building.is_alive(), output.read_text()
-    kill(building)
     wait_until(lambda: edits() & {sha256(image) for image in images_in(journalled(search))} or not searching.is_alive())
     assert searching.is_alive(), output.read_text()
-    kill(server)
     kill(searching)
+    building = start(
+        drive, output, "run", "--run", dataset, *common, "--subsets", "general", "--num-prompts", "6",
+        "--unit-size", "2", "--generate.candidates-per-prompt", "4", "--generate.generator.images-api.size-px", "32",
+        *server_flags("--generate.generator", base_url),
+    )  # fmt: skip
+    wait_until(lambda: len(journalled(dataset)) >= 4 or not building.is_alive(), PATIENCE_S)
+    assert building.is_alive(), output.read_text()
+    kill(server)
+    kill(building)
 
     before = journalled(dataset) | journalled(search)
     kept, drawn = {sha256(image) for image in images_in(before)}, lines()

@@ -240,7 +240,7 @@ MODES: dict[str, Mode] = {
     "openai": as_openai,
     "moderated": moderated,
     "no credit": lambda server, asked: error("You exceeded your quota.", 429, code="insufficient_quota"),
-    "slow": lambda server, asked: replace(server.draw(asked), seconds=0.3),
+    "slow": lambda server, asked: replace(server.draw(asked), seconds=1.0),
 }
 
 
