@@ -19,7 +19,8 @@ CHOICES = ("kind", "kinds")
 HELP = ("-h", "--help")
 EVERYTHING = "all"
 _LAID_OUT: set[type] = set()  # classes that `laid_out` made
-_KEPT = Annotated[Any, tyro.conf.Suppress, tyro.conf.Fixed]
+_AS_IT_IS = (tyro.conf.Suppress, tyro.conf.Fixed)
+_KEPT = Annotated[Any, *_AS_IT_IS]
 
 
 def take_help(argv: Sequence[str]) -> tuple[list[str], list[Path] | None]:
@@ -106,7 +107,10 @@ def laid_out(config: Any, layout: Layout, path: Path = ()) -> tuple[type, Any]:
             continue
         if not (is_members or is_dataclass(value)):
             if not layout.shows(path):  # for help alone: what is required is then nothing
-                annotations[one.name], values[one.name] = _KEPT, None if value is tyro.MISSING else value
+                # Of its own type: tyro remembers what it found for a type and a value, and takes 0 for False.
+                is_required = value is tyro.MISSING
+                annotations[one.name] = _KEPT if is_required else Annotated[hints[one.name], *_AS_IT_IS]
+                values[one.name] = None if is_required else value
         elif not (unnamed or layout.opens(here, one.name not in unchosen)):
             annotations[one.name] = _KEPT
         elif isinstance(value, tuple):

@@ -97,3 +97,11 @@ def test_a_misspelt_flag_is_refused(capsys):
             parsed(flag, "1")
         assert end.value.code == 2
         assert flag.rpartition(".")[0].split(".")[-1] in capsys.readouterr().err
+
+
+def test_tyro_takes_no_value_for_another(capsys, monkeypatch):
+    """It remembers what it found for a type and a value, where False is 0; under pytest it looks now and then whether
+    that was right, here always."""
+    monkeypatch.setattr("random.random", lambda: 0.0)
+    for group in ("filter.verifier", "generate.generator"):
+        assert f"--{group}." in helped(capsys, "--help", group)
