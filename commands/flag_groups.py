@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
-from commands.own_vlms import goes_unnamed
-
 Path = tuple[str, ...]
 CHOICES = ("kind", "kinds")
 HELP = ("-h", "--help")
@@ -199,6 +197,11 @@ def values_of(argv: Sequence[str], path: Path) -> list[str]:
         elif taking:
             found.append(argument)
     return found
+
+
+def goes_unnamed(hint: Any) -> bool:
+    """Whether the flags of a field's configuration do without its name."""
+    return any(getattr(extra, "name", None) == "" for extra in getattr(hint, "__metadata__", ()))
 
 
 @functools.cache

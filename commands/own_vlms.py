@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args
 
 import tyro
 
+from commands.flag_groups import Path, goes_unnamed, hints_of, path_of
 from inference.vlm.vlm import VlmConfig
 
 T = TypeVar("T")
-Path = tuple[str, ...]
 RUNS: Path = ("vlm",)
 """Where the flags of the run's own VLM are: `--vlm.model`."""
 
@@ -19,7 +19,7 @@ RUNS: Path = ("vlm",)
 def with_own_vlms(default: T, argv: Sequence[str]) -> T:
     """`default` with the VLM that `--vlm...` asks for in every place whose own flags are given (`--reflect.vlm.model`):
     these flags then change it there."""
-    flags = [_flag_path(argument) for argument in argv if argument.startswith("--")]
+    flags = [path_of(argument) for argument in argv if argument.startswith("--")]
     given = [path for path in flags if any(part.endswith("vlm") for part in path[1:-1])]
     if not given:
         return default
@@ -36,7 +36,7 @@ def with_own_vlms(default: T, argv: Sequence[str]) -> T:
 def vlm_places(config: Any, named: Path = (), route: Path = ()) -> Iterator[tuple[Path, Path]]:
     """Every VLM that is none yet, and so the run's: its flags' path, and the way to it through the fields (they differ
     where a field's flags go by no name)."""
-    hints = get_type_hints(type(config), include_extras=True)
+    hints = hints_of(type(config))
     for field in fields(config):
         value, hint = getattr(config, field.name), hints[field.name]
         path, way = named if goes_unnamed(hint) else (*named, field.name), (*route, field.name)
@@ -49,22 +49,13 @@ def vlm_places(config: Any, named: Path = (), route: Path = ()) -> Iterator[tupl
                 yield from vlm_places(member, (*path, str(number)), (*way, str(number)))
 
 
-def goes_unnamed(hint: Any) -> bool:
-    """Whether the flags of a field's configuration do without its name."""
-    return any(getattr(extra, "name", None) == "" for extra in getattr(hint, "__metadata__", ()))
-
-
-def _flag_path(flag: str) -> Path:
-    return tuple(flag[2:].partition("=")[0].replace("-", "_").split("."))
-
-
 def _arguments_below(prefix: Path, argv: Sequence[str]) -> list[str]:
     """The flags under a path, without it, and their values."""
     found: list[str] = []
     taking = False
     for argument in argv:
         if argument.startswith("--"):
-            path = _flag_path(argument)
+            path = path_of(argument)
             taking = len(path) > len(prefix) and path[: len(prefix)] == prefix
             argument = "--" + argument[2 + len(".".join(prefix)) + 1 :]
         if taking:
@@ -74,7 +65,7 @@ def _arguments_below(prefix: Path, argv: Sequence[str]) -> list[str]:
 
 def _at(config: Any, path: Path) -> VlmConfig | None:
     """The VLM whose flags have this path."""
-    hints = get_type_hints(type(config), include_extras=True)
+    hints = hints_of(type(config))
     for field in fields(config):
         value = getattr(config, field.name)
         if goes_unnamed(hints[field.name]) and is_dataclass(value) and (found := _at(value, path)) is not None:

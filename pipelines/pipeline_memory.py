@@ -12,7 +12,8 @@ from inference.generators.pipeline_classes import model_index
 from inference.model_store import resolve_model
 from pipelines import stated_figures as stated
 from pipelines.stated_figures import GIB
-from schemas.errors import InputError, MissingWeightsError
+from pipelines.weight_headers import numbers_in
+from schemas.errors import MissingWeightsError
 
 BYTES = {"none": None, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
 """Of a quantised weight; None: as `dtype` says."""
@@ -108,21 +109,4 @@ def parameters_in(folder: Path) -> int:
         if index.name.count(".") == 3:  # of no variant
             named = set(json.loads(index.read_bytes()).get("weight_map", {}).values())
             files = [path for path in files if path.name in named]
-    return sum(_numbers_in(path) for path in files)
-
-
-def _numbers_in(path: Path) -> int:
-    try:
-        with open(path, "rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-        return sum(_product(shape) for shape in shapes)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-        raise InputError(f"does not read as safetensors: {error}", file=str(path)) from error
-
-
-def _product(shape: list[int]) -> int:
-    numbers = 1
-    for side in shape:
-        numbers *= side
-    return numbers
+    return sum(numbers_in(path) for path in files)

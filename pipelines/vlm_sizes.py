@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
-from typing import Any
 
 from inference.model_store import base_model_of, resolve_model
 from pipelines import stated_figures as stated
 from pipelines.stated_figures import GIB
-from schemas.errors import ReflectionFlowError
-
-_HEADER_BYTES = 2**27  # no honest one is longer
+from pipelines.weight_headers import numbers_in
+from schemas.errors import InputError, ReflectionFlowError
 
 
 def vlm_weights_gib(name: str, dtype: str) -> tuple[float, str]:
@@ -50,13 +47,10 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _parameters_in(file: Path) -> int:
-    """Numbers in a safetensors file, by its header; 0 for what is none."""
+    """Numbers in a file of weights; 0 for what is none: whoever loads it is told."""
     try:
-        with open(file, "rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            header: Any = json.loads(opened.read(length)) if length <= _HEADER_BYTES else {}
-        return sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return numbers_in(file)
+    except InputError:
         return 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 from schemas.errors import InputError
 
 _WRITTEN = re.compile(r"\s*([1-9]\d{0,4})\s*[xX×*]\s*([1-9]\d{0,4})\s*")
@@ -29,6 +31,12 @@ class ImageSize:
     def square(cls, side: int) -> ImageSize:
         """As wide as high."""
         return cls(side, side)
+
+    @classmethod
+    def of(cls, image: np.ndarray) -> ImageSize:
+        """Of an array (H, W, 3)."""
+        height, width = image.shape[:2]
+        return cls(width, height)
 
     @property
     def pixels(self) -> int:

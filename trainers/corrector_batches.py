@@ -20,7 +20,6 @@ from inference.flux.latents import (
     condition_size,
     encode_images,
     resized,
-    size_of,
     token_grid,
     token_px,
 )
@@ -135,7 +134,7 @@ def shaped(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Both images uint8 (H, W, 3) of `size`: the flawed one brought to the other's size, then both made to just cover
     `size`, then cropped alike. place: how many px from the upper or left edge, of as many as there is room."""
-    bad = resized(bad, size_of(good))
+    bad = resized(bad, ImageSize.of(good))
     good, bad = (_covering(image, size) for image in (good, bad))
     top, left = (place(there - wanted) for there, wanted in zip(good.shape, (size.height, size.width), strict=False))
     good, bad = (image[top : top + size.height, left : left + size.width] for image in (good, bad))
@@ -199,7 +198,7 @@ class BatchMaker:
         buckets = self._config.buckets
         by_shape: dict[tuple[int, int], list[PreparedSample]] = {}
         for sample in samples:
-            shape = (self._generator.text_length(sample.text), buckets.index(size_of(sample.good)))
+            shape = (self._generator.text_length(sample.text), buckets.index(ImageSize.of(sample.good)))
             by_shape.setdefault(shape, []).append(sample)
         return [self._tensors(some, length, buckets[n]) for (length, n), some in sorted(by_shape.items())]
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from inference.flux.corrector import corrector_text
-from inference.flux.latents import condition_size, encode_images, size_of, token_grid, token_px
+from inference.flux.latents import condition_size, encode_images, token_grid, token_px
 from inference.model_store import model_digest
 from schemas.atomic_file import replacing, write_whole
 from schemas.configuration import resumable_field
@@ -84,7 +84,7 @@ class _Pair:
 
     @property
     def size(self) -> ImageSize:
-        return size_of(self.good)
+        return ImageSize.of(self.good)
 
 
 class ShardEncoder:

@@ -25,7 +25,6 @@ from inference.flux.latents import (
     decode_latents,
     drawable,
     encode_images,
-    size_of,
     token_grid,
     token_px,
 )
@@ -226,7 +225,7 @@ class FluxCorrector:
         }
 
         step_px = token_px(self.generator.pipeline)
-        sizes = [drawable(size_of(image), step_px) for image in images]
+        sizes = [drawable(ImageSize.of(image), step_px) for image in images]
 
         def draw(batch: list[int]) -> list[np.ndarray]:
             some = [encoded[both[i]] for i in batch]

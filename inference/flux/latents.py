@@ -83,11 +83,6 @@ def condition_size(drawn: ImageSize, condition_px: int, step_px: int) -> ImageSi
     return ImageSize(width * step_px, height * step_px)
 
 
-def size_of(image: np.ndarray) -> ImageSize:
-    """Of an array (H, W, 3)."""
-    return ImageSize(image.shape[1], image.shape[0])
-
-
 def normalized(latents: torch.Tensor, vae: Any) -> torch.Tensor:
     """What the VAE's encoder gives, as the transformer sees it: mean 0 and deviation 1, about."""
     return (latents - vae.config.shift_factor) * vae.config.scaling_factor

@@ -79,12 +79,6 @@ def decoded(data: bytes) -> np.ndarray:
     return decode_image(data, "its image")
 
 
-def size_of(image: np.ndarray) -> ImageSize:
-    """Of (H, W, 3)."""
-    height, width = image.shape[:2]
-    return ImageSize(width, height)
-
-
 def kept(data: bytes) -> dict[str, Any]:
     """For a journal: the file as it came."""
     return {"image": base64.b64encode(data).decode("ascii")}
@@ -96,4 +90,4 @@ def of_kept(value: dict[str, Any] | None, size: ImageSize) -> np.ndarray | None:
         image = None if value is None else decoded(_decoded(value["image"]))
     except (CorruptDataError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return image if image is not None and size_of(image) == size else None
+    return image if image is not None and ImageSize.of(image) == size else None

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from inference.images_api import dialect
-from inference.images_api.answer import MAX_BODY, decoded, image_bytes, kept, of_kept, size_of
+from inference.images_api.answer import MAX_BODY, decoded, image_bytes, kept, of_kept
 from inference.images_api.config import ImagesApiConfig
 from inference.vlm.endpoint import Journal, payload_key
 from inference.vlm.openai_client import NO_ANSWER, OpenAiClient, Reached, shown, words_of
@@ -170,7 +170,7 @@ class ImagesClient:
         for _ in range(_GARBAGE_ATTEMPTS):
             try:
                 data = image_bytes(self._answer(request), self._client.api, base_url, self.config.owner)
-                found = size_of(decoded(data))
+                found = ImageSize.of(decoded(data))
             except (*NO_ANSWER, CorruptDataError, openai.APIResponseValidationError) as error:
                 garbage = error  # half a JSON, a page of HTML, half an image
             except (openai.APITimeoutError, openai.InternalServerError) as error:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from inference.editors.instruction import instruction_of, load_template
-from inference.images_api.answer import size_of
 from inference.images_api.client import ImageRequest, ImagesClient
 from inference.images_api.config import ImagesApiConfig
 from inference.images_api.generator import ImagesApiGenerator, ImagesApiGeneratorConfig
@@ -17,6 +16,7 @@ from inference.interfaces import Generator
 from inference.vlm.endpoint import Journal
 from schemas.configuration import template_field
 from schemas.errors import InputError
+from schemas.image_size import ImageSize
 
 
 @dataclass(frozen=True)
@@ -78,4 +78,4 @@ class ImagesApiCorrector:
         raises."""
         told = [instruction_of(self._template, *said) for said in zip(prompts, reflections, strict=True)]
         asked = zip(told, seeds, images, strict=True)
-        return list(self._client.draw([ImageRequest(text, seed, size_of(one), one) for text, seed, one in asked]))
+        return list(self._client.draw([ImageRequest(text, seed, ImageSize.of(one), one) for text, seed, one in asked]))
