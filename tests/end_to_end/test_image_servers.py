@@ -10,7 +10,7 @@ import socket
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from commands.main import main
@@ -170,6 +170,6 @@ def test_killed_drivers_and_a_killed_server_have_nothing_drawn_twice_and_lose_no
 
 def answers(base_url: str) -> bool:
     try:
-        return httpx.get(f"{base_url}/models", timeout=5).status_code == 200
-    except httpx.TransportError:
+        return httpx2.get(f"{base_url}/models", timeout=5).status_code == 200
+    except httpx2.TransportError:
         return False
