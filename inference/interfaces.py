@@ -12,7 +12,7 @@ import numpy as np
 
 from schemas.errors import UnscoredError
 from schemas.image_size import ImageSize
-from schemas.records import Cost, PromptRecord
+from schemas.records import AtomValue, Cost, PromptRecord
 from schemas.records import Reward as RewardValue
 
 
@@ -142,12 +142,14 @@ class Reward(Protocol):
 class Opinion:
     """What a verifier says of an image: its score, what that cost, and why it scores so, in words that reflector and
     refiner are shown; empty for a verifier that gives no reasons. parts: what a score is made of that is relative to
-    the other images of its prompt (`inference.rewards.ensemble.relative_scores`)."""
+    the other images of its prompt (`inference.rewards.ensemble.relative_scores`). atoms: how far the image meets each
+    requirement, by verifiers that check them one by one."""
 
     score: float
     cost: Cost
     explanation: str = ""
     parts: tuple[RewardValue, ...] = ()
+    atoms: tuple[AtomValue, ...] = ()
 
 
 class Verifier(Reward, Protocol):

@@ -24,14 +24,15 @@ from inference.rewards.ensemble import relative_scores
 from schemas.configuration import added_field, stable_seed
 from schemas.errors import InputError
 from schemas.image_size import ImageSize
-from schemas.records import Cost, PromptRecord
+from schemas.records import AtomValue, Cost, PromptRecord
 from schemas.records import Reward as RewardValue
 
 NOTHING_WRONG = "The image is right."
 """What our reflectors are taught to answer where nothing is to be corrected (`nothing_to_correct` reads others)."""
 Strategy = Literal["noise", "noise+prompt", "noise+prompt+reflection", "reflection"]
 Carry = Literal["own", "topk", "best"]
-Restart = Literal["edits", "quality"]
+Restart = Literal["edits", "quality", "route", "holds"]
+Route = Literal["correct", "learned"]
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,14 @@ class Critic(Protocol):
         scores: Sequence[float],
         *,
         explanations: Sequence[str],
+        atoms: Sequence[tuple[AtomValue, ...]],
+        records: Sequence[PromptRecord],
         reflect: bool,
         refine: bool,
     ) -> list[Remark]:
-        """For each image: the user's prompt, the prompt it was drawn from, its score, and the verifier's reasons for
-        that (empty where it gave none). reflect, refine: which of the two is used; what is not used need not be asked
-        for."""
+        """For each image: the user's prompt, the prompt it was drawn from, its score, the verifier's reasons for that
+        (empty where it gave none), how far it meets each requirement (empty where no verifier checks them), and the
+        prompt's record. reflect, refine: which of the two is used; what is not used need not be asked for."""
         ...
 
 
@@ -84,6 +87,9 @@ class SearchConfig:
     max_quality_drop: float = added_field(0.0)
     """A chain whose image scores so much less than the chain's first one, by the search's quality reward
     (`tools.quality`, on its own scale), starts afresh. 0: nobody looks."""
+    route: Route = added_field("correct")
+    """How a chain whose image is not right goes on: always by a correction, or by the way with the higher expected gain
+    for what fails (`learned`: correction or fresh drawing, by `tools.routes`)."""
     seed: Annotated[int, tyro.conf.Suppress] = 0
 
     def __post_init__(self) -> None:
@@ -105,8 +111,9 @@ class Draft:
     """One image of a search. explanation: why the verifier scored it so, where it said. parts: of a score that is
     relative to the prompt's other images, what it is made of. quality: by the search's quality reward, where there is
     one. parent: number of the draft it was corrected from, None for one that was drawn afresh. restart: why it was
-    drawn afresh where its chain could have gone on: too many edits, or too much quality lost. cost: of drawing it, of
-    scoring it, and of what was said about the image before."""
+    drawn afresh where its chain could have gone on: too many edits, too much quality lost, a fresh drawing promises
+    more (route), or the image holds all that is asked for (holds). atoms: how far it meets each requirement, by a
+    verifier that checks them. cost: of drawing it, of scoring it, and of what was said about the image before."""
 
     number: int
     round: int
@@ -121,6 +128,7 @@ class Draft:
     reflection: str | None = None
     parent: int | None = None
     restart: Restart | None = None
+    atoms: tuple[AtomValue, ...] = ()
     cost: Cost = field(default_factory=Cost)
 
 
@@ -226,6 +234,7 @@ def next_round(
                 reflection=plan.reflection,
                 parent=parent,
                 restart=plan.restart,
+                atoms=opinion.atoms,
                 cost=cost,
             )
         )
@@ -333,6 +342,8 @@ def _with_remarks(
         [draft.prompt for draft in parents],
         [draft.score for draft in parents],
         explanations=[draft.explanation or "" for draft in parents],
+        atoms=[draft.atoms for draft in parents],
+        records=[searches[plan.owner].asked for plan in going_on],
         reflect=reflect,
         refine=refine,
     )

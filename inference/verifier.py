@@ -149,6 +149,7 @@ class MeanVerifier:
                 mean,
                 sum((one.cost for one in of_image), Cost()),
                 " ".join(one.explanation for one in of_image if one.explanation),
+                atoms=tuple(atom for one in of_image for atom in one.atoms),
             )
             for mean, of_image in zip(means.tolist(), zip(*asked, strict=True), strict=True)
         ]

@@ -25,7 +25,7 @@ from microworld.scenes.corrections import corrections, refine_prompt
 from microworld.scenes.instructions import instruction, parse_instruction, split_sentences
 from microworld.scenes.world import COLORS, SHAPES, Background, Scene, SceneObject, render
 from schemas.configuration import stable_seed
-from schemas.records import DetectedObject
+from schemas.records import AtomValue, DetectedObject, PromptRecord
 
 OracleKind = Literal["corrector", "reflector"]
 
@@ -82,14 +82,17 @@ class OracleCritic:
         scores: Sequence[float],
         *,
         explanations: Sequence[str] = (),
+        atoms: Sequence[tuple[AtomValue, ...]] = (),
+        records: Sequence[PromptRecord] = (),
         reflect: bool,
         refine: bool,
     ) -> list[Remark]:
-        """True corrections, and prompts refined by them. InputError for prompts in none of GenEval's forms."""
-        del explanations  # what the judge saw is all it goes by
+        """True corrections, and prompts refined by them. InputError for prompts in none of GenEval's forms, where no
+        record says what is required."""
+        del explanations, atoms  # what the judge saw is all it goes by
         remarks = []
-        for prompt, objects in zip(prompts, self._judge.find_objects(images), strict=True):
-            record = parse_prompt(prompt)
+        asked = records or [parse_prompt(prompt) for prompt in prompts]
+        for prompt, record, objects in zip(prompts, asked, self._judge.find_objects(images), strict=True):
             caption = caption_of_record(record)
             limits = self._judge.config.thresholds
             scene = scene_of(objects, limits.of(record.tag))

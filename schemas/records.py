@@ -89,9 +89,34 @@ class ObjectClause:
     relative_to: int | None = None
 
 
+class RequirementSource(StrEnum):
+    """Where the requirements of a prompt come from."""
+
+    FILE = "file"
+    GRAMMAR = "grammar"
+    VLM = "vlm"
+    FALLBACK = "fallback"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One requirement as a question about the image, and the answer that an image which meets it gets: "Yes", or a
+    number as a word. skill: what it tests, as GenEval 2 names it ("object", "attribute", "count", "position",
+    "verb")."""
+
+    text: str
+    answer: str = "Yes"
+    skill: str | None = None
+
+
 @dataclass(frozen=True)
 class PromptRecord:
-    """What is asked for. `prompt_id` matches `[A-Za-z0-9_-]{1,64}` and is unique within a run."""
+    """What is asked for. `prompt_id` matches `[A-Za-z0-9_-]{1,64}` and is unique within a run.
+
+    What an image is checked against is `include`, `exclude` and `questions` together (`inference.requirements.atoms`);
+    a prompt that has none of them is a free one. requirements_from: a `RequirementSource`, None where there are none.
+    requirements_note: for people, why they are only a fallback.
+    """
 
     prompt_id: str
     text: str
@@ -99,6 +124,14 @@ class PromptRecord:
     tag: str | None = None
     include: tuple[ObjectClause, ...] = ()
     exclude: tuple[ObjectClause, ...] = ()
+    questions: tuple[Question, ...] = ()
+    requirements_from: str | None = None
+    requirements_note: str | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing is known of it but its words."""
+        return not (self.include or self.exclude or self.questions)
 
 
 @dataclass(frozen=True)
@@ -156,12 +189,27 @@ class Cost:
         return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in vars(self).items() if value)
 
 
+@dataclass(frozen=True)
+class AtomValue:
+    """How far an image meets one requirement of its prompt (`inference.requirements.atoms`).
+
+    kind: object, count, color, relation, or question. text: the requirement in words. value: probability in [0, 1] that
+    the image meets it. mend: the instruction that would mend it, where what is there instead is known.
+    """
+
+    kind: str
+    text: str
+    value: float
+    mend: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchStep:
     """How a candidate of a search came about: its round and chain (from 0), the verifier's score and its reasons, where
     it gave some; where it was corrected, from which candidate and by which reflection; and what it cost, scores and
     remarks included. parts: what a score is made of that is relative to the prompt's other images. quality: by the
-    search's quality reward. restart: why it was drawn afresh where its chain could have gone on (edits, quality)."""
+    search's quality reward. restart: why it was drawn afresh where its chain could have gone on (edits, quality, route,
+    holds). atoms: how far it meets each requirement, by a verifier that checks them one by one."""
 
     round: int
     chain: int
@@ -173,6 +221,7 @@ class SearchStep:
     parts: tuple[Reward, ...] = ()
     quality: float | None = None
     restart: str | None = None
+    atoms: tuple[AtomValue, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from inference.vlm.reflector_words import OWN_WORDS, words_of
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import model_field, template_field
 from schemas.errors import InputError
-from schemas.records import Cost
+from schemas.records import AtomValue, Cost, PromptRecord
 
 _FILLERS = frozenset({"a", "an", "the", "of", "and", "photo", "picture", "image"})
 
@@ -106,12 +106,15 @@ class VlmCritic:
         scores: Sequence[float],
         *,
         explanations: Sequence[str] = (),
+        atoms: Sequence[tuple[AtomValue, ...]] = (),
+        records: Sequence[PromptRecord] = (),
         reflect: bool,
         refine: bool,
     ) -> list[Remark]:
         """A reflection and a refined prompt for each image; where an answer is none or was cut off, however often it
         was asked for, none and the current prompt, which also stays where the refined one is turned down. A reflection
         that is not used is asked for where the refiner is shown it. No explanations: there are none of any image."""
+        del atoms, records  # it looks for itself
         reasons = explanations or [""] * len(images)
         known = [
             {"prompt": prompt, "current": now, "score": f"{score:.2f}", "explanation": why}

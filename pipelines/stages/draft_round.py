@@ -80,6 +80,7 @@ class DraftRound(Stage):
             parts=draft.parts,
             quality=draft.quality,
             restart=draft.restart,
+            atoms=draft.atoms,
         )
         return replace(candidate, search=step)
 
@@ -115,6 +116,7 @@ def trace_of(row: PromptRow, search: SearchConfig | None = None) -> SearchTrace:
                 reflection=step.reflection,
                 parent=step.parent,
                 restart=cast("Restart | None", step.restart),
+                atoms=step.atoms,
                 cost=step.cost,
             )
         )

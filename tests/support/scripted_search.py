@@ -45,7 +45,7 @@ class Says:
     def __init__(self):
         self.calls, self.explanations = [], []
 
-    def remark(self, images, prompts, current, scores, *, explanations, reflect, refine):
+    def remark(self, images, prompts, current, scores, *, explanations, atoms, records, reflect, refine):
         self.calls.append((list(prompts), list(current), list(scores), reflect, refine))
         self.explanations.append(list(explanations))
         return [
