@@ -87,8 +87,8 @@ class Arguments:
     """Which prompts, which models, which tables."""
 
     split: str = "micro-dev"
-    """micro-dev, micro-hard-dev; micro-test, micro-hard-test, micro-hard-test-2 (sealed: for final tables alone); or a
-    prompt file in GenEval's form."""
+    """micro-dev, micro-hard-dev, micro-compositional-dev; micro-test, micro-hard-test, micro-hard-test-2,
+    micro-compositional-test (sealed: for final tables alone); or a prompt file in GenEval's form."""
     preset: str = "micro"
     """micro, or one for GPUs (then with --split evaluation_metadata.jsonl)."""
     num_prompts: int = 0
