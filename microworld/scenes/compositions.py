@@ -2,8 +2,10 @@
 
 Six kinds (`KINDS`): two coloured objects, three plain ones, two alike and another, three coloured ones, four plain and
 four coloured ones. They are said as the world's long captions say it ("a red star in the upper left and ..."), the only
-words in which the micro generator draws three objects at all. Places are corners of the frame, so that some objects
-stand in a row or a column: these relations are what a prompt's record asks for, beside objects, counts and colours.
+words in which the micro generator draws three objects at all; up to three of them with the background, as these do
+(beside four a reflection would no longer fit into the text encoder's 48 tokens). Places are corners of the frame, so
+that some objects stand in a row or a column: these relations are what a prompt's record asks for, beside objects,
+counts and colours. Of the background it asks nothing.
 
 What a prompt is made of (its objects, wherever they stand) is reserved for benchmarks or free for training by a hash.
 `python -m microworld.scenes.compositions 600 FILE.jsonl` writes free ones, to search among and to harvest from.
@@ -128,7 +130,8 @@ def _record(
     exclude: tuple[ObjectClause, ...],
 ) -> PromptRecord:
     parts = [_named(shape, color, corner) for (shape, color), corner in zip(told, corners, strict=True)]
-    text = f"a photo of {', '.join(parts[:-1])} and {parts[-1]}"
+    ground = " on a plain grey background." if len(told) < 4 else ""
+    text = f"a photo of {', '.join(parts[:-1])} and {parts[-1]}{ground}"
     return PromptRecord(prompt_id, text, "rule", None, include, exclude)
 
 
