@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipelines.prompts.checked_json import BadValue, parse_json, quote, safe_text
 from schemas.absent import is_absent
 from schemas.errors import InputError
+from schemas.foreign_json import BadValue, parse_json, quote, safe_text
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 _COLUMNS = ("prompt", "text", "id", "tag", "include", "exclude")

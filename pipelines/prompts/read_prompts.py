@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference.prompt_grammar import parse_prompt
-from pipelines.prompts.checked_json import BadValue, check_choice, check_text, quote, safe_text
-from pipelines.prompts.clauses import KnownWords, check_words, parse_exclude, parse_include
+from inference.requirements.clauses import KnownWords, check_words, parse_exclude, parse_include
 from pipelines.prompts.prompt_files import RawRow, check_prompt_file, raw_rows
 from pipelines.prompts.prompt_ids import ID_FORM, PromptIds
 from schemas.errors import InputError
+from schemas.foreign_json import BadValue, check_choice, check_text, quote, safe_text
 from schemas.records import ObjectClause, PromptRecord, PromptRow, Reason, Rejection, Subset, Tag
 
 INTAKE = "intake"  # the stage that rejections of bad input name
