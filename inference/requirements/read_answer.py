@@ -20,9 +20,9 @@ from inference.prompt_grammar import COLORS
 from inference.requirements.atoms import atoms_of
 from inference.requirements.clauses import MAX_CLAUSES, MAX_OBJECTS_OF_A_CLASS, parse_include
 from inference.requirements.questions import check_question
-from inference.vlm.clean_text import json_of
+from inference.vlm.clean_text import clean_text, json_of
 from schemas.foreign_json import BadValue, check_keys, check_text, quote
-from schemas.records import RELATIONS, ObjectClause, PromptRecord, Question, RequirementSource
+from schemas.records import RELATIONS, ObjectClause, PromptRecord, Question, Reason, RequirementSource
 
 MAX_ATOMS = 16
 """Of one prompt; what a model names beyond is left out."""
@@ -31,6 +31,11 @@ _CLASS = re.compile(r"[a-z][a-z0-9'\-]*(?: [a-z0-9'\-]+){0,2}")
 _MAX_CLASS_CHARS = 40
 _NUMBERS = {word: number for number, word in enumerate(NUMBER_WORDS)}
 _YES_NO = {"yes": "Yes", "no": "No"}
+_NO_JSON = {
+    Reason.EMPTY_ANSWER: "an empty answer",
+    Reason.REFUSED_ANSWER: "a refusal",
+    Reason.ONLY_REASONING: "thoughts without an answer",
+}
 _FORM = '{"include": [...], "questions": [...]}'
 _SCHEMA = {
     "type": "object",
@@ -82,7 +87,8 @@ def read_answer(answer: str, prompt: str) -> PromptRecord:
     try:
         said = json_of(answer)
     except ValueError as error:
-        raise BadValue(str(error)) from None
+        said = clean_text(answer).problem
+        raise BadValue(_NO_JSON[said] if said in _NO_JSON else str(error)) from None
     item = check_keys(said, "answer", ("include", "questions"))
     if not isinstance(said, dict) or not {"include", "questions"} & said.keys():
         raise BadValue(f"{quote(said)} has neither include nor questions", None, _FORM)

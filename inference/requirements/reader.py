@@ -9,14 +9,13 @@ from typing import Literal
 from inference.interfaces import ChatRequest, Vlm
 from inference.requirements.read_answer import answer_schema, read_answer, show_question
 from inference.vlm.asking import Asked, ask_until_read
-from inference.vlm.clean_text import clean_text
 from inference.vlm.endpoint import Journal
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import template_field
 from schemas.errors import InputError
 from schemas.foreign_json import BadValue, safe_text
-from schemas.records import Cost, PromptRecord, Reason, RequirementSource
+from schemas.records import Cost, PromptRecord, RequirementSource
 
 MAX_NOTE_CHARS = 200
 
@@ -119,15 +118,9 @@ def _whole(text: str, why: str) -> PromptRecord:
 
 
 def _why(asked: Asked[PromptRecord], problem: str, attempts: int) -> str:
-    """Why none of the answers was used, by the last of them."""
-    tries = "its answer" if attempts == 1 else f"none of its {attempts} answers"
-    last = clean_text(asked.last_text).problem
-    if asked.was_cut_off:
-        why = "the last was cut off"
-    elif last is Reason.EMPTY_ANSWER:
-        why = "the last was empty"
-    elif last is Reason.REFUSED_ANSWER:
-        why = "it refused"
-    else:
-        why = problem
-    return safe_text(f"the VLM was asked what this prompt requires, and {tries} could be used: {why}", MAX_NOTE_CHARS)
+    """Why none of the answers was used, by the last one."""
+    tries = (
+        "its answer cannot be used: " if attempts == 1 else f"none of its {attempts} answers can be used; the last: "
+    )
+    why = "cut off before its end" if asked.was_cut_off else problem
+    return safe_text(f"the VLM was asked what this prompt requires, and {tries} can be used: {why}", MAX_NOTE_CHARS)

@@ -50,8 +50,8 @@ GOOD = {
 ABSTRACT = {"love": NOTHING, "the silence between two thoughts": "<think>Hm.</think>" + NOTHING}
 BAD = {
     "one day in Paris": ('{"include": [{"class": "tow', "not valid JSON"),
-    "a bird above a nest of eggs": ("I'm sorry, but I can't help with that.", "it refused"),
-    "a man and his dog": ("", "the last was empty"),
+    "a bird above a nest of eggs": ("I'm sorry, but I can't help with that.", "a refusal"),
+    "a man and his dog": ("", "an empty answer"),
     "Nostalgie, mais en bleu": ('{"include": "a man", "questions": []}', "include: 'a man' is no list"),
     "the year 1999": ('{"include": [{"class": 7}], "questions": [{"question": ["?"]}]}', "is no text"),
 }
@@ -150,7 +150,9 @@ def test_twenty_free_prompts_are_read_searched_and_reported(searched):
         record = rows[prompt].prompt
         assert [question.text for question in record.questions] == [f"Does the image show: {prompt}?"]
         assert record.requirements_from == "fallback"
-        assert record.requirements_note.startswith("the VLM was asked what this prompt requires, and none of its 3")
+        assert record.requirements_note.startswith(
+            "the VLM was asked what this prompt requires, and none of its 3 answers"
+        )
         assert why in record.requirements_note
         assert why.replace("'", "&#x27;") in page
     assert rows[shown(LONG)].prompt.requirements_note == "the first 16 of 17 requirements"
