@@ -231,9 +231,9 @@ def _are(one: _Named) -> str:
 def _question(entry: object, field: str) -> Question:
     """Answered by yes, no, or a number as a word. Raises BadValue."""
     item = check_keys(entry, field, ("question", "answer"))
-    question = check_question(
-        item.get("question"), item.get("answer", "Yes"), None, f"{field}.question", f"{field}.answer"
-    )
+    if "question" not in item:
+        raise BadValue("no question is asked", f"{field}.question", 'as in {"question": "Is the fox writing?"}')
+    question = check_question(item["question"], item.get("answer", "Yes"), None, f"{field}.question", f"{field}.answer")
     answer = question.answer.rstrip(" .!").lower()
     if answer.isdecimal() and int(answer) < len(NUMBER_WORDS):
         answer = NUMBER_WORDS[int(answer)] if int(answer) else "zero"

@@ -119,8 +119,6 @@ def _whole(text: str, why: str) -> PromptRecord:
 
 def _why(asked: Asked[PromptRecord], problem: str, attempts: int) -> str:
     """Why none of the answers was used, by the last one."""
-    tries = (
-        "its answer cannot be used: " if attempts == 1 else f"none of its {attempts} answers can be used; the last: "
-    )
+    tries = "its answer cannot be used" if attempts == 1 else f"none of its {attempts} answers can be used"
     why = "cut off before its end" if asked.was_cut_off else problem
-    return safe_text(f"the VLM was asked what this prompt requires, and {tries} can be used: {why}", MAX_NOTE_CHARS)
+    return safe_text(f"the VLM was asked what this prompt requires, and {tries}: {why}", MAX_NOTE_CHARS)

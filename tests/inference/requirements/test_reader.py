@@ -91,10 +91,8 @@ def test_what_must_not_be_there_is_asked_for_with_no():
 
 
 def test_positions_follow_their_objects_where_others_leave_the_list():
-    record = read(
-        [{"class": "ball"}, {"class": "a thing nobody can detect"}, {"class": "ball"}, {"class": "cat"}]
-        + [{"class": "dog", "position": ["above", 3]}]
-    )
+    names = ("ball", "a thing nobody can detect", "ball", "cat")
+    record = read([*({"class": name} for name in names), {"class": "dog", "position": ["above", 3]}])
     assert record.include == (ObjectClause("ball"), ObjectClause("cat"), ObjectClause("dog", 1, None, "above", 1))
 
 
@@ -115,8 +113,9 @@ def test_questions_stand_once_and_no_prompt_has_more_than_sixteen_atoms():
         ("I'm sorry, but I can't help with that.", "a refusal"),
         ("<think>What could it be?", "thoughts without an answer"),
         ('{"include": [{"class": "tow', "not valid JSON"),
-        ("[]", "is no object"),
-        ("{}", "neither include nor questions"),
+        ("[1]", "is no object"),
+        ("{}", "an empty answer"),
+        ('{"include": null, "objects": null}', "unknown key"),
         ('{"objects": []}', "unknown key 'objects'"),
         ('{"include": {"class": "cat"}}', "is no list"),
         ('{"include": ["cat"]}', "is no object"),
@@ -127,8 +126,8 @@ def test_questions_stand_once_and_no_prompt_has_more_than_sixteen_atoms():
         ('{"include": [{"class": "cat", "position": ["left of", 0]}]}', "names no earlier one"),
         ('{"include": [{"class": "cat", "position": "left"}]}', "is no position"),
         ('{"include": [{"class": "cat\\u0007"}]}', "control character"),
-        ('{"questions": [{"question": "", "answer": "Yes"}]}', "is empty"),
-        ('{"questions": [{"answer": "Yes"}]}', "is no text"),
+        ('{"questions": [{"question": "", "answer": "Yes"}]}', "no question is asked"),
+        ('{"questions": [{"answer": "Yes"}]}', "no question is asked"),
         ('{"questions": [{"question": "What colour?", "answer": "blue"}]}', "neither yes nor no nor a number"),
         ('{"questions": ["Is it?"]}', "is no object"),
         (json.dumps({"questions": [{"question": "x" * 501, "answer": "Yes"}]}), "has 501 characters"),
@@ -191,7 +190,7 @@ def word(request) -> str:
 def test_the_schema_is_one_that_strict_servers_take_and_the_template_s_examples_read():
     schema = strict_schema(json.loads(answer_schema()))
     assert strict_problems(schema) == []
-    examples = [line for line in TEMPLATE.splitlines() if line.startswith("{")]
+    examples = [line for line in TEMPLATE.splitlines() if line.startswith('{"')]
     assert len(examples) == 5
     assert [len(atoms_of(read_answer(example, "x"))) for example in examples] == [4, 5, 6, 3, 1]
     assert "ring" in {clause.class_name for clause in read_answer(examples[0], "x").include}

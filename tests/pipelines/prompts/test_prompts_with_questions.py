@@ -157,7 +157,7 @@ def with_verifier(job, *kinds):
 def test_free_prompts_are_searched_without_a_reader_where_nobody_needs_their_requirements(of_free_prompts):
     job = with_verifier(of_free_prompts, "vlm")
     assert num_unjudged(job, asked_prompts(job)) == 2
-    assert [link.stage.name for link in job.links()["rule"]][0] == "draft_round"
+    assert job.links()["rule"][0].stage.name == "draft_round"
 
 
 @pytest.mark.parametrize("kind", ["rules", "judge"])
