@@ -85,7 +85,8 @@ def parse_with_preset(
     """The same; the preset is looked up first, and `default` makes of its name what every other flag is by default.
     Help is about the models that are chosen."""
     preset = flag_groups.with_named_kinds(default(preset_of(argv)), argv, but=VlmConfig)
-    return parse(arguments, argv, command, flag_groups.with_named_kinds(with_own_vlms(preset, argv), argv), package)
+    named = flag_groups.with_named_kinds(with_own_vlms(preset, argv), argv, but=VlmConfig, flagged=True)
+    return parse(arguments, argv, command, named, package)
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:
