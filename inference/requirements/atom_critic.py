@@ -24,9 +24,9 @@ class AtomCriticConfig:
 
     max_told: int = 2
     """Requirements that one reflection mends, the worst first; 0: all that fail."""
-    sure: float = 0.0
-    """An image that meets all its requirements is right where the verifier scores it so or higher; below that it is
-    told what it meets least surely, or else the VLM is asked."""
+    sure: float = 2.0
+    """Log-odds from which an image that meets all its requirements is right. Below, what it meets least surely is
+    mended, or else the VLM is asked."""
     reflect: str = template_field("reflect_failing")
     """Template that tells the VLM which questions fail, for what no other sentence mends: {prompt} and {failing}."""
 

@@ -15,7 +15,7 @@ from inference.prompt_grammar import record_of, with_requirements
 from inference.requirements.atoms import HOLDS, Atom, AtomKind, atoms_of, failing, log_odds_of_all
 from inference.requirements.mends import plain_mend
 from inference.requirements.question_atoms import ONE_WORD, as_question, question_probabilities
-from inference.requirements.typed_atoms import UNSURE, each_once, typed_atoms
+from inference.requirements.typed_atoms import UNSURE, typed_atoms
 from inference.vlm.endpoint import Journal
 from inference.vlm.vlm import VlmConfig
 from schemas.configuration import template_field
@@ -32,8 +32,8 @@ class AtomVerifierConfig:
     grounding: GroundedSamConfig | None = field(default_factory=GroundedSamConfig)
     """Finds the objects of typed requirements; without one they are asked as questions, too."""
     other_classes: tuple[str, ...] = ()
-    """More classes to look for, in the same text: what is there instead of an asked object is then named. Best all that
-    there can be, where these are few."""
+    """More classes to look for, where something seems to be missing, by a second call of the detector: what is surely
+    there instead is then named."""
     unsure: tuple[float, float] = UNSURE
     """Scores between which the detector may be wrong about an object: a mend is what holds at most thresholds between
     them."""
@@ -88,36 +88,38 @@ class AtomVerifier:
         asked = [[atom for atom in of_image if self._is_asked(atom)] for of_image in atoms]
         answers = self._answers(images, records, asked)
         opinions = []
-        for record, of_image, checked, answered in zip(records, atoms, typed, answers, strict=True):
+        for record, of_image, (checked, looks), answered in zip(records, atoms, typed, answers, strict=True):
             from_detector, from_vlm = iter(checked), iter(answered)
             values = tuple(
                 _of_answer(record, atom, next(from_vlm)) if self._is_asked(atom) else next(from_detector)
                 for atom in of_image
             )
-            cost = Cost(verifier_calls=1, detector_calls=int(bool(checked)), vlm_calls=len(answered))
+            cost = Cost(verifier_calls=1, detector_calls=looks, vlm_calls=len(answered))
             opinions.append(Opinion(log_odds_of_all(values), cost, what_fails(values), atoms=values))
         return opinions
 
     def _is_asked(self, atom: Atom) -> bool:
         return self._grounded_sam is None or atom.kind is AtomKind.QUESTION
 
-    def _typed(self, images: Sequence[np.ndarray], records: Sequence[PromptRecord]) -> list[tuple[AtomValue, ...]]:
-        """Of each image; () where there are none, and where nobody looks for objects."""
-        values: list[tuple[AtomValue, ...]] = [()] * len(records)
+    def _typed(
+        self, images: Sequence[np.ndarray], records: Sequence[PromptRecord]
+    ) -> list[tuple[tuple[AtomValue, ...], int]]:
+        """Of each image, and how often the detector looked at it; () where there are none, or where nobody looks."""
+        values: list[tuple[tuple[AtomValue, ...], int]] = [((), 0)] * len(records)
         rows = [i for i, record in enumerate(records) if record.include or record.exclude]
         if self._grounded_sam is None or not rows:
             return values
-        classes = [tuple(dict.fromkeys([*classes_to_find(records[i]), *self._config.other_classes])) for i in rows]
-        for i, found in zip(rows, self._grounded_sam.find_objects([images[i] for i in rows], classes), strict=True):
-            own, seen = classes_to_find(records[i]), found
-            if self._config.other_classes:
-                seen = each_once(found)
-            values[i] = typed_atoms(
-                records[i],
-                [item for item in seen if item.class_name in own],
-                [item for item in seen if item.class_name not in own],
-                self._config.unsure,
-            )
+        own = self._grounded_sam.find_objects([images[i] for i in rows], [classes_to_find(records[i]) for i in rows])
+        objects = dict(zip(rows, own, strict=True))
+        for i in rows:
+            values[i] = (typed_atoms(records[i], objects[i], unsure=self._config.unsure), 1)
+        again = [i for i in rows if any(atom.mend for atom in values[i][0])] if self._config.other_classes else []
+        if again:
+            classes = [(*classes_to_find(records[i]), *self._config.other_classes) for i in again]
+            all_found = self._grounded_sam.find_objects([images[i] for i in again], classes)
+            for i, found in zip(again, all_found, strict=True):
+                others = [item for item in found if item.class_name not in classes_to_find(records[i])]
+                values[i] = (typed_atoms(records[i], objects[i], others, self._config.unsure), 2)
         return values
 
     def _answers(

@@ -42,9 +42,10 @@ def typed_atoms(
 ) -> tuple[AtomValue, ...]:
     """A value for each typed atom of `atoms_of(record)`, in its order, and what would mend it.
 
-    objects: what was found of the record's classes; others: of classes that nobody asked for, which may stand in an
-    asked object's place. A mend is the one that is right at most thresholds between the two scores of `unsure`; so one
-    that holds by a hair has one, too. InputError for a clause that no image can be checked against.
+    objects: what was found of the record's classes; others: of classes that nobody asked for; those that the detector
+    is sure of may stand in an asked object's place. A mend is the one that is right over the longest stretch of
+    thresholds between the two scores of `unsure`, so what holds by a hair has one, too. InputError for a clause that no
+    image can be checked against.
     """
     refuse_bad_clauses(record)
     atoms = [atom for atom in atoms_of(record) if atom.kind is not AtomKind.QUESTION]
@@ -64,9 +65,9 @@ def _likeliest_mends(
     unsure: tuple[float, float],
 ) -> list[str | None]:
     """Each atom's mend that holds over the longest stretch of thresholds; None where none does."""
-    seen = each_once([*objects, *others])
-    asked = {id(item) for item in objects}
     low, high = unsure
+    seen = each_once([*objects, *(item for item in others if item.score >= high)])
+    asked = {id(item) for item in objects}
     steps = [low, *sorted({item.score for item in seen if low < item.score < high}), high]
     votes: list[Counter[str]] = [Counter() for _ in atoms]
     for below, above in pairwise(steps):
