@@ -50,13 +50,13 @@ def atoms_of(record: PromptRecord) -> tuple[Atom, ...]:
     against one more of them. A colour and a relation are atoms of their own.
     """
     atoms: list[Atom] = []
-    counted: set[str] = set()
+    several: set[str] = set()
     for index, clause in enumerate(record.include):
         if clause.count > 1:
-            counted.add(clause.class_name)
+            several.add(clause.class_name)
         atoms += _atoms_of_clause(record, index, clause)
     for index, clause in enumerate(record.exclude):
-        if clause.class_name in counted:
+        if clause.class_name in several:
             continue
         text = (
             f"no {clause.class_name}" if clause.count == 1 else f"fewer than {counted(clause.count, clause.class_name)}"
