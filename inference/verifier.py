@@ -14,6 +14,7 @@ import tyro
 from inference.grounding.grounded_sam import GroundedSam, GroundedSamConfig
 from inference.interfaces import Opinion, Reward, Verifier, check_scores, verify_records
 from inference.judges.judge import Judge, JudgeConfig, judge_images
+from inference.judges.questions_judge import QuestionsJudge
 from inference.prompt_grammar import record_of, with_requirements
 from inference.rewards.ensemble import relative_scores
 from inference.rewards.reward import RewardConfig, used_rewards, without_weights
@@ -227,7 +228,7 @@ class RuleVerifier(ByRequirements):
 class JudgeVerifier(ByRequirements):
     """The benchmark's judge as a verifier."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge | QuestionsJudge) -> None:
         self._judge = judge
 
     def scores(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A search over many prompts as a run: each round is a stage, and the judge comes last."""
+"""A search over many prompts as a run: each round is a stage, and the judge, where there is one, comes last."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -42,8 +42,8 @@ class SearchJobConfig:
     tag_weights: TagWeights = field(default_factory=TagWeights)
     """How often each kind of prompt is composed."""
     unjudged: Unjudged = execution_field("refuse")
-    """Prompts that the judge cannot judge, since its models do not know a class or colour, or nothing is said of what
-    must be seen. refuse: a search with such prompts is not begun; count: they are searched like the others, left out of
+    """Prompts that a judge of a closed vocabulary cannot judge, since its models do not know a class or colour, or
+    nothing is said of what must be seen. refuse: a search with such prompts is not begun; count: they are searched like the others, left out of
     every score, and counted apart."""
     images_per_prompt: int = 1
     """Independent searches of each prompt, each delivering one image (GenEval: 4)."""
@@ -92,7 +92,8 @@ class SearchJobConfig:
             verifier = replace(self.tools.verifier, kinds=self.also_score).only_what_is_used(self.vlm)
             links.append(Link(ScoreDrafts, ScoreDraftsConfig(verifier, self.workers)))
         judge = replace(self.judge, judge=self.judge.judge.only_what_is_used())
-        return {Subset.RULE: [*links, Link(JudgeCandidates, judge)]}
+        links += [Link(JudgeCandidates, judge)] if judge.judge.is_there else []
+        return {Subset.RULE: links}
 
 
 def search_prompts(config: SearchJobConfig, asked: Sequence[Asked] | None = None) -> Iterator[PromptRow]:
@@ -110,13 +111,19 @@ def search_prompts(config: SearchJobConfig, asked: Sequence[Asked] | None = None
 
 
 def num_unjudged(config: SearchJobConfig, asked: Sequence[Asked]) -> int:
-    """How many of a search's prompts no verdict can be given for. InputError for the first of them unless they are to
-    be counted, and for those that whoever chooses could not judge either; MissingWeightsError."""
+    """How many of a search's prompts no verdict can be given for: all where nobody judges. InputError for the first of
+    them unless they are to be counted, for those that whoever chooses could not judge either, and for a judge that
+    also chooses; MissingWeightsError."""
     judge = config.judge.judge.only_what_is_used()
-    number = count_unjudged(asked, judge.known_words(), judge.label, config.unjudged)
+    if judge.questions is not None:
+        judge.questions.check_others(config.tools.verifier.only_what_is_used(config.vlm))
+    number = len(asked)
+    if judge.is_there:
+        number = count_unjudged(asked, judge.known_words(), judge.label, config.unjudged)
     choosing = [kind for kind in (*config.tools.verifier.kinds, *config.also_score) if kind in ("rules", "judge")]
     if choosing:  # rules find whatever they are told to look for
-        known = judge.known_words() if "judge" in choosing else KnownWords()
+        bound = config.tools.verifier.judge if "judge" in choosing else None
+        known = bound.only_what_is_used().known_words() if bound is not None else KnownWords()
         count_unjudged(asked, known, f"verifier {choosing[-1]!r}")
     return number
 
