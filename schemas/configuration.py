@@ -111,8 +111,8 @@ def _plain(value: Any, digests: Mapping[str, str]) -> Any:
 
 @functools.cache
 def kinds_of(seam: type) -> tuple[str, ...]:
-    """Every kind that a seam has."""
-    return get_args(get_type_hints(seam)["kind"])
+    """Every kind that a seam has a configuration of; `none`, which is no model, has none."""
+    return tuple(kind for kind in get_args(get_type_hints(seam)["kind"]) if kind != "none")
 
 
 def chosen_kind(seam: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from inference.model_store import base_model_of, model_digest, resolve_model
 from inference.requirements.atoms import FLOOR, HOLDS, Atom, AtomKind, atoms_of
-from inference.requirements.question_atoms import as_question, question_probabilities
+from inference.requirements.question_atoms import question_probabilities
 from inference.vlm.endpoint import Journal
 from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
@@ -33,7 +33,7 @@ JUDGE_VLM = "Qwen/Qwen3-VL-8B-Instruct"
 class QuestionsJudgeConfig:
     """Which VLM is asked."""
 
-    vlm: VlmConfig = field(default_factory=lambda: VlmConfig(model=JUDGE_VLM, answer_floor=0.0))
+    vlm: VlmConfig = field(default_factory=lambda: VlmConfig(model=JUDGE_VLM))
     """Who answers; not a model that chooses among the images."""
     same_model: bool = execution_field(False)
     """Let the model judge that also chooses: it then finds right what it chose."""
@@ -60,7 +60,7 @@ class QuestionsJudgeConfig:
 
     def open(self, journal: Journal | None = None) -> QuestionsJudge:
         """Load, start or reach the VLM. MissingWeightsError, InputError."""
-        return QuestionsJudge(replace(self.vlm, answer_floor=0.0).open(journal))
+        return QuestionsJudge(self.vlm.without_floor.open(journal))
 
 
 class QuestionsJudge:
@@ -86,6 +86,10 @@ def atoms_asked(prompt: PromptRecord) -> tuple[Atom, ...]:
         return found
     whole = Question(f"Does the image show this, with everything in it: {prompt.text!r}?")
     return (Atom(AtomKind.QUESTION, whole.text, question=whole),)
+
+
+def as_question(atom: Atom) -> Question:
+    return atom.question or Question(f"Is this so in the image: {atom.text}?")
 
 
 def _verdict(atoms: Sequence[Atom], probabilities: Sequence[float]) -> Check:
