@@ -1,4 +1,5 @@
-"""`python -m pipelines evaluate [geneval]`: the score of a search run, or of any folder in GenEval's layout."""
+"""`python -m pipelines evaluate [geneval]`: the score of a search run, or of any folder in GenEval's layout.
+(`evaluate geneval2`: `commands.evaluate_geneval2`.)"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +55,11 @@ class EvaluateArgs:
 
 def main(argv: Sequence[str]) -> int:
     """0 when the results are written."""
-    argv = argv[1:] if argv[:1] == ["geneval"] else argv
+    if list(argv[:1]) == ["geneval2"]:
+        from commands import evaluate_geneval2
+
+        return evaluate_geneval2.main(argv[1:])
+    argv = argv[1:] if list(argv[:1]) == ["geneval"] else argv
     arguments = parse_with_preset(EvaluateArgs, argv, "evaluate", default_arguments)
     if (arguments.run is None) == (arguments.images is None):
         raise InputError("--run and --images", expected="one of them")

@@ -30,7 +30,7 @@ GROUPS: dict[str, Group] = {
             "run": ("commands.run", "build a dataset in a run folder (or go on with it)"),
             "search": ("commands.search", "search for the best image of every prompt, and judge what was found"),
             "distill": ("commands.distill", "teach a generator many concepts by a VLM's answers, each into a LoRA"),
-            "evaluate": ("commands.evaluate", "score a search, or any folder of images in GenEval's layout"),
+            "evaluate": ("commands.evaluate", "score a search, or any images by GenEval or GenEval 2"),
             "harvest": ("commands.harvest", "make pairs for the next corrector out of a search's traces"),
             "vocabulary": ("commands.vocabulary", "have a language model name what prompts are composed of"),
             "plan": ("commands.plan", "say what a run will make and cost, before it is started"),

@@ -94,7 +94,6 @@ class Evaluation:
         hits = [float(s.is_right(budget, by)) for s in self.searches]
         return intervals_by_tag(hits, [s.tag for s in self.searches], [s.text for s in self.searches])
 
-
     def mean(self, budget: int, value: Callable[[SearchResult, int], float]) -> Interval:
         """The mean over tags of something else about what is delivered. value: of a search and the chosen image."""
         return score_of(self.searches, [value(s, s.chosen(budget)) for s in self.searches])

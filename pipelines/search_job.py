@@ -43,8 +43,8 @@ class SearchJobConfig:
     """How often each kind of prompt is composed."""
     unjudged: Unjudged = execution_field("refuse")
     """Prompts that a judge of a closed vocabulary cannot judge, since its models do not know a class or colour, or
-    nothing is said of what must be seen. refuse: a search with such prompts is not begun; count: they are searched like the others, left out of
-    every score, and counted apart."""
+    nothing is said of what must be seen. refuse: a search with such prompts is not begun; count: they are searched like
+    the others, left out of every score, and counted apart."""
     images_per_prompt: int = 1
     """Independent searches of each prompt, each delivering one image (GenEval: 4)."""
     seed: int = 0

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from inference.model_store import base_model_of, model_digest, resolve_model
-from inference.requirements.atoms import FLOOR, HOLDS, Atom, AtomKind, atoms_of
+from inference.requirements.atoms import HOLDS, Atom, AtomKind, atoms_of
 from inference.requirements.question_atoms import question_probabilities
 from inference.vlm.endpoint import Journal
 from inference.vlm.trained_verifier import TrainedVerifierConfig

@@ -81,7 +81,8 @@ table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-alig
 .draft img{width:96px;height:auto;image-rendering:pixelated;border:2px solid #c33;display:block}
 .draft.right img{border-color:#2a8f4a}.draft.unjudged img{border-color:#999}
 .draft.chosen img{border-width:6px;margin:-4px}
-.draft p{margin:.4rem 0 0;overflow-wrap:anywhere}h3{margin:1rem 0 .2rem;font-size:15px}.why{margin:.1rem 0;font-size:13px;color:#888;white-space:pre-line}.ok{color:#2a8f4a}.no{color:#c33}
+.draft p{margin:.4rem 0 0;overflow-wrap:anywhere}h3{margin:1rem 0 .2rem;font-size:15px}.ok{color:#2a8f4a}.no{color:#c33}
+.why{margin:.1rem 0;font-size:13px;color:#888;white-space:pre-line}
 @media (prefers-color-scheme:dark){body{background:#17181a;color:#e8e8ea}td,th{border-color:#444}}
 """
 
