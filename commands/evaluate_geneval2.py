@@ -16,7 +16,7 @@ from inference.interfaces import Vlm
 from inference.judges.questions_judge import JUDGE_VLM
 from inference.model_store import model_digest, require_models
 from inference.required_servers import require_servers
-from inference.requirements.question_atoms import ONE_WORD, answer_words, question_probabilities
+from inference.requirements.question_atoms import ONE_WORD, question_probabilities
 from inference.vlm.vlm import VlmConfig
 from pipelines.geneval2 import Row, find_images, read_data, read_run, result_line, summarise
 from pipelines.kept_results import KeptResults
@@ -124,7 +124,6 @@ def _gathered(arguments: EvaluateGeneval2Args) -> tuple[list[_Shown], dict[str, 
         assert arguments.data is not None
         assert arguments.images is not None
         rows = read_data(arguments.data)
-        _check_answers(rows, arguments.data)
         images, faults, others = find_images(rows, arguments.images, arguments.data)
         is_folder = arguments.images.is_dir()
         root = arguments.images if is_folder else arguments.images.parent
@@ -157,18 +156,6 @@ def _evaluation_of(run: str) -> Path:
     if not (evaluation / "summary.json").exists():
         write_report(folder, config)
     return evaluation
-
-
-def _check_answers(rows: Sequence[Row], data: Path) -> None:
-    for row in rows:
-        for index, question in enumerate(row.questions):
-            try:
-                answer_words(question)
-            except InputError as error:
-                field = f"vqa_list[{index}]"
-                raise InputError(
-                    error.problem, file=str(data), line=row.line, field=field, expected=error.expected
-                ) from None
 
 
 def _name(path: Path, root: Path) -> str:

@@ -257,7 +257,8 @@ def geneval_metadata(row: PromptRow) -> dict[str, Any]:
         metadata["exclude"] = [plain(c) for c in prompt.exclude]
     if prompt.questions:  # as in GenEval 2's data
         metadata["vqa_list"] = [[one.text, one.answer] for one in prompt.questions]
-        metadata["skills"] = [one.skill or "" for one in prompt.questions]
+        if all(one.skill for one in prompt.questions):
+            metadata["skills"] = [one.skill for one in prompt.questions]
     return metadata
 
 

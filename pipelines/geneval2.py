@@ -20,8 +20,9 @@ from typing import Any
 from inference.judges.intervals import Interval, intervals_by_tag, mean_over_tags
 from inference.judges.questions_judge import geometric_mean
 from inference.requirements.question_atoms import answer_words
-from pipelines.prompts.checked_json import BadValue, check_text, parse_json, quote
+from inference.requirements.questions import parse_vqa_list
 from schemas.errors import InputError
+from schemas.foreign_json import BadValue, check_text, parse_json, quote
 from schemas.images import FORMATS
 from schemas.named_file import MAX_TEXT_BYTES, read_file
 from schemas.records import Question
@@ -29,7 +30,6 @@ from schemas.records import Question
 MAX_PROMPT_CHARS = 4000
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", *(f".{f.lower()}" for f in FORMATS)}
 _ROW = 'a line of geneval2_data.jsonl: {"prompt", "vqa_list", "skills", "atom_count"}'
-_PAIR = '["How many cows are in the image?", "three"]'
 _IMAGES = "files named by the row's number from 0 (00000.png; several: 00000_0.png) or its id, or a folder a row"
 _MAP = '{"a prompt": "its image.png"}, or a list of images'
 
@@ -75,14 +75,12 @@ def _row(number: int, line: int, said: Any) -> Row:
     if not isinstance(said, dict):
         raise BadValue(f"{quote(said)} is no JSON object", expected=_ROW)
     prompt = check_text(said.get("prompt"), "prompt", MAX_PROMPT_CHARS)
-    pairs = said.get("vqa_list")
-    if not isinstance(pairs, list) or not pairs:
-        raise BadValue(f"{quote(pairs)} is no list of questions", "vqa_list", f"[{_PAIR}, ...]")
-    skills = said.get("skills")
-    skills = [None] * len(pairs) if skills is None else skills
-    if not isinstance(skills, list) or len(skills) != len(pairs) or not all(isinstance(s, str | None) for s in skills):
-        raise BadValue(f"{quote(skills)} for {len(pairs)} questions", "skills", "one word a question")
-    questions = tuple(_question(i, *one) for i, one in enumerate(zip(pairs, skills, strict=True)))
+    questions = parse_vqa_list(said.get("vqa_list"), said.get("skills"))
+    for index, question in enumerate(questions):
+        try:
+            answer_words(question)
+        except InputError as error:
+            raise BadValue(error.problem, f"vqa_list[{index}][1]", error.expected) from None
     count = said.get("atom_count")
     if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
         raise BadValue(f"{quote(count)} is no number of atoms", "atom_count", "1 or more")
@@ -90,13 +88,6 @@ def _row(number: int, line: int, said: Any) -> Row:
     return Row(
         number, line, prompt, questions, count or num_atoms(questions), None if row_id is None else str(row_id).strip()
     )
-
-
-def _question(index: int, pair: Any, skill: str | None) -> Question:
-    field = f"vqa_list[{index}]"
-    if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(one, str) and one.strip() for one in pair):
-        raise BadValue(f"{quote(pair)} is no question with its answer", field, _PAIR)
-    return Question(pair[0].strip(), pair[1].strip(), skill or None)
 
 
 def num_atoms(questions: Sequence[Question]) -> int:

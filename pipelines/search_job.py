@@ -139,14 +139,15 @@ def _asked(config: SearchJobConfig) -> list[Asked]:
         return [Asked(record) for record in benchmark()]
     if config.prompts == COMPOSED:
         return [Asked(record) for record in _composed(config)]
-    from pipelines.prompts.read_prompts import numbered_prompts
+    from pipelines.prompts.read_prompts import Known, numbered_prompts
     from pipelines.prompts.vocabulary import load_vocabulary
 
     if not Path(config.prompts).exists():
         expected = f"{', '.join([*benchmark_names(), COMPOSED])}, or a prompt file"
         raise InputError("no such file", file=config.prompts, expected=expected)
-    words = load_vocabulary(config.vocabulary) if config.closed_vocabulary else None
-    known = KnownWords(words.class_names, frozenset(words.colors)) if words else KnownWords()
+    vocabulary = load_vocabulary(config.vocabulary)
+    words = KnownWords(vocabulary.class_names, frozenset(vocabulary.colors))
+    known = Known(words if config.closed_vocabulary else KnownWords(), vocabulary.known)
     return [Asked(record, config.prompts, line) for line, record in numbered_prompts(config.prompts, known)]
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from inference.judges.known_words import KnownWords
-from pipelines.prompts.checked_json import near_matches, quote, safe_text
 from schemas.errors import InputError
+from schemas.foreign_json import near_matches, quote, safe_text
 from schemas.records import PromptRecord
 
 Unjudged = Literal["refuse", "count"]
