@@ -8,7 +8,7 @@ from inference.allocation import AllocationConfig
 from inference.judges.known_words import KnownWords
 from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig
-from inference.verifier import VerifierKind
+from inference.verifier import VerifierConfig, VerifierKind
 from inference.vlm.vlm import VlmConfig
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.prompts.compose_rules import TagWeights, compose_prompts
@@ -120,12 +120,17 @@ def num_unjudged(config: SearchJobConfig, asked: Sequence[Asked]) -> int:
     number = len(asked)
     if judge.is_there:
         number = count_unjudged(asked, judge.known_words(), judge.label, config.unjudged)
-    choosing = [kind for kind in (*config.tools.verifier.kinds, *config.also_score) if kind in ("rules", "judge")]
+    check_choosing(config.tools.verifier, (*config.tools.verifier.kinds, *config.also_score), asked)
+    return number
+
+
+def check_choosing(verifier: VerifierConfig, kinds: Sequence[VerifierKind], asked: Sequence[Asked]) -> None:
+    """InputError for prompts that one of the verifiers which look for objects could not judge."""
+    choosing = [kind for kind in kinds if kind in ("rules", "judge")]
     if choosing:  # rules find whatever they are told to look for
-        bound = config.tools.verifier.judge if "judge" in choosing else None
+        bound = verifier.judge if "judge" in choosing else None
         known = bound.only_what_is_used().known_words() if bound is not None else KnownWords()
         count_unjudged(asked, known, f"verifier {choosing[-1]!r}")
-    return number
 
 
 def asked_prompts(config: SearchJobConfig) -> list[Asked]:
