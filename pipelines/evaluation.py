@@ -28,7 +28,7 @@ from pipelines.run_folder import RunFolder
 from pipelines.search_cost import spent_by_round
 from pipelines.search_job import SearchJobConfig
 from schemas.errors import CorruptDataError
-from schemas.records import Check, Cost, PromptRow, Reward
+from schemas.records import Check, Cost, PromptRecord, PromptRow, Reward
 from schemas.terminal import say
 
 FOLDER = "evaluation"
@@ -218,6 +218,7 @@ def write_evaluation(folder: RunFolder, config: SearchJobConfig) -> str:
         storage.commit(f"{FOLDER}/{layout}/{number:05d}/metadata.jsonl", (json.dumps(metadata) + "\n").encode())
         if not is_left_out:
             line = result_line(name, row.prompt.tag or "", one.text, delivered.check, metadata)
+            line |= requirements_of(row.prompt)
             line |= {} if delivered.check else {"correct": None, "score": one.scores[chosen]}
             lines.append(json.dumps(line, ensure_ascii=False))
         films.add(row, chosen)
@@ -241,7 +242,8 @@ def spending(folder: RunFolder, config: SearchJobConfig, budgets: Sequence[int])
 
 
 def geneval_metadata(row: PromptRow) -> dict[str, Any]:
-    """The prompt as a line of GenEval's evaluation_metadata.jsonl."""
+    """The prompt as a line of GenEval's evaluation_metadata.jsonl; with questions, which that has not, where there are
+    some."""
 
     def plain(clause: Any) -> dict[str, Any]:
         said: dict[str, Any] = {"class": clause.class_name, "count": clause.count}
@@ -255,11 +257,18 @@ def geneval_metadata(row: PromptRow) -> dict[str, Any]:
     metadata: dict[str, Any] = {"tag": prompt.tag, "include": [plain(c) for c in prompt.include], "prompt": prompt.text}
     if prompt.exclude:
         metadata["exclude"] = [plain(c) for c in prompt.exclude]
-    if prompt.questions:  # as in GenEval 2's data
-        metadata["vqa_list"] = [[one.text, one.answer] for one in prompt.questions]
-        if all(one.skill for one in prompt.questions):
-            metadata["skills"] = [one.skill for one in prompt.questions]
+    if prompt.questions:
+        metadata["questions"] = [
+            {"question": q.text, "answer": q.answer} | ({"skill": q.skill} if q.skill else {}) for q in prompt.questions
+        ]
+        metadata |= requirements_of(prompt)
     return metadata
+
+
+def requirements_of(prompt: PromptRecord) -> dict[str, Any]:
+    """Where what the images are checked against comes from, and why that is no more, where something is to be said."""
+    said = {"requirements_from": prompt.requirements_from, "requirements_note": prompt.requirements_note}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def result_line(filename: str, tag: str, prompt: str, check: Check | None, metadata: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from inference.allocation import AllocationConfig
 from inference.judges.known_words import KnownWords
+from inference.requirements.reader import RequirementsConfig
 from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig
 from inference.verifier import VerifierConfig, VerifierKind
@@ -18,9 +19,11 @@ from pipelines.stage import Link, Workers
 from pipelines.stages.allocate_round import AllocateRound, AllocateRoundConfig, RoundBudget
 from pipelines.stages.draft_round import DraftRound, DraftRoundConfig
 from pipelines.stages.judge_candidates import JudgeCandidates, JudgeCandidatesConfig
+from pipelines.stages.read_requirements import ReadRequirements, ReadRequirementsConfig
 from pipelines.stages.score_drafts import ScoreDrafts, ScoreDraftsConfig
-from schemas.configuration import execution_field
+from schemas.configuration import added_field, execution_field
 from schemas.errors import InputError
+from schemas.foreign_json import quote, safe_text
 from schemas.records import PromptRecord, PromptRow, Subset
 
 COMPOSED = "composed"
@@ -60,6 +63,8 @@ class SearchJobConfig:
     """Who reflects, refines, and verifies where no other verifier is named. A role may have a VLM of its own:
     `--tools.critic.vlm.vlm...`, `--tools.critic.vlm.reflector-vlm...` and `--tools.verifier.vlm.vlm...` take the same
     flags, and say what is different there."""
+    requirements: RequirementsConfig = added_field(RequirementsConfig())
+    """Who reads what free prompts ask for, piece by piece."""
     tools: SearchToolsConfig = field(default_factory=SearchToolsConfig)
     allocation: AllocationConfig = field(default_factory=AllocationConfig)
     also_score: tuple[VerifierKind, ...] = ()
@@ -82,7 +87,11 @@ class SearchJobConfig:
             )
         once = replace(search, depth=1, seed=0)  # the seed is the run's
         draft = DraftRoundConfig(once, self.tools.for_search(search, self.vlm), self.workers)
-        links = [Link(DraftRound, draft)]
+        links = []
+        if self.requirements.kind != "none":
+            reading = ReadRequirementsConfig(self.requirements.only_what_is_used(self.vlm), self.workers)
+            links.append(Link(ReadRequirements, reading))
+        links.append(Link(DraftRound, draft))
         for _ in range(1, search.depth):
             if budget:
                 config = AllocateRoundConfig(self.allocation, search.width)
@@ -114,6 +123,7 @@ def num_unjudged(config: SearchJobConfig, asked: Sequence[Asked]) -> int:
     """How many of a search's prompts no verdict can be given for: all where nobody judges. InputError for the first of
     them unless they are to be counted, for those that whoever chooses could not judge either, and for a judge that
     also chooses; MissingWeightsError."""
+    _check_all_is_said(config, asked)
     judge = config.judge.judge.only_what_is_used()
     if judge.questions is not None:
         judge.questions.check_others(config.tools.verifier.only_what_is_used(config.vlm))
@@ -130,7 +140,26 @@ def check_choosing(verifier: VerifierConfig, kinds: Sequence[VerifierKind], aske
     if choosing:  # rules find whatever they are told to look for
         bound = verifier.judge if "judge" in choosing else None
         known = bound.only_what_is_used().known_words() if bound is not None else KnownWords()
-        count_unjudged(asked, known, f"verifier {choosing[-1]!r}")
+        or_else = "; or a verifier that needs no clauses (vlm, prompted, trained, rewards)"
+        count_unjudged(asked, known, f"verifier {choosing[-1]!r}", or_else=or_else)
+
+
+def _check_all_is_said(config: SearchJobConfig, asked: Sequence[Asked]) -> None:
+    """InputError for free prompts where requirements are checked one by one and nobody reads them."""
+    if "atoms" not in (*config.tools.verifier.kinds, *config.also_score) or config.requirements.kind != "none":
+        return
+    free = [one for one in asked if one.record.is_free]
+    if free:
+        shown = safe_text(free[0].record.text, 80)
+        raise InputError(
+            f"{len(free)} of {len(asked)} prompts do not say what must be seen, such as {quote(shown)}, and verifier "
+            "'atoms' checks that piece by piece",
+            file=free[0].file,
+            line=free[0].line,
+            field="requirements.kind",
+            expected="--requirements.kind vlm (a VLM reads such prompts, once each); or include or vqa_list beside "
+            "them; or a verifier that needs neither (vlm, prompted, trained, rewards)",
+        )
 
 
 def asked_prompts(config: SearchJobConfig) -> list[Asked]:

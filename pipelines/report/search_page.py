@@ -8,11 +8,12 @@ from itertools import zip_longest
 from typing import Any
 
 from inference.judges.intervals import Interval
+from inference.requirements.atoms import atoms_of
 from pipelines.report.drawn_elsewhere import NOT_IDENTICAL, servers_that_draw
 from pipelines.report.pictures import data_uri
 from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig
-from schemas.records import Candidate, PromptRow
+from schemas.records import Candidate, PromptRecord, PromptRow
 
 NUM_FILMSTRIPS = 48
 STRIP_PX = 96
@@ -81,11 +82,18 @@ table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-alig
 .draft img{width:96px;height:auto;image-rendering:pixelated;border:2px solid #c33;display:block}
 .draft.right img{border-color:#2a8f4a}.draft.unjudged img{border-color:#999}
 .draft.chosen img{border-width:6px;margin:-4px}
-.draft p{margin:.4rem 0 0;overflow-wrap:anywhere}h3{margin:1rem 0 .2rem;font-size:15px}.ok{color:#2a8f4a}.no{color:#c33}
-.why{margin:.1rem 0;font-size:13px;color:#888;white-space:pre-line}
+.draft p{margin:.4rem 0 0;overflow-wrap:anywhere}h3{margin:1rem 0 .2rem;font-size:15px}
+.asked,.why{font-size:13px;margin:.1rem 0;overflow-wrap:anywhere}.why{color:#888;white-space:pre-line}
+.ok{color:#2a8f4a}.no{color:#c33}
 @media (prefers-color-scheme:dark){body{background:#17181a;color:#e8e8ea}td,th{border-color:#444}}
 """
 
+SOURCES = {
+    "file": "as its file says",
+    "grammar": "as its words say",
+    "vlm": "as a VLM reads it",
+    "fallback": "as a whole alone",
+}
 RESTARTS = {
     "edits": "drawn afresh: the image before had been edited often enough",
     "quality": "drawn afresh: the image before had lost too much quality",
@@ -146,7 +154,21 @@ def _filmstrip(row: PromptRow, chosen: int) -> str:
         verdict = "not judged"
     reasons = [] if delivered is None else delivered.reasons
     missing = f"<p class=why>{html.escape('; '.join(reasons))}</p>" if reasons else ""
-    return f"<h3>{html.escape(row.prompt.text)}: {verdict}</h3>{missing}<div class=strip>{''.join(drafts)}</div>"
+    heading = f"<h3>{html.escape(row.prompt.text)}: {verdict}</h3>{_requirements(row.prompt)}{missing}"
+    return f"{heading}<div class=strip>{''.join(drafts)}</div>"
+
+
+def _requirements(prompt: PromptRecord) -> str:
+    """What a prompt asks for, piece by piece, where that comes from, and why it is no more."""
+    atoms = atoms_of(prompt)
+    if not atoms:
+        return ""
+    answers = {atom.text: atom.question.answer for atom in atoms if atom.question and atom.question.answer != "Yes"}
+    pieces = [f"{atom.text} ({answers[atom.text]})" if atom.text in answers else atom.text for atom in atoms]
+    source = SOURCES.get(prompt.requirements_from or "", "")
+    note = f" ({prompt.requirements_note})" if prompt.requirements_note else ""
+    said = f"Asked for{f', {source}' if source else ''}{note}: {'; '.join(pieces)}"
+    return f'<p class="asked" dir="auto">{html.escape(said)}</p>'
 
 
 def _curve(summary: dict[str, Any]) -> str:
