@@ -10,28 +10,31 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inference.grounding.rule_reflection import NUMBER_WORDS
+from inference.grounding.rule_reflection import NUMBER_WORDS, counted, number_word, plural
 from inference.interfaces import ChatRequest, Vlm
-from inference.vlm.prompts import fill_prompt
+from inference.requirements.atoms import Atom, AtomKind
+from inference.vlm.prompts import fill_prompt, load_prompt
 from schemas.errors import InputError
-from schemas.records import Question
+from schemas.records import PromptRecord, Question
 
-ONE_WORD = "{question} Answer in one word."
-"""GenEval 2, `soft_tifa`: what stands behind each question."""
+ONE_WORD = "one_word"
+"""Template: the question, and behind it what GenEval 2's `soft_tifa` puts there."""
 
 
 def question_probabilities(
     vlm: Vlm, images: Sequence[np.ndarray], questions: Sequence[Question], template: str = ONE_WORD
 ) -> np.ndarray:
-    """float64 (n,) in [0, 1]: one image, uint8 (H, W, 3), and one question each. template: holds {question}.
+    """float64 (n,) in [0, 1]: one image, uint8 (H, W, 3), and one question each. template: a name in
+    inference/prompts, or a file, with {question}.
 
     A low probability tells something here, whatever is answered instead: `vlm` should have no answer floor
     (`VlmConfig.without_floor`), else a question that it answers by neither yes nor no is an UnscoredError. InputError
     for an expected answer without a word.
     """
     probabilities = np.zeros(len(questions))
+    words_around = load_prompt(template)
     requests = [
-        ChatRequest(fill_prompt(template, question=question.text), (image,))
+        ChatRequest(fill_prompt(words_around, question=question.text), (image,))
         for image, question in zip(images, questions, strict=True)
     ]
     groups: dict[tuple[str, ...], list[int]] = {}
@@ -57,3 +60,31 @@ def answer_words(question: Question) -> tuple[str, ...]:
     if not 0 < number < len(NUMBER_WORDS):
         return ("zero", "0") if number == 0 else (str(number),)
     return NUMBER_WORDS[number], str(number)
+
+
+def as_question(record: PromptRecord, atom: Atom) -> Question:
+    """Any requirement as a question about the image: a typed one in words that VLMs are often asked in."""
+    if atom.question is not None:
+        return atom.question
+    if atom.excluded is not None:
+        clause = record.exclude[atom.excluded]
+        if clause.count == 1:
+            return Question(f"Is there {counted(1, clause.class_name)}?", "No")
+        return Question(f"Are there fewer than {counted(clause.count, clause.class_name)}?")
+    assert atom.clause is not None
+    clause = record.include[atom.clause]
+    match atom.kind:
+        case AtomKind.COUNT:
+            return Question(f"How many {plural(clause.class_name)} are there?", number_word(clause.count))
+        case AtomKind.COLOR:
+            there = "Is there" if clause.count == 1 else "Are there"
+            return Question(f"{there} {counted(clause.count, f'{clause.color} {clause.class_name}')}?")
+        case AtomKind.RELATION:
+            assert clause.relative_to is not None
+            names = [
+                one.class_name if one.count == 1 else plural(one.class_name)
+                for one in (clause, record.include[clause.relative_to])
+            ]
+            return Question(f"{'Is' if clause.count == 1 else 'Are'} the {names[0]} {clause.relation} the {names[1]}?")
+        case _:
+            return Question(f"Is there {counted(1, clause.class_name)}?")

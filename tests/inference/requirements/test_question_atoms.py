@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from inference.requirements.question_atoms import answer_words, question_probabilities
-from inference.vlm.prompts import load_prompt
 from microworld.family import micro_vlm
 from microworld.scenes.world import Background, Scene, SceneObject, render
 from schemas.errors import InputError
@@ -29,15 +28,13 @@ def images():
 def test_the_micro_vlm_tells_the_image_that_a_question_is_true_of(vlm, images):
     questions = [Question("Is there a red star?"), Question("How many stars are there?", "two")]
     both = [q for q in questions for _ in images]
-    right_red, wrong_red, right_two, wrong_two = question_probabilities(
-        vlm, images * 2, both, load_prompt("micro/question")
-    )
+    right_red, wrong_red, right_two, wrong_two = question_probabilities(vlm, images * 2, both, "micro/question")
     assert right_red > 0.8 > 0.3 > wrong_red
     assert right_two > 0.8 > 0.3 > wrong_two
 
 
 def test_a_question_that_is_answered_by_something_else_is_improbable_and_no_error(vlm, images):
-    (value,) = question_probabilities(vlm, images[:1], [Question("What color is the star?")], "{question}")
+    (value,) = question_probabilities(vlm, images[:1], [Question("What color is the star?")], "micro/question")
     assert 0 <= value < 0.05
 
 
@@ -59,7 +56,7 @@ def test_an_answer_stands_beside_its_own_question(vlm, images):
         Question("How many stars are there?", "two"),
         Question("Is there a ring?"),
     ]
-    template = load_prompt("micro/question")
+    template = "micro/question"
     together = question_probabilities(vlm, [images[0]] * 3, mixed, template)
     alone = [question_probabilities(vlm, [images[0]], [one], template)[0] for one in mixed]
     np.testing.assert_allclose(together, alone, atol=1e-4)
