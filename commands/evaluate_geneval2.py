@@ -17,6 +17,7 @@ from inference.judges.questions_judge import JUDGE_VLM
 from inference.model_store import model_digest, require_models
 from inference.required_servers import require_servers
 from inference.requirements.question_atoms import ONE_WORD, question_probabilities
+from inference.vlm.prompts import load_prompt
 from inference.vlm.vlm import VlmConfig
 from pipelines.geneval2 import Row, find_images, read_data, read_run, result_line, summarise
 from pipelines.kept_results import KeptResults
@@ -77,7 +78,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
         digests = {name: model_digest(name) for name in model_names(vlm)}
-        kept = KeptResults(out / "results.partial.jsonl", content_key(ONE_WORD, output_config(vlm, digests)))
+        kept = KeptResults(
+            out / "results.partial.jsonl", content_key(load_prompt(ONE_WORD), output_config(vlm, digests))
+        )
     except OSError as error:
         raise InputError(error.strerror or str(error), file=str(out), field="--out", expected="a folder") from error
     with explained(vlm):

@@ -16,6 +16,7 @@ from inference.model_store import require_models
 from inference.prompt_grammar import told_or_free
 from inference.required_servers import require_servers
 from inference.requirements.atoms import failing
+from inference.requirements.reader import RequirementsConfig, read_requirements
 from inference.search import Draft, SearchConfig, SearchTools, SearchTrace, next_round
 from inference.search_tools import SearchToolsConfig
 from inference.vlm.vlm import VlmConfig
@@ -53,13 +54,17 @@ class ReflectArgs:
     preset: Preset = field(default_factory=catalogue.default)
     vlm: VlmConfig = field(default_factory=VlmConfig)
     """Who reflects and verifies."""
+    requirements: RequirementsConfig = field(default_factory=RequirementsConfig)
+    """Who reads what free prompts ask for, piece by piece."""
     tools: SearchToolsConfig = field(default_factory=SearchToolsConfig)
 
 
 def default_arguments(preset: str) -> ReflectArgs:
     """What a preset says."""
     job = catalogue.load(preset, "search")
-    return ReflectArgs(preset=preset, vocabulary=job.vocabulary, vlm=job.vlm, tools=job.tools)
+    return ReflectArgs(
+        preset=preset, vocabulary=job.vocabulary, vlm=job.vlm, requirements=job.requirements, tools=job.tools
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -68,13 +73,16 @@ def main(argv: Sequence[str]) -> int:
     if arguments.together < 1:
         raise InputError(f"{arguments.together} prompts at once", field="--together", expected="1 or more")
     asked = asked_prompts(arguments)
-    check_choosing(arguments.tools.verifier, arguments.tools.verifier.kinds, asked)
+    check_choosing(arguments.tools.verifier, arguments.tools.verifier.kinds, arguments.requirements, asked)
     config = arguments.tools.for_search(arguments.search, arguments.vlm)
-    require_models(model_names(config))
+    reading = arguments.requirements.only_what_is_used(arguments.vlm)
+    require_models([*model_names(config), *model_names(reading)])
     config.generator.check_sizes()
     require_servers(config, "--tools", arguments.vlm)
+    require_servers(reading, "--requirements", arguments.vlm)
     started = time.monotonic()
     tools = config.open()
+    reader = reading.open()
     say(f"models loaded in {time.monotonic() - started:.1f} s")
     search = replace(arguments.search, seed=arguments.seed)
     names = folder_names([one.record.text for one in asked])
@@ -82,7 +90,10 @@ def main(argv: Sequence[str]) -> int:
     started = time.monotonic()
     for start in range(0, len(asked), arguments.together):
         some = asked[start : start + arguments.together]
-        searches = [SearchTrace(one.record.text, record=one.record) for one in some]
+        records = [(one.record, Cost()) for one in some]
+        if reader is not None:
+            records = read_requirements(reader, [one.record for one in some])
+        searches = [SearchTrace(record.text, record=record, cost=cost) for record, cost in records]
         for number in range(search.depth):
             _round(searches, number, search, tools, start, len(asked), started)
         told += [

@@ -20,7 +20,7 @@ from typing import Any
 from inference.judges.intervals import Interval, intervals_by_tag, mean_over_tags
 from inference.judges.questions_judge import geometric_mean
 from inference.requirements.question_atoms import answer_words
-from inference.requirements.questions import parse_vqa_list
+from inference.requirements.questions import parse_questions, parse_vqa_list
 from schemas.errors import InputError
 from schemas.foreign_json import BadValue, check_text, parse_json, quote
 from schemas.images import FORMATS
@@ -174,9 +174,10 @@ def read_run(evaluation: Path) -> tuple[list[Row], dict[int, list[Path]]]:
     images: dict[int, list[Path]] = {}
     for file in sorted(evaluation.glob("*/*/metadata.jsonl")):
         said = json.loads(file.read_text("utf-8"))
-        if said.get("vqa_list"):
+        questions = parse_questions(said["questions"]) if said.get("questions") else ()
+        if questions:
             images[len(rows)] = sorted((file.parent / "samples").glob("*.png"))
-            rows.append(_row(len(rows), 1, said))
+            rows.append(Row(len(rows), 1, said["prompt"], questions, num_atoms(questions)))
     if not rows:
         raise InputError(
             "none of its prompts has questions",

@@ -123,19 +123,23 @@ def num_unjudged(config: SearchJobConfig, asked: Sequence[Asked]) -> int:
     """How many of a search's prompts no verdict can be given for: all where nobody judges. InputError for the first of
     them unless they are to be counted, for those that whoever chooses could not judge either, and for a judge that
     also chooses; MissingWeightsError."""
-    _check_all_is_said(config, asked)
     judge = config.judge.judge.only_what_is_used()
     if judge.questions is not None:
         judge.questions.check_others(config.tools.verifier.only_what_is_used(config.vlm))
     number = len(asked)
     if judge.is_there:
         number = count_unjudged(asked, judge.known_words(), judge.label, config.unjudged)
-    check_choosing(config.tools.verifier, (*config.tools.verifier.kinds, *config.also_score), asked)
+    kinds = (*config.tools.verifier.kinds, *config.also_score)
+    check_choosing(config.tools.verifier, kinds, config.requirements, asked)
     return number
 
 
-def check_choosing(verifier: VerifierConfig, kinds: Sequence[VerifierKind], asked: Sequence[Asked]) -> None:
-    """InputError for prompts that one of the verifiers which look for objects could not judge."""
+def check_choosing(
+    verifier: VerifierConfig, kinds: Sequence[VerifierKind], requirements: RequirementsConfig, asked: Sequence[Asked]
+) -> None:
+    """InputError for prompts that one of the verifiers could not look at: those that look for objects know clauses
+    alone, and where requirements are checked one by one, somebody must say them."""
+    _check_all_is_said(kinds, requirements, asked)
     choosing = [kind for kind in kinds if kind in ("rules", "judge")]
     if choosing:  # rules find whatever they are told to look for
         bound = verifier.judge if "judge" in choosing else None
@@ -144,9 +148,8 @@ def check_choosing(verifier: VerifierConfig, kinds: Sequence[VerifierKind], aske
         count_unjudged(asked, known, f"verifier {choosing[-1]!r}", or_else=or_else)
 
 
-def _check_all_is_said(config: SearchJobConfig, asked: Sequence[Asked]) -> None:
-    """InputError for free prompts where requirements are checked one by one and nobody reads them."""
-    if "atoms" not in (*config.tools.verifier.kinds, *config.also_score) or config.requirements.kind != "none":
+def _check_all_is_said(kinds: Sequence[VerifierKind], requirements: RequirementsConfig, asked: Sequence[Asked]) -> None:
+    if "atoms" not in kinds or requirements.kind != "none":
         return
     free = [one for one in asked if one.record.is_free]
     if free:

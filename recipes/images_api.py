@@ -11,6 +11,7 @@ from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.images_api.corrector import ImagesApiCorrectorConfig
 from inference.images_api.generator import ImagesApiGeneratorConfig
 from inference.judges.judge import JudgeConfig
+from inference.judges.questions_judge import QuestionsJudgeConfig
 from inference.requirements.atom_verifier import AtomVerifierConfig
 from inference.rewards.reward import RewardConfig
 from inference.vlm.vlm import VlmConfig
@@ -75,8 +76,9 @@ def rewards() -> tuple[RewardConfig, ...]:
 
 
 def judge() -> JudgeConfig:
-    """GenEval's."""
-    return flux.judge()
+    """GenEval's. Questions go to a Qwen2.5-VL-7B behind an address of its own, since Qwen3-VL-8B chooses."""
+    asked = replace(vlm(), endpoint_model="Qwen/Qwen2.5-VL-7B-Instruct")
+    return replace(flux.judge(), questions=QuestionsJudgeConfig(asked, prompt="one_word"))
 
 
 def dataset() -> DatasetConfig:

@@ -4,7 +4,8 @@ kinds do not:
 - `model_field`: names a model (folder or hub id); its *content digest* counts, not where it lies;
 - `template_field`: names a prompt template; its content counts too;
 - `execution_field`: says how to compute (device, number of workers), never what;
-- `added_field`: came when there were runs without it; at its default it does not count, so that they keep their keys.
+- `added_field`: came when there were runs without it; at its default it does not count, so that they keep their keys,
+  nor does a kind of model that came so and is not the chosen one.
 
 A model seam is a configuration with a field `kind` (a Literal) and one nested configuration for each kind, in a field
 of that name, None where a preset has no such model (a new kind is an `added_field(None)`; the command line gives it its
@@ -94,7 +95,9 @@ def output_config(config: Any, digests: Mapping[str, str]) -> dict[str, Any]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         role = field.metadata.get("role")
-        if role == "execution" or (field.metadata.get("added") and value == field.default):
+        if role == "execution":
+            continue
+        if field.metadata.get("added") and (value == field.default or _is_other_kind(config, field.name)):
             continue
         if role in ("model", "template"):
             plain[field.name] = digests.get(value, value)
@@ -107,6 +110,18 @@ def output_config(config: Any, digests: Mapping[str, str]) -> dict[str, Any]:
 
 def _plain(value: Any, digests: Mapping[str, str]) -> Any:
     return output_config(value, digests) if dataclasses.is_dataclass(value) else value
+
+
+def _is_other_kind(config: Any, name: str) -> bool:
+    """Whether a field is that of a kind of model which is not chosen."""
+    choice = next((one for one in ("kind", "kinds") if hasattr(config, one)), None)
+    if choice is None:
+        return False
+    hint, said = get_type_hints(type(config))[choice], getattr(config, choice)
+    named = [word for part in (hint, *get_args(hint)) for word in get_args(part) if isinstance(word, str)]
+    words = {word.replace("-", "_") for word in named}
+    chosen = {kind.replace("-", "_") for kind in ((said,) if isinstance(said, str) else said)}
+    return name in words - chosen
 
 
 @functools.cache

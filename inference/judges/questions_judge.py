@@ -15,15 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from inference.interfaces import Vlm
 from inference.model_store import base_model_of, model_digest, resolve_model
 from inference.requirements.atoms import HOLDS, Atom, AtomKind, atoms_of
-from inference.requirements.question_atoms import question_probabilities
+from inference.requirements.question_atoms import ONE_WORD, as_question, question_probabilities
+from inference.requirements.read_answer import show_question
 from inference.vlm.endpoint import Journal
 from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
-from schemas.configuration import execution_field
+from schemas.configuration import execution_field, template_field
 from schemas.errors import InputError, MissingWeightsError
-from schemas.records import Check, PromptRecord, Question
+from schemas.records import Check, PromptRecord
 
 JUDGE_VLM = "Qwen/Qwen3-VL-8B-Instruct"
 """GenEval 2's."""
@@ -35,6 +37,8 @@ class QuestionsJudgeConfig:
 
     vlm: VlmConfig = field(default_factory=lambda: VlmConfig(model=JUDGE_VLM))
     """Who answers; not a model that chooses among the images."""
+    prompt: str = template_field(ONE_WORD)
+    """Template with {question}: a name in inference/prompts, or a file."""
     same_model: bool = execution_field(False)
     """Let the model judge that also chooses: it then finds right what it chose."""
 
@@ -60,23 +64,23 @@ class QuestionsJudgeConfig:
 
     def open(self, journal: Journal | None = None) -> QuestionsJudge:
         """Load, start or reach the VLM. MissingWeightsError, InputError."""
-        return QuestionsJudge(self.vlm.without_floor.open(journal))
+        return QuestionsJudge(self.vlm.without_floor.open(journal), self.prompt)
 
 
 class QuestionsJudge:
     """Judges images of any prompt by questions. See `inference.judges.judge`."""
 
-    def __init__(self, vlm: Any) -> None:
-        """vlm: `inference.interfaces.Vlm`."""
-        self._vlm = vlm
+    def __init__(self, vlm: Vlm, template: str = ONE_WORD) -> None:
+        self._vlm, self._template = vlm, template
 
     def judge(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Check]:
         """A verdict on each image, uint8 (H, W, 3); its reasons are what the image does not meet, with how probable the
         expected answer is."""
         atoms = [atoms_asked(prompt) for prompt in prompts]
-        pairs = [(image, as_question(one)) for image, of_image in zip(images, atoms, strict=True) for one in of_image]
-        asked = iter(question_probabilities(self._vlm, [image for image, _ in pairs], [one for _, one in pairs]))
-        return [_verdict(of_image, [float(next(asked)) for _ in of_image]) for of_image in atoms]
+        shown = [image for image, of_image in zip(images, atoms, strict=True) for _ in of_image]
+        questions = [as_question(prompt, one) for prompt, some in zip(prompts, atoms, strict=True) for one in some]
+        found = iter(question_probabilities(self._vlm, shown, questions, self._template).tolist())
+        return [_verdict(of_image, [next(found) for _ in of_image]) for of_image in atoms]
 
 
 def atoms_asked(prompt: PromptRecord) -> tuple[Atom, ...]:
@@ -84,12 +88,8 @@ def atoms_asked(prompt: PromptRecord) -> tuple[Atom, ...]:
     found = atoms_of(prompt)
     if found:
         return found
-    whole = Question(f"Does the image show this, with everything in it: {prompt.text!r}?")
+    whole = show_question(prompt.text)
     return (Atom(AtomKind.QUESTION, whole.text, question=whole),)
-
-
-def as_question(atom: Atom) -> Question:
-    return atom.question or Question(f"Is this so in the image: {atom.text}?")
 
 
 def _verdict(atoms: Sequence[Atom], probabilities: Sequence[float]) -> Check:
