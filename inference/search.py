@@ -34,13 +34,6 @@ NOTHING_WRONG = "The image is right."
 Strategy = Literal["noise", "noise+prompt", "noise+prompt+reflection", "reflection"]
 Carry = Literal["own", "topk", "best"]
 Restart = Literal["edits", "quality", "route", "holds"]
-RESTARTS: dict[str, str] = {
-    "edits": "had been edited often enough",
-    "quality": "had lost too much quality",
-    "route": "failed where a fresh drawing promises more",
-    "holds": "held all that is asked for",
-}
-"""What is said of the image that a chain left for a fresh drawing, by the reason (`Restart`)."""
 Route = Literal["correct", "learned"]
 
 
@@ -149,8 +142,8 @@ def any_size(*key: object) -> ImageSize | None:
 @dataclass
 class SearchTools:
     """The models of a search; those that a strategy does not need may be None. quality: what a chain must not lose.
-    routes: what a learned route goes by. size_of: of what has a key (seed, prompt's key), None for the generator's own. *_passes: denoiser passes an
-    image."""
+    routes: what a learned route goes by. size_of: of what has a key (seed, prompt's key), None for the generator's own.
+    *_passes: denoiser passes an image."""
 
     generator: Generator
     verifier: Verifier

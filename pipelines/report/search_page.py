@@ -8,14 +8,18 @@ from itertools import zip_longest
 from typing import Any
 
 from inference.judges.intervals import Interval
+from inference.requirements.atoms import HOLDS, failing
 from pipelines.report.drawn_elsewhere import NOT_IDENTICAL, servers_that_draw
 from pipelines.report.pictures import data_uri
+from pipelines.restarts import RESTARTS, restarts_in_words
 from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig
-from schemas.records import Candidate, PromptRow
+from schemas.records import AtomValue, Candidate, PromptRow, SearchStep
 
 NUM_FILMSTRIPS = 48
 STRIP_PX = 96
+MAX_FAILING = 4
+"""Requirements that are named below an image which fails them; all of them open with a click."""
 
 
 def render_page(folder: RunFolder, config: SearchJobConfig, summary: dict[str, Any], films: Sequence[str]) -> str:
@@ -30,6 +34,7 @@ def render_page(folder: RunFolder, config: SearchJobConfig, summary: dict[str, A
         for row in summary["budgets"]
     )
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <style>{_CSS}</style>
 <h1>{name}</h1>
@@ -37,29 +42,36 @@ def render_page(folder: RunFolder, config: SearchJobConfig, summary: dict[str, A
 {html.escape(" and ".join(config.tools.verifier.kinds))}; {summary["num_searches"]} searches,
 {summary["num_unfinished"]} unfinished, {summary["num_not_judged"]} not judged.</p>
 {f"<p>{NOT_IDENTICAL}</p>" if servers_that_draw(config) else ""}
+{_restarts(summary["restarts"])}
 {_curve(summary)}
-<table><tr><th>budget</th>{head}<th>score, 95 %</th><th>best there was</th></tr>{rows}</table>
+<div class=wide><table><tr><th>budget</th>{head}<th>score, 95 %</th><th>best there was</th></tr>{rows}</table></div>
 <h2>Searches</h2>
 <p>Every image of a search, round by round. The frame says what the judge saw: <b class="ok">right</b> or
-<b class="no">wrong</b>; the thick one is delivered. Below each: the verifier's score, and what it was told.</p>
+<b class="no">wrong</b>; the thick one is delivered. Below each: the verifier's score, how far the image meets each
+requirement where a verifier checks them, and how it came about.</p>
 {"".join(films)}</html>"""
 
 
 _CSS = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;color:#1c1c1e;background:#fff}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}
+.wide{overflow-x:auto}.wide td,.wide th{white-space:nowrap}svg{max-width:100%;height:auto}figure{margin:1rem 0}
 .strip{display:flex;gap:.5rem;overflow-x:auto;padding:.3rem 0 1rem}.draft{flex:0 0 104px;font-size:11px}
+.draft.known{flex-basis:160px}.draft ul{list-style:none;margin:.3rem 0 0;padding:0}.draft li{margin-top:.2rem}
+.atoms summary{cursor:pointer;list-style:none;display:flex;flex-wrap:wrap;align-items:center;gap:3px;margin-top:.4rem}
+.atoms summary::-webkit-details-marker{display:none}.atoms summary::after{content:"▸";opacity:.6}
+.atoms[open] summary::after{content:"▾"}
+.atoms i{width:8px;height:8px;border-radius:2px;background:#2a8f4a}
+.atoms i.no{background:none;box-shadow:inset 0 0 0 2px #c33}
+.draft data{float:right;margin-left:.4rem;font-variant-numeric:tabular-nums}
+.draft small{display:block;font-size:inherit;opacity:.75}
 .draft img{width:96px;height:auto;image-rendering:pixelated;border:2px solid #c33;display:block}
 .draft.right img{border-color:#2a8f4a}.draft.unjudged img{border-color:#999}
 .draft.chosen img{border-width:6px;margin:-4px}
-.draft p{margin:.4rem 0 0;overflow-wrap:anywhere}h3{margin:1rem 0 .2rem;font-size:15px}.ok{color:#2a8f4a}.no{color:#c33}
+.draft p,.draft li{overflow-wrap:anywhere}.draft p{margin:.4rem 0 0}
+h3{margin:1rem 0 .2rem;font-size:15px}.ok{color:#2a8f4a}.no{color:#c33}
 @media (prefers-color-scheme:dark){body{background:#17181a;color:#e8e8ea}td,th{border-color:#444}}
 """
-
-RESTARTS = {
-    "edits": "drawn afresh: the image before had been edited often enough",
-    "quality": "drawn afresh: the image before had lost too much quality",
-}
 
 
 class Filmstrips:
@@ -101,19 +113,60 @@ def _filmstrip(row: PromptRow, chosen: int) -> str:
         if step is None or candidate.image is None:
             continue
         outcome = " unjudged" if candidate.check is None else " right" if _is_right(candidate) else ""
-        classes = "draft" + outcome + (" chosen" if number == chosen else "")
-        said = f"<p>{html.escape(step.reflection)}</p>" if step.reflection else ""
-        said += f"<p>{RESTARTS[step.restart]}</p>" if step.restart in RESTARTS else ""
+        classes = "draft" + outcome + (" known" if step.atoms else "")
+        classes += " chosen" if number == chosen else ""
+        said = _atoms(step.atoms) + _way(step)
         if candidate.text != row.prompt.text:
             said += f"<p><i>{html.escape(candidate.text)}</i></p>"
         drafts.append(
             f'<div class="{classes}"><img alt="" src="{data_uri(candidate.image, STRIP_PX)}">'
-            f"<p>round {step.round}, {step.score:.2f}</p>{said}</div>"
+            f"<p>image {candidate.index}, round {step.round}: {step.score:.2f}</p>{said}</div>"
         )
     verdict = '<b class="ok">right</b>' if _is_right(row.candidates[chosen]) else '<b class="no">wrong</b>'
     if row.candidates[chosen].check is None:
         verdict = "not judged"
     return f"<h3>{html.escape(row.prompt.text)}: {verdict}</h3><div class=strip>{''.join(drafts)}</div>"
+
+
+def _way(step: SearchStep) -> str:
+    """How an image came about."""
+    if step.parent is not None:
+        return f"<p>from image {step.parent}: {html.escape(step.reflection or '')}</p>"
+    if step.restart in RESTARTS:
+        return f"<p>drawn afresh: the image before {RESTARTS[step.restart]}</p>"
+    return ""
+
+
+def _atoms(atoms: Sequence[AtomValue]) -> str:
+    """A mark for each requirement, in the prompt's order, which opens to all of them; and those that fail, the worst
+    first, each with how it would be mended."""
+    if not atoms:
+        return ""
+    failed = failing(atoms)
+    marks = "".join(
+        f'<i{" class=no" if atom.value < HOLDS else ""} title="{html.escape(f"{atom.text}: {atom.value:.2f}")}"></i>'
+        for atom in atoms
+    )
+    every = "".join(_atom(atom, "") for atom in atoms)
+    worst = "".join(_atom(atom, atom.mend or "") for atom in failed[:MAX_FAILING])
+    more = f"<li>and {len(failed) - MAX_FAILING} more</li>" if len(failed) > MAX_FAILING else ""
+    held = f"{len(atoms) - len(failed)} of {len(atoms)} hold"
+    return (
+        f"<details class=atoms><summary>{marks} {held}</summary><ul>{every}</ul></details>"
+        f"{f'<ul class=fails>{worst}{more}</ul>' if failed else ''}"
+    )
+
+
+def _atom(atom: AtomValue, mend: str) -> str:
+    side = "no" if atom.value < HOLDS else "ok"
+    mended = f"<small>\u2192 {html.escape(mend)}</small>" if mend else ""
+    return f'<li class=atom><data class="{side}">{atom.value:.2f}</data>{html.escape(atom.text)}{mended}</li>'
+
+
+def _restarts(restarts: dict[str, int]) -> str:
+    if not restarts:
+        return ""
+    return f"<p>Chains started afresh: {html.escape(restarts_in_words(restarts))}.</p>"
 
 
 def _curve(summary: dict[str, Any]) -> str:
@@ -143,6 +196,7 @@ def _curve(summary: dict[str, Any]) -> str:
     for i, row in enumerate(rows):
         lines.append(f'<text x="{left + i * step - 6:.1f}" y="{height - 8}">{row["budget"]}</text>')
     return (
-        f'<figure><svg width="{width}" height="{height}" font-size="11" fill="currentColor">{"".join(lines)}</svg>'
+        f'<figure><svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" font-size="11" '
+        f'fill="currentColor">{"".join(lines)}</svg>'
         "<figcaption>Score against images a search: delivered (blue), best there was (grey)</figcaption></figure>"
     )

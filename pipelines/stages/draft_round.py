@@ -94,9 +94,7 @@ def _compared(candidate: Candidate, draft: Draft) -> Candidate:
     return replace(candidate, search=replace(step, score=draft.score))
 
 
-def trace_of(
-    row: PromptRow, search: SearchConfig | None = None, routes: RouteTable | None = None
-) -> SearchTrace:
+def trace_of(row: PromptRow, search: SearchConfig | None = None, routes: RouteTable | None = None) -> SearchTrace:
     """The search so far, as the row's candidates tell it; its cost counts from here. search: then only the images that
     its next round goes on from, by `routes` where there are some, are decoded, and the others are empty; without it,
     all of them."""
