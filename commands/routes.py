@@ -62,7 +62,7 @@ def _learnt(uri: str) -> Learnt:
 def _of_run(one: Learnt) -> str:
     """What of a run was taken, and what was not."""
     but = [
-        f"{one.unfinished} of them not searched to the end, as far as they are" if one.unfinished else "",
+        f"{one.unfinished} are not searched to the end, and count as far as they are" if one.unfinished else "",
         f"{one.unchecked} without atoms left out" if one.unchecked else "",
         f"{one.left_out} that are a benchmark's left out" if one.left_out else "",
     ]

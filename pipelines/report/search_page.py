@@ -60,7 +60,7 @@ table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-alig
 .draft.known{flex-basis:160px}.draft ul{list-style:none;margin:.3rem 0 0;padding:0}.draft li{margin-top:.2rem}
 .atoms summary{cursor:pointer;list-style:none;display:flex;flex-wrap:wrap;align-items:center;gap:3px;margin-top:.4rem}
 .atoms summary::-webkit-details-marker{display:none}.atoms summary::after{content:"▸";opacity:.6}
-.atoms[open] summary::after{content:"▾"}
+.atoms[open] summary::after{content:"▾"}.atoms[open]+.fails{display:none}
 .atoms i{width:8px;height:8px;border-radius:2px;background:#2a8f4a}
 .atoms i.no{background:none;box-shadow:inset 0 0 0 2px #c33}
 .draft data{float:right;margin-left:.4rem;font-variant-numeric:tabular-nums}
@@ -147,8 +147,7 @@ def _atoms(atoms: Sequence[AtomValue]) -> str:
         f'<i{" class=no" if atom.value < HOLDS else ""} title="{html.escape(f"{atom.text}: {atom.value:.2f}")}"></i>'
         for atom in atoms
     )
-    every = "".join(_atom(atom, "") for atom in atoms)
-    worst = "".join(_atom(atom, atom.mend or "") for atom in failed[:MAX_FAILING])
+    every, worst = ("".join(map(_atom, some)) for some in (atoms, failed[:MAX_FAILING]))
     more = f"<li>and {len(failed) - MAX_FAILING} more</li>" if len(failed) > MAX_FAILING else ""
     held = f"{len(atoms) - len(failed)} of {len(atoms)} hold"
     return (
@@ -157,10 +156,10 @@ def _atoms(atoms: Sequence[AtomValue]) -> str:
     )
 
 
-def _atom(atom: AtomValue, mend: str) -> str:
+def _atom(atom: AtomValue) -> str:
     side = "no" if atom.value < HOLDS else "ok"
-    mended = f"<small>\u2192 {html.escape(mend)}</small>" if mend else ""
-    return f'<li class=atom><data class="{side}">{atom.value:.2f}</data>{html.escape(atom.text)}{mended}</li>'
+    mended = f"<small>\u2192 {html.escape(atom.mend)}</small>" if atom.mend and side == "no" else ""
+    return f'<li><data class="{side}">{atom.value:.2f}</data>{html.escape(atom.text)}{mended}</li>'
 
 
 def _restarts(restarts: dict[str, int]) -> str:

@@ -18,11 +18,11 @@ from pipelines.jobs import resolve_chains
 from recipes import catalogue
 from schemas.configuration import content_key, output_config, routes_names
 from schemas.errors import InputError
-from tests.support.invented_atoms import in_place_of_the_verifier
+from tests.support.invented_atoms import in_place_of_verifier_and_critic
 from tests.support.page_reader import read_page
 
 SEARCH = (
-    *("--prompts", "composed", "--num-prompts", "16", "--unit-size", "4", "--seed", "3", "--num-threads", "1"),
+    *("--prompts", "composed", "--num-prompts", "12", "--unit-size", "4", "--seed", "3", "--num-threads", "1"),
     *("--search.width", "2", "--search.depth", "3", "--search.strategy", "reflection", "--quiet"),
     *("--search.carry", "best", "--search.patience", "1", "--tools.verifier.kinds", "rules"),
     *("--tools.generator.flux.num-steps", "2"),
@@ -32,7 +32,7 @@ SEARCH = (
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     run = tmp_path_factory.mktemp("atoms") / "run"
-    patch = in_place_of_the_verifier()
+    patch = in_place_of_verifier_and_critic()
     try:
         assert main(["search", "--run", str(run), *SEARCH]) == 0
     finally:
@@ -66,7 +66,7 @@ def test_the_page_says_of_each_image_what_holds_and_what_fails(searched):
 def test_results_say_how_far_the_answer_meets_each_requirement(searched):
     lines = [json.loads(line) for line in (searched / "evaluation" / "results.jsonl").read_text().splitlines()]
     rows = rows_of(searched)
-    assert len(lines) == len(rows) == 16
+    assert len(lines) == len(rows) == 12
     for line, row in zip(lines, rows, strict=True):
         best = max(row.candidates, key=lambda c: (c.search.score, -c.index)).search
         assert [(a["kind"], a["text"]) for a in line["atoms"]] == [(a.kind, a.text) for a in best.atoms]
@@ -91,11 +91,11 @@ def test_a_table_counts_every_try_of_both_ways(searched, table, capsys):
     (source,) = found.learnt_from
     assert (source.run, source.prompts, source.generator, source.corrector) == (
         "run",
-        16,
+        12,
         "micro/flux",
         "micro/corrector",
     )
-    assert "run: 16 of 16 prompts" in said
+    assert "run: 12 of 12 prompts" in said
     assert said.count("<- taken") == len({(one.fails, one.atoms) for one in tries})
     assert str(searched) not in table.read_text()
 
@@ -109,7 +109,7 @@ def test_what_is_there_of_an_unfinished_search_counts(searched, table, tmp_path,
         folder.delete_block("draft_round", step.key, 2)
     shutil.rmtree(half / "stages" / "judge_candidates")  # whose verdicts are nothing to it
     assert main(["routes", "--run", str(half), "--out", str(tmp_path / "routes.json")]) == 0
-    assert "half: 12 of 16 prompts; 8 of them not searched to the end" in capsys.readouterr().out
+    assert "half: 8 of 12 prompts; 8 are not searched to the end" in capsys.readouterr().out
     fewer, all_of_it = (sum(one.number for one in load_routes(str(p)).tries) for p in (tmp_path / "routes.json", table))
     assert 0 < fewer < all_of_it
 
@@ -140,7 +140,7 @@ def test_searches_that_no_table_may_be_learnt_from_are_refused(tmp_path, argumen
 
 def test_searches_by_different_models_are_refused(searched, tmp_path, capsys):
     other = tmp_path / "other"
-    patch = in_place_of_the_verifier()
+    patch = in_place_of_verifier_and_critic()
     try:
         few = ["--num-prompts", "2", "--search.depth", "2", "--tools.generator.flux.num-steps", "1"]
         assert main(["search", "--run", str(other), *SEARCH, *few]) == 0

@@ -1,8 +1,9 @@
 """A verifier that checks every requirement of a prompt, by chance: what an image is said to meet depends on its pixels
-alone. Real searches run with it in the place of their own verifier."""
+alone. Real searches run with it, and with a critic that is as quick, in the place of their own."""
 
 import pytest
 
+from inference.critic import CriticConfig
 from inference.interfaces import Opinion
 from inference.prompt_grammar import record_of
 from inference.requirements.atoms import atoms_of, log_odds_of_all
@@ -10,6 +11,7 @@ from inference.verifier import VerifierConfig, scores_of
 from schemas.configuration import stable_seed
 from schemas.images import sha256
 from schemas.records import AtomValue, Cost
+from tests.support.scripted_search import Says
 
 
 class InventedAtoms:
@@ -38,8 +40,9 @@ class InventedAtoms:
         return Opinion(log_odds_of_all(atoms), Cost(verifier_calls=1), atoms=atoms)
 
 
-def in_place_of_the_verifier() -> pytest.MonkeyPatch:
+def in_place_of_verifier_and_critic() -> pytest.MonkeyPatch:
     """Until it is undone."""
     patch = pytest.MonkeyPatch()
     patch.setattr(VerifierConfig, "open", lambda config, journal=None: InventedAtoms())
+    patch.setattr(CriticConfig, "open", lambda config, journal=None: Says())
     return patch
