@@ -63,12 +63,17 @@ def learn_from(folder: RunFolder, config: SearchJobConfig) -> Learnt:
             field="--run",
             expected="a search with atoms among its verifiers (--tools.verifier.kinds atoms)",
         )
-    named = [next(iter(model_names(part)), "") if part else "" for part in (tools.generator, tools.corrector)]
-    drawn = [output_config(part, folder.info.digests) if part else {} for part in (tools.generator, tools.corrector)]
-    name = uri.rstrip("/").rpartition("/")[2]
-    source = LearntFrom(name, counts["used"], *named, critic)
-    numbers = (counts[what] for what in ("prompts", "left_out", "unchecked", "unfinished"))
-    return Learnt(source, tuple(tries), *numbers, content_key(drawn))
+    parts = [part for part in (tools.generator, tools.corrector) if part is not None]
+    generator, corrector = [next(iter(model_names(part)), "") for part in parts]
+    return Learnt(
+        source=LearntFrom(uri.rstrip("/").rpartition("/")[2], counts["used"], generator, corrector, critic),
+        tries=tuple(tries),
+        prompts=counts["prompts"],
+        left_out=counts["left_out"],
+        unchecked=counts["unchecked"],
+        unfinished=counts["unfinished"],
+        models=content_key([output_config(part, folder.info.digests) for part in parts]),
+    )
 
 
 def _searched(folder: RunFolder, rounds: Sequence[str]) -> Iterator[tuple[PromptRow, bool]]:

@@ -135,6 +135,7 @@ def search() -> SearchJobConfig:
             corrector=CorrectorConfig("flux", FluxCorrectorConfig("micro/corrector")),
             critic=CriticConfig("vlm", critic),
             verifier=verifier(),
+            routes="micro/routes",
         ),
         judge=JudgeCandidatesConfig(judge()),
     )

@@ -15,6 +15,7 @@ from inference.verifier import VerifierConfig
 from inference.vlm.vlm import VlmConfig
 from pipelines.evaluation import read_rows
 from pipelines.jobs import resolve_chains
+from pipelines.search_job import SearchJobConfig
 from recipes import catalogue
 from schemas.configuration import content_key, output_config, routes_names
 from schemas.errors import InputError
@@ -42,6 +43,7 @@ def searched(tmp_path_factory):
 
 def rows_of(run):
     folder, config = open_run(str(run))
+    assert isinstance(config, SearchJobConfig)
     return [row for row in read_rows(folder, config) if row]
 
 
@@ -162,7 +164,7 @@ def test_a_table_is_part_of_what_a_run_is(table, tmp_path):
     assert first["routes"] == digests[str(table)]
     assert "routes" not in output_config(SearchToolsConfig(), {})
     correct = catalogue.load("micro", "search").tools
-    assert correct.for_search(SearchConfig(strategy="reflection"), VlmConfig("micro/vlm")).routes == ""
+    assert correct.for_search(SearchConfig(strategy="reflection"), VlmConfig()).routes == ""
 
 
 @pytest.mark.parametrize(
