@@ -49,6 +49,12 @@ class SearchToolsConfig:
         if search.strategy != "noise":
             if self.critic is None:
                 raise InputError(f"strategy {search.strategy!r}", field="tools.critic", expected="who reflects")
+            if self.critic.kind == "atoms" and "atoms" not in self.verifier.kinds:
+                raise InputError(
+                    f"critic 'atoms' with verifier {' '.join(self.verifier.kinds)}: nobody says what fails",
+                    field="--tools.critic.kind",
+                    expected=f"--tools.verifier.kinds {' '.join([*self.verifier.kinds, 'atoms'])}, or another critic",
+                )
             critic = self.critic.only_what_is_used(vlm)
         quality = None
         if search.max_quality_drop and corrects:

@@ -78,7 +78,7 @@ class SearchJobConfig:
             raise InputError(
                 f"verifier {' '.join(self.tools.verifier.kinds)}: its scores compare images of one prompt alone",
                 field="allocation.budget",
-                expected="0, or verifiers whose scores are log-odds: vlm, prompted, trained, rules",
+                expected="0, or verifiers whose scores are log-odds: vlm, prompted, trained, rules, atoms",
             )
         once = replace(search, depth=1, seed=0)  # the seed is the run's
         draft = DraftRoundConfig(once, self.tools.for_search(search, self.vlm), self.workers)

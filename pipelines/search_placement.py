@@ -83,6 +83,7 @@ def flags_of(config: SearchJobConfig, served: Sequence[VlmConfig]) -> list[str]:
         "tools.critic.vlm.reflector-vlm": critic.reflector_vlm if critic else None,
         "tools.verifier.vlm.vlm": verifier.vlm.vlm if verifier.vlm else None,
         "tools.verifier.prompted.vlm": verifier.prompted.vlm if verifier.prompted else None,
+        "tools.verifier.atoms.vlm": verifier.atoms.vlm if verifier.atoms else None,
     }
     return [next((flag for flag, vlm in own.items() if vlm and vlm.server == one.server), "vlm") for one in served]
 
