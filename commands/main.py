@@ -32,6 +32,7 @@ GROUPS: dict[str, Group] = {
             "distill": ("commands.distill", "teach a generator many concepts by a VLM's answers, each into a LoRA"),
             "evaluate": ("commands.evaluate", "score a search, or any images by GenEval or GenEval 2"),
             "harvest": ("commands.harvest", "make pairs for the next corrector out of a search's traces"),
+            "routes": ("commands.routes", "learn from searches what to correct and what to draw afresh"),
             "vocabulary": ("commands.vocabulary", "have a language model name what prompts are composed of"),
             "plan": ("commands.plan", "say what a run will make and cost, before it is started"),
             "status": ("commands.status", "what is done, what is left, what was rejected or put in quarantine"),

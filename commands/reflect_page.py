@@ -13,10 +13,11 @@ from urllib.parse import quote
 from inference.requirements.atoms import HOLDS
 from inference.search import Draft, SearchTrace
 from pipelines.report.pictures import data_uri
-from pipelines.report.search_page import RESTARTS
+from pipelines.report.search_page import SOURCES
+from pipelines.restarts import RESTARTS
 from schemas.atomic_file import write_whole
 from schemas.images import encode_png
-from schemas.records import Cost, PromptRecord, RequirementSource
+from schemas.records import Cost, PromptRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,12 +26,6 @@ STRIP_PX = 160
 GAP_PX = 6
 CARD_PX = 240
 """Of an image on the page."""
-SOURCES = {
-    RequirementSource.FILE: "as its file says",
-    RequirementSource.GRAMMAR: "as its words say",
-    RequirementSource.VLM: "as a VLM read it",
-    RequirementSource.FALLBACK: "asked as a whole",
-}
 
 
 @dataclass(frozen=True)
@@ -151,14 +146,15 @@ def _asked(record: PromptRecord) -> str:
     """Where the requirements come from."""
     if record.requirements_from is None:
         return ""
-    source = SOURCES[RequirementSource(record.requirements_from)]
+    source = SOURCES[record.requirements_from]
     note = f": {record.requirements_note}" if record.requirements_note else ""
     return f"<p class=small>What it requires: {html.escape(source + note)}.</p>"
 
 
 def _card(draft: Draft, best: Draft, prompt: str) -> str:
     said = f"from image {draft.parent}: {draft.reflection}" if draft.reflection else ""
-    said = said or RESTARTS.get(draft.restart or "", "")
+    if draft.restart is not None:
+        said = f"drawn afresh: the image before {RESTARTS[draft.restart]}"
     parts = [f"<b>{draft.score:.2f}</b> image {draft.number}, round {draft.round}"]
     parts += [html.escape(said)] if said else []
     parts += [f"<i>{html.escape(draft.prompt)}</i>"] if draft.prompt != prompt else []

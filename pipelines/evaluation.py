@@ -24,11 +24,12 @@ from inference.judges.geneval_scoring import score_by_tag
 from inference.judges.intervals import Interval, intervals_by_tag, mean_over_tags
 from inference.rewards.ensemble import relative_scores
 from pipelines.jobs import resolve_chains
+from pipelines.restarts import restarts_in_words
 from pipelines.run_folder import RunFolder
 from pipelines.search_cost import spent_by_round
 from pipelines.search_job import SearchJobConfig
 from schemas.errors import CorruptDataError
-from schemas.records import Check, Cost, PromptRecord, PromptRow, Reward
+from schemas.records import Candidate, Check, Cost, PromptRecord, PromptRow, Reward
 from schemas.terminal import say
 
 FOLDER = "evaluation"
@@ -199,6 +200,7 @@ def write_evaluation(folder: RunFolder, config: SearchJobConfig) -> str:
     folder.write_json(f"{FOLDER}/summary.json", summary)
     lines: list[str] = []
     films = Filmstrips()
+    by_questions = config.judge.judge.kind == "questions"
     numbers: dict[str, int] = {}
     samples: dict[str, int] = defaultdict(int)
     for row in read_rows(folder, config, with_images=True):
@@ -218,8 +220,9 @@ def write_evaluation(folder: RunFolder, config: SearchJobConfig) -> str:
         storage.commit(f"{FOLDER}/{layout}/{number:05d}/metadata.jsonl", (json.dumps(metadata) + "\n").encode())
         if not is_left_out:
             line = result_line(name, row.prompt.tag or "", one.text, delivered.check, metadata)
-            line |= requirements_of(row.prompt)
+            line |= requirements_of(row.prompt) | atoms_entry(delivered)
             line |= {} if delivered.check else {"correct": None, "score": one.scores[chosen]}
+            line |= {"soft_tifa_gm": delivered.check.score} if delivered.check and by_questions else {}
             lines.append(json.dumps(line, ensure_ascii=False))
         films.add(row, chosen)
     storage.commit(f"{FOLDER}/results.jsonl", "".join(f"{line}\n" for line in lines).encode())
@@ -291,6 +294,13 @@ def result_line(filename: str, tag: str, prompt: str, check: Check | None, metad
     }
 
 
+def atoms_entry(delivered: Candidate) -> dict[str, Any]:
+    """How far the answer meets each requirement, by a verifier that checks them: a field of its line; none without."""
+    atoms = delivered.search.atoms if delivered.search else ()
+    said = [{"kind": atom.kind, "text": atom.text, "value": round(atom.value, 4)} for atom in atoms]
+    return {"atoms": said} if said else {}
+
+
 def summarise(found: Evaluation, config: SearchJobConfig, budgets: Sequence[int]) -> dict[str, Any]:
     """`summary.json`."""
     figures = _judged_figures if found.is_judged else _unjudged_figures
@@ -344,9 +354,7 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
     if summary["num_not_judged"] and judged:
         yield f"  {summary['num_not_judged']} more searches are not judged: the judge does not know what they ask for"
     if summary["restarts"]:
-        why = {"edits": "had been edited often enough", "quality": "had lost too much quality"}
-        counted = ", ".join(f"{number} whose image {why[name]}" for name, number in sorted(summary["restarts"].items()))
-        yield f"  chains started afresh: {counted}"
+        yield f"  chains started afresh: {restarts_in_words(summary['restarts'])}"
     names = ("score", "best_there_was") if judged else ("verifier_score",)
     yield "  budget  score [95 %]           best there was" if judged else "  budget  the verifier's score [95 %]"
     for row in summary["budgets"]:

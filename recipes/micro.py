@@ -143,6 +143,7 @@ def search() -> SearchJobConfig:
             corrector=CorrectorConfig("flux", FluxCorrectorConfig("micro/corrector")),
             critic=CriticConfig("vlm", critic, AtomCriticConfig(max_told=2, sure=2.0, reflect="micro/reflect")),
             verifier=verifier(),
+            routes="micro/routes",
         ),
         judge=JudgeCandidatesConfig(judge()),
     )

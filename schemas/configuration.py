@@ -1,8 +1,9 @@
-"""What of a configuration changes output. Configurations are frozen dataclasses; most fields count as they are. Four
+"""What of a configuration changes output. Configurations are frozen dataclasses; most fields count as they are. Five
 kinds do not:
 
 - `model_field`: names a model (folder or hub id); its *content digest* counts, not where it lies;
 - `template_field`: names a prompt template; its content counts too;
+- `routes_field`: names a table of routes; so does its content;
 - `execution_field`: says how to compute (device, number of workers), never what;
 - `added_field`: came when there were runs without it; at its default it does not count, so that they keep their keys,
   nor does a kind of model that came so and is not the chosen one.
@@ -34,6 +35,12 @@ def template_field(default: str) -> Any:
     return dataclasses.field(default=default, metadata={"role": "template"})
 
 
+def routes_field(default: str) -> Any:
+    """Dataclass field that names a table of routes (`inference.routes`). There were runs without it: it does not count
+    where none is named."""
+    return dataclasses.field(default=default, metadata={"role": "routes", "added": True})
+
+
 def execution_field(default: Any) -> Any:
     """Dataclass field that cannot change output."""
     return dataclasses.field(default=default, metadata={"role": "execution"})
@@ -59,6 +66,11 @@ def model_names(config: Any) -> tuple[str, ...]:
 def template_names(config: Any) -> tuple[str, ...]:
     """Every prompt template a configuration names."""
     return _named(config, "template")
+
+
+def routes_names(config: Any) -> tuple[str, ...]:
+    """Every table of routes that a configuration names."""
+    return _named(config, "routes")
 
 
 def _named(config: Any, role: str) -> tuple[str, ...]:
@@ -90,7 +102,8 @@ def _nested(value: Any) -> Iterator[Any]:
 
 
 def output_config(config: Any, digests: Mapping[str, str]) -> dict[str, Any]:
-    """The part of a configuration that changes output, as plain data; models and templates as their digests."""
+    """The part of a configuration that changes output, as plain data; models, templates and tables of routes as
+    their digests."""
     plain: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -99,7 +112,7 @@ def output_config(config: Any, digests: Mapping[str, str]) -> dict[str, Any]:
             continue
         if field.metadata.get("added") and (value == field.default or _is_other_kind(config, field.name)):
             continue
-        if role in ("model", "template"):
+        if role in ("model", "template", "routes"):
             plain[field.name] = digests.get(value, value)
         elif dataclasses.is_dataclass(value):
             plain[field.name] = output_config(value, digests)

@@ -8,15 +8,18 @@ from itertools import zip_longest
 from typing import Any
 
 from inference.judges.intervals import Interval
-from inference.requirements.atoms import atoms_of
+from inference.requirements.atoms import HOLDS, atoms_of, failing
 from pipelines.report.drawn_elsewhere import NOT_IDENTICAL, servers_that_draw
 from pipelines.report.pictures import data_uri
+from pipelines.restarts import RESTARTS, restarts_in_words
 from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig
-from schemas.records import Candidate, PromptRecord, PromptRow
+from schemas.records import AtomValue, Candidate, PromptRecord, PromptRow, SearchStep
 
 NUM_FILMSTRIPS = 48
 STRIP_PX = 96
+MAX_FAILING = 4
+"""Requirements that are named below an image which fails them; all of them open with a click."""
 
 
 def render_page(folder: RunFolder, config: SearchJobConfig, summary: dict[str, Any], films: Sequence[str]) -> str:
@@ -26,7 +29,7 @@ def render_page(folder: RunFolder, config: SearchJobConfig, summary: dict[str, A
     by_whom = f"judged by {html.escape(summary['judge'])}" if judged else "judged by nobody"
     left_out = f", {summary['num_not_judged']} not judged" if judged else ""
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>
-<meta name="viewport" content="width=device-width,initial-scale=1">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <style>{_CSS}</style>
 <h1>{name}</h1>
@@ -35,11 +38,12 @@ def render_page(folder: RunFolder, config: SearchJobConfig, summary: dict[str, A
 {summary["num_unfinished"]} unfinished{left_out}.</p>
 {"" if judged else f"<p class=note>{_NOBODY}</p>"}
 {f"<p>{NOT_IDENTICAL}</p>" if servers_that_draw(config) else ""}
+{_restarts(summary["restarts"])}
 {_curve(summary)}
 <div class=wide>{_table(summary)}</div>
 <h2>Searches</h2>
-<p>Every image of a search, round by round. {_FRAMES if judged else _ONE_FRAME} Below each: the verifier's score, and
-what it was told.</p>
+<p>Every image of a search, round by round. {_FRAMES if judged else _ONE_FRAME} Below each: the verifier's score, how
+far the image meets each requirement where a verifier checks them, and how it came about.</p>
 {"".join(films)}</html>"""
 
 
@@ -75,14 +79,22 @@ def _table(summary: dict[str, Any]) -> str:
 _BY_TAG = "verifier_score_by_tag"
 _CSS = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;color:#1c1c1e;background:#fff}
-h1,h3{overflow-wrap:anywhere}h3{white-space:pre-wrap}svg{max-width:100%;height:auto}figure{margin:1rem 0}
-.wide{overflow-x:auto}.note{border-left:4px solid #d08700;padding:.3rem .8rem}
+h1,h3{overflow-wrap:anywhere}h3{white-space:pre-wrap}.note{border-left:4px solid #d08700;padding:.3rem .8rem}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}
+.wide{overflow-x:auto}.wide td,.wide th{white-space:nowrap}svg{max-width:100%;height:auto}figure{margin:1rem 0}
 .strip{display:flex;gap:.5rem;overflow-x:auto;padding:.3rem 0 1rem}.draft{flex:0 0 104px;font-size:11px}
+.draft.known{flex-basis:160px}.draft ul{list-style:none;margin:.3rem 0 0;padding:0}.draft li{margin-top:.2rem}
+.atoms summary{cursor:pointer;list-style:none;display:flex;flex-wrap:wrap;align-items:center;gap:3px;margin-top:.4rem}
+.atoms summary::-webkit-details-marker{display:none}.atoms summary::after{content:"▸";opacity:.6}
+.atoms[open] summary::after{content:"▾"}.atoms[open]+.fails{display:none}
+.atoms i{width:8px;height:8px;border-radius:2px;background:#2a8f4a}
+.atoms i.no{background:none;box-shadow:inset 0 0 0 2px #c33}
+.draft data{float:right;margin-left:.4rem;font-variant-numeric:tabular-nums}
+.draft small{display:block;font-size:inherit;opacity:.75}
 .draft img{width:96px;height:auto;image-rendering:pixelated;border:2px solid #c33;display:block}
 .draft.right img{border-color:#2a8f4a}.draft.unjudged img{border-color:#999}
 .draft.chosen img{border-width:6px;margin:-4px}
-.draft p{margin:.4rem 0 0;overflow-wrap:anywhere}h3{margin:1rem 0 .2rem;font-size:15px}
+.draft p,.draft li{overflow-wrap:anywhere}.draft p{margin:.4rem 0 0}h3{margin:1rem 0 .2rem;font-size:15px}
 .asked,.why{font-size:13px;margin:.1rem 0;overflow-wrap:anywhere}.why{color:#888;white-space:pre-line}
 .ok{color:#2a8f4a}.no{color:#c33}
 @media (prefers-color-scheme:dark){body{background:#17181a;color:#e8e8ea}td,th{border-color:#444}}
@@ -93,10 +105,6 @@ SOURCES = {
     "grammar": "as its words say",
     "vlm": "as a VLM reads it",
     "fallback": "as a whole alone",
-}
-RESTARTS = {
-    "edits": "drawn afresh: the image before had been edited often enough",
-    "quality": "drawn afresh: the image before had lost too much quality",
 }
 
 
@@ -139,14 +147,14 @@ def _filmstrip(row: PromptRow, chosen: int) -> str:
         if step is None or candidate.image is None:
             continue
         outcome = " unjudged" if candidate.check is None else " right" if _is_right(candidate) else ""
-        classes = "draft" + outcome + (" chosen" if number == chosen else "")
-        said = f"<p>{html.escape(step.reflection)}</p>" if step.reflection else ""
-        said += f"<p>{RESTARTS[step.restart]}</p>" if step.restart in RESTARTS else ""
+        classes = "draft" + outcome + (" known" if step.atoms else "")
+        classes += " chosen" if number == chosen else ""
+        said = _atoms(step.atoms) + _way(step)
         if candidate.text != row.prompt.text:
             said += f"<p><i>{html.escape(candidate.text)}</i></p>"
         drafts.append(
             f'<div class="{classes}"><img alt="" src="{data_uri(candidate.image, STRIP_PX)}">'
-            f"<p>round {step.round}, {step.score:.2f}</p>{said}</div>"
+            f"<p>image {candidate.index}, round {step.round}: {step.score:.2f}</p>{said}</div>"
         )
     delivered = row.candidates[chosen].check
     verdict = '<b class="ok">right</b>' if _is_right(row.candidates[chosen]) else '<b class="no">wrong</b>'
@@ -169,6 +177,46 @@ def _requirements(prompt: PromptRecord) -> str:
     note = f" ({prompt.requirements_note})" if prompt.requirements_note else ""
     said = f"Asked for{f', {source}' if source else ''}{note}: {'; '.join(pieces)}"
     return f'<p class="asked" dir="auto">{html.escape(said)}</p>'
+
+
+def _way(step: SearchStep) -> str:
+    """How an image came about."""
+    if step.parent is not None:
+        return f"<p>from image {step.parent}: {html.escape(step.reflection or '')}</p>"
+    if step.restart in RESTARTS:
+        return f"<p>drawn afresh: the image before {RESTARTS[step.restart]}</p>"
+    return ""
+
+
+def _atoms(atoms: Sequence[AtomValue]) -> str:
+    """A mark for each requirement, in the prompt's order, which opens to all of them; and those that fail, the worst
+    first, each with how it would be mended."""
+    if not atoms:
+        return ""
+    failed = failing(atoms)
+    marks = "".join(
+        f'<i{" class=no" if atom.value < HOLDS else ""} title="{html.escape(f"{atom.text}: {atom.value:.2f}")}"></i>'
+        for atom in atoms
+    )
+    every, worst = ("".join(map(_atom, some)) for some in (atoms, failed[:MAX_FAILING]))
+    more = f"<li>and {len(failed) - MAX_FAILING} more</li>" if len(failed) > MAX_FAILING else ""
+    held = f"{len(atoms) - len(failed)} of {len(atoms)} hold"
+    return (
+        f"<details class=atoms><summary>{marks} {held}</summary><ul>{every}</ul></details>"
+        f"{f'<ul class=fails>{worst}{more}</ul>' if failed else ''}"
+    )
+
+
+def _atom(atom: AtomValue) -> str:
+    side = "no" if atom.value < HOLDS else "ok"
+    mended = f"<small>\u2192 {html.escape(atom.mend)}</small>" if atom.mend and side == "no" else ""
+    return f'<li><data class="{side}">{atom.value:.2f}</data>{html.escape(atom.text)}{mended}</li>'
+
+
+def _restarts(restarts: dict[str, int]) -> str:
+    if not restarts:
+        return ""
+    return f"<p>Chains started afresh: {html.escape(restarts_in_words(restarts))}.</p>"
 
 
 def _curve(summary: dict[str, Any]) -> str:
@@ -205,6 +253,6 @@ def _curve(summary: dict[str, Any]) -> str:
     said = "Score against images a search: delivered (blue), best there was (grey)"
     said = said if judged else "The verifier's own score against images a search; nobody judged"
     return (
-        f'<figure><svg viewBox="0 0 {width} {height}" width="{width}" font-size="11" fill="currentColor">'
-        f"{''.join(lines)}</svg><figcaption>{said}</figcaption></figure>"
+        f'<figure><svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" font-size="11" '
+        f'fill="currentColor">{"".join(lines)}</svg><figcaption>{said}</figcaption></figure>'
     )
