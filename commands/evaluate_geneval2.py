@@ -1,6 +1,7 @@
 """`python -m pipelines evaluate geneval2`: Soft-TIFA of images of GenEval 2's prompts."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,8 @@ class EvaluateGeneval2Args:
     (NAME.geneval2), or into the run's evaluation/geneval2."""
     vlm: VlmConfig = field(default_factory=lambda: VlmConfig(model=JUDGE_VLM))
     """Who judges."""
+    prompt: str = ONE_WORD
+    """Template with {question}: a name in inference/prompts, or a file; GenEval 2's unless another is named."""
     batch_size: int = 16
     """Images in memory at once."""
     skip_bad: bool = False
@@ -79,12 +82,12 @@ def main(argv: Sequence[str]) -> int:
         out.mkdir(parents=True, exist_ok=True)
         digests = {name: model_digest(name) for name in model_names(vlm)}
         kept = KeptResults(
-            out / "results.partial.jsonl", content_key(load_prompt(ONE_WORD), output_config(vlm, digests))
+            out / "results.partial.jsonl", content_key(load_prompt(arguments.prompt), output_config(vlm, digests))
         )
     except OSError as error:
         raise InputError(error.strerror or str(error), file=str(out), field="--out", expected="a folder") from error
     with explained(vlm):
-        lines = list(_judged(shown, vlm, kept, arguments.batch_size))
+        lines = list(_judged(shown, vlm, kept, arguments))
     write_whole(out / "results.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     summary = summarise(lines, vlm.name) | ({"skipped": skipped} if skipped else {})
     write_whole(out / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
@@ -165,10 +168,10 @@ def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _judged(shown: Sequence[_Shown], vlm: VlmConfig, kept: KeptResults, batch_size: int) -> Iterator[dict[str, Any]]:
+def _judged(
+    shown: Sequence[_Shown], vlm: VlmConfig, kept: KeptResults, arguments: EvaluateGeneval2Args
+) -> Iterator[dict[str, Any]]:
     """A line for each image, in order; those that are kept from an earlier start are not asked about again."""
-    import time
-
     lines = [kept.line_of(one.name, one.sha256, one.row.metadata) for one in shown]
     left = [i for i, line in enumerate(lines) if line is None]
     if left:
@@ -176,9 +179,9 @@ def _judged(shown: Sequence[_Shown], vlm: VlmConfig, kept: KeptResults, batch_si
             say(f"{len(lines) - len(left)} images are judged already")
         opened: Vlm = vlm.open()
         started = time.monotonic()
-        for start in range(0, len(left), batch_size):
-            some = left[start : start + batch_size]
-            for i, line in zip(some, _ask(opened, [shown[i] for i in some]), strict=True):
+        for start in range(0, len(left), arguments.batch_size):
+            some = left[start : start + arguments.batch_size]
+            for i, line in zip(some, _ask(opened, [shown[i] for i in some], arguments.prompt), strict=True):
                 lines[i] = line
             kept.add([(shown[i].sha256, line) for i in some if (line := lines[i]) is not None])
             done = start + len(some)
@@ -190,8 +193,9 @@ def _judged(shown: Sequence[_Shown], vlm: VlmConfig, kept: KeptResults, batch_si
         yield line | {"row": one.row.number, "atom_count": one.row.atom_count}
 
 
-def _ask(vlm: Vlm, shown: Sequence[_Shown]) -> list[dict[str, Any]]:
+def _ask(vlm: Vlm, shown: Sequence[_Shown], template: str) -> list[dict[str, Any]]:
     images: list[np.ndarray] = [read_image(one.path) for one in shown]
     pairs = [(image, q) for image, one in zip(images, shown, strict=True) for q in one.row.questions]
-    found = iter(question_probabilities(vlm, [image for image, _ in pairs], [question for _, question in pairs]))
-    return [result_line(one.row, one.name, [float(next(found)) for _ in one.row.questions]) for one in shown]
+    asked = [image for image, _ in pairs], [question for _, question in pairs]
+    found = iter(question_probabilities(vlm, *asked, template).tolist())
+    return [result_line(one.row, one.name, [next(found) for _ in one.row.questions]) for one in shown]

@@ -91,5 +91,5 @@ def search() -> SearchJobConfig:
         search=SearchConfig(width=2, depth=8, strategy="noise+prompt+reflection", carry="best", max_edits=4),
         tools=replace(base.tools, generator=generator(), corrector=corrector()),
         workers=ONE,
-        judge=replace(base.judge, workers=ONE),
+        judge=replace(base.judge, judge=judge(), workers=ONE),
     )

@@ -104,7 +104,8 @@ def search() -> SearchJobConfig:
     verifier = replace(base.tools.verifier, atoms=asks_all)  # no detector: every requirement is a question
     tools = replace(base.tools, generator=generator(), corrector=_corrector(), verifier=verifier)
     search = replace(base.search, carry="best", max_edits=4)
-    return replace(base, images_per_prompt=1, vlm=vlm(), search=search, tools=tools, workers=ASKS)
+    judged = replace(base.judge, judge=judge())
+    return replace(base, images_per_prompt=1, vlm=vlm(), search=search, tools=tools, workers=ASKS, judge=judged)
 
 
 def run_options() -> RunOptions:

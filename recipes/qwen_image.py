@@ -92,4 +92,5 @@ def search() -> SearchJobConfig:
         vlm=replace(vlm(), gpus=0.4, gpu_memory=vllm_memory(cluster().gpu.memory_gib, beside)),
         search=SearchConfig(width=2, depth=8, strategy="noise+prompt+reflection", carry="best", max_edits=4),
         tools=replace(base.tools, generator=waiting, corrector=corrector()),
+        judge=replace(base.judge, judge=judge()),
     )
