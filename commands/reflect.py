@@ -116,10 +116,12 @@ def asked_prompts(arguments: ReflectArgs) -> list[Asked]:
         found += [Asked(record, file, line) for line, record in numbered_prompts(file, known)]
     if not found:
         raise InputError("no prompt", field="prompt", expected='one or more, or --prompts FILE: "a photo of a ring"')
-    once = {one.record.text: one for one in reversed(found)}
+    once: dict[str, Asked] = {}
+    for one in found:
+        once.setdefault(one.record.text, one)
     if len(once) < len(found):
-        say(f"{len(found) - len(once)} prompts stand there twice")
-    return list(reversed(once.values()))
+        say(f"{len(found) - len(once)} of {len(found)} prompts are there already, and are searched once")
+    return list(once.values())
 
 
 def _round(

@@ -60,7 +60,7 @@ def test_several_prompts_make_one_page_and_a_folder_each(tmp_path, capsys):
     arguments = ["--prompts", str(file), "--out", str(out), "--search.width", "2", "--search.depth", "2"]
     assert main(["reflect", *prompts, *arguments, "--together", "3", *QUICK]) == 0
     said = capsys.readouterr().out
-    assert "1 prompts stand there twice" in said
+    assert "1 of 5 prompts are there already" in said
     assert said.count("  image ") == 4 * 4
     assert "to go" in said
     folders = sorted(path.name for path in out.iterdir() if path.is_dir())
