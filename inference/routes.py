@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from inference.model_store import shipped_path
-from inference.requirements.atoms import AtomKind, failing
+from inference.requirements.atoms import AtomKind, failing, flaws
 from schemas.checked_json import checked_record, parse_object
 from schemas.errors import CorruptDataError, InputError
 from schemas.named_file import MAX_TEXT_BYTES, read_file
@@ -39,7 +39,7 @@ Way = Literal["correct", "fresh"]
 WAYS: tuple[Way, ...] = get_args(Way)
 NOTHING, TWO, SEVERAL = "nothing", "two", "several"
 FAILURES = (*(kind.value for kind in AtomKind), TWO, SEVERAL)
-"""One atom of a kind, two of any kind, or three and more."""
+"""One thing of a kind, two of any kind, or three and more."""
 STATES = (NOTHING, *FAILURES)
 SIZES = ("1 or 2", "3 or 4", "5 or more")
 """How many atoms a prompt has."""
@@ -50,8 +50,8 @@ _HOW = "`python -m pipelines routes --run RUN ... --out FILE` learns one from fi
 
 
 def failure_of(atoms: Sequence[AtomValue]) -> str:
-    """What an image fails, as one of `STATES`."""
-    failed = failing(atoms)
+    """What an image fails, as one of `STATES`: what takes one mend is one thing, however many atoms fail by it."""
+    failed = flaws(atoms)
     if len(failed) == 1:
         return str(failed[0].kind)
     return NOTHING if not failed else TWO if len(failed) == 2 else SEVERAL

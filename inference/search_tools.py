@@ -109,6 +109,7 @@ class SearchToolsConfig:
 
     def open(self, journal: Journal | None = None) -> SearchTools:
         """Load what it names. MissingWeightsError, InputError."""
+        routes = load_routes(self.routes) if self.routes else None
         generator = self.generator.open(journal)
         corrector = self.corrector.open(generator, journal) if self.corrector else None
         critic = self.critic.open(journal) if self.critic else None
@@ -122,7 +123,7 @@ class SearchToolsConfig:
             corrector,
             critic,
             quality,
-            load_routes(self.routes) if self.routes else None,
+            routes,
             self.generator.size_of,
             passes,
             corrector_passes,

@@ -81,7 +81,7 @@ _CSS = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;color:#1c1c1e;background:#fff}
 h1,h3{overflow-wrap:anywhere}h3{white-space:pre-wrap}.note{border-left:4px solid #d08700;padding:.3rem .8rem}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}
-.wide{overflow-x:auto}.wide td,.wide th{white-space:nowrap}svg{max-width:100%;height:auto}figure{margin:1rem 0}
+.wide{overflow-x:auto}svg{max-width:100%;height:auto}figure{margin:1rem 0}
 .strip{display:flex;gap:.5rem;overflow-x:auto;padding:.3rem 0 1rem}.draft{flex:0 0 104px;font-size:11px}
 .draft.known{flex-basis:160px}.draft ul{list-style:none;margin:.3rem 0 0;padding:0}.draft li{margin-top:.2rem}
 .atoms summary{cursor:pointer;list-style:none;display:flex;flex-wrap:wrap;align-items:center;gap:3px;margin-top:.4rem}
@@ -97,6 +97,7 @@ table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-alig
 .draft p,.draft li{overflow-wrap:anywhere}.draft p{margin:.4rem 0 0}h3{margin:1rem 0 .2rem;font-size:15px}
 .asked,.why{font-size:13px;margin:.1rem 0;overflow-wrap:anywhere}.why{color:#888;white-space:pre-line}
 .ok{color:#2a8f4a}.no{color:#c33}
+@media (max-width:700px){.wide td,.wide th{white-space:nowrap}}
 @media (prefers-color-scheme:dark){body{background:#17181a;color:#e8e8ea}td,th{border-color:#444}}
 """
 

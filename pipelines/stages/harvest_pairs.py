@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from inference.interfaces import rank_of
 from inference.reflection_text import is_one_sentence
-from inference.requirements.atoms import HOLDS, AtomKind
+from inference.requirements.atoms import HOLDS, AtomKind, flaws
 from pipelines.run_folder import RunFolder
 from pipelines.stage import Stage, Workers
 from pipelines.stages.draft_round import DraftRound
@@ -29,8 +29,8 @@ class HarvestPairsConfig:
     """And better than the bad one by at least this."""
     partner: Literal["corrected", "best", "near"] = "corrected"
     """The good image: what the corrector made of the bad one by the reflection, or the best of the whole search. near:
-    what the corrector made of it, where the two differ in one requirement alone, which the good one meets
-    (`min_atom_gain`; the scores' thresholds are not looked at then)."""
+    what the corrector made of it, where one requirement was mended (with its colour and place, of what was missing) and
+    all else holds or fails as before; the scores' thresholds are not looked at then, but `min_atom_gain`."""
     pairs_per_prompt: int = 2
     """The pairs that gained most."""
     min_atom_gain: float = added_field(0.5)
@@ -111,29 +111,29 @@ class HarvestPairs(Stage):
             yield Pair(0, good.index, bad.index, self.name, reflection, good_score=_score(good), bad_score=_score(bad))
 
     def _near(self, bad: Candidate, good: Candidate) -> Iterator[Pair]:
-        """The pair of an image and what was made of it, where one requirement was mended and no other changed sides.
+        """The pair of an image and what was made of it, where one flaw was mended and nothing else changed sides.
         What is said of it is how that one is mended, or else all that the corrector was told, where that is a sentence
         alone."""
         before, after = (_atoms(one) for one in (bad, good))
-        mended = mended_atom(before, after)
-        if mended is None or after[mended].value - before[mended].value < self.config.min_atom_gain:
+        mended = mended_flaw(before, after)
+        if mended is None or after[before.index(mended)].value - mended.value < self.config.min_atom_gain:
             return
-        said, told = before[mended].mend, (good.search and good.search.reflection) or ""
-        is_rule = bool(said) and before[mended].kind != AtomKind.QUESTION
+        said, told = mended.mend, (good.search and good.search.reflection) or ""
+        is_rule = bool(said) and mended.kind != AtomKind.QUESTION
         text = said or (told if is_one_sentence(told) else "")
         if text and not problem_of(text) and _score(good) > _score(bad) > -math.inf:
             reflection = Reflection(text, "rule" if is_rule else self.config.annotator)
             yield Pair(0, good.index, bad.index, self.name, reflection, good_score=_score(good), bad_score=_score(bad))
 
 
-def mended_atom(before: Sequence[AtomValue], after: Sequence[AtomValue]) -> int | None:
-    """The one requirement that an image fails and the next one meets, where all others hold or fail as before; None
-    where they are not near in this way."""
+def mended_flaw(before: Sequence[AtomValue], after: Sequence[AtomValue]) -> AtomValue | None:
+    """The one flaw of an image that the next one has not, where all else holds or fails as before; None where they are
+    not near in this way. What was missing brings its colour and place: that is one flaw, if one mend is known of."""
     if len(before) != len(after):
         return None
-    sides = [(old.value >= HOLDS, new.value >= HOLDS) for old, new in zip(before, after, strict=True)]
-    changed = [number for number, (old, new) in enumerate(sides) if old != new]
-    return changed[0] if len(changed) == 1 and sides[changed[0]] == (False, True) else None
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if (old.value < HOLDS) != (new.value < HOLDS)]
+    mended = flaws([old for old, _ in changed])
+    return mended[0] if len(mended) == 1 and all(old.value < HOLDS for old, _ in changed) else None
 
 
 def _atoms(candidate: Candidate) -> tuple[AtomValue, ...]:

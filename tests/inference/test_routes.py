@@ -122,6 +122,24 @@ def test_only_images_that_are_corrected_next_are_decoded(table):
             assert not parents
 
 
+def test_what_one_mend_is_for_is_one_failure():
+    """What is missing has no colour and no place either."""
+    absent = [("object", "Add a star."), ("color", None), ("relation", None)]
+    wrong = [("color", "Paint it red."), ("relation", "Move it.")]
+    asked = [("question", None), ("question", None)]
+
+    def failure(said):
+        return failure_of([AtomValue(kind, f"{kind} {i}", 0.1, mend) for i, (kind, mend) in enumerate(said)])
+
+    assert failure(absent) == "object"
+    assert failure(wrong) == "two"
+    assert failure([*absent, *wrong]) == "several"
+    assert failure(absent[1:]) == "two"  # of neither is anything known
+    assert failure(asked) == "two"
+    assert failure([*absent, asked[0]]) == "two"
+    assert failure([]) == "nothing"
+
+
 def test_a_step_on_the_way_counts():
     """A correction that mends one of three for certain, and is right in the end, beats a fresh drawing that is right at
     once more often."""

@@ -3,11 +3,13 @@ learnt from its traces."""
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from commands.main import main
 from commands.runs import open_run
+from inference.requirements.atoms import failing
 from inference.routes import load_routes, tries_in
 from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig
@@ -16,16 +18,18 @@ from inference.vlm.vlm import VlmConfig
 from pipelines.evaluation import read_rows
 from pipelines.jobs import resolve_chains
 from pipelines.search_job import SearchJobConfig
+from pipelines.stages.harvest_pairs import mended_flaw
 from recipes import catalogue
 from schemas.configuration import content_key, output_config, routes_names
 from schemas.errors import InputError
+from schemas.shards import decode_shard
 from tests.support.invented_atoms import in_place_of_verifier_and_critic
 from tests.support.page_reader import read_page
 
 SEARCH = (
     *("--prompts", "composed", "--num-prompts", "12", "--unit-size", "4", "--seed", "3", "--num-threads", "1"),
     *("--search.width", "2", "--search.depth", "3", "--search.strategy", "reflection", "--quiet"),
-    *("--search.carry", "best", "--search.patience", "1", "--tools.verifier.kinds", "rules"),
+    *("--search.carry", "best", "--search.patience", "1", "--tools.verifier.kinds", "atoms"),
     *("--tools.generator.flux.num-steps", "2"),
 )
 
@@ -122,7 +126,7 @@ def test_what_is_there_of_an_unfinished_search_counts(searched, table, tmp_path,
         (["--prompts", "micro-dev"], "a search of no benchmark's prompts"),
         (["--tools.verifier.kinds", "judge"], "no say in"),
         (["--search.strategy", "noise"], "a search with reflections"),
-        ([], "--tools.verifier.kinds atoms"),
+        (["--tools.verifier.kinds", "rules"], "--tools.verifier.kinds atoms"),
     ],
 )
 def test_searches_that_no_table_may_be_learnt_from_are_refused(tmp_path, arguments, says, capsys):
@@ -152,6 +156,60 @@ def test_searches_by_different_models_are_refused(searched, tmp_path, capsys):
     assert "the same generator and corrector" in capsys.readouterr().err
     assert main(["routes", "--run", str(searched), "--out", str(tmp_path)]) == 2
     assert main(["routes", "--run", str(tmp_path / "nowhere"), "--out", str(tmp_path / "routes.json")]) == 3
+
+
+def learned(run, table):
+    few = ["--num-prompts", "6", "--unit-size", "3", "--search.route", "learned", "--tools.routes", str(table)]
+    patch = in_place_of_verifier_and_critic()
+    try:
+        return main(["search", "--run", str(run), *SEARCH, *few])
+    finally:
+        patch.undo()
+
+
+def test_a_search_by_a_table_goes_on_with_the_same_one_alone(table, tmp_path, capsys):
+    own, run = Path(shutil.copy(table, tmp_path / "routes.json")), tmp_path / "run"
+    assert learned(run, own) == 0
+    routes = load_routes(str(own))
+    ways = dict.fromkeys(("correct", "fresh"), 0)
+    for row in rows_of(run):
+        by_chain = [[c.search for c in row.candidates if c.search.chain == chain] for chain in (0, 1)]
+        for first, second, _ in by_chain:
+            if failing(first.atoms):
+                way = routes.way(first.atoms)
+                ways[way] += 1
+                assert (second.parent is None, second.restart) == (way == "fresh", "route" if way == "fresh" else None)
+            else:
+                assert second.restart == "holds"
+    assert sum(ways.values())
+    before = {p: p.read_bytes() for p in (run / "stages").rglob("*.parquet")}
+    folder, config = open_run(str(run))
+    (steps,) = resolve_chains(folder, config).values()
+    for step in steps[1:]:
+        folder.delete_block(step.name, step.key, 1)
+    assert learned(run, own) == 0
+    assert {p: p.read_bytes() for p in (run / "stages").rglob("*.parquet")} == before
+    said = json.loads(own.read_text())
+    own.write_text(json.dumps(said | {"tries": said["tries"][:-1]}))
+    assert learned(run, own) == 3
+    assert "routes.json" in capsys.readouterr().err
+
+
+def test_near_pairs_of_a_search_are_a_dataset(searched, tmp_path):
+    out = tmp_path / "near"
+    near = ["--harvest.partner", "near", "--harvest.pairs-per-prompt", "9", "--quiet"]
+    assert main(["harvest", "--run", str(searched), "--out", str(out), *near]) == 0
+    samples = [s for tar in sorted((out / "shards").glob("*.tar")) for s in decode_shard(tar.read_bytes(), tar.name)]
+    mended = {
+        (row.prompt.prompt_id, flaw.mend)
+        for row in rows_of(searched)
+        for child in row.candidates
+        if child.search.parent is not None
+        and (flaw := mended_flaw(row.candidates[child.search.parent].search.atoms, child.search.atoms))
+    }
+    assert samples
+    assert {(s.meta["prompt_id"], s.reflection) for s in samples} <= mended
+    assert main(["verify", "--run", str(out), "--deep"]) == 0
 
 
 def test_a_table_is_part_of_what_a_run_is(table, tmp_path):

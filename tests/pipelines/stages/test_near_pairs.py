@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from commands.main import main
-from pipelines.stages.harvest_pairs import HarvestPairs, HarvestPairsConfig, mended_atom
+from pipelines.stages.harvest_pairs import HarvestPairs, HarvestPairsConfig, mended_flaw
 from schemas.configuration import output_config
 from schemas.records import AtomValue, PromptRow, SearchStep
 from tests.support.golden_stages import Searched, searched_row
@@ -50,6 +50,17 @@ def test_the_one_requirement_that_was_mended_is_what_is_said():
     assert pairs_of(atoms(0.9, 0.9, 0.1), atoms(0.9, 0.9, 0.9)) == [(0, 1, MENDS["question"], "micro/reflector")]
 
 
+def test_what_was_missing_brings_its_colour_and_place():
+    def missing(value, mend, other=None):
+        said = (("object", mend), ("color", other), ("relation", None))
+        return tuple(AtomValue(kind, kind, value, text) for kind, text in said)
+
+    there = missing(0.9, None)
+    assert pairs_of(missing(0.1, "Add a red star."), there) == [(0, 1, "Add a red star.", "rule")]
+    assert pairs_of(missing(0.1, "Add a star.", "Paint it red."), there) == []  # two things
+    assert pairs_of(missing(0.1, None), there, "Make it red.") == []  # nobody knows that it is one thing
+
+
 def test_without_a_mend_one_sentence_is_what_the_corrector_was_told():
     before, after = atoms(0.1, 0.2, 0.9, mends=False), atoms(0.9, 0.2, 0.9, mends=False)
     assert pairs_of(before, after, "Make it red.") == [(0, 1, "Make it red.", "micro/reflector")]
@@ -77,7 +88,7 @@ def test_a_pair_is_not_near_where_the_verifier_likes_the_good_image_less():
     before, after = atoms(0.1, 0.9, 0.9), atoms(0.9, 0.9, 0.9)
     assert pairs_of(before, after, scores=(1.0, 0.5)) == []
     assert pairs_of(before, after, config=replace(NEAR, min_atom_gain=0.9)) == []
-    assert mended_atom(before, after) == 0
+    assert mended_flaw(before, after) == before[0]
 
 
 def test_drawn_afresh_is_no_pair():
