@@ -47,6 +47,14 @@ def record_of(text: str) -> PromptRecord:
     return PromptRecord("prompt", text, "rule")
 
 
+def told_or_free(text: str, known: KnownClasses | None = None) -> PromptRecord:
+    """A prompt with what its words tell; one of which nothing else is known, where they are in none of the forms."""
+    try:
+        return parse_prompt(text, known=known)
+    except InputError:
+        return record_of(text)
+
+
 def with_requirements(prompt: PromptRecord) -> PromptRecord:
     """What images of a prompt are checked against: its own clauses where it came with some, else what its words tell.
     InputError where neither says anything."""

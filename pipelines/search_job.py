@@ -1,4 +1,4 @@
-"""A search over many prompts as a run: each round is a stage, and the judge comes last."""
+"""A search over many prompts as a run: each round is a stage, and the judge, where there is one, comes last."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ from inference.judges.known_words import KnownWords
 from inference.requirements.reader import RequirementsConfig
 from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig
-from inference.verifier import VerifierKind
+from inference.verifier import VerifierConfig, VerifierKind
 from inference.vlm.vlm import VlmConfig
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.prompts.compose_rules import TagWeights, compose_prompts
@@ -36,7 +36,7 @@ class SearchJobConfig:
     prompts: str = "evaluation_metadata.jsonl"
     """A file of prompts in GenEval's form (its evaluation_metadata.jsonl, or text); composed: prompts that no benchmark
     has, composed as for datasets, to harvest from; or a benchmark of the micro world: micro-dev, micro-test,
-    micro-hard-dev, micro-hard-test, micro-hard-test-2."""
+    micro-hard-dev, micro-hard-test, micro-hard-test-2, micro-compositional-dev, micro-compositional-test."""
     vocabulary: str = "everyday"
     """Objects and attributes of composed prompts, and what the models know where it is closed: everyday, micro, or a
     JSON file."""
@@ -45,9 +45,9 @@ class SearchJobConfig:
     tag_weights: TagWeights = field(default_factory=TagWeights)
     """How often each kind of prompt is composed."""
     unjudged: Unjudged = execution_field("refuse")
-    """Prompts that the judge cannot judge, since its models do not know a class or colour, or nothing is said of what
-    must be seen. refuse: a search with such prompts is not begun; count: they are searched like the others, left out of
-    every score, and counted apart."""
+    """Prompts that a judge of a closed vocabulary cannot judge, since its models do not know a class or colour, or
+    nothing is said of what must be seen. refuse: a search with such prompts is not begun; count: they are searched like
+    the others, left out of every score, and counted apart."""
     images_per_prompt: int = 1
     """Independent searches of each prompt, each delivering one image (GenEval: 4)."""
     seed: int = 0
@@ -83,7 +83,7 @@ class SearchJobConfig:
             raise InputError(
                 f"verifier {' '.join(self.tools.verifier.kinds)}: its scores compare images of one prompt alone",
                 field="allocation.budget",
-                expected="0, or verifiers whose scores are log-odds: vlm, prompted, trained, rules",
+                expected="0, or verifiers whose scores are log-odds: vlm, prompted, trained, rules, atoms",
             )
         once = replace(search, depth=1, seed=0)  # the seed is the run's
         draft = DraftRoundConfig(once, self.tools.for_search(search, self.vlm), self.workers)
@@ -101,7 +101,8 @@ class SearchJobConfig:
             verifier = replace(self.tools.verifier, kinds=self.also_score).only_what_is_used(self.vlm)
             links.append(Link(ScoreDrafts, ScoreDraftsConfig(verifier, self.workers)))
         judge = replace(self.judge, judge=self.judge.judge.only_what_is_used())
-        return {Subset.RULE: [*links, Link(JudgeCandidates, judge)]}
+        links += [Link(JudgeCandidates, judge)] if judge.judge.is_there else []
+        return {Subset.RULE: links}
 
 
 def search_prompts(config: SearchJobConfig, asked: Sequence[Asked] | None = None) -> Iterator[PromptRow]:
@@ -119,22 +120,36 @@ def search_prompts(config: SearchJobConfig, asked: Sequence[Asked] | None = None
 
 
 def num_unjudged(config: SearchJobConfig, asked: Sequence[Asked]) -> int:
-    """How many of a search's prompts no verdict can be given for. InputError for the first of them unless they are to
-    be counted, and for those that whoever chooses could not judge either; MissingWeightsError."""
-    _check_all_is_said(config, asked)
+    """How many of a search's prompts no verdict can be given for: all where nobody judges. InputError for the first of
+    them unless they are to be counted, for those that whoever chooses could not judge either, and for a judge that
+    also chooses; MissingWeightsError."""
     judge = config.judge.judge.only_what_is_used()
-    number = count_unjudged(asked, judge.known_words(), judge.label, config.unjudged)
-    choosing = [kind for kind in (*config.tools.verifier.kinds, *config.also_score) if kind in ("rules", "judge")]
-    if choosing:  # rules find whatever they are told to look for
-        known = judge.known_words() if "judge" in choosing else KnownWords()
-        or_else = "; or a verifier that needs no clauses (vlm, prompted, trained, rewards)"
-        count_unjudged(asked, known, f"verifier {choosing[-1]!r}", or_else=or_else)
+    if judge.questions is not None:
+        judge.questions.check_others(config.tools.verifier.only_what_is_used(config.vlm))
+    number = len(asked)
+    if judge.is_there:
+        number = count_unjudged(asked, judge.known_words(), judge.label, config.unjudged)
+    kinds = (*config.tools.verifier.kinds, *config.also_score)
+    check_choosing(config.tools.verifier, kinds, config.requirements, asked)
     return number
 
 
-def _check_all_is_said(config: SearchJobConfig, asked: Sequence[Asked]) -> None:
-    """InputError for free prompts where requirements are checked one by one and nobody reads them."""
-    if "atoms" not in (*config.tools.verifier.kinds, *config.also_score) or config.requirements.kind != "none":
+def check_choosing(
+    verifier: VerifierConfig, kinds: Sequence[VerifierKind], requirements: RequirementsConfig, asked: Sequence[Asked]
+) -> None:
+    """InputError for prompts that one of the verifiers could not look at: those that look for objects know clauses
+    alone, and where requirements are checked one by one, somebody must say them."""
+    _check_all_is_said(kinds, requirements, asked)
+    choosing = [kind for kind in kinds if kind in ("rules", "judge")]
+    if choosing:  # rules find whatever they are told to look for
+        bound = verifier.judge if "judge" in choosing else None
+        known = bound.only_what_is_used().known_words() if bound is not None else KnownWords()
+        or_else = "; or a verifier that needs no clauses (vlm, prompted, trained, rewards)"
+        count_unjudged(asked, known, f"verifier {choosing[-1]!r}", or_else=or_else)
+
+
+def _check_all_is_said(kinds: Sequence[VerifierKind], requirements: RequirementsConfig, asked: Sequence[Asked]) -> None:
+    if "atoms" not in kinds or requirements.kind != "none":
         return
     free = [one for one in asked if one.record.is_free]
     if free:

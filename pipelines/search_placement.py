@@ -72,7 +72,8 @@ def place_search(config: SearchJobConfig, stages: Sequence[StageEstimate], clust
         f"--{stage.flag}.count {workers[stage.name]} --{stage.flag}.gpus {gpus[stage.name]:g}" for stage in counted
     ]
     start = "--runtime ray --schedule staged" if n > 1 else "--schedule staged"
-    return Placement("staged", f"{why}; then all judge", workers, gpus, hours, " ".join([start, *flags]))
+    why += "; then all judge" if config.judge.judge.is_there else ""
+    return Placement("staged", why, workers, gpus, hours, " ".join([start, *flags]))
 
 
 def flags_of(config: SearchJobConfig, served: Sequence[VlmConfig]) -> list[str]:
@@ -84,6 +85,7 @@ def flags_of(config: SearchJobConfig, served: Sequence[VlmConfig]) -> list[str]:
         "tools.critic.vlm.reflector-vlm": critic.reflector_vlm if critic else None,
         "tools.verifier.vlm.vlm": verifier.vlm.vlm if verifier.vlm else None,
         "tools.verifier.prompted.vlm": verifier.prompted.vlm if verifier.prompted else None,
+        "tools.verifier.atoms.vlm": verifier.atoms.vlm if verifier.atoms else None,
     }
     return [next((flag for flag, vlm in own.items() if vlm and vlm.server == one.server), "vlm") for one in served]
 

@@ -17,6 +17,10 @@ from schemas.records import PromptRecord, RequirementSource
 
 Unjudged = Literal["refuse", "count"]
 NUM_EXAMPLES = 3
+_OR_ELSE = (
+    "; or `--unjudged count`: they are left out of the score and counted apart; or `--judge.kind questions`: a VLM "
+    "judges any prompt; or, in a search, `--judge.kind none`"
+)
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,17 @@ def why_not_judged(prompt: PromptRecord, known: KnownWords) -> Unjudgeable | Non
 
 
 def count_unjudged(
-    prompts: Sequence[Asked], known: KnownWords, judge: str, unjudged: Unjudged | None = None, or_else: str = ""
+    prompts: Sequence[Asked],
+    known: KnownWords | None,
+    judge: str,
+    unjudged: Unjudged | None = None,
+    or_else: str = "",
 ) -> int:
     """How many of the prompts a judge cannot judge. InputError with three of them, file and line of the first, unless
-    they are to be counted (`unjudged`; None: that cannot be asked for). judge: who that is, for people; or_else: what
-    else they may do."""
+    they are to be counted (`unjudged`; None: that cannot be asked for). known: None for a judge who can be asked about
+    anything. judge: who that is, for people; or_else: what else they may do."""
+    if known is None:
+        return 0
     found = [(one, why) for one in prompts if (why := why_not_judged(one.record, known)) is not None]
     if not found or unjudged == "count":
         return len(found)
@@ -75,7 +85,7 @@ def count_unjudged(
         f"{quote(safe_text(one.record.text, 80))}{one.place}: {why.problem}" for one, why in found[:NUM_EXAMPLES]
     )
     first, why = found[0]
-    counted = "; or `--unjudged count`: they are left out of the score and counted apart" if unjudged else ""
+    counted = _OR_ELSE if unjudged else ""
     raise InputError(
         f"{len(found)} of {len(prompts)} prompts cannot be judged by {judge}: {examples}"
         + (f"; and {len(found) - NUM_EXAMPLES} more" if len(found) > NUM_EXAMPLES else ""),

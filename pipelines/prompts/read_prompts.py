@@ -83,8 +83,9 @@ def _record(
     if subset is Subset.RULE and all(one is None for one in said):
         return _told(text, prompt_id, known, free_words)
     if subset is Subset.RULE and not (free_words and questions):
-        # Without them nothing can be checked, and the rule subset consists of what was checked.
-        for name, missing in (("tag", tag is None), ("include", not include)):
+        # Without them nothing can be checked, and the rule subset consists of what was checked. A search needs no tag:
+        # requirements in none of GenEval's six forms have none.
+        for name, missing in (("tag", tag is None and not free_words), ("include", not include)):
             if missing:
                 raise BadValue(f"a prompt of subset rule has no {name}", name, f"GenEval's {name} (.jsonl, .parquet)")
     source = RequirementSource.FILE.value if include or exclude or questions else None
