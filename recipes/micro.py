@@ -139,7 +139,7 @@ def search() -> SearchJobConfig:
         tools=SearchToolsConfig(
             generator=generator(),
             corrector=CorrectorConfig("flux", FluxCorrectorConfig("micro/corrector")),
-            critic=CriticConfig("vlm", critic, AtomCriticConfig(max_told=2, sure=2.0, reflect="micro/reflect")),
+            critic=CriticConfig("vlm", critic, AtomCriticConfig(max_told=2, sure=4.0, reflect="micro/reflect")),
             verifier=verifier(),
         ),
         judge=JudgeCandidatesConfig(judge()),
