@@ -84,6 +84,18 @@ def failing(atoms: Sequence[AtomValue]) -> list[AtomValue]:
     return sorted((atom for atom in atoms if atom.value < HOLDS), key=lambda atom: atom.value)
 
 
+def flaws(atoms: Sequence[AtomValue]) -> list[AtomValue]:
+    """What is to be mended so that an image meets all, the worst first: of what fails, a question each, and of the rest
+    one for each mend. (What is missing has no colour and no place either, but is mended at once.) Where no mend is
+    known, all that fails."""
+    failed = failing(atoms)
+    kept: dict[str, AtomValue] = {}
+    for atom in failed:
+        if said := atom.text if atom.kind == AtomKind.QUESTION else atom.mend:
+            kept.setdefault(said, atom)
+    return list(kept.values()) or failed
+
+
 def log_odds_of_all(atoms: Sequence[AtomValue]) -> float:
     """Log-odds that an image meets all its atoms, taken as independent. Images of one prompt come in the same order by
     this as by their mean log-probability (Soft-TIFA's geometric mean, GenEval 2)."""
