@@ -168,7 +168,7 @@ def search() -> SearchJobConfig:
             VlmCriticConfig(
                 reflect="reflect_scored", reflector_prompt="", refine="refine", keep_words=False, max_attempts=2
             ),
-            AtomCriticConfig(max_told=2, sure=2.0, reflect="reflect_failing"),
+            AtomCriticConfig(max_told=2, sure=4.0, reflect="reflect_failing"),
         ),
         verifier=VerifierConfig(
             vlm=YesNoVerifierConfig(prompt="verify"),
