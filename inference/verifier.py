@@ -16,6 +16,7 @@ from inference.grounding.check import RULES_SCALE
 from inference.grounding.grounded_sam import GroundedSam, GroundedSamConfig
 from inference.interfaces import Opinion, Reward, Verifier, check_scores, verify_records
 from inference.judges.judge import Judge, JudgeConfig, judge_images
+from inference.judges.questions_judge import QuestionsJudge
 from inference.prompt_grammar import record_of, with_requirements
 from inference.requirements.atom_verifier import AtomVerifierConfig
 from inference.rewards.ensemble import relative_scores
@@ -237,7 +238,7 @@ class RuleVerifier(ByRequirements):
 class JudgeVerifier(ByRequirements):
     """The benchmark's judge as a verifier."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge | QuestionsJudge) -> None:
         self._judge = judge
 
     def scores(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> np.ndarray:

@@ -346,6 +346,8 @@ def judge_costs(judge: JudgeConfig, gpu: Gpu | None) -> StageCosts:
     """Of one image."""
     if gpu is None:
         return cpu_costs(0.02)
+    if judge.kind == "questions" and judge.questions is not None:
+        return vlm_costs(stated.QUESTIONS_AN_IMAGE * stated.FILTER_SECONDS, 0.0, judge.questions.vlm, gpu)
     if judge.kind != "mask2former":
         return UNKNOWN
     source = "stated: an assumption; measure it with a pilot run"

@@ -26,7 +26,8 @@ def place_search(config: SearchJobConfig, stages: Sequence[StageEstimate], clust
     available, n = cluster.gpu.memory_gib, cluster.gpus
     on_gpu = [stage for stage in stages if stage.memory_gib and stage.seconds is not None]
     drafting = next((stage for stage in stages if stage.name == DraftRound.name and stage.memory_gib), None)
-    served = served_vlms(config.links()["rule"][0].config)
+    links = config.links()["rule"]
+    served = served_vlms(next(link.config for link in links if link.stage is DraftRound))
     vllm_each = max((vllm_gib(vlm, LEAST_CACHE_GIB)[0] for vlm in served), default=0.0)
     drawing_gib = (drafting.memory_gib or 0.0) if drafting else 0.0
     require_fitting(stages, cluster, f"--tools.generator.{config.tools.generator.kind}.quantization and offload")
@@ -66,12 +67,13 @@ def place_search(config: SearchJobConfig, stages: Sequence[StageEstimate], clust
             field="--gpus",
             expected="more GPUs or larger ones, or a VLM at an address (--vlm.endpoint-model ...)",
         )
-    counted = [stage for stage in placed if stage.flag and n > 1]
+    counted = [stage for stage in placed if stage.flag and not stage.vllm and n > 1]
     flags += [
         f"--{stage.flag}.count {workers[stage.name]} --{stage.flag}.gpus {gpus[stage.name]:g}" for stage in counted
     ]
     start = "--runtime ray --schedule staged" if n > 1 else "--schedule staged"
-    return Placement("staged", f"{why}; then all judge", workers, gpus, hours, " ".join([start, *flags]))
+    why += "; then all judge" if config.judge.judge.is_there else ""
+    return Placement("staged", why, workers, gpus, hours, " ".join([start, *flags]))
 
 
 def flags_of(config: SearchJobConfig, served: Sequence[VlmConfig]) -> list[str]:

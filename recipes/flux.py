@@ -18,6 +18,7 @@ from inference.grounding.sam import SamConfig
 from inference.grounding.segmenter import SegmenterConfig
 from inference.judges.judge import JudgeConfig
 from inference.judges.mask2former_judge import Mask2FormerJudgeConfig
+from inference.judges.questions_judge import QuestionsJudgeConfig
 from inference.requirements.atom_critic import AtomCriticConfig
 from inference.requirements.atom_verifier import AtomVerifierConfig
 from inference.rewards.clip_reward import ClipRewardConfig
@@ -101,8 +102,10 @@ def vlm() -> VlmConfig:
 
 
 def judge() -> JudgeConfig:
-    """GenEval's: Mask2Former and CLIP ViT-L/14."""
-    return JudgeConfig("mask2former", Mask2FormerJudgeConfig(device="cuda"))
+    """GenEval's: Mask2Former and CLIP ViT-L/14. Of any prompt, once it is asked for (`--judge.kind questions`): GenEval
+    2's, Qwen3-VL-8B under vLLM."""
+    asked = QuestionsJudgeConfig(VlmConfig(model="Qwen/Qwen3-VL-8B-Instruct"), prompt="one_word")
+    return JudgeConfig("mask2former", Mask2FormerJudgeConfig(device="cuda"), questions=asked)
 
 
 def drift_clip() -> ClipRewardConfig:

@@ -11,6 +11,7 @@ from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.images_api.corrector import ImagesApiCorrectorConfig
 from inference.images_api.generator import ImagesApiGeneratorConfig
 from inference.judges.judge import JudgeConfig
+from inference.judges.questions_judge import QuestionsJudgeConfig
 from inference.requirements.atom_verifier import AtomVerifierConfig
 from inference.rewards.reward import RewardConfig
 from inference.vlm.vlm import VlmConfig
@@ -75,8 +76,9 @@ def rewards() -> tuple[RewardConfig, ...]:
 
 
 def judge() -> JudgeConfig:
-    """GenEval's."""
-    return flux.judge()
+    """GenEval's. Questions go to a Qwen2.5-VL-7B behind an address of its own, since Qwen3-VL-8B chooses."""
+    asked = replace(vlm(), endpoint_model="Qwen/Qwen2.5-VL-7B-Instruct")
+    return replace(flux.judge(), questions=QuestionsJudgeConfig(asked, prompt="one_word"))
 
 
 def dataset() -> DatasetConfig:
@@ -102,7 +104,8 @@ def search() -> SearchJobConfig:
     verifier = replace(base.tools.verifier, atoms=asks_all)  # no detector: every requirement is a question
     tools = replace(base.tools, generator=generator(), corrector=_corrector(), verifier=verifier)
     search = replace(base.search, carry="best", max_edits=4)
-    return replace(base, images_per_prompt=1, vlm=vlm(), search=search, tools=tools, workers=ASKS)
+    judged = replace(base.judge, judge=judge())
+    return replace(base, images_per_prompt=1, vlm=vlm(), search=search, tools=tools, workers=ASKS, judge=judged)
 
 
 def run_options() -> RunOptions:

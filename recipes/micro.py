@@ -13,6 +13,7 @@ from inference.flux.corrector import FluxCorrectorConfig
 from inference.generator import GeneratorConfig
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.judges.judge import JudgeConfig
+from inference.judges.questions_judge import QuestionsJudgeConfig
 from inference.requirements.atom_critic import AtomCriticConfig
 from inference.requirements.atom_verifier import AtomVerifierConfig
 from inference.rewards.clip_reward import ClipRewardConfig
@@ -74,8 +75,9 @@ def vlm() -> VlmConfig:
 
 
 def judge() -> JudgeConfig:
-    """The micro judge, trained apart from everything that a search uses."""
-    return family.micro_judge()
+    """The micro judge, trained apart from everything that a search uses. Of any prompt, once it is asked for: the micro
+    VLM, where it does not choose."""
+    return replace(family.micro_judge(), questions=QuestionsJudgeConfig(vlm(), prompt="micro/question"))
 
 
 def drift_clip() -> ClipRewardConfig:

@@ -5,7 +5,8 @@ kinds do not:
 - `template_field`: names a prompt template; its content counts too;
 - `routes_field`: names a table of routes; so does its content;
 - `execution_field`: says how to compute (device, number of workers), never what;
-- `added_field`: came when there were runs without it; at its default it does not count, so that they keep their keys.
+- `added_field`: came when there were runs without it; at its default it does not count, so that they keep their keys,
+  nor does a kind of model that came so and is not the chosen one.
 
 A model seam is a configuration with a field `kind` (a Literal) and one nested configuration for each kind, in a field
 of that name, None where a preset has no such model (a new kind is an `added_field(None)`; the command line gives it its
@@ -107,7 +108,9 @@ def output_config(config: Any, digests: Mapping[str, str]) -> dict[str, Any]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         role = field.metadata.get("role")
-        if role == "execution" or (field.metadata.get("added") and value == field.default):
+        if role == "execution":
+            continue
+        if field.metadata.get("added") and (value == field.default or _is_other_kind(config, field.name)):
             continue
         if role in ("model", "template", "routes"):
             plain[field.name] = digests.get(value, value)
@@ -122,10 +125,22 @@ def _plain(value: Any, digests: Mapping[str, str]) -> Any:
     return output_config(value, digests) if dataclasses.is_dataclass(value) else value
 
 
+def _is_other_kind(config: Any, name: str) -> bool:
+    """Whether a field is that of a kind of model which is not chosen."""
+    choice = next((one for one in ("kind", "kinds") if hasattr(config, one)), None)
+    if choice is None:
+        return False
+    hint, said = get_type_hints(type(config))[choice], getattr(config, choice)
+    named = [word for part in (hint, *get_args(hint)) for word in get_args(part) if isinstance(word, str)]
+    words = {word.replace("-", "_") for word in named}
+    chosen = {kind.replace("-", "_") for kind in ((said,) if isinstance(said, str) else said)}
+    return name in words - chosen
+
+
 @functools.cache
 def kinds_of(seam: type) -> tuple[str, ...]:
-    """Every kind that a seam has."""
-    return get_args(get_type_hints(seam)["kind"])
+    """Every kind that a seam has a configuration of; `none`, which is no model, has none."""
+    return tuple(kind for kind in get_args(get_type_hints(seam)["kind"]) if kind != "none")
 
 
 def chosen_kind(seam: Any) -> Any:

@@ -40,22 +40,27 @@ def _instruction(prompt: PromptRecord, failure: Failure) -> str:
         case FailureKind.NO_TARGET:
             return f"Place {_definite(prompt, failure, subject=True)} {_place(prompt, failure)}."
         case FailureKind.TOO_MANY:
-            return _remove(failure)
+            return removal(failure.class_name, failure.count - 1, failure.num_found)
 
 
 def _add(prompt: PromptRecord, failure: Failure) -> str:
     clause = _find_clause(prompt, failure.class_name, failure.count)
     name = " ".join(w for w in (clause.color, failure.class_name) if w)
-    missing = failure.count - failure.num_found
     where = ""
     if clause.relation is not None and clause.relative_to is not None:
         target = prompt.include[clause.relative_to]
         described = Failure(FailureKind.RELATION, name, relation=clause.relation, target=target.class_name)
         where = f" {_place(prompt, described)}"
-    if failure.num_found == 0:
+    return addition(name, failure.count, failure.num_found, where)
+
+
+def addition(name: str, count: int, found: int, where: str = "") -> str:
+    """What is missing of `count` objects. where: with a blank before it, or empty."""
+    missing = count - found
+    if found == 0:
         return f"Add {counted(missing, name)}{where}."
     more = f"{number_word(missing)} more {name if missing == 1 else plural(name)}"
-    return f"Add {more}{where} so that there are {number_word(failure.count)}."
+    return f"Add {more}{where} so that there are {number_word(count)}."
 
 
 def _recolor(failure: Failure) -> str:
@@ -74,9 +79,9 @@ def _recolor(failure: Failure) -> str:
     return " ".join(sentences)
 
 
-def _remove(failure: Failure) -> str:
-    name, allowed = failure.class_name, failure.count - 1
-    surplus = failure.num_found - allowed
+def removal(name: str, allowed: int, found: int) -> str:
+    """Those beyond what is allowed."""
+    surplus = found - allowed
     if allowed == 0:
         return f"Remove the {name}." if surplus == 1 else f"Remove all {number_word(surplus)} {plural(name)}."
     verb = "is" if allowed == 1 else "are"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from inference.grounding.check import relative_position
-from schemas.records import DetectedObject, PromptRecord
+from schemas.records import RELATIONS, DetectedObject, PromptRecord
 
 RECOLOR, RESHAPE, BOTH, ADD, MOVE = 1.0, 1.1, 1.5, 1.0, 1.0
 """What an edit counts. Both: one object gets another class and another colour."""
@@ -83,10 +84,23 @@ def _with_places(
     if not any(clause.relation for clause in record.include):
         return columns
 
+    @cache
+    def relations(a: int, b: int) -> set[str]:
+        is_there = a < len(objects) and b < len(objects)
+        return relative_position(objects[a].box, objects[b].box) if is_there else set(RELATIONS)
+
+    rows = [[row for row, slot in enumerate(slots) if slot.clause == index] for index in range(len(record.include))]
+    asked = [
+        (rows[i], c.relation, rows[c.relative_to]) for i, c in enumerate(record.include) if c.relative_to is not None
+    ]
+    table = costs.tolist()
+
     def total(chosen: Sequence[int]) -> float:
-        items = [objects[column] if column < len(objects) else None for column in chosen]
-        moves = len(misplaced(record, slots, items))
-        return float(sum(costs[row, column] for row, column in enumerate(chosen))) + MOVE * moves
+        moves = sum(
+            any(relation not in relations(chosen[a], chosen[b]) for a in own for b in other)
+            for own, relation, other in asked
+        )
+        return sum(table[row][column] for row, column in enumerate(chosen)) + MOVE * moves
 
     best = total(columns)
     while True:

@@ -59,21 +59,12 @@ class AtomCritic:
         VLM is asked for these: it is for failing questions, for images that nothing is known of, and for prompts."""
         atoms = atoms or [()] * len(images)
         explanations, records = explanations or [""] * len(images), records or [record_of(text) for text in prompts]
-        told = [self._told(of_image, score) for of_image, score in zip(atoms, scores, strict=True)]
+        told = [known_flaws(of_image, score, self._config) for of_image, score in zip(atoms, scores, strict=True)]
         remarks = [Remark(text, now) for text, now in zip(told, current, strict=True)]
         if reflect:
             self._ask_about_questions(remarks, images, records, atoms)
             self._ask_otherwise(remarks, images, prompts, scores, explanations)
         return self._otherwise.refined(images, prompts, remarks, scores, explanations) if refine else remarks
-
-    def _told(self, atoms: Sequence[AtomValue], score: float) -> str:
-        """What the verifier knows; "" where that is nothing."""
-        wrong = failing(atoms)
-        if atoms and not wrong and score >= self._config.sure:
-            return NOTHING_WRONG
-        doubtful = sorted(atoms, key=lambda atom: atom.value)
-        mends = dict.fromkeys(atom.mend for atom in wrong or doubtful if atom.mend)
-        return " ".join(list(mends)[: self._config.max_told or None])
 
     def _ask_about_questions(
         self,
@@ -115,6 +106,17 @@ class AtomCritic:
         )
         for i, other in zip(rows, said, strict=True):
             remarks[i] = replace(remarks[i], reflection=other.reflection, cost=remarks[i].cost + other.cost)
+
+
+def known_flaws(atoms: Sequence[AtomValue], score: float, config: AtomCriticConfig) -> str:
+    """A reflection of what the verifier knows without anybody being asked; "" where that is nothing. score: the
+    verifier's, of the image."""
+    wrong = failing(atoms)
+    if atoms and not wrong and score >= config.sure:
+        return NOTHING_WRONG
+    doubtful = sorted(atoms, key=lambda atom: atom.value)
+    mends = dict.fromkeys(atom.mend for atom in wrong or doubtful if atom.mend)
+    return " ".join(list(mends)[: config.max_told or None])
 
 
 def _listed(record: PromptRecord, wrong: Sequence[AtomValue]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from inference.grounding.rule_reflection import NUMBER_WORDS, plural
+from inference.grounding.rule_reflection import counted, plural
 from schemas.records import AtomValue, ObjectClause, PromptRecord, Question
 
 FLOOR = 1e-6
@@ -50,22 +50,24 @@ def atoms_of(record: PromptRecord) -> tuple[Atom, ...]:
     against one more of them. A colour and a relation are atoms of their own.
     """
     atoms: list[Atom] = []
-    counted: set[str] = set()
+    several: set[str] = set()
     for index, clause in enumerate(record.include):
         if clause.count > 1:
-            counted.add(clause.class_name)
+            several.add(clause.class_name)
         atoms += _atoms_of_clause(record, index, clause)
     for index, clause in enumerate(record.exclude):
-        if clause.class_name in counted:
+        if clause.class_name in several:
             continue
-        text = f"no {clause.class_name}" if clause.count == 1 else f"fewer than {_counted(clause)}"
+        text = (
+            f"no {clause.class_name}" if clause.count == 1 else f"fewer than {counted(clause.count, clause.class_name)}"
+        )
         atoms.append(Atom(AtomKind.COUNT, text, excluded=index))
     return (*atoms, *(Atom(AtomKind.QUESTION, question.text, question=question) for question in record.questions))
 
 
 def _atoms_of_clause(record: PromptRecord, index: int, clause: ObjectClause) -> list[Atom]:
     kind = AtomKind.COUNT if clause.count > 1 else AtomKind.OBJECT
-    atoms = [Atom(kind, _counted(clause), index)]
+    atoms = [Atom(kind, counted(clause.count, clause.class_name), index)]
     name = clause.class_name if clause.count == 1 else plural(clause.class_name)
     is_or_are = "is" if clause.count == 1 else "are"
     if clause.color is not None:
@@ -75,13 +77,6 @@ def _atoms_of_clause(record: PromptRecord, index: int, clause: ObjectClause) -> 
         other = target.class_name if target.count == 1 else plural(target.class_name)
         atoms.append(Atom(AtomKind.RELATION, f"the {name} {is_or_are} {clause.relation} the {other}", index))
     return atoms
-
-
-def _counted(clause: ObjectClause) -> str:
-    if clause.count == 1:
-        return f"{'an' if clause.class_name[0] in 'aeiou' else 'a'} {clause.class_name}"
-    number = NUMBER_WORDS[clause.count] if clause.count < len(NUMBER_WORDS) else str(clause.count)
-    return f"{number} {plural(clause.class_name)}"
 
 
 def failing(atoms: Sequence[AtomValue]) -> list[AtomValue]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from inference.grounding.check import UNKNOWN_COLOR
-from inference.grounding.rule_reflection import counted, number_word, plural
+from inference.grounding.rule_reflection import addition, counted, number_word, plural, removal
 from inference.requirements.assign import assign, misplaced, slots_of
 from inference.requirements.atoms import Atom, AtomKind
 from schemas.records import DetectedObject, ObjectClause, PromptRecord
@@ -65,10 +65,7 @@ class Mends:
         where = ""
         if clause.relation is not None and clause.relative_to is not None:
             where = f" {_place(clause, self._record.include[clause.relative_to])}"
-        if missing == clause.count:
-            return f"Add {counted(missing, name)}{where}."
-        more = f"{number_word(missing)} more {name if missing == 1 else plural(name)}"
-        return f"Add {more}{where} so that there are {number_word(clause.count)}."
+        return addition(name, clause.count, clause.count - missing, where)
 
     def _recolored(self, index: int) -> str:
         """Objects of the right class and the wrong colour; all that look alike together."""
@@ -97,13 +94,8 @@ class Mends:
 
     def _removed(self, class_name: str, allowed: int) -> str:
         """Objects of a class beyond those that may be there."""
-        surplus = sum(item.class_name == class_name for item in self._objects) - allowed
-        if surplus < 1:
-            return ""
-        if allowed < 1:
-            return f"Remove the {class_name}." if surplus == 1 else f"Remove all {counted(surplus, class_name)}."
-        what = f"{number_word(surplus)} {class_name if surplus == 1 else plural(class_name)}"
-        return f"Remove {what} so that there {'is' if allowed == 1 else 'are'} {number_word(allowed)}."
+        number = sum(item.class_name == class_name for item in self._objects)
+        return removal(class_name, allowed, number) if number > allowed else ""
 
     def _named(self, item: DetectedObject) -> str:
         """ "the blue star", "one blue star" of several that look alike."""

@@ -9,7 +9,7 @@ objects are shared out among them by colour and place, so that each is looked at
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -69,7 +69,7 @@ def _likeliest_mends(
     seen = each_once([*objects, *(item for item in others if item.score >= high)])
     asked = {id(item) for item in objects}
     steps = [low, *sorted({item.score for item in seen if low < item.score < high}), high]
-    votes: list[Counter[str]] = [Counter() for _ in atoms]
+    votes: list[defaultdict[str, float]] = [defaultdict(float) for _ in atoms]
     for below, above in pairwise(steps):
         sure = [item for item in seen if item.score >= above or item.score >= high]
         mends = Mends(record, sure)

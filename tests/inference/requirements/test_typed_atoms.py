@@ -147,6 +147,15 @@ def test_what_must_not_be_there():
     assert [(atom.text, atom.mend) for atom in failing(atoms)] == [("no ring", "Remove the ring.")]
 
 
+def test_fewer_than_so_many():
+    record = PromptRecord("p", "few rings", "rule", include=(ObjectClause("ring"),), exclude=(ObjectClause("ring", 3),))
+    rings = [found("ring", x) for x in (4, 14, 26)]
+    assert not failing(typed_atoms(record, rings[:2]))
+    assert [(atom.text, atom.mend) for atom in failing(typed_atoms(record, rings))] == [
+        ("fewer than three rings", "Remove one ring so that there are two.")
+    ]
+
+
 def test_questions_are_left_to_others_and_bad_clauses_refused():
     record = PromptRecord("p", "a star that sings", "rule", questions=(Question("Does it sing?"),))
     assert typed_atoms(record, []) == ()
