@@ -168,7 +168,7 @@ def search() -> SearchJobConfig:
             VlmCriticConfig(
                 reflect="reflect_scored", reflector_prompt="", refine="refine", keep_words=False, max_attempts=2
             ),
-            AtomCriticConfig(max_told=2, sure=2.0, reflect="reflect_failing"),
+            AtomCriticConfig(max_told=2, sure=4.0, reflect="reflect_failing"),
         ),
         verifier=VerifierConfig(
             vlm=YesNoVerifierConfig(prompt="verify"),
@@ -185,6 +185,11 @@ def search() -> SearchJobConfig:
     available, drawn = cluster().gpu.memory_gib, tools.generator.flux
     assert drawn is not None
     shared = replace(vlm(), gpus=0.4, gpu_memory=vllm_memory(available, flux_memory(drawn)[0]))
+    # A VLM that judges is there when nothing is drawn any more, beside the one that chose.
+    judged = judge()
+    assert judged.questions is not None
+    asked = replace(judged.questions.vlm, gpus=shared.gpus, gpu_memory=shared.gpu_memory)
+    judged = replace(judged, questions=replace(judged.questions, vlm=asked))
     return SearchJobConfig(
         prompts="evaluation_metadata.jsonl",
         images_per_prompt=4,
@@ -194,7 +199,7 @@ def search() -> SearchJobConfig:
         search=SearchConfig(width=2, depth=16, strategy="noise+prompt+reflection", carry="own"),
         tools=tools,
         workers=Workers(count=0, cpus=4.0, gpus=0.6),
-        judge=JudgeCandidatesConfig(judge(), workers=QUARTER_GPU),
+        judge=JudgeCandidatesConfig(judged, workers=QUARTER_GPU),
     )
 
 

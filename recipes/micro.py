@@ -141,7 +141,7 @@ def search() -> SearchJobConfig:
         tools=SearchToolsConfig(
             generator=generator(),
             corrector=CorrectorConfig("flux", FluxCorrectorConfig("micro/corrector")),
-            critic=CriticConfig("vlm", critic, AtomCriticConfig(max_told=2, sure=2.0, reflect="micro/reflect")),
+            critic=CriticConfig("vlm", critic, AtomCriticConfig(max_told=2, sure=4.0, reflect="micro/reflect")),
             verifier=verifier(),
             routes="micro/routes",
         ),

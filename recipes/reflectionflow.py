@@ -75,7 +75,7 @@ def search() -> SearchJobConfig:
     tools = replace(
         job.tools,
         corrector=CorrectorConfig("flux", FluxCorrectorConfig("diffusion-cot/FLUX-Corrector")),
-        critic=CriticConfig("vlm", critic, AtomCriticConfig(max_told=2, sure=2.0, reflect="reflect_failing")),
+        critic=CriticConfig("vlm", critic, AtomCriticConfig(max_told=2, sure=4.0, reflect="reflect_failing")),
         verifier=replace(job.tools.verifier, kinds=("trained",), trained=trained),
     )
     return replace(job, images_per_prompt=4, vlm=served(), tools=tools)

@@ -24,7 +24,7 @@ class AtomCriticConfig:
 
     max_told: int = 2
     """Requirements that one reflection mends, the worst first; 0: all that fail."""
-    sure: float = 2.0
+    sure: float = 4.0
     """Log-odds from which an image that meets all its requirements is right. Below, what it meets least surely is
     mended, or else the VLM is asked."""
     reflect: str = template_field("reflect_failing")

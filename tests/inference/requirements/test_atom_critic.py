@@ -103,13 +103,14 @@ def test_a_refined_prompt_is_the_vlms_and_it_is_shown_what_was_said():
 
 def tools(critic, *kinds):
     base = micro.search().tools
+    assert base.critic is not None
     return replace(
         base, critic=replace(base.critic, kind=critic), verifier=replace(base.verifier, kinds=kinds or ("vlm",))
     )
 
 
 def test_it_needs_the_verifier_that_finds_what_fails():
-    search = SearchConfig(strategy="noise+reflection")
+    search = SearchConfig(strategy="reflection")
     used = tools("atoms", "trained", "atoms").for_search(search, micro_vlm()).critic
     assert used is not None
     assert used.vlm is not None
@@ -120,7 +121,7 @@ def test_it_needs_the_verifier_that_finds_what_fails():
 
 
 def test_runs_of_before_keep_their_keys():
-    used = tools("vlm").for_search(SearchConfig(strategy="noise+reflection"), micro_vlm()).critic
+    used = tools("vlm").for_search(SearchConfig(strategy="reflection"), micro_vlm()).critic
     assert used is not None
     assert used.atoms is None
     assert "atoms" not in output_config(used, {})

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inference.interfaces import ReadsRequirements, verify_records
+from inference.interfaces import OneCallAnImage, ReadsRequirements, verify_records
 from inference.prompt_grammar import parse_prompt
+from inference.requirements.atom_verifier import AtomVerifierConfig
 from inference.requirements.atoms import atoms_of, failing
 from inference.verifier import MeanVerifier, VerifierConfig
 from microworld.family import micro_dino, micro_grounded_sam, micro_sam, micro_vlm
@@ -46,6 +47,7 @@ def verifier():
 def used(kinds, **changes):
     config = replace(micro.verifier(), kinds=kinds)
     changes = {"grounding": micro_grounded_sam(micro_dino(batch_size=4), micro_sam(image_batch=4))} | changes
+    assert config.atoms is not None
     return replace(config, atoms=replace(config.atoms, **changes)).only_what_is_used(micro_vlm())
 
 
@@ -82,8 +84,7 @@ def test_without_a_detector_everything_is_a_question(images):
     at_an_address = replace(
         micro_vlm(), kind="endpoint", model="", endpoint_model="m", base_url="http://127.0.0.1:9/v1"
     )
-    elsewhere = replace(micro.verifier(), kinds=("atoms",))
-    elsewhere = replace(elsewhere, atoms=replace(elsewhere.atoms, grounding=None)).only_what_is_used(at_an_address)
+    elsewhere = VerifierConfig(("atoms",), atoms=AtomVerifierConfig(grounding=None)).only_what_is_used(at_an_address)
     assert elsewhere.is_client
     assert elsewhere.asked_vlm == at_an_address
 
@@ -97,9 +98,9 @@ def test_an_image_does_not_change_anothers_atoms(verifier, images):
 
 
 def test_a_mean_keeps_the_atoms_and_bare_words_tell_what_they_do(verifier, images):
-    class Bright:
-        def verify(self, images, prompts):
-            return [replace(one, score=one.score + 1, atoms=()) for one in verifier.verify(images, prompts)]
+    class Bright(OneCallAnImage):
+        def score(self, images, prompts):
+            return np.ones(len(images), np.float32)
 
     (opinion,) = MeanVerifier([Bright(), verifier]).verify(images[:1], [RED_STAR_LEFT.text])
     assert [atom.text for atom in opinion.atoms] == [atom.text for atom in atoms_of(RED_STAR_LEFT)]
