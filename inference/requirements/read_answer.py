@@ -87,8 +87,8 @@ def read_answer(answer: str, prompt: str) -> PromptRecord:
     try:
         said = json_of(answer)
     except ValueError as error:
-        said = clean_text(answer).problem
-        raise BadValue(_NO_JSON[said] if said in _NO_JSON else str(error)) from None
+        problem = clean_text(answer).problem
+        raise BadValue(_NO_JSON.get(problem, str(error)) if problem else str(error)) from None
     item = check_keys(said, "answer", ("include", "questions"))
     if not isinstance(said, dict) or not {"include", "questions"} & said.keys():
         raise BadValue(f"{quote(said)} has neither include nor questions", None, _FORM)

@@ -101,3 +101,14 @@ def test_a_reward_that_asks_has_the_run_s_vlm_but_for_its_own_flags():
     (asked,) = [link.config for link in own.links()["general"] if link.stage.name == "score_rewards"]
     assert asked.rewards[3].vqa_score.vlm == replace(micro_vlm(), model="micro/reflector")
     assert "micro/reflector" in models_of(own)
+
+
+def test_a_kind_that_is_named_as_its_vlm_is_asks_the_runs_unless_flags_say_otherwise():
+    def reads(*flags):
+        return (
+            searched("--requirements.kind", "vlm", "--vlm.seed", "5", *flags).links()["rule"][0].config.requirements.vlm
+        )
+
+    assert (reads().model, reads().seed) == ("micro/vlm", 5)
+    own = reads("--requirements.vlm.max-new-tokens", "77")
+    assert (own.model, own.seed, own.max_new_tokens) == ("micro/vlm", 5, 77)

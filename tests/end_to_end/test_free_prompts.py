@@ -18,6 +18,7 @@ from commands.main import main
 from commands.runs import open_run
 from inference.requirements.atoms import atoms_of
 from pipelines.evaluation import read_rows
+from pipelines.search_job import SearchJobConfig
 from schemas.records import Cost
 from tests.support.chat_server import Reply, chat_server, says, text_of
 
@@ -135,7 +136,9 @@ def searched(tmp_path_factory):
 @pytest.mark.slow
 def test_twenty_free_prompts_are_read_searched_and_reported(searched):
     run, _ = searched
-    rows = {row.prompt.text: row for row in read_rows(*open_run(str(run))) if row}
+    folder, config = open_run(str(run))
+    assert isinstance(config, SearchJobConfig)
+    rows = {row.prompt.text: row for row in read_rows(folder, config) if row}
     assert len(PROMPTS) == len(rows) == 20
     page = (run / "evaluation" / "index.html").read_text()
     for prompt in (*GOOD, *SECOND_TRY):
@@ -145,15 +148,15 @@ def test_twenty_free_prompts_are_read_searched_and_reported(searched):
         record = rows[prompt].prompt
         assert [question.text for question in record.questions] == [f"Does the image show: {prompt}?"]
         assert record.requirements_from == "vlm"
-        assert "nothing in this prompt" in record.requirements_note
+        assert "nothing in this prompt" in str(record.requirements_note)
     for prompt, (_, why) in BAD.items():
         record = rows[prompt].prompt
         assert [question.text for question in record.questions] == [f"Does the image show: {prompt}?"]
         assert record.requirements_from == "fallback"
-        assert record.requirements_note.startswith(
+        assert str(record.requirements_note).startswith(
             "the VLM was asked what this prompt requires, and none of its 3 answers"
         )
-        assert why in record.requirements_note
+        assert why in str(record.requirements_note)
         assert why.replace("'", "&#x27;") in page
     assert rows[shown(LONG)].prompt.requirements_note == "the first 16 of 17 requirements"
     assert page.count("as a whole alone") == len(BAD)
