@@ -32,8 +32,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(RoutesArgs, argv, "routes")
     if not arguments.run:
         raise InputError("no search", field="--run", expected="run folders of searches")
-    if arguments.out.is_dir():
-        raise InputError("is a folder", file=str(arguments.out), field="--out", expected="a file, such as routes.json")
+    _check_out(arguments.out)
     learnt = [_learnt(uri) for uri in dict.fromkeys(map(_place, arguments.run))]
     check_same_models(learnt)
     table = RouteTable.learnt((one for of_run in learnt for _, one in of_run.tries), [one.source for one in learnt])
@@ -41,10 +40,20 @@ def main(argv: Sequence[str]) -> int:
         say(_of_run(one))
     for line in routes_lines(table, learnt):
         say(line)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(arguments.out, table.as_json().encode())
+    write_whole(arguments.out, table.as_json())
     say(f"{arguments.out}: search with --search.route learned --tools.routes {arguments.out}")
     return 0
+
+
+def _check_out(path: Path) -> None:
+    """InputError for a place where no file can be written, before anything is read."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        problem = "is a folder" if path.is_dir() else "" if os.access(path.parent, os.W_OK) else "may not be written"
+    except OSError as error:
+        problem = error.strerror or str(error)
+    if problem:
+        raise InputError(problem, file=str(path), field="--out", expected="a file, such as routes.json")
 
 
 def _place(uri: str) -> str:

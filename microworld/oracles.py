@@ -7,7 +7,7 @@ scene with the correction made, as a corrector that always does as it is told. (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -41,10 +41,9 @@ class OracleToolsConfig(SearchToolsConfig):
     @classmethod
     def of(cls, tools: SearchToolsConfig, oracles: tuple[OracleKind, ...]) -> OracleToolsConfig:
         """`tools` with oracles."""
+        kept = {part.name: getattr(tools, part.name) for part in fields(SearchToolsConfig)}
         corrector = None if "corrector" in oracles else tools.corrector
-        return cls(
-            tools.generator, corrector, tools.critic, tools.verifier, tools.quality, tools.routes, oracles=oracles
-        )
+        return cls(**(kept | {"corrector": corrector}), oracles=oracles)
 
     def for_search(self, search: SearchConfig, vlm: VlmConfig) -> OracleToolsConfig:
         """What a strategy needs of it and nothing else. InputError for what is missing."""

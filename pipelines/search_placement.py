@@ -24,7 +24,8 @@ BESIDE = 0.4
 def place_search(config: SearchJobConfig, stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
     """Rounds first, then the judge. InputError where the vLLMs have no room."""
     available, n = cluster.gpu.memory_gib, cluster.gpus
-    on_gpu = [stage for stage in stages if stage.memory_gib and stage.seconds is not None]
+    at_work = [stage for stage in stages if stage.memory_gib and stage.seconds is not None]
+    on_gpu = [stage for stage in at_work if not stage.vllm]  # who asks a vLLM alone lies on none
     drafting = next((stage for stage in stages if stage.name == DraftRound.name and stage.memory_gib), None)
     links = config.links()["rule"]
     served = served_vlms(next(link.config for link in links if link.stage is DraftRound))
@@ -33,7 +34,7 @@ def place_search(config: SearchJobConfig, stages: Sequence[StageEstimate], clust
     require_fitting(stages, cluster, f"--tools.generator.{config.tools.generator.kind}.quantization and offload")
     placed = on_gpu if drafting is None or drafting in on_gpu else [drafting, *on_gpu]
     workers, gpus = dict.fromkeys([s.name for s in placed], n), dict.fromkeys([s.name for s in placed], 1.0)
-    seconds = sum(stage.seconds or 0.0 for stage in on_gpu)
+    seconds = sum(stage.seconds or 0.0 for stage in at_work)
     flags, hours = [], seconds / n / 3600
     together = -(-len(served) // n)  # vLLMs on each GPU, where every GPU draws
     names, prefixes = ", ".join(vlm.name for vlm in served), flags_of(config, served)
@@ -67,7 +68,7 @@ def place_search(config: SearchJobConfig, stages: Sequence[StageEstimate], clust
             field="--gpus",
             expected="more GPUs or larger ones, or a VLM at an address (--vlm.endpoint-model ...)",
         )
-    counted = [stage for stage in placed if stage.flag and not stage.vllm and n > 1]
+    counted = [stage for stage in placed if stage.flag and n > 1]
     flags += [
         f"--{stage.flag}.count {workers[stage.name]} --{stage.flag}.gpus {gpus[stage.name]:g}" for stage in counted
     ]

@@ -185,6 +185,11 @@ def search() -> SearchJobConfig:
     available, drawn = cluster().gpu.memory_gib, tools.generator.flux
     assert drawn is not None
     shared = replace(vlm(), gpus=0.4, gpu_memory=vllm_memory(available, flux_memory(drawn)[0]))
+    # A VLM that judges is there when nothing is drawn any more, beside the one that chose.
+    judged = judge()
+    assert judged.questions is not None
+    asked = replace(judged.questions.vlm, gpus=shared.gpus, gpu_memory=shared.gpu_memory)
+    judged = replace(judged, questions=replace(judged.questions, vlm=asked))
     return SearchJobConfig(
         prompts="evaluation_metadata.jsonl",
         images_per_prompt=4,
@@ -194,7 +199,7 @@ def search() -> SearchJobConfig:
         search=SearchConfig(width=2, depth=16, strategy="noise+prompt+reflection", carry="own"),
         tools=tools,
         workers=Workers(count=0, cpus=4.0, gpus=0.6),
-        judge=JudgeCandidatesConfig(judge(), workers=QUARTER_GPU),
+        judge=JudgeCandidatesConfig(judged, workers=QUARTER_GPU),
     )
 
 

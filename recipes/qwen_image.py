@@ -87,10 +87,13 @@ def search() -> SearchJobConfig:
     waiting = replace(drawn, diffusers=replace(drawn.diffusers, offload="model"))
     assert waiting.diffusers is not None
     beside = diffusers_memory(waiting.diffusers)[0] or 0.0
+    shared, judged = vllm_memory(cluster().gpu.memory_gib, beside), judge()
+    assert judged.questions is not None
+    asked = replace(judged.questions, vlm=replace(judged.questions.vlm, gpus=0.4, gpu_memory=shared))
     return replace(
         base,
-        vlm=replace(vlm(), gpus=0.4, gpu_memory=vllm_memory(cluster().gpu.memory_gib, beside)),
+        vlm=replace(vlm(), gpus=0.4, gpu_memory=shared),
         search=SearchConfig(width=2, depth=8, strategy="noise+prompt+reflection", carry="best", max_edits=4),
         tools=replace(base.tools, generator=waiting, corrector=corrector()),
-        judge=replace(base.judge, judge=judge()),
+        judge=replace(base.judge, judge=replace(judged, questions=asked)),
     )

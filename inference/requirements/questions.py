@@ -3,6 +3,8 @@ question, answer and skill. Checked one by one."""
 
 from __future__ import annotations
 
+import re
+
 from schemas.absent import is_absent
 from schemas.foreign_json import BadValue, check_keys, check_text, quote
 from schemas.records import Question
@@ -58,7 +60,7 @@ def check_question(text: object, answer: object, skill: object, text_field: str,
         answer = int(answer)
     if isinstance(answer, (int, float)) and not isinstance(answer, bool):
         answer = str(answer)
-    if is_absent(answer):
+    if is_absent(answer) or (isinstance(answer, str) and not re.search(r"\w", answer)):
         raise BadValue("the question has no answer", answer_field, 'a text, such as "Yes" or "two"')
     told = check_text(answer, answer_field, MAX_ANSWER_CHARS)
     return Question(asked, told, None if skill is None else _skill(skill, f"{answer_field.rpartition('.')[0]}.skill"))

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from commands import evaluate_geneval2
+import commands.evaluate_geneval2 as evaluate_geneval2
 from commands.main import main
 from inference.vlm.vlm import VlmConfig
 from microworld.scenes.world import Background, Scene, SceneObject, render

@@ -83,7 +83,7 @@ def test_several_prompts_make_one_page_and_a_folder_each(tmp_path, capsys):
 
 
 def test_a_page_is_there_after_each_group_of_prompts(tmp_path, monkeypatch):
-    from commands import reflect
+    import commands.reflect as reflect
 
     out, rounds = tmp_path / "some", reflect._round
 

@@ -210,6 +210,14 @@ def test_a_file_that_is_no_table_is_refused_with_its_name(table, tmp_path, spoil
     assert str(path) in str(error.value)
 
 
+def test_one_way_alone_teaches_nothing():
+    for way, says in (("correct", "--search.width 2"), ("fresh", "were corrected")):
+        with pytest.raises(InputError, match=says):
+            RouteTable.learnt([Try("color", "1 or 2", way, "nothing", 1.0)] * 9)
+    with pytest.raises(InputError, match="never tried"):
+        RouteTable.learnt([])
+
+
 def test_a_table_that_is_not_there_says_how_to_learn_one(tmp_path):
     for name in (str(tmp_path / "nowhere.json"), "micro/no_such_table", "", str(tmp_path)):
         with pytest.raises(InputError, match="python -m pipelines routes"):

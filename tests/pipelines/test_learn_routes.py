@@ -154,7 +154,9 @@ def test_searches_by_different_models_are_refused(searched, tmp_path, capsys):
         patch.undo()
     assert main(["routes", "--run", str(searched), str(other), "--out", str(tmp_path / "routes.json")]) == 2
     assert "the same generator and corrector" in capsys.readouterr().err
-    assert main(["routes", "--run", str(searched), "--out", str(tmp_path)]) == 2
+    for no_file in (tmp_path, other / "run.json" / "routes.json"):
+        assert main(["routes", "--run", str(searched), "--out", str(no_file)]) == 2
+        assert "--out" in capsys.readouterr().err
     assert main(["routes", "--run", str(tmp_path / "nowhere"), "--out", str(tmp_path / "routes.json")]) == 3
 
 

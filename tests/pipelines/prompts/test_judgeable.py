@@ -12,6 +12,7 @@ from commands.runs import open_run
 from inference.judges.judge import JudgeConfig, judge_images
 from inference.judges.known_words import KnownWords
 from inference.judges.mask2former_judge import Mask2FormerJudgeConfig
+from inference.judges.questions_judge import QuestionsJudge
 from inference.prompt_grammar import parse_prompt, record_of
 from microworld.family import micro_judge
 from microworld.scenes.world import COLORS, SHAPES
@@ -81,6 +82,7 @@ def test_a_judge_s_words_are_known_before_it_is_loaded_and_are_the_loaded_one_s(
     full = Mask2FormerJudgeConfig(str(detector), str(clip))
     for config in (JudgeConfig("mask2former", full), micro_judge()):
         judge = config.open()
+        assert not isinstance(judge, QuestionsJudge)
         assert config.known_words() == KnownWords(judge.known_classes, judge.known_colors)
     assert micro_judge().known_words() == KnownWords(frozenset(SHAPES), frozenset(COLORS))
     (detector / "model.safetensors").unlink()

@@ -70,6 +70,7 @@ def test_parquet_holds_them_as_lists_or_as_json(tmp_path, as_json):
         ({"vqa_list": [["", "Yes"]] * 2}, "is empty", "vqa_list[0][0]"),
         ({"vqa_list": [["Is it?", ["Yes"]]] * 2}, "is no text", "vqa_list[0][1]"),
         ({"vqa_list": [["Is it?", None]] * 2}, "has no answer", "vqa_list[0][1]"),
+        ({"vqa_list": [["Is it?", "?"]] * 2}, "has no answer", "vqa_list[0][1]"),
         ({"vqa_list": [["Is it?", True]] * 2}, "True is no text", "vqa_list[0][1]"),
         ({"vqa_list": [["Is it?", "Yes"]] * 65}, "65 questions", "vqa_list"),
         ({"atom_count": "three"}, "is not allowed here", "atom_count"),
