@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -41,9 +41,10 @@ class OracleToolsConfig(SearchToolsConfig):
     @classmethod
     def of(cls, tools: SearchToolsConfig, oracles: tuple[OracleKind, ...]) -> OracleToolsConfig:
         """`tools` with oracles."""
-        kept = {part.name: getattr(tools, part.name) for part in fields(SearchToolsConfig)}
-        corrector = None if "corrector" in oracles else tools.corrector
-        return cls(**(kept | {"corrector": corrector}), oracles=oracles)
+        kept: dict[str, Any] = {part.name: getattr(tools, part.name) for part in fields(SearchToolsConfig)}
+        if "corrector" in oracles:
+            kept["corrector"] = None
+        return cls(**kept, oracles=oracles)
 
     def for_search(self, search: SearchConfig, vlm: VlmConfig) -> OracleToolsConfig:
         """What a strategy needs of it and nothing else. InputError for what is missing."""

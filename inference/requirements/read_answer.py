@@ -31,7 +31,7 @@ _CLASS = re.compile(r"[a-z][a-z0-9'\-]*(?: [a-z0-9'\-]+){0,2}")
 _MAX_CLASS_CHARS = 40
 _NUMBERS = {word: number for number, word in enumerate(NUMBER_WORDS)}
 _YES_NO = {"yes": "Yes", "no": "No"}
-_NO_JSON = {
+_NO_JSON: dict[Reason | None, str] = {
     Reason.EMPTY_ANSWER: "an empty answer",
     Reason.REFUSED_ANSWER: "a refusal",
     Reason.ONLY_REASONING: "thoughts without an answer",
@@ -87,8 +87,7 @@ def read_answer(answer: str, prompt: str) -> PromptRecord:
     try:
         said = json_of(answer)
     except ValueError as error:
-        problem = clean_text(answer).problem
-        raise BadValue(_NO_JSON.get(problem, str(error)) if problem else str(error)) from None
+        raise BadValue(_NO_JSON.get(clean_text(answer).problem, str(error))) from None
     item = check_keys(said, "answer", ("include", "questions"))
     if not isinstance(said, dict) or not {"include", "questions"} & said.keys():
         raise BadValue(f"{quote(said)} has neither include nor questions", None, _FORM)

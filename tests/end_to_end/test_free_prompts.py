@@ -106,10 +106,19 @@ def search(argv, output):
 
 def arguments(run, file, base_url):
     return [
-        *("search", "--run", str(run), "--prompts", str(file), "--requirements.kind", "vlm", "--unjudged", "count"),
+        *("search", "--run", str(run), "--prompts", str(file), "--requirements.kind", "vlm", "--judge.kind", "none"),
         *("--vlm.model", "", "--vlm.endpoint-model", "m", "--vlm.base-url", base_url, "--vlm.concurrency", "1"),
         *("--search.strategy", "noise", "--search.width", "1", "--search.depth", "1", "--no-closed-vocabulary"),
-        *("--tools.verifier.kinds", "vlm", "--tools.generator.flux.num-steps", "1", "--num-threads", "1", "--quiet"),
+        *(
+            "--tools.verifier.kinds",
+            "vlm",
+            "atoms",
+            "--tools.generator.flux.num-steps",
+            "1",
+            "--num-threads",
+            "1",
+            "--quiet",
+        ),
         *("--unit-size", "4", "--tools.verifier.vlm.prompt", "verify"),
     ]
 

@@ -8,7 +8,7 @@ import pytest
 
 from inference.generator import GeneratorConfig
 from inference.requirements.atoms import failing
-from inference.routes import LEAN, SIZES, WAYS, RouteTable, Try, failure_of, load_routes, size_of, tries_in
+from inference.routes import LEAN, SIZES, WAYS, RouteTable, Try, Way, failure_of, load_routes, size_of, tries_in
 from inference.search import SearchConfig, parents_of_next_round, search
 from inference.search_tools import SearchToolsConfig
 from microworld.family import micro_flux
@@ -211,7 +211,8 @@ def test_a_file_that_is_no_table_is_refused_with_its_name(table, tmp_path, spoil
 
 
 def test_one_way_alone_teaches_nothing():
-    for way, says in (("correct", "--search.width 2"), ("fresh", "were corrected")):
+    alone: tuple[tuple[Way, str], ...] = (("correct", "--search.width 2"), ("fresh", "were corrected"))
+    for way, says in alone:
         with pytest.raises(InputError, match=says):
             RouteTable.learnt([Try("color", "1 or 2", way, "nothing", 1.0)] * 9)
     with pytest.raises(InputError, match="never tried"):

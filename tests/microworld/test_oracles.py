@@ -11,7 +11,7 @@ from inference.prompt_grammar import parse_prompt
 from inference.search import NOTHING_WRONG, SearchConfig
 from inference.vlm.vlm import VlmConfig
 from microworld.family import micro_segmentation_judge
-from microworld.oracles import OracleCorrector, OracleCritic, OracleToolsConfig
+from microworld.oracles import OracleCorrector, OracleCritic, OracleKind, OracleToolsConfig
 from microworld.scenes.captions import caption_from_clauses, caption_of_record, sample_scene
 from microworld.scenes.edits import wrong_scene
 from microworld.scenes.world import render
@@ -24,7 +24,8 @@ def test_oracles_keep_the_table_that_a_search_goes_by():
     tools = replace(catalogue.load("micro", "search").tools, routes="routes.json")
     tools = replace(tools, verifier=replace(tools.verifier, kinds=("atoms",)))
     search = SearchConfig(strategy="reflection", route="learned")
-    for oracles in ((), ("corrector",), ("corrector", "reflector")):
+    kinds: tuple[tuple[OracleKind, ...], ...] = ((), ("corrector",), ("corrector", "reflector"))
+    for oracles in kinds:
         used = OracleToolsConfig.of(tools, oracles).for_search(search, VlmConfig())
         assert (used.routes, used.oracles) == ("routes.json", oracles)
         assert (used.corrector is None) == ("corrector" in oracles)
