@@ -60,16 +60,17 @@ class Reading:
 
 def answer_of(reading: Reading) -> str:
     """The JSON that a reader answers: `{"include": [...], "questions": [...]}`, include in GenEval's form, without
-    what is the default."""
+    what is the default. Names have a space before them (`" star"`), which whoever reads an answer takes off: with it
+    they are the tokens of the prompt, to be copied, and without it they are spelled anew."""
     include: list[dict[str, Any]] = []
     for clause in reading.clauses:
-        said: dict[str, Any] = {"class": clause.shape}
+        said: dict[str, Any] = {"class": f" {clause.shape}"}
         if clause.count != 1:
             said["count"] = clause.count
         if clause.color is not None:
-            said["color"] = clause.color
+            said["color"] = f" {clause.color}"
         if clause.relation is not None:
-            said["position"] = list(clause.relation)
+            said["position"] = [f" {clause.relation[0]}", clause.relation[1]]
         include.append(said)
     questions = [{"question": f"Is there {counted(shape)}?", "answer": "No"} for shape in reading.absent]
     return json.dumps({"include": include, "questions": questions})
@@ -79,15 +80,18 @@ def reading_of_answer(text: str) -> Reading | None:
     """What `answer_of` wrote, without prompt and form; None for what is no such answer."""
     try:
         said = json.loads(text)
-        clauses = tuple(
-            Clause(c["class"], c.get("count", 1), c.get("color"), tuple(c["position"]) if "position" in c else None)
-            for c in said["include"]
-        )
+        clauses = tuple(_clause_of(entry) for entry in said["include"])
         absent = tuple(q["question"].removesuffix("?").split()[-1] for q in said["questions"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
     backwards = all(c.relation is None or c.relation[1] in range(i) for i, c in enumerate(clauses))
     return Reading("", "", clauses, absent) if backwards else None
+
+
+def _clause_of(entry: dict[str, Any]) -> Clause:
+    color, position = entry.get("color"), entry.get("position")
+    relation = (position[0].strip(), int(position[1])) if position else None
+    return Clause(entry["class"].strip(), entry.get("count", 1), color.strip() if color else None, relation)
 
 
 def sample_reading(
@@ -137,7 +141,7 @@ def same_requirements(first: Sequence[Clause], second: Sequence[Clause]) -> bool
 
 
 def _pick(rng: np.random.Generator, choices: Sequence[_T]) -> _T:
-    return choices[rng.integers(len(choices))]
+    return choices[int(rng.integers(len(choices)))]
 
 
 def _some_count(rng: np.random.Generator) -> int:

@@ -59,7 +59,7 @@ _COLOR = re.compile("|".join(rf"\b{color}\b" for color in COLORS))
 
 
 def _pick(rng: np.random.Generator, choices: list[_T] | tuple[_T, ...]) -> _T:
-    return choices[rng.integers(len(choices))]
+    return choices[int(rng.integers(len(choices)))]
 
 
 def made_word(rng: np.random.Generator) -> str:
