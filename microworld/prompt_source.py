@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from microworld.scenes.captions import caption_of_record, is_reserved
+from microworld.scenes.compositions import is_reserved_composition
 from microworld.scenes.edit_file import sample_edit_row
 from microworld.scenes.evaluation_split import SPLITS
 from microworld.scenes.long_captions import sample_long_caption
@@ -31,4 +32,6 @@ class MicroWorld:
 
     def is_reserved(self, record: PromptRecord) -> bool:
         """True for compositions of its shapes that are kept for its own benchmarks (and out of training)."""
-        return all(c.class_name in SHAPES for c in record.include) and is_reserved(caption_of_record(record))
+        if not record.include or not all(clause.class_name in SHAPES for clause in record.include):
+            return False
+        return is_reserved_composition(record) if record.tag is None else is_reserved(caption_of_record(record))

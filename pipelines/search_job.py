@@ -33,7 +33,7 @@ class SearchJobConfig:
     prompts: str = "evaluation_metadata.jsonl"
     """A file of prompts in GenEval's form (its evaluation_metadata.jsonl, or text); composed: prompts that no benchmark
     has, composed as for datasets, to harvest from; or a benchmark of the micro world: micro-dev, micro-test,
-    micro-hard-dev, micro-hard-test, micro-hard-test-2."""
+    micro-hard-dev, micro-hard-test, micro-hard-test-2, micro-compositional-dev, micro-compositional-test."""
     vocabulary: str = "everyday"
     """Objects and attributes of composed prompts, and what the models know where it is closed: everyday, micro, or a
     JSON file."""

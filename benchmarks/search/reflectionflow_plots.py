@@ -27,8 +27,16 @@ COLORS = {
     "rewards": "#dc2626",
     "editor": "#059669",
     "editor-with-prompt": "#0891b2",
+    "atoms": "#d97706",
+    "atoms-routed": "#059669",
 }
-LABELS = {"noise": "best of N", "noise+prompt": "+ prompt", "noise+prompt+reflection": "+ reflection (the whole)"}
+LABELS = {
+    "atoms": "what fails",
+    "atoms-routed": "what fails, routed",
+    "noise": "best of N",
+    "noise+prompt": "+ prompt",
+    "noise+prompt+reflection": "+ reflection (the whole)",
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,8 @@ def draw_plots(results: Path) -> list[Path]:
     if rows := figures.get("difficulty", {}).get("rows", ()):
         largest = max(row["budget"] for row in rows)
         drawn.append(_bars([row for row in rows if row["budget"] == largest], results))
+    if rows := figures.get("atoms", {}).get("rows", ()):
+        drawn.append(_curves(rows, "strategy", results, "atoms", "Score by images a prompt"))
     if rows := figures.get("editors", {}).get("rows", ()):
         drawn.append(_beside(rows, results))
     return drawn

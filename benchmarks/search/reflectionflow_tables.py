@@ -2,8 +2,9 @@
 
 Every search is a run folder under `--runs`; killed at any moment, the same command goes on. Tables: `budgets` (Table 1,
 Fig. 5 middle), `shapes` (Table 2), `verifiers` (Fig. 5 left), `difficulty` (Fig. 5 right), `times` (what it costs, and
-equal wall time), `allocation` (beyond the paper). On the dev split alone: `oracles` (what holds the result back),
-`sureness` (where the allocator may stop) and `editors` (what an instruction does in place of the paper's corrector).
+equal wall time), `allocation` and `atoms` (beyond the paper). On the dev split alone: `oracles` (what holds the result
+back), `sureness` (where the allocator may stop), `editors` (what an instruction does in the place of the paper's
+corrector).
 
 A gain is the paired difference over prompts, the mean over tags, with its 95 % bootstrap interval over texts within
 tags. Splits with "test" in their names are sealed: each opening is recorded in the results file before anything is
@@ -37,6 +38,7 @@ from benchmarks.search.search_arms import (
     Found,
     allocated_arms,
     as_deep_as_there_is,
+    atom_arms,
     base_arm,
     editor_arms,
     lacks_corrector,
@@ -48,6 +50,7 @@ from benchmarks.search.search_arms import (
 )
 from benchmarks.search.search_tables import (
     allocation_table,
+    atom_table,
     budget_table,
     difficulty_table,
     editor_table,
@@ -71,7 +74,9 @@ from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.errors import InputError, MissingWeightsError
 
-Table = Literal["budgets", "shapes", "verifiers", "difficulty", "times", "allocation", "oracles", "sureness", "editors"]
+Table = Literal[
+    "budgets", "shapes", "verifiers", "difficulty", "times", "allocation", "oracles", "sureness", "editors", "atoms"
+]
 TABLES: tuple[Table, ...] = ("budgets", "shapes", "verifiers", "difficulty", "times", "allocation")
 DIAGNOSES: tuple[Table, ...] = (
     "oracles",
@@ -87,8 +92,8 @@ class Arguments:
     """Which prompts, which models, which tables."""
 
     split: str = "micro-dev"
-    """micro-dev, micro-hard-dev; micro-test, micro-hard-test, micro-hard-test-2 (sealed: for final tables alone); or a
-    prompt file in GenEval's form."""
+    """micro-dev, micro-hard-dev, micro-compositional-dev; micro-test, micro-hard-test, micro-hard-test-2,
+    micro-compositional-test (sealed: for final tables alone); or a prompt file in GenEval's form."""
     preset: str = "micro"
     """micro, or one for GPUs (then with --split evaluation_metadata.jsonl)."""
     num_prompts: int = 0
@@ -102,6 +107,8 @@ class Arguments:
     """Rows of `budgets`; tables that need a search of another one are made without it."""
     corrector: str | None = None
     """A corrector's folder or name, if not the preset's. Strategies that need one are left out where it is not here."""
+    routes: str = ""
+    """A table of routes, of the table `atoms`; without one its searches correct whatever fails."""
     reflector: str = ""
     """A trained reflector's; without one the VLM reflects."""
     trained_verifier: str | None = None
@@ -321,6 +328,8 @@ def _arms(arguments: Arguments, base: SearchJobConfig) -> list[Arm]:
         arms += oracle_arms(base, arguments.depth)
     if "editors" in tables:
         arms += editor_arms(base, arguments.depth)
+    if "atoms" in tables:
+        arms += atom_arms(base, arguments.depth, arguments.routes)
     if tables & {"difficulty", "budgets"}:
         arms.append(base_arm(base))
     return arms
@@ -343,9 +352,9 @@ def _models(base: SearchJobConfig) -> dict[str, Any]:
 
 
 ARMS_OF: dict[str, set[Table]] = {
-    NOISE: {"difficulty", "oracles", "sureness", "editors"},
+    NOISE: {"difficulty", "oracles", "sureness", "editors", "atoms"},
     WHOLE: {"difficulty", "verifiers"},
-    REFLECTION: {"difficulty", "allocation", "sureness", "oracles", "editors"},
+    REFLECTION: {"difficulty", "allocation", "sureness", "oracles", "editors", "atoms"},
 }  # and `budgets` and `times` need them all
 MAKE: dict[Table, Callable[[dict[str, Found], int, str], dict[str, Any]]] = {
     "budgets": budget_table,
@@ -357,6 +366,7 @@ MAKE: dict[Table, Callable[[dict[str, Found], int, str], dict[str, Any]]] = {
     "sureness": sureness_table,
     "oracles": oracle_table,
     "editors": editor_table,
+    "atoms": atom_table,
 }
 
 if __name__ == "__main__":

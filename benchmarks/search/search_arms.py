@@ -133,6 +133,23 @@ def editor_arms(base: SearchJobConfig, depth: int) -> list[Arm]:
     return [Arm(name, replace(job, tools=one)) for name, one in tools.items()]
 
 
+ATOMS, ROUTED = "atoms", "atoms-routed"
+"""Reflections of what a verifier finds to fail; and the same where a table says which failures are corrected at all."""
+
+
+def atom_arms(base: SearchJobConfig, depth: int, routes: str) -> list[Arm]:
+    """Reflection by the requirements that fail, with and without a learned route; chains go on from their best image,
+    as those that they are compared with do. routes: the table; empty: only without."""
+    job = with_search(base, REFLECTION, 2, depth)
+    assert job.tools.critic is not None
+    tools = replace(job.tools, critic=replace(job.tools.critic, kind="atoms"))
+    arms = [Arm(ATOMS, replace(job, tools=tools))]
+    if routes:
+        routed = replace(job, search=replace(job.search, route="learned"), tools=replace(tools, routes=routes))
+        arms.append(Arm(ROUTED, routed))
+    return arms
+
+
 def lacks_corrector(arm: Arm) -> bool:
     """True for a search that needs a corrector where none is named."""
     tools = arm.job.tools

@@ -9,17 +9,19 @@ from typing import Any
 from benchmarks.results_file import print_table
 from benchmarks.search.replayed_allocation import replay
 from benchmarks.search.search_arms import (
+    ATOMS,
     EDITORS,
     NOISE,
     NUM_BASE_IMAGES,
     ORACLES,
     PROMPT,
     REFLECTION,
+    ROUTED,
     STRATEGIES,
     WHOLE,
     Found,
 )
-from benchmarks.search.search_times import equal_time_rows, time_rows
+from benchmarks.search.search_times import equal_time_rows, measured_seconds, time_rows
 from inference.allocation import AllocationConfig
 from inference.judges.intervals import Interval, mean_over_tags
 from pipelines.evaluation import JUDGE, score_of
@@ -339,3 +341,54 @@ def editor_table(found: dict[str, Found], largest: int, verifier: str) -> dict[s
     print("\nThe paper's corrector, editors, and best of N")
     print_table(["who corrects", "images", "overall", "gain over best of N", "gain over the paper's corrector"], table)
     return {"rows": rows}
+
+
+def atom_table(found: dict[str, Found], largest: int, verifier: str) -> dict[str, Any]:
+    """Best of N, free reflections, and reflections of what fails with and without a learned route: scores, paired
+    gains, and what they cost; and how many images and how much time each takes for best of N's last score."""
+    rows, table = [], []
+    for name in (NOISE, REFLECTION, ATOMS, ROUTED):
+        spent = {row["budget"]: row for row in time_rows(found[name], budgets_upto(largest))} if name in found else {}
+        for budget in budgets_upto(largest) if name in found else ():
+            score = found[name].evaluation.score(budget)
+            cost = spent.get(budget, {})
+            row: dict[str, Any] = {"strategy": name, "budget": budget, "chooser": verifier, "score": plain(score)}
+            row |= {column: cost.get(column) for column in ("seconds", "vlm_calls", "vlm_tokens")}
+            row["best_there_was"] = plain(found[name].evaluation.score(budget, JUDGE))
+            cells = [name, budget, str(score)]
+            for column, other in (("over_noise", NOISE), ("over_reflection", REFLECTION), ("over_atoms", ATOMS)):
+                gain = paired(found[name], found[other], budget) if other in found and other != name else None
+                row[column] = plain(gain) if gain else None
+                cells.append(signed(gain))
+            rows.append(row)
+            table.append([*cells, _number(cost.get("vlm_tokens")), _number(cost.get("seconds"))])
+    print("\nReflections of what fails")
+    over = [f"gain over {name}" for name in ("best of N", "free reflection", "atoms")]
+    print_table(["strategy", "images", "overall", *over, "VLM tokens", "seconds"], table)
+    return {"rows": rows, "to_reach_best_of_n": _to_reach(found, largest)}
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.3g}"
+
+
+def _to_reach(found: dict[str, Found], largest: int) -> list[dict[str, Any]]:
+    """How many images, and which share of its time, a strategy takes until it scores what best of N does with all its
+    images; None for one that does not."""
+    if NOISE not in found:
+        return []
+    noise, rows = found[NOISE], []
+    aim, whole = noise.evaluation.score(largest).value, measured_seconds(noise, largest)
+    for name in (REFLECTION, ATOMS, ROUTED):
+        if name not in found:
+            continue
+        width = found[name].arm.job.search.width
+        reached = (n for n in range(width, largest + 1, width) if found[name].evaluation.score(n).value >= aim)
+        images = next(reached, None)
+        share = measured_seconds(found[name], images) / whole if images and whole else None
+        rows.append({"strategy": name, "score": round(aim, 4), "images": images, "share_of_time": share})
+        print(
+            f"  {name}: best of {largest}'s score with {images or 'more'} images"
+            + (f", {share:.2f} of its time" if share else "")
+        )
+    return rows

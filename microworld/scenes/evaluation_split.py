@@ -30,11 +30,13 @@ from microworld.scenes.captions import (
     composition,
     is_reserved,
 )
+from microworld.scenes.compositions import compositions, is_reserved_composition, objects_of, part_of
 from microworld.scenes.world import COLORS, MAX_OBJECTS, SHAPES
 from schemas.records import PromptRecord
 
 DEV_PER_TAG, TEST_PER_TAG = 40, 80
 HARD_DEV, HARD_TEST = 60, 240
+COMPOSITIONAL_DEV, COMPOSITIONAL_TEST = 15, 40  # of each kind
 UNRESERVED_TAGS = ("single_object", "counting")
 
 
@@ -63,6 +65,16 @@ def second_hard_test_prompts() -> tuple[PromptRecord, ...]:
     return _hard_prompts("test", HARD_TEST, number=2)
 
 
+def compositional_dev_prompts() -> tuple[PromptRecord, ...]:
+    """90 prompts, "micro-compositional-dev-00000" onwards, kind by kind, no text twice."""
+    return _compositional_prompts("dev", COMPOSITIONAL_DEV)
+
+
+def compositional_test_prompts() -> tuple[PromptRecord, ...]:
+    """240 prompts, "micro-compositional-test-00000" onwards. Sealed: nothing is chosen by them."""
+    return _compositional_prompts("test", COMPOSITIONAL_TEST)
+
+
 # pytest would otherwise take the function for a test wherever it is imported.
 test_prompts.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
 
@@ -72,8 +84,10 @@ SPLITS: dict[str, Callable[[], tuple[PromptRecord, ...]]] = {
     "micro-hard-dev": hard_dev_prompts,
     "micro-hard-test": hard_test_prompts,
     "micro-hard-test-2": second_hard_test_prompts,
+    "micro-compositional-dev": compositional_dev_prompts,
+    "micro-compositional-test": compositional_test_prompts,
 }
-SEALED = ("micro-test", "micro-hard-test", "micro-hard-test-2")
+SEALED = ("micro-test", "micro-hard-test", "micro-hard-test-2", "micro-compositional-test")
 
 
 def evaluation_seed(prompt_id: str) -> int:
@@ -101,13 +115,34 @@ def _hard_prompts(part: str, size: int, number: int = 1) -> tuple[PromptRecord, 
     return tuple(parse_prompt(text, f"{name}-{i:05}") for i, text in enumerate(chosen))
 
 
+def _compositional_prompts(part: str, per_kind: int) -> tuple[PromptRecord, ...]:
+    """Two coloured objects are of the part that they are of as a coloured relation, so that no choice made here is made
+    on a hard prompt that is sealed."""
+    relations = _reserved_compositions(_coloured_relations(), part)
+
+    def is_of_part(record: PromptRecord) -> bool:
+        if not is_reserved_composition(record):
+            return False
+        if len(record.include) == 2 and record.include[0].count == 1:
+            return objects_of(record) in relations
+        return part_of(record) == part
+
+    return compositions(f"micro-compositional-{part}", per_kind, 0 if part == "dev" else 1, is_of_part)
+
+
 def _reserved_texts(captions: Iterable[Caption], part: str) -> set[str]:
-    """Of the reserved captions those whose compositions are the part's: a third for dev, two thirds for test."""
+    """Texts of the reserved captions whose compositions are the part's."""
     reserved = [caption for caption in captions if is_reserved(caption)]
-    ranked = sorted({composition(caption) for caption in reserved}, key=lambda name: _hash(f"evaluation:{name}"))
-    num_dev = round(len(ranked) * DEV_PER_TAG / (DEV_PER_TAG + TEST_PER_TAG))
-    chosen = set(ranked[:num_dev] if part == "dev" else ranked[num_dev:])
+    chosen = _reserved_compositions(reserved, part)
     return {caption.text for caption in reserved if composition(caption) in chosen}
+
+
+def _reserved_compositions(captions: Iterable[Caption], part: str) -> set[str]:
+    """Of the reserved compositions the part's: a third for dev, two thirds for test."""
+    names = {composition(caption) for caption in captions if is_reserved(caption)}
+    ranked = sorted(names, key=lambda name: _hash(f"evaluation:{name}"))
+    num_dev = round(len(ranked) * DEV_PER_TAG / (DEV_PER_TAG + TEST_PER_TAG))
+    return set(ranked[:num_dev] if part == "dev" else ranked[num_dev:])
 
 
 def _hash(text: str) -> bytes:
