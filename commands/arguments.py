@@ -18,6 +18,7 @@ from schemas.places import local_path
 from schemas.terminal import say
 
 T = TypeVar("T")
+_JUDGE, _KIND = "--judge.judge.", "--judge.kind"
 Preset = Annotated[str, tyro.conf.arg(metavar="NAME", help=f"models and sizes: {catalogue.in_words()} (`recipes/`)")]
 
 
@@ -25,7 +26,7 @@ def parse(
     arguments: type[T], argv: Sequence[str], command: str, default: T | None = None, package: str = "pipelines"
 ) -> T:
     """Arguments of a command. A usage error prints what was expected and exits with 2; `--help` exits with 0."""
-    said, asked = flag_groups.take_help([with_home(argument) for argument in argv])
+    said, asked = flag_groups.take_help(as_named_now([with_home(argument) for argument in argv]))
     kind: type = arguments
     shown: Any = default
     if default is not None:
@@ -47,6 +48,14 @@ def parse(
     declared = flag_groups.as_declared(parsed)
     _check_paths(declared, "-")
     return declared  # pyright: ignore[reportReturnType] - tyro types a default of None as a result
+
+
+def as_named_now(argv: Sequence[str]) -> list[str]:
+    """A command line with flags by the names that they have now: a search's judge was `--judge.judge.kind`; and `micro`
+    is what the micro world's judge is called by people."""
+    named = ["--judge." + one.removeprefix(_JUDGE) if one.startswith(_JUDGE) else one for one in argv]
+    named = ["--judge.kind=segmentation" if one == f"{_KIND}=micro" else one for one in named]
+    return ["segmentation" if pair == (_KIND, "micro") else pair[1] for pair in zip(["", *named], named, strict=False)]
 
 
 def _say_groups(default: Any) -> None:
@@ -84,8 +93,10 @@ def parse_with_preset(
 ) -> T:
     """The same; the preset is looked up first, and `default` makes of its name what every other flag is by default.
     Help is about the models that are chosen."""
+    argv = as_named_now(argv)
     preset = flag_groups.with_named_kinds(default(preset_of(argv)), argv, but=VlmConfig)
-    return parse(arguments, argv, command, flag_groups.with_named_kinds(with_own_vlms(preset, argv), argv), package)
+    named = flag_groups.with_named_kinds(with_own_vlms(preset, argv), argv, but=VlmConfig, flagged=True)
+    return parse(arguments, argv, command, named, package)
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:

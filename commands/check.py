@@ -13,6 +13,7 @@ from commands.image_files import read_images
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.model_store import require_models
 from inference.prompt_grammar import parse_prompt
+from pipelines.prompts.vocabulary import load_vocabulary
 from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.plain_text import one_line
@@ -32,6 +33,8 @@ class CheckArgs:
     """Leave out files that do not read as images, which are named, instead of refusing all."""
     json: bool = False
     """Print one JSON object."""
+    vocabulary: str = "everyday"
+    """Whose nouns the prompt may speak of, besides COCO's and the shipped ones': a vocabulary's file."""
     preset: Preset = field(default_factory=catalogue.default)
     grounded_sam: GroundedSamConfig = field(default_factory=GroundedSamConfig)
 
@@ -49,7 +52,7 @@ def default_arguments(preset: str) -> CheckArgs:
 def main(argv: Sequence[str]) -> int:
     """0 when the images were looked at, whatever was found."""
     arguments = parse_with_preset(CheckArgs, argv, "check", default_arguments, "inference")
-    record = parse_prompt(arguments.prompt)
+    record = parse_prompt(arguments.prompt, known=load_vocabulary(arguments.vocabulary).known)
     files, images = read_images(arguments.images, arguments.skip_bad)
     config = arguments.grounded_sam.only_what_is_used()
     require_models(model_names(config))

@@ -1,4 +1,5 @@
-"""`python -m pipelines evaluate [geneval]`: the score of a search run, or of any folder in GenEval's layout."""
+"""`python -m pipelines evaluate [geneval]`: the score of a search run, or of any folder in GenEval's layout.
+(`evaluate geneval2`: `commands.evaluate_geneval2`.)"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from commands.runs import open_run, write_report
 from inference.judges.geneval_scoring import score_by_tag
 from inference.judges.intervals import intervals_by_tag, mean_over_tags
 from inference.judges.judge import Judge, JudgeConfig, judge_images
+from inference.judges.questions_judge import QuestionsJudge
 from inference.model_store import model_digest
 from pipelines.evaluation import result_line
 from pipelines.geneval_folder import PromptFolder, read_layout, read_official
@@ -53,7 +55,11 @@ class EvaluateArgs:
 
 def main(argv: Sequence[str]) -> int:
     """0 when the results are written."""
-    argv = argv[1:] if argv[:1] == ["geneval"] else argv
+    if list(argv[:1]) == ["geneval2"]:
+        from commands import evaluate_geneval2
+
+        return evaluate_geneval2.main(argv[1:])
+    argv = argv[1:] if list(argv[:1]) == ["geneval"] else argv
     arguments = parse_with_preset(EvaluateArgs, argv, "evaluate", default_arguments)
     if (arguments.run is None) == (arguments.images is None):
         raise InputError("--run and --images", expected="one of them")
@@ -86,7 +92,7 @@ def evaluate_folder(folder: Path, arguments: EvaluateArgs) -> None:
     InputError, with every file that does not read, before anything is judged."""
     if arguments.batch_size < 1:
         raise InputError(f"{arguments.batch_size} images at once", field="--batch-size", expected="1 or more")
-    config, out = arguments.judge.only_what_is_used(), arguments.out or folder
+    config, out = arguments.judge.required().only_what_is_used(), arguments.out or folder
     prompts, faults = read_layout(folder)
     judged = _judgeable(prompts, config, arguments.unjudged) if prompts else []
     num_not_judged = sum(len(p.samples) for p in prompts) - sum(len(p.samples) for p in judged)
@@ -134,7 +140,7 @@ def _digests(prompts: Sequence[PromptFolder], faults: list[InputError]) -> dict[
 def _judgeable(prompts: Sequence[PromptFolder], judge: JudgeConfig, unjudged: Unjudged) -> list[PromptFolder]:
     """Those that the judge can judge. InputError where there are others that are not to be counted, or only others."""
     known, asked = judge.known_words(), [prompt.asked for prompt in prompts]
-    found = [prompt for prompt in prompts if why_not_judged(prompt.record, known) is None]
+    found = [prompt for prompt in prompts if known is None or why_not_judged(prompt.record, known) is None]
     count_unjudged(asked, known, judge.label, unjudged if found else None)
     return found
 
@@ -171,7 +177,7 @@ def _judge_folder(
     folder: Path,
     prompts: Sequence[PromptFolder],
     digests: Mapping[Path, str],
-    judge: Judge,
+    judge: Judge | QuestionsJudge,
     kept: KeptResults,
     batch_size: int,
 ) -> Iterator[dict[str, Any]]:

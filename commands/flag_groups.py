@@ -44,10 +44,12 @@ def named_groups(argv: Sequence[str]) -> frozenset[Path]:
     return frozenset(path[:n] for path in paths for n in range(1, len(path) + 1))
 
 
-def with_named_kinds(config: Any, argv: Sequence[str], but: type | None = None, path: Path = ()) -> Any:
+def with_named_kinds(
+    config: Any, argv: Sequence[str], but: type | None = None, path: Path = (), flagged: bool = False
+) -> Any:
     """A configuration in which every kind that a command line chooses, or has flags of, has its own; and as many
     members as are named where there may be any number (`--rewards.rewards.3.kind`). but: a class whose absence means
-    something, and which stays absent."""
+    something, and which stays absent; flagged: but where flags of its own are given."""
     groups = named_groups(argv)
     hints = hints_of(type(config))
     chosen = {kind.replace("-", "_") for choice in CHOICES for kind in values_of(argv, (*path, choice))}
@@ -57,13 +59,16 @@ def with_named_kinds(config: Any, argv: Sequence[str], but: type | None = None, 
         here = path if goes_unnamed(hints[one.name]) else (*path, one.name)
         if value is None and (here in groups or one.name in chosen):
             kind = _configuration_of(hints[one.name])
-            value = _by_default(kind) if kind is not None and kind is not but else None
+            stays = kind is but and not (flagged and here in groups)
+            value = _by_default(kind) if kind is not None and not stays else None
         if isinstance(value, tuple) and (kind := _member_of(hints[one.name])) is not None:
             numbers = [int(group[len(here)]) for group in groups if group[:-1] == here and group[-1].isdigit()]
             value += tuple(kind() for _ in range(len(value), min(max(numbers, default=-1) + 1, len(value) + 16)))
-            value = tuple(with_named_kinds(one, argv, but, (*here, str(number))) for number, one in enumerate(value))
+            value = tuple(
+                with_named_kinds(one, argv, but, (*here, str(number)), flagged) for number, one in enumerate(value)
+            )
         elif is_dataclass(value):
-            value = with_named_kinds(value, argv, but, here)
+            value = with_named_kinds(value, argv, but, here, flagged)
         if value is not getattr(config, one.name):
             changed[one.name] = value
     return replace(config, **changed) if changed else config

@@ -17,7 +17,7 @@ from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig
 from pipelines.stages.harvest_pairs import HarvestPairsConfig
 from pipelines.upkeep import differing_configs
-from schemas.errors import ForeignRunError
+from schemas.errors import ForeignRunError, InputError
 from schemas.records import Reason, Subset
 
 
@@ -42,6 +42,12 @@ def main(argv: Sequence[str]) -> int:
     if not isinstance(searched, SearchJobConfig):
         raise ForeignRunError(f"{arguments.run}: a {search.info.job} run, no search")
     rounds, annotator = harvested(search, searched)
+    if arguments.harvest.partner == "near" and "atoms" not in searched.tools.verifier.kinds:
+        raise InputError(
+            f"{source}: nobody checked its images requirement by requirement",
+            field="--harvest.partner",
+            expected="corrected or best, or a search with --tools.verifier.kinds atoms",
+        )
     harvest = replace(arguments.harvest, search_run=source, rounds=rounds, annotator=annotator)
     job = HarvestJobConfig(searched.seed, searched.unit_size, 1, harvest, arguments.pack)
     folder = _start(shared_uri(arguments.out, arguments.options.runtime), job, search, searched)

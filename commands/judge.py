@@ -11,8 +11,10 @@ import tyro
 from commands.arguments import Preset, parse_with_preset
 from commands.image_files import read_images
 from inference.judges.judge import JudgeConfig
+from inference.judges.questions_judge import QuestionsJudge
+from inference.known_classes import KnownClasses, known_classes
 from inference.model_store import require_models
-from inference.prompt_grammar import parse_prompt
+from inference.prompt_grammar import parse_prompt, told_or_free
 from pipelines.prompts.judgeable import Asked, count_unjudged
 from recipes import catalogue
 from schemas.configuration import model_names
@@ -44,16 +46,25 @@ def default_arguments(preset: str) -> JudgeArgs:
 def main(argv: Sequence[str]) -> int:
     """0 when the images were looked at, whatever was found."""
     arguments = parse_with_preset(JudgeArgs, argv, "judge", default_arguments, "inference")
-    record = parse_prompt(arguments.prompt)
     files, images = read_images(arguments.images, arguments.skip_bad)
-    config = arguments.judge.only_what_is_used()
+    config = arguments.judge.required().only_what_is_used()
     require_models(model_names(config))
-    count_unjudged([Asked(record)], config.known_words(), config.label)
+    known = config.known_words()
+    if known is None:
+        record = told_or_free(arguments.prompt)
+    else:
+        nouns = known_classes().beside(KnownClasses(known.classes or frozenset()))
+        record = parse_prompt(arguments.prompt, known=nouns)
+    count_unjudged([Asked(record)], known, config.label)
     from inference.judges.geneval_scoring import judge_objects
 
     judge = config.open()
-    found = judge.find_objects(images, [record] * len(images))
-    checks = [judge_objects(record, objects, judge.thresholds) for objects in found]
+    if isinstance(judge, QuestionsJudge):
+        found = [[] for _ in images]
+        checks = judge.judge(images, [record] * len(images))
+    else:
+        found = judge.find_objects(images, [record] * len(images))
+        checks = [judge_objects(record, objects, judge.thresholds) for objects in found]
     if arguments.json:
         rows = [
             {

@@ -1,132 +1,162 @@
-"""`python -m inference reflect "a photo of a red star left of a blue ring"`: one search, live."""
+"""`python -m inference reflect "a photo of a red star left of a blue ring"`: a search, live, of one prompt or more."""
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from commands.arguments import Preset, parse_with_preset
+from commands.reflect_page import Told, folder_names, write_page, write_pictures
 from inference.model_store import require_models
+from inference.prompt_grammar import told_or_free
 from inference.required_servers import require_servers
-from inference.search import Draft, SearchConfig, SearchTrace, next_round
+from inference.requirements.atoms import failing
+from inference.requirements.reader import RequirementsConfig, read_requirements
+from inference.search import Draft, SearchConfig, SearchTools, SearchTrace, next_round
 from inference.search_tools import SearchToolsConfig
 from inference.vlm.vlm import VlmConfig
+from pipelines.prompts.judgeable import Asked
+from pipelines.prompts.read_prompts import Known, numbered_prompts
+from pipelines.prompts.vocabulary import load_vocabulary
+from pipelines.runtime.progress import format_seconds
+from pipelines.search_job import check_choosing
 from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.errors import InputError
-from schemas.images import encode_png
+from schemas.plain_text import one_line
+from schemas.records import Cost
 from schemas.terminal import say
-
-if TYPE_CHECKING:
-    import numpy as np
-
-STRIP_PX = 160
-GAP_PX = 6
 
 
 @dataclass(frozen=True)
 class ReflectArgs:
-    """Draw an image, say what is wrong with it, draw again; the best of all rounds by the verifier is the answer."""
+    """Draw an image, say what is wrong with it, draw again; the best of all rounds by the verifier is the answer. Of
+    several prompts one page is made."""
 
-    prompt: Annotated[str, tyro.conf.Positional]
-    """What the image should show."""
+    prompt: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """What the image should show, in any words; several are several searches."""
+    prompts: Path | None = None
+    """More prompts, from a file: lines of text (.txt), or of JSON with what they require (.jsonl)."""
     out: Path = Path("reflected")
-    """Folder: best.png, filmstrip.png, index.html."""
+    """Folder: index.html, and of one prompt best.png and filmstrip.png; of several a folder each with these."""
+    together: int = 8
+    """Prompts that are searched at once; the page is written after each such group."""
+    vocabulary: str = "everyday"
+    """Whose nouns a prompt may speak of, where its words tell what it requires: everyday, micro, or a JSON file."""
     seed: int = 0
     """Seed of the noise."""
     search: SearchConfig = field(default_factory=lambda: SearchConfig(width=2, depth=4))
     preset: Preset = field(default_factory=catalogue.default)
     vlm: VlmConfig = field(default_factory=VlmConfig)
     """Who reflects and verifies."""
+    requirements: RequirementsConfig = field(default_factory=RequirementsConfig)
+    """Who reads what free prompts ask for, piece by piece."""
     tools: SearchToolsConfig = field(default_factory=SearchToolsConfig)
 
 
 def default_arguments(preset: str) -> ReflectArgs:
     """What a preset says."""
     job = catalogue.load(preset, "search")
-    return ReflectArgs(prompt=tyro.MISSING, preset=preset, vlm=job.vlm, tools=job.tools)
+    return ReflectArgs(
+        preset=preset, vocabulary=job.vocabulary, vlm=job.vlm, requirements=job.requirements, tools=job.tools
+    )
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the pictures are written."""
     arguments = parse_with_preset(ReflectArgs, argv, "reflect", default_arguments, "inference")
-    if not arguments.prompt.strip():
-        raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
+    if arguments.together < 1:
+        raise InputError(f"{arguments.together} prompts at once", field="--together", expected="1 or more")
+    asked = asked_prompts(arguments)
+    check_choosing(arguments.tools.verifier, arguments.tools.verifier.kinds, arguments.requirements, asked)
     config = arguments.tools.for_search(arguments.search, arguments.vlm)
-    require_models(model_names(config))
+    reading = arguments.requirements.only_what_is_used(arguments.vlm)
+    require_models([*model_names(config), *model_names(reading)])
     config.generator.check_sizes()
     require_servers(config, "--tools", arguments.vlm)
+    require_servers(reading, "--requirements", arguments.vlm)
     started = time.monotonic()
     tools = config.open()
+    reader = reading.open()
     say(f"models loaded in {time.monotonic() - started:.1f} s")
     search = replace(arguments.search, seed=arguments.seed)
-    one = SearchTrace(arguments.prompt)
-    for number in range(search.depth):
-        started = time.monotonic()
-        next_round([one], number, search, tools, [arguments.prompt])
-        for draft in one.drafts[-search.width :]:
-            say(f"  {describe(draft)}")
-        best = one.best()
-        say(f"round {number}: {time.monotonic() - started:.1f} s; best so far: image {best.number}, {best.score:.2f}")
-    write_pictures(one, arguments.out)
-    say(f"{arguments.out / 'index.html'}  ({one.cost.in_words()})")
+    names = folder_names([one.record.text for one in asked])
+    told: list[Told] = []
+    started = time.monotonic()
+    for start in range(0, len(asked), arguments.together):
+        some = asked[start : start + arguments.together]
+        records = [(one.record, Cost()) for one in some]
+        if reader is not None:
+            records = read_requirements(reader, [one.record for one in some])
+        searches = [SearchTrace(record.text, record=record, cost=cost) for record, cost in records]
+        for number in range(search.depth):
+            _round(searches, number, search, tools, start, len(asked), started)
+        told += [
+            write_pictures(one, arguments.out, names[start + i], len(asked) == 1) for i, one in enumerate(searches)
+        ]
+        write_page(arguments.out, told, len(asked))
+    say(f"{arguments.out / 'index.html'}  ({sum((one.cost for one in told), Cost()).in_words()})")
     return 0
+
+
+def asked_prompts(arguments: ReflectArgs) -> list[Asked]:
+    """The prompts of the command line and of its file, each text once. InputError for an empty one, and for none."""
+    known = Known(nouns=load_vocabulary(arguments.vocabulary).known)
+    for prompt in arguments.prompt:
+        if not prompt.strip():
+            raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
+    found = [Asked(told_or_free(prompt, known.nouns)) for prompt in arguments.prompt]
+    if arguments.prompts is not None:
+        file = str(arguments.prompts)
+        found += [Asked(record, file, line) for line, record in numbered_prompts(file, known)]
+    if not found:
+        raise InputError("no prompt", field="prompt", expected='one or more, or --prompts FILE: "a photo of a ring"')
+    once: dict[str, Asked] = {}
+    for one in found:
+        once.setdefault(one.record.text, one)
+    if len(once) < len(found):
+        say(f"{len(found) - len(once)} of {len(found)} prompts are there already, and are searched once")
+    return list(once.values())
+
+
+def _round(
+    searches: Sequence[SearchTrace],
+    number: int,
+    search: SearchConfig,
+    tools: SearchTools,
+    start: int,
+    num_prompts: int,
+    started: float,
+) -> None:
+    """Add a round to the searches, and tell what came of it. start: how many prompts are done. started: all of it."""
+    begun = time.monotonic()
+    next_round(searches, number, search, tools, [one.prompt for one in searches])
+    now = time.monotonic()
+    for i, one in enumerate(searches):
+        best = one.best()
+        if num_prompts > 1:
+            so_far = f"best so far: image {best.number}, {best.score:.2f}"
+            say(f"prompt {start + i + 1} of {num_prompts}, {one_line(one.prompt)[:60]!r}: {so_far}")
+        for draft in one.drafts:
+            if draft.round == number:
+                say(f"  {describe(draft)}")
+    took = f"round {number}: {now - begun:.1f} s"
+    if num_prompts == 1:
+        best = searches[0].best()
+        say(f"{took}; best so far: image {best.number}, {best.score:.2f}")
+        return
+    done = start * search.depth + (number + 1) * len(searches)
+    left = (now - started) / done * (num_prompts * search.depth - done)
+    say(f"{took}" + (f"; about {format_seconds(left)} to go" if left else ""))
 
 
 def describe(draft: Draft) -> str:
     """One line of progress."""
     how = f", from image {draft.parent}: {draft.reflection}" if draft.reflection else ""
-    return f"image {draft.number}: score {draft.score:.2f}{how}"
-
-
-def write_pictures(one: SearchTrace, folder: Path) -> None:
-    """The best image, all of them as a strip (a row a chain), and the page that tells how they came about."""
-    import numpy as np
-
-    folder.mkdir(parents=True, exist_ok=True)
-    best = one.best()
-    (folder / "best.png").write_bytes(encode_png(best.image))
-    chains, rounds = (1 + max(getattr(d, name) for d in one.drafts) for name in ("chain", "round"))
-    small = [_with_longest_side(draft.image, STRIP_PX) for draft in one.drafts]
-    down, across = (GAP_PX + max(image.shape[axis] for image in small) for axis in (0, 1))
-    strip = np.full((chains * down + GAP_PX, rounds * across + GAP_PX, 3), 255, np.uint8)
-    for draft, image in zip(one.drafts, small, strict=True):
-        height, width = image.shape[:2]
-        y, x = GAP_PX + draft.chain * down, GAP_PX + draft.round * across
-        if draft is best:
-            strip[y - GAP_PX : y + height + GAP_PX, x - GAP_PX : x + width + GAP_PX] = (42, 143, 74)
-        strip[y : y + height, x : x + width] = image
-    (folder / "filmstrip.png").write_bytes(encode_png(strip))
-    rows = "".join(
-        f"<tr{' class=best' if d is best else ''}><td>{d.number}</td><td>{d.round}</td><td>{d.chain}</td>"
-        f"<td>{d.score:.2f}</td><td>{html.escape(d.prompt)}</td><td>{html.escape(d.reflection or '')}</td>"
-        f"<td>{'' if d.parent is None else d.parent}</td><td>{d.seed}</td><td>{d.cost.in_words()}</td></tr>"
-        for d in one.drafts
-    )
-    (folder / "index.html").write_text(
-        f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(one.prompt)}</title>
-<style>body{{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1100px;padding:0 1rem}}
-table{{border-collapse:collapse}}td,th{{padding:.2rem .6rem;border-bottom:1px solid #ddd;text-align:left}}
-.best{{background:#2a8f4a22}}img{{image-rendering:pixelated;max-width:100%}}</style>
-<h1>{html.escape(one.prompt)}</h1><p>A row a chain, a column a round; the green frame is the answer.</p>
-<img src="filmstrip.png" alt="all images of the search">
-<table><tr><th>image</th><th>round</th><th>chain</th><th>score</th><th>drawn from</th><th>reflection</th>
-<th>corrected from</th><th>seed</th><th>cost</th></tr>{rows}</table></html>"""
-    )
-
-
-def _with_longest_side(image: np.ndarray, side_px: int) -> np.ndarray:
-    """uint8 (H, W, 3) at the same aspect; small images pixel by pixel."""
-    import numpy as np
-    from PIL import Image
-
-    longest = max(image.shape[:2])
-    height, width = (max(1, round(side * side_px / longest)) for side in image.shape[:2])
-    how = Image.Resampling.NEAREST if longest < side_px else Image.Resampling.LANCZOS
-    return np.asarray(Image.fromarray(image).resize((width, height), how))
+    wrong = "; ".join(atom.text for atom in failing(draft.atoms))
+    return f"image {draft.number}: score {draft.score:.2f}" + (f" (fails: {wrong})" if wrong else "") + how

@@ -17,11 +17,11 @@ from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig
 from pipelines.lease import Lease
 from pipelines.new_run import new_dataset_run
-from pipelines.prompts.checked_json import quote
 from pipelines.run_folder import RunFolder, encode_prompts
 from pipelines.upkeep import copy_valid_blocks, differing_configs
 from recipes import catalogue
 from schemas.errors import ForeignRunError
+from schemas.foreign_json import quote
 from schemas.records import PromptRow
 from schemas.terminal import say
 

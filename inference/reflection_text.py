@@ -43,6 +43,11 @@ def nothing_to_correct(answer: str) -> bool:
     return _finds_nothing(clean_text(answer).text)
 
 
+def is_one_sentence(reflection: str) -> bool:
+    """Whether a reflection says one thing alone."""
+    return len(re.split(r"(?<=[.!?])\s+", reflection.strip())) == 1 and bool(reflection.strip())
+
+
 def _finds_nothing(text: str) -> bool:
     clauses = [
         re.sub(r"[^\w\s]", " ", clause).split() for clause in re.split(r"[.;,!]+|\s[-\u2013\u2014]\s", text.lower())

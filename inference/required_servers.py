@@ -4,7 +4,7 @@ servers have placeholders in place of addresses."""
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from inference.images_api.config import ImagesApiConfig, is_unnamed
 from inference.images_api.corrector import ImagesApiCorrectorConfig
@@ -35,7 +35,14 @@ def require_servers(config: Any, flags: str, vlm: VlmConfig | None = None) -> No
         value = getattr(config, field.name)
         for one in value if isinstance(value, tuple) else (value,):
             if is_dataclass(one):
-                require_servers(one, f"{flags}{'' if flags == '--' else '.'}{field.name.replace('_', '-')}", vlm)
+                name = "" if _goes_unnamed(config, field.name) else field.name.replace("_", "-")
+                require_servers(one, f"{flags}{'.' if name and flags != '--' else ''}{name}", vlm)
     if isinstance(config, SearchToolsConfig) and config.corrector is not None and config.corrector.images_api:
         corrector = config.corrector.images_api.reached(config.generator.chosen)
         corrector.require_server(f"{flags}.corrector.images-api")
+
+
+def _goes_unnamed(config: Any, name: str) -> bool:
+    """Whether a field's flags do without its name."""
+    hint = get_type_hints(type(config), include_extras=True)[name]
+    return any(getattr(extra, "name", None) == "" for extra in getattr(hint, "__metadata__", ()))

@@ -20,7 +20,9 @@ from inference.allocation import Tried, go_on_from
 from inference.interfaces import Corrector, Generator, Reward, Verifier, check_scores, rank_of, verify_records
 from inference.prompt_grammar import record_of
 from inference.reflection_text import is_empty, nothing_to_correct
+from inference.requirements.atoms import failing
 from inference.rewards.ensemble import relative_scores
+from inference.routes import RouteTable
 from schemas.configuration import added_field, stable_seed
 from schemas.errors import InputError
 from schemas.image_size import ImageSize
@@ -140,14 +142,15 @@ def any_size(*key: object) -> ImageSize | None:
 @dataclass
 class SearchTools:
     """The models of a search; those that a strategy does not need may be None. quality: what a chain must not lose.
-    size_of: of what has a key (seed, prompt's key), None for the generator's own. *_passes: denoiser passes an
-    image."""
+    routes: what a learned route goes by. size_of: of what has a key (seed, prompt's key), None for the generator's own.
+    *_passes: denoiser passes an image."""
 
     generator: Generator
     verifier: Verifier
     corrector: Corrector | None = None
     critic: Critic | None = None
     quality: Reward | None = None
+    routes: RouteTable | None = None
     size_of: Callable[..., ImageSize | None] = any_size
     generator_passes: int = 0
     corrector_passes: int = 0
@@ -205,7 +208,7 @@ def next_round(
     """Add round `number` (`width` drafts each) to the searches, which have all rounds before it, but for those that
     have `stopped`."""
     going = [i for i in range(len(searches)) if not (stopped and stopped[i])]
-    plans = [plan for i in going for plan in _plans(i, searches[i], number, config, keys[i], tools.size_of)]
+    plans = [plan for i in going for plan in _plans(i, searches[i], number, config, keys[i], tools)]
     if not plans:
         return
     if number and config.strategy != "noise":
@@ -273,23 +276,26 @@ def _plans(
     number: int,
     config: SearchConfig,
     key: str,
-    size_of: Callable[..., ImageSize | None],
+    tools: SearchTools,
 ) -> list[_Plan]:
     parents = _next_parents(one, config) if number else [None] * config.width
     plans = []
     for chain, parent in enumerate(parents):
         seed = stable_seed(config.seed, "search", key, number, chain)
-        restart = restart_of(one, parent, config)
+        restart = restart_of(one, parent, config, tools.routes)
         parent = None if restart else parent
         prompt = parent.prompt if parent else one.prompt
-        size = size_of(config.seed, key)
+        size = tools.size_of(config.seed, key)
         plans.append(_Plan(owner, chain, seed, prompt, parent and parent.number, size, restart=restart))
     return plans
 
 
-def parents_of_next_round(one: SearchTrace, config: SearchConfig) -> Sequence[Draft | None]:
-    """What each chain goes on from; None for a fresh start. Of these drafts alone the images are looked at again."""
-    return [None if restart_of(one, parent, config) else parent for parent in _next_parents(one, config)]
+def parents_of_next_round(
+    one: SearchTrace, config: SearchConfig, routes: RouteTable | None = None
+) -> Sequence[Draft | None]:
+    """What each chain goes on from; None for a fresh start. Of these drafts alone the images are looked at again.
+    routes: the search's table, where it has one."""
+    return [None if restart_of(one, parent, config, routes) else parent for parent in _next_parents(one, config)]
 
 
 def _next_parents(one: SearchTrace, config: SearchConfig) -> Sequence[Draft | None]:
@@ -303,16 +309,25 @@ def _next_parents(one: SearchTrace, config: SearchConfig) -> Sequence[Draft | No
     return [None if number is None else one.drafts[number] for number in numbers]
 
 
-def restart_of(one: SearchTrace, draft: Draft | None, config: SearchConfig) -> Restart | None:
-    """Why an image is corrected no further: it was often enough, or lost too much of its chain's first image."""
+def restart_of(
+    one: SearchTrace, draft: Draft | None, config: SearchConfig, routes: RouteTable | None = None
+) -> Restart | None:
+    """Why an image is corrected no further: it holds all that is asked for, by a verifier that checks each requirement
+    and is sure of the whole; it was corrected often enough; it lost too much of its chain's first image; or what it
+    fails is sooner drawn afresh, by a learned route."""
     if draft is None or "reflection" not in config.strategy:
         return None
+    fails = bool(failing(draft.atoms))
+    if draft.atoms and not fails and draft.score >= 0:
+        return "holds"
     chain = corrected_from(one, draft)
     if 0 < config.max_edits < len(chain):
         return "edits"
     first, last = chain[0].quality, draft.quality
     if config.max_quality_drop and first is not None and last is not None and first - last > config.max_quality_drop:
         return "quality"
+    if config.route == "learned" and fails and routes is not None and routes.way(draft.atoms) == "fresh":
+        return "route"
     return None
 
 
@@ -389,3 +404,5 @@ def _check(config: SearchConfig, tools: SearchTools) -> None:
         raise InputError(f"strategy {config.strategy!r} without a critic", expected="a reflector and prompt refiner")
     if "reflection" in config.strategy and tools.corrector is None:
         raise InputError(f"strategy {config.strategy!r} without a corrector", expected="a trained corrector")
+    if config.route == "learned" and tools.routes is None:
+        raise InputError("a learned route without a table", field="route", expected="`python -m pipelines routes`")

@@ -1,5 +1,6 @@
-"""Which verifiers choose among images: a VLM that is asked, a trained one, NVILA, rules, rewards, or the judge itself
-as the bound that no verifier passes. A new kind is a file with its configuration and class, and a field here."""
+"""Which verifiers choose among images: a VLM that is asked, a trained one, NVILA, rules, requirements one by one,
+rewards, or the judge itself as the bound that no verifier passes. A new kind is a file with its configuration and
+class, and a field here."""
 
 from __future__ import annotations
 
@@ -11,10 +12,13 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 import tyro
 
+from inference.grounding.check import RULES_SCALE
 from inference.grounding.grounded_sam import GroundedSam, GroundedSamConfig
 from inference.interfaces import Opinion, Reward, Verifier, check_scores, verify_records
 from inference.judges.judge import Judge, JudgeConfig, judge_images
+from inference.judges.questions_judge import QuestionsJudge
 from inference.prompt_grammar import record_of, with_requirements
+from inference.requirements.atom_verifier import AtomVerifierConfig
 from inference.rewards.ensemble import relative_scores
 from inference.rewards.reward import RewardConfig, used_rewards, without_weights
 from inference.vlm.endpoint import Journal
@@ -23,12 +27,14 @@ from inference.vlm.prompted_verifier import PromptedVerifierConfig
 from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
 from inference.vlm.yes_no_verifier import YesNoVerifierConfig
+from schemas.configuration import added_field
 from schemas.errors import InputError
 from schemas.records import Cost, PromptRecord
 from schemas.records import Reward as RewardValue
 
-VerifierKind = Literal["vlm", "prompted", "trained", "nvila", "rules", "rewards", "judge"]
-RULES_SCALE = 20.0  # makes of a check's score about what the other verifiers' log-odds are; from 10 to 40 it is all one
+VerifierKind = Literal["vlm", "prompted", "trained", "nvila", "rules", "atoms", "rewards", "judge"]
+ASKING = ("vlm", "prompted", "trained", "nvila", "atoms")
+"""Those that a VLM belongs to."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,8 @@ class VerifierConfig:
     kinds: tuple[VerifierKind, ...] = ("vlm",)
     """vlm: log-odds of its yes; prompted: the VLM's scores by the papers' criteria; trained: the Bradley-Terry model;
     nvila: SANA's NVILA, whose scores order images and mean nothing beside others'; rules: whether what Grounded-SAM
-    finds is what the prompt says; rewards: the mean of their z-scores among a prompt's images; judge: the
+    finds is what the prompt says; atoms: each requirement by itself, typed ones by Grounded-SAM, questions by a VLM;
+    rewards: the mean of their z-scores among a prompt's images; judge: the
     benchmark's own judge, as a bound."""
     vlm: YesNoVerifierConfig | None = field(default_factory=YesNoVerifierConfig)
     prompted: PromptedVerifierConfig | None = field(default_factory=PromptedVerifierConfig)
@@ -47,6 +54,7 @@ class VerifierConfig:
     rules: GroundedSamConfig | None = field(default_factory=GroundedSamConfig)
     rewards: tuple[RewardConfig, ...] = ()
     judge: Annotated[JudgeConfig | None, tyro.conf.Suppress] = None
+    atoms: AtomVerifierConfig | None = added_field(None)
 
     def __post_init__(self) -> None:
         if not self.kinds or len(set(self.kinds)) < len(self.kinds):
@@ -55,14 +63,17 @@ class VerifierConfig:
     @property
     def asked_vlm(self) -> VlmConfig | None:
         """The VLM that is asked, where one is."""
-        asking = [getattr(self, kind) for kind in self.kinds if kind in ("vlm", "prompted", "trained", "nvila")]
+        asking = [getattr(self, kind) for kind in self.kinds if kind in ASKING]
         return next((chosen.vlm for chosen in asking if chosen), None)
 
     @property
     def is_client(self) -> bool:
         """Whether all its work is to ask a VLM elsewhere."""
-        asking = [getattr(self, kind) for kind in self.kinds if kind in ("vlm", "prompted")]
-        return len(asking) == len(self.kinds) and all(one and one.vlm and one.vlm.is_elsewhere for one in asking)
+        asking = [getattr(self, kind) for kind in self.kinds if kind in ("vlm", "prompted", "atoms")]
+        return len(asking) == len(self.kinds) and all(
+            one.is_client if isinstance(one, AtomVerifierConfig) else one and one.vlm and one.vlm.is_elsewhere
+            for one in asking
+        )
 
     def _of(self, kind: VerifierKind) -> Any:
         """A kind's configuration. InputError where the preset has none, or none that names a model."""
@@ -92,9 +103,9 @@ class VerifierConfig:
                 chosen = chosen.only_what_is_used()
             else:
                 chosen = replace(chosen, vlm=chosen.vlm or vlm)
-                chosen = chosen.only_what_is_used() if kind == "nvila" else chosen
+                chosen = chosen.only_what_is_used() if kind in ("nvila", "atoms") else chosen
             kept[kind] = chosen
-        models = ("vlm", "prompted", "trained", "nvila", "rules", "judge")
+        models = ("vlm", "prompted", "trained", "nvila", "rules", "judge", "atoms")
         nothing: dict[str, Any] = dict.fromkeys(models) | {"rewards": ()}
         return VerifierConfig(self.kinds, **(nothing | kept))
 
@@ -227,7 +238,7 @@ class RuleVerifier(ByRequirements):
 class JudgeVerifier(ByRequirements):
     """The benchmark's judge as a verifier."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge | QuestionsJudge) -> None:
         self._judge = judge
 
     def scores(self, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> np.ndarray:

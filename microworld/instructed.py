@@ -4,7 +4,7 @@ a reflection behind it. Micro world only: what an editor that nobody trained on 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -27,7 +27,8 @@ class InstructedToolsConfig(SearchToolsConfig):
     @classmethod
     def of(cls, tools: SearchToolsConfig, template: str) -> InstructedToolsConfig:
         """`tools` with an editor."""
-        return cls(tools.generator, tools.corrector, tools.critic, tools.verifier, tools.quality, template)
+        kept = {part.name: getattr(tools, part.name) for part in fields(SearchToolsConfig)}
+        return cls(**kept, template=template)
 
     def for_search(self, search: SearchConfig, vlm: VlmConfig) -> InstructedToolsConfig:
         """What a strategy needs of it and nothing else. InputError for what is missing."""

@@ -7,7 +7,7 @@ scene with the correction made, as a corrector that always does as it is told. (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -41,14 +41,18 @@ class OracleToolsConfig(SearchToolsConfig):
     @classmethod
     def of(cls, tools: SearchToolsConfig, oracles: tuple[OracleKind, ...]) -> OracleToolsConfig:
         """`tools` with oracles."""
+        kept = {part.name: getattr(tools, part.name) for part in fields(SearchToolsConfig)}
         corrector = None if "corrector" in oracles else tools.corrector
-        return cls(tools.generator, corrector, tools.critic, tools.verifier, tools.quality, oracles)
+        return cls(**(kept | {"corrector": corrector}), oracles=oracles)
 
     def for_search(self, search: SearchConfig, vlm: VlmConfig) -> OracleToolsConfig:
         """What a strategy needs of it and nothing else. InputError for what is missing."""
         drawn_again = "corrector" in self.oracles
-        asked = replace(search, strategy="noise+prompt") if drawn_again and "reflection" in search.strategy else search
-        return OracleToolsConfig.of(SearchToolsConfig.for_search(self, asked, vlm), self.oracles)
+        asked = search
+        if drawn_again and "reflection" in search.strategy:
+            asked = replace(search, strategy="noise+prompt", route="correct")
+        found = SearchToolsConfig.for_search(self, asked, vlm)
+        return OracleToolsConfig.of(replace(found, routes=self.routes_for(search)), self.oracles)
 
     def open(self, journal: Journal | None = None) -> SearchTools:
         """Load what it names. MissingWeightsError, InputError."""

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from inference.judges.known_words import KnownWords
-from pipelines.prompts.checked_json import BadValue, check_choice, check_text, parse_json, quote
-from pipelines.prompts.clauses import parse_exclude, parse_include
+from inference.requirements.clauses import parse_exclude, parse_include
 from pipelines.prompts.judgeable import Asked
 from schemas.errors import InputError
+from schemas.foreign_json import BadValue, check_choice, check_text, parse_json, quote
 from schemas.named_file import MAX_TEXT_BYTES, read_file
 from schemas.records import PromptRecord, Tag
 

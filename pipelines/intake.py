@@ -160,7 +160,8 @@ def _read(config: DatasetConfig, subset: str, file: str, said: dict[str, Any]) -
     classes = vocabulary.class_names if config.closed_vocabulary else None
     colors = frozenset(vocabulary.colors) if config.closed_vocabulary else None
     num_taken = num_left = num_bad = 0
-    for row in read_prompts(file, subset, classes, skip_bad_rows=config.skip_bad_rows, known_colors=colors):
+    rows = read_prompts(file, subset, classes, 2000, config.skip_bad_rows, colors, vocabulary.known)
+    for row in rows:
         # The rest is read all the same: a bad row is found now, and nothing of the file goes unmentioned.
         if num_taken < config.num_prompts:
             num_taken += 1

@@ -21,7 +21,7 @@ from pipelines.stages.score_rewards import ScoreRewards, ScoreRewardsConfig
 from pipelines.stages.select_by_reward import SelectByLength, SelectByReward, SelectByRewardConfig
 from pipelines.stages.select_pairs import DifficultyTertiles, SelectPairs, SelectPairsConfig
 from pipelines.stages.write_reflections import WriteReflections, WriteReflectionsConfig
-from schemas.configuration import model_names, template_names
+from schemas.configuration import model_names, routes_names, template_names
 from schemas.errors import InputError
 
 SubsetName = Literal["rule", "general", "length", "editing"]
@@ -135,6 +135,11 @@ def models_of(config: JobConfig) -> tuple[str, ...]:
 def templates_of(config: JobConfig) -> tuple[str, ...]:
     """Every prompt template that a stage of the run uses."""
     return _named(config, template_names)
+
+
+def routes_of(config: JobConfig) -> tuple[str, ...]:
+    """Every table of routes that a stage of the run goes by."""
+    return _named(config, routes_names)
 
 
 def _named(config: JobConfig, names_of: Callable[[Any], tuple[str, ...]]) -> tuple[str, ...]:

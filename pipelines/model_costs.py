@@ -315,7 +315,12 @@ def correction_share(tools: SearchToolsConfig) -> float:
 
 def verifier_seconds(kind: str) -> tuple[float, str]:
     """Of one image, and in words."""
-    seconds = {"prompted": stated.REFLECT_SECONDS, "rules": stated.GROUNDING_SECONDS, "rewards": stated.REWARD_SECONDS}
+    seconds = {
+        "prompted": stated.REFLECT_SECONDS,
+        "rules": stated.GROUNDING_SECONDS,
+        "atoms": stated.GROUNDING_SECONDS,
+        "rewards": stated.REWARD_SECONDS,
+    }
     return seconds.get(kind, stated.FILTER_SECONDS), f"by the verifier {kind!r}"
 
 
@@ -325,9 +330,12 @@ def verifier_gib(verifier: VerifierConfig) -> float | None:
     rewards = rewards_gib(verifier.rewards)[0] if "rewards" in verifier.kinds else 0.0
     if rewards is None:
         return None
+    rules_gib = (stated.GROUNDING_DINO_SWIN_T + stated.SAM_VIT_H) * 4 / GIB + stated.SAM_WORKING_GIB
+    looks = verifier.atoms is not None and verifier.atoms.grounding is not None
     gib = {
         "trained": stated.QWEN_3B * 2 / GIB + 1.0,
-        "rules": (stated.GROUNDING_DINO_SWIN_T + stated.SAM_VIT_H) * 4 / GIB + stated.SAM_WORKING_GIB,
+        "rules": rules_gib,
+        "atoms": rules_gib if looks else 0.0,
         "rewards": rewards - stated.CUDA_CONTEXT_GIB,
         "judge": stated.JUDGE_GIB,
     }
@@ -338,6 +346,8 @@ def judge_costs(judge: JudgeConfig, gpu: Gpu | None) -> StageCosts:
     """Of one image."""
     if gpu is None:
         return cpu_costs(0.02)
+    if judge.kind == "questions" and judge.questions is not None:
+        return vlm_costs(stated.QUESTIONS_AN_IMAGE * stated.FILTER_SECONDS, 0.0, judge.questions.vlm, gpu)
     if judge.kind != "mask2former":
         return UNKNOWN
     source = "stated: an assumption; measure it with a pilot run"

@@ -12,9 +12,10 @@ from typing import Any
 from inference.model_store import model_digest, require_models
 from inference.required_servers import require_servers
 from inference.rewards.own import OwnRewardConfig
+from inference.routes import load_routes
 from inference.vlm.prompts import load_prompt
 from pipelines.intake import lay_out, take_in
-from pipelines.jobs import DatasetConfig, JobConfig, models_of, templates_of
+from pipelines.jobs import DatasetConfig, JobConfig, models_of, routes_of, templates_of
 from pipelines.lease import Lease
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
 from pipelines.run_names import is_hidden
@@ -112,8 +113,8 @@ def new_search_run(uri: str, preset: str, config: SearchJobConfig) -> RunFolder:
 
 
 def digests_of(config: JobConfig) -> dict[str, str]:
-    """Digest of every model and template that a run uses. MissingWeightsError, InputError for one that is not here, for
-    code of one's own that is not, for a VLM that is none, and for a server that is not named."""
+    """Digest of every model, template and table of routes that a run uses. MissingWeightsError, InputError for one that
+    is not here, for code of one's own that is not, for a VLM that is none, and for a server that is not named."""
     require_named_servers(config)
     require_models(models_of(config))
     for link in (link for links in config.links().values() for link in links):
@@ -123,7 +124,8 @@ def digests_of(config: JobConfig) -> dict[str, str]:
             if isinstance(one, OwnRewardConfig):
                 one.find()
     templates = {name: content_key(load_prompt(name)) for name in templates_of(config)}
-    return {name: model_digest(name) for name in models_of(config)} | templates
+    routes = {name: content_key(load_routes(name).as_json()) for name in routes_of(config)}
+    return {name: model_digest(name) for name in models_of(config)} | templates | routes
 
 
 def require_named_servers(config: JobConfig) -> None:

@@ -10,6 +10,7 @@ from pipelines.jobs import resolve_chains
 from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig
 from pipelines.stages.draft_round import DraftRound
+from pipelines.stages.read_requirements import ReadRequirements
 from schemas.records import Cost
 
 
@@ -23,7 +24,8 @@ class Spent:
 
 
 def spent_by_round(folder: RunFolder, config: SearchJobConfig) -> list[Spent]:
-    """What was spent up to each round, that round included; the evaluation afterwards is not counted.
+    """What was spent up to each round, that round included, and reading the prompts; the evaluation afterwards is not
+    counted.
 
     Seconds are those a unit takes at the median, times the units: a kill, a model's first forward pass and whatever
     else the machine did count little.
@@ -32,12 +34,15 @@ def spent_by_round(folder: RunFolder, config: SearchJobConfig) -> list[Spent]:
     seconds = seconds_by_key(folder)
     total, found = Spent(), []
     for step in steps:
-        if step.link.stage is not DraftRound:
+        if step.link.stage not in (ReadRequirements, DraftRound):
             continue
         units = folder.committed_units(step.name, step.key)
         cost = sum((folder.read_footer(step.name, step.key, unit).cost for unit in sorted(units)), total.cost)
         taken = seconds.get(step.key)
         busy = total.seconds + (median(taken) * len(units) if taken else 0.0)
+        if step.link.stage is ReadRequirements:
+            total = Spent(total.images, cost, busy)
+            continue
         total = Spent(total.images + config.search.width, cost, busy)
         found.append(total)
     return found

@@ -1,4 +1,4 @@
-"""A search over many prompts as a run: each round is a stage, and the judge comes last."""
+"""A search over many prompts as a run: each round is a stage, and the judge, where there is one, comes last."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,9 +6,10 @@ from pathlib import Path
 
 from inference.allocation import AllocationConfig
 from inference.judges.known_words import KnownWords
+from inference.requirements.reader import RequirementsConfig
 from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig
-from inference.verifier import VerifierKind
+from inference.verifier import VerifierConfig, VerifierKind
 from inference.vlm.vlm import VlmConfig
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.prompts.compose_rules import TagWeights, compose_prompts
@@ -18,9 +19,11 @@ from pipelines.stage import Link, Workers
 from pipelines.stages.allocate_round import AllocateRound, AllocateRoundConfig, RoundBudget
 from pipelines.stages.draft_round import DraftRound, DraftRoundConfig
 from pipelines.stages.judge_candidates import JudgeCandidates, JudgeCandidatesConfig
+from pipelines.stages.read_requirements import ReadRequirements, ReadRequirementsConfig
 from pipelines.stages.score_drafts import ScoreDrafts, ScoreDraftsConfig
-from schemas.configuration import execution_field
+from schemas.configuration import added_field, execution_field
 from schemas.errors import InputError
+from schemas.foreign_json import quote, safe_text
 from schemas.records import PromptRecord, PromptRow, Subset
 
 COMPOSED = "composed"
@@ -42,9 +45,9 @@ class SearchJobConfig:
     tag_weights: TagWeights = field(default_factory=TagWeights)
     """How often each kind of prompt is composed."""
     unjudged: Unjudged = execution_field("refuse")
-    """Prompts that the judge cannot judge, since its models do not know a class or colour, or nothing is said of what
-    must be seen. refuse: a search with such prompts is not begun; count: they are searched like the others, left out of
-    every score, and counted apart."""
+    """Prompts that a judge of a closed vocabulary cannot judge, since its models do not know a class or colour, or
+    nothing is said of what must be seen. refuse: a search with such prompts is not begun; count: they are searched like
+    the others, left out of every score, and counted apart."""
     images_per_prompt: int = 1
     """Independent searches of each prompt, each delivering one image (GenEval: 4)."""
     seed: int = 0
@@ -60,6 +63,8 @@ class SearchJobConfig:
     """Who reflects, refines, and verifies where no other verifier is named. A role may have a VLM of its own:
     `--tools.critic.vlm.vlm...`, `--tools.critic.vlm.reflector-vlm...` and `--tools.verifier.vlm.vlm...` take the same
     flags, and say what is different there."""
+    requirements: RequirementsConfig = added_field(RequirementsConfig())
+    """Who reads what free prompts ask for, piece by piece."""
     tools: SearchToolsConfig = field(default_factory=SearchToolsConfig)
     allocation: AllocationConfig = field(default_factory=AllocationConfig)
     also_score: tuple[VerifierKind, ...] = ()
@@ -78,11 +83,15 @@ class SearchJobConfig:
             raise InputError(
                 f"verifier {' '.join(self.tools.verifier.kinds)}: its scores compare images of one prompt alone",
                 field="allocation.budget",
-                expected="0, or verifiers whose scores are log-odds: vlm, prompted, trained, rules",
+                expected="0, or verifiers whose scores are log-odds: vlm, prompted, trained, rules, atoms",
             )
         once = replace(search, depth=1, seed=0)  # the seed is the run's
         draft = DraftRoundConfig(once, self.tools.for_search(search, self.vlm), self.workers)
-        links = [Link(DraftRound, draft)]
+        links = []
+        if self.requirements.kind != "none":
+            reading = ReadRequirementsConfig(self.requirements.only_what_is_used(self.vlm), self.workers)
+            links.append(Link(ReadRequirements, reading))
+        links.append(Link(DraftRound, draft))
         for _ in range(1, search.depth):
             if budget:
                 config = AllocateRoundConfig(self.allocation, search.width)
@@ -92,7 +101,8 @@ class SearchJobConfig:
             verifier = replace(self.tools.verifier, kinds=self.also_score).only_what_is_used(self.vlm)
             links.append(Link(ScoreDrafts, ScoreDraftsConfig(verifier, self.workers)))
         judge = replace(self.judge, judge=self.judge.judge.only_what_is_used())
-        return {Subset.RULE: [*links, Link(JudgeCandidates, judge)]}
+        links += [Link(JudgeCandidates, judge)] if judge.judge.is_there else []
+        return {Subset.RULE: links}
 
 
 def search_prompts(config: SearchJobConfig, asked: Sequence[Asked] | None = None) -> Iterator[PromptRow]:
@@ -110,15 +120,49 @@ def search_prompts(config: SearchJobConfig, asked: Sequence[Asked] | None = None
 
 
 def num_unjudged(config: SearchJobConfig, asked: Sequence[Asked]) -> int:
-    """How many of a search's prompts no verdict can be given for. InputError for the first of them unless they are to
-    be counted, and for those that whoever chooses could not judge either; MissingWeightsError."""
+    """How many of a search's prompts no verdict can be given for: all where nobody judges. InputError for the first of
+    them unless they are to be counted, for those that whoever chooses could not judge either, and for a judge that
+    also chooses; MissingWeightsError."""
     judge = config.judge.judge.only_what_is_used()
-    number = count_unjudged(asked, judge.known_words(), judge.label, config.unjudged)
-    choosing = [kind for kind in (*config.tools.verifier.kinds, *config.also_score) if kind in ("rules", "judge")]
-    if choosing:  # rules find whatever they are told to look for
-        known = judge.known_words() if "judge" in choosing else KnownWords()
-        count_unjudged(asked, known, f"verifier {choosing[-1]!r}")
+    if judge.questions is not None:
+        judge.questions.check_others(config.tools.verifier.only_what_is_used(config.vlm))
+    number = len(asked)
+    if judge.is_there:
+        number = count_unjudged(asked, judge.known_words(), judge.label, config.unjudged)
+    kinds = (*config.tools.verifier.kinds, *config.also_score)
+    check_choosing(config.tools.verifier, kinds, config.requirements, asked)
     return number
+
+
+def check_choosing(
+    verifier: VerifierConfig, kinds: Sequence[VerifierKind], requirements: RequirementsConfig, asked: Sequence[Asked]
+) -> None:
+    """InputError for prompts that one of the verifiers could not look at: those that look for objects know clauses
+    alone, and where requirements are checked one by one, somebody must say them."""
+    _check_all_is_said(kinds, requirements, asked)
+    choosing = [kind for kind in kinds if kind in ("rules", "judge")]
+    if choosing:  # rules find whatever they are told to look for
+        bound = verifier.judge if "judge" in choosing else None
+        known = bound.only_what_is_used().known_words() if bound is not None else KnownWords()
+        or_else = "; or a verifier that needs no clauses (vlm, prompted, trained, rewards)"
+        count_unjudged(asked, known, f"verifier {choosing[-1]!r}", or_else=or_else)
+
+
+def _check_all_is_said(kinds: Sequence[VerifierKind], requirements: RequirementsConfig, asked: Sequence[Asked]) -> None:
+    if "atoms" not in kinds or requirements.kind != "none":
+        return
+    free = [one for one in asked if one.record.is_free]
+    if free:
+        shown = safe_text(free[0].record.text, 80)
+        raise InputError(
+            f"{len(free)} of {len(asked)} prompts do not say what must be seen, such as {quote(shown)}, and verifier "
+            "'atoms' checks that piece by piece",
+            file=free[0].file,
+            line=free[0].line,
+            field="requirements.kind",
+            expected="--requirements.kind vlm (a VLM reads such prompts, once each); or include or vqa_list beside "
+            "them; or a verifier that needs neither (vlm, prompted, trained, rewards)",
+        )
 
 
 def asked_prompts(config: SearchJobConfig) -> list[Asked]:
@@ -132,14 +176,15 @@ def _asked(config: SearchJobConfig) -> list[Asked]:
         return [Asked(record) for record in benchmark()]
     if config.prompts == COMPOSED:
         return [Asked(record) for record in _composed(config)]
-    from pipelines.prompts.read_prompts import numbered_prompts
+    from pipelines.prompts.read_prompts import Known, numbered_prompts
     from pipelines.prompts.vocabulary import load_vocabulary
 
     if not Path(config.prompts).exists():
         expected = f"{', '.join([*benchmark_names(), COMPOSED])}, or a prompt file"
         raise InputError("no such file", file=config.prompts, expected=expected)
-    words = load_vocabulary(config.vocabulary) if config.closed_vocabulary else None
-    known = KnownWords(words.class_names, frozenset(words.colors)) if words else KnownWords()
+    vocabulary = load_vocabulary(config.vocabulary)
+    words = KnownWords(vocabulary.class_names, frozenset(vocabulary.colors))
+    known = Known(words if config.closed_vocabulary else KnownWords(), vocabulary.known)
     return [Asked(record, config.prompts, line) for line, record in numbered_prompts(config.prompts, known)]
 
 

@@ -24,15 +24,17 @@ BESIDE = 0.4
 def place_search(config: SearchJobConfig, stages: Sequence[StageEstimate], cluster: Cluster) -> Placement:
     """Rounds first, then the judge. InputError where the vLLMs have no room."""
     available, n = cluster.gpu.memory_gib, cluster.gpus
-    on_gpu = [stage for stage in stages if stage.memory_gib and stage.seconds is not None]
+    at_work = [stage for stage in stages if stage.memory_gib and stage.seconds is not None]
+    on_gpu = [stage for stage in at_work if not stage.vllm]  # who asks a vLLM alone lies on none
     drafting = next((stage for stage in stages if stage.name == DraftRound.name and stage.memory_gib), None)
-    served = served_vlms(config.links()["rule"][0].config)
+    links = config.links()["rule"]
+    served = served_vlms(next(link.config for link in links if link.stage is DraftRound))
     vllm_each = max((vllm_gib(vlm, LEAST_CACHE_GIB)[0] for vlm in served), default=0.0)
     drawing_gib = (drafting.memory_gib or 0.0) if drafting else 0.0
     require_fitting(stages, cluster, f"--tools.generator.{config.tools.generator.kind}.quantization and offload")
     placed = on_gpu if drafting is None or drafting in on_gpu else [drafting, *on_gpu]
     workers, gpus = dict.fromkeys([s.name for s in placed], n), dict.fromkeys([s.name for s in placed], 1.0)
-    seconds = sum(stage.seconds or 0.0 for stage in on_gpu)
+    seconds = sum(stage.seconds or 0.0 for stage in at_work)
     flags, hours = [], seconds / n / 3600
     together = -(-len(served) // n)  # vLLMs on each GPU, where every GPU draws
     names, prefixes = ", ".join(vlm.name for vlm in served), flags_of(config, served)
@@ -71,7 +73,8 @@ def place_search(config: SearchJobConfig, stages: Sequence[StageEstimate], clust
         f"--{stage.flag}.count {workers[stage.name]} --{stage.flag}.gpus {gpus[stage.name]:g}" for stage in counted
     ]
     start = "--runtime ray --schedule staged" if n > 1 else "--schedule staged"
-    return Placement("staged", f"{why}; then all judge", workers, gpus, hours, " ".join([start, *flags]))
+    why += "; then all judge" if config.judge.judge.is_there else ""
+    return Placement("staged", why, workers, gpus, hours, " ".join([start, *flags]))
 
 
 def flags_of(config: SearchJobConfig, served: Sequence[VlmConfig]) -> list[str]:
@@ -83,6 +86,7 @@ def flags_of(config: SearchJobConfig, served: Sequence[VlmConfig]) -> list[str]:
         "tools.critic.vlm.reflector-vlm": critic.reflector_vlm if critic else None,
         "tools.verifier.vlm.vlm": verifier.vlm.vlm if verifier.vlm else None,
         "tools.verifier.prompted.vlm": verifier.prompted.vlm if verifier.prompted else None,
+        "tools.verifier.atoms.vlm": verifier.atoms.vlm if verifier.atoms else None,
     }
     return [next((flag for flag, vlm in own.items() if vlm and vlm.server == one.server), "vlm") for one in served]
 

@@ -86,11 +86,14 @@ ViT-L/14, float32 at half of an A100's 19.5 TFLOP/s."""
 REWARD_SECONDS = 0.01
 CONDENSE_SECONDS = 0.05
 CAPTION_SECONDS = 0.1
+READ_SECONDS = 0.1
 REFLECT_SECONDS = 0.4
 FILTER_SECONDS = 0.1
 JUDGE_SECONDS = 0.1
 """Of an image (rewards, judge) or a prompt of the stages whose speed nobody has published (assumptions: a 7B model
 under vLLM writes some 2,000 tokens a second for many requests together)."""
+QUESTIONS_AN_IMAGE = 5
+"""That a VLM which judges is asked (assumption: GenEval 2's prompts have 3 to 10 atoms)."""
 PNG_SECONDS = 0.35
 """Packing one 1024 px image as PNG, one core (measured with schemas/images.py)."""
 

@@ -18,6 +18,9 @@ from inference.grounding.sam import SamConfig
 from inference.grounding.segmenter import SegmenterConfig
 from inference.judges.judge import JudgeConfig
 from inference.judges.mask2former_judge import Mask2FormerJudgeConfig
+from inference.judges.questions_judge import QuestionsJudgeConfig
+from inference.requirements.atom_critic import AtomCriticConfig
+from inference.requirements.atom_verifier import AtomVerifierConfig
 from inference.rewards.clip_reward import ClipRewardConfig
 from inference.rewards.reward import RewardConfig
 from inference.search import SearchConfig
@@ -99,8 +102,10 @@ def vlm() -> VlmConfig:
 
 
 def judge() -> JudgeConfig:
-    """GenEval's: Mask2Former and CLIP ViT-L/14."""
-    return JudgeConfig("mask2former", Mask2FormerJudgeConfig(device="cuda"))
+    """GenEval's: Mask2Former and CLIP ViT-L/14. Of any prompt, once it is asked for (`--judge.kind questions`): GenEval
+    2's, Qwen3-VL-8B under vLLM."""
+    asked = QuestionsJudgeConfig(VlmConfig(model="Qwen/Qwen3-VL-8B-Instruct"), prompt="one_word")
+    return JudgeConfig("mask2former", Mask2FormerJudgeConfig(device="cuda"), questions=asked)
 
 
 def drift_clip() -> ClipRewardConfig:
@@ -163,6 +168,7 @@ def search() -> SearchJobConfig:
             VlmCriticConfig(
                 reflect="reflect_scored", reflector_prompt="", refine="refine", keep_words=False, max_attempts=2
             ),
+            AtomCriticConfig(max_told=2, sure=4.0, reflect="reflect_failing"),
         ),
         verifier=VerifierConfig(
             vlm=YesNoVerifierConfig(prompt="verify"),
@@ -172,12 +178,18 @@ def search() -> SearchJobConfig:
             rules=grounding(),
             rewards=rewards(),
             judge=judge(),
+            atoms=AtomVerifierConfig(grounding=grounding(), other_classes=(), unsure=(0.35, 0.7), prompt="one_word"),
         ),
     )
     # Each GPU holds a FLUX and, beside it, a vLLM that gets what FLUX leaves.
     available, drawn = cluster().gpu.memory_gib, tools.generator.flux
     assert drawn is not None
     shared = replace(vlm(), gpus=0.4, gpu_memory=vllm_memory(available, flux_memory(drawn)[0]))
+    # A VLM that judges is there when nothing is drawn any more, beside the one that chose.
+    judged = judge()
+    assert judged.questions is not None
+    asked = replace(judged.questions.vlm, gpus=shared.gpus, gpu_memory=shared.gpu_memory)
+    judged = replace(judged, questions=replace(judged.questions, vlm=asked))
     return SearchJobConfig(
         prompts="evaluation_metadata.jsonl",
         images_per_prompt=4,
@@ -187,7 +199,7 @@ def search() -> SearchJobConfig:
         search=SearchConfig(width=2, depth=16, strategy="noise+prompt+reflection", carry="own"),
         tools=tools,
         workers=Workers(count=0, cpus=4.0, gpus=0.6),
-        judge=JudgeCandidatesConfig(judge(), workers=QUARTER_GPU),
+        judge=JudgeCandidatesConfig(judged, workers=QUARTER_GPU),
     )
 
 

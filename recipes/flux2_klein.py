@@ -10,6 +10,7 @@ from inference.generator import GeneratorConfig
 from inference.generators.diffusers_generator import DiffusersGeneratorConfig
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.judges.judge import JudgeConfig
+from inference.judges.questions_judge import QuestionsJudgeConfig
 from inference.rewards.reward import RewardConfig
 from inference.search import SearchConfig
 from inference.vlm.vlm import VlmConfig
@@ -53,8 +54,8 @@ def vlm() -> VlmConfig:
 
 
 def judge() -> JudgeConfig:
-    """GenEval's."""
-    return flux.judge()
+    """GenEval's. Questions go to flux's VLM, Qwen2.5-VL-7B, since Qwen3-VL-8B chooses."""
+    return replace(flux.judge(), questions=QuestionsJudgeConfig(flux.vlm(), prompt="one_word"))
 
 
 def run_options() -> RunOptions:
@@ -90,5 +91,5 @@ def search() -> SearchJobConfig:
         search=SearchConfig(width=2, depth=8, strategy="noise+prompt+reflection", carry="best", max_edits=4),
         tools=replace(base.tools, generator=generator(), corrector=corrector()),
         workers=ONE,
-        judge=replace(base.judge, workers=ONE),
+        judge=replace(base.judge, judge=judge(), workers=ONE),
     )

@@ -11,6 +11,8 @@ from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.images_api.corrector import ImagesApiCorrectorConfig
 from inference.images_api.generator import ImagesApiGeneratorConfig
 from inference.judges.judge import JudgeConfig
+from inference.judges.questions_judge import QuestionsJudgeConfig
+from inference.requirements.atom_verifier import AtomVerifierConfig
 from inference.rewards.reward import RewardConfig
 from inference.vlm.vlm import VlmConfig
 from pipelines.driver import RunOptions
@@ -74,8 +76,9 @@ def rewards() -> tuple[RewardConfig, ...]:
 
 
 def judge() -> JudgeConfig:
-    """GenEval's."""
-    return flux.judge()
+    """GenEval's. Questions go to a Qwen2.5-VL-7B behind an address of its own, since Qwen3-VL-8B chooses."""
+    asked = replace(vlm(), endpoint_model="Qwen/Qwen2.5-VL-7B-Instruct")
+    return replace(flux.judge(), questions=QuestionsJudgeConfig(asked, prompt="one_word"))
 
 
 def dataset() -> DatasetConfig:
@@ -97,9 +100,12 @@ def search() -> SearchJobConfig:
     """ReflectionFlow §4 with an editor in place of the trained corrector, which goes on from a chain's best image and
     starts afresh after four edits, as in `qwen_image`; rounds are questions to servers alone."""
     base = flux.search()
-    tools = replace(base.tools, generator=generator(), corrector=_corrector())
+    asks_all = AtomVerifierConfig(grounding=None, other_classes=(), unsure=(0.35, 0.7), prompt="one_word")
+    verifier = replace(base.tools.verifier, atoms=asks_all)  # no detector: every requirement is a question
+    tools = replace(base.tools, generator=generator(), corrector=_corrector(), verifier=verifier)
     search = replace(base.search, carry="best", max_edits=4)
-    return replace(base, images_per_prompt=1, vlm=vlm(), search=search, tools=tools, workers=ASKS)
+    judged = replace(base.judge, judge=judge())
+    return replace(base, images_per_prompt=1, vlm=vlm(), search=search, tools=tools, workers=ASKS, judge=judged)
 
 
 def run_options() -> RunOptions:

@@ -13,6 +13,9 @@ from inference.flux.corrector import FluxCorrectorConfig
 from inference.generator import GeneratorConfig
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.judges.judge import JudgeConfig
+from inference.judges.questions_judge import QuestionsJudgeConfig
+from inference.requirements.atom_critic import AtomCriticConfig
+from inference.requirements.atom_verifier import AtomVerifierConfig
 from inference.rewards.clip_reward import ClipRewardConfig
 from inference.rewards.reward import RewardConfig
 from inference.search import SearchConfig
@@ -25,6 +28,7 @@ from inference.vlm.vlm import VlmConfig
 from inference.vlm.yes_no_verifier import YesNoVerifierConfig
 from microworld import family
 from microworld.scenes.captions import sample_training_caption
+from microworld.scenes.world import SHAPES
 from pipelines.driver import RunOptions
 from pipelines.jobs import DatasetConfig
 from pipelines.search_job import SearchJobConfig
@@ -71,8 +75,9 @@ def vlm() -> VlmConfig:
 
 
 def judge() -> JudgeConfig:
-    """The micro judge, trained apart from everything that a search uses."""
-    return family.micro_judge()
+    """The micro judge, trained apart from everything that a search uses. Of any prompt, once it is asked for: the micro
+    VLM, where it does not choose."""
+    return replace(family.micro_judge(), questions=QuestionsJudgeConfig(vlm(), prompt="micro/question"))
 
 
 def drift_clip() -> ClipRewardConfig:
@@ -95,6 +100,9 @@ def verifier() -> VerifierConfig:
         rules=grounding(),
         rewards=rewards(),
         judge=judge(),
+        atoms=AtomVerifierConfig(
+            grounding=grounding(), other_classes=tuple(SHAPES), unsure=(0.25, 0.7), prompt="micro/question"
+        ),
     )
 
 
@@ -133,8 +141,9 @@ def search() -> SearchJobConfig:
         tools=SearchToolsConfig(
             generator=generator(),
             corrector=CorrectorConfig("flux", FluxCorrectorConfig("micro/corrector")),
-            critic=CriticConfig("vlm", critic),
+            critic=CriticConfig("vlm", critic, AtomCriticConfig(max_told=2, sure=4.0, reflect="micro/reflect")),
             verifier=verifier(),
+            routes="micro/routes",
         ),
         judge=JudgeCandidatesConfig(judge()),
     )

@@ -10,6 +10,7 @@ from inference.generator import GeneratorConfig
 from inference.generators.diffusers_generator import DiffusersGeneratorConfig
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.judges.judge import JudgeConfig
+from inference.judges.questions_judge import QuestionsJudgeConfig
 from inference.rewards.reward import RewardConfig
 from inference.search import SearchConfig
 from inference.vlm.vlm import VlmConfig
@@ -58,8 +59,8 @@ def vlm() -> VlmConfig:
 
 
 def judge() -> JudgeConfig:
-    """GenEval's."""
-    return flux.judge()
+    """GenEval's. Questions go to flux's VLM, Qwen2.5-VL-7B, since Qwen3-VL-8B chooses."""
+    return replace(flux.judge(), questions=QuestionsJudgeConfig(flux.vlm(), prompt="one_word"))
 
 
 def run_options() -> RunOptions:
@@ -86,9 +87,13 @@ def search() -> SearchJobConfig:
     waiting = replace(drawn, diffusers=replace(drawn.diffusers, offload="model"))
     assert waiting.diffusers is not None
     beside = diffusers_memory(waiting.diffusers)[0] or 0.0
+    shared, judged = vllm_memory(cluster().gpu.memory_gib, beside), judge()
+    assert judged.questions is not None
+    asked = replace(judged.questions, vlm=replace(judged.questions.vlm, gpus=0.4, gpu_memory=shared))
     return replace(
         base,
-        vlm=replace(vlm(), gpus=0.4, gpu_memory=vllm_memory(cluster().gpu.memory_gib, beside)),
+        vlm=replace(vlm(), gpus=0.4, gpu_memory=shared),
         search=SearchConfig(width=2, depth=8, strategy="noise+prompt+reflection", carry="best", max_edits=4),
         tools=replace(base.tools, generator=waiting, corrector=corrector()),
+        judge=replace(base.judge, judge=replace(judged, questions=asked)),
     )

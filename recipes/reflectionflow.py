@@ -9,6 +9,7 @@ from inference.critic import CriticConfig
 from inference.flux.corrector import FluxCorrectorConfig
 from inference.generator import GeneratorConfig
 from inference.judges.judge import JudgeConfig
+from inference.requirements.atom_critic import AtomCriticConfig
 from inference.verifier import VerifierConfig
 from inference.vlm.critic import VlmCriticConfig
 from inference.vlm.trained_verifier import TrainedVerifierConfig
@@ -74,7 +75,7 @@ def search() -> SearchJobConfig:
     tools = replace(
         job.tools,
         corrector=CorrectorConfig("flux", FluxCorrectorConfig("diffusion-cot/FLUX-Corrector")),
-        critic=CriticConfig("vlm", critic),
+        critic=CriticConfig("vlm", critic, AtomCriticConfig(max_told=2, sure=4.0, reflect="reflect_failing")),
         verifier=replace(job.tools.verifier, kinds=("trained",), trained=trained),
     )
     return replace(job, images_per_prompt=4, vlm=served(), tools=tools)

@@ -1,10 +1,12 @@
-"""What of a configuration changes output. Configurations are frozen dataclasses; most fields count as they are. Four
+"""What of a configuration changes output. Configurations are frozen dataclasses; most fields count as they are. Five
 kinds do not:
 
 - `model_field`: names a model (folder or hub id); its *content digest* counts, not where it lies;
 - `template_field`: names a prompt template; its content counts too;
+- `routes_field`: names a table of routes; so does its content;
 - `execution_field`: says how to compute (device, number of workers), never what;
-- `added_field`: came when there were runs without it; at its default it does not count, so that they keep their keys.
+- `added_field`: came when there were runs without it; at its default it does not count, so that they keep their keys,
+  nor does a kind of model that came so and is not the chosen one.
 
 A model seam is a configuration with a field `kind` (a Literal) and one nested configuration for each kind, in a field
 of that name, None where a preset has no such model (a new kind is an `added_field(None)`; the command line gives it its
@@ -33,6 +35,12 @@ def template_field(default: str) -> Any:
     return dataclasses.field(default=default, metadata={"role": "template"})
 
 
+def routes_field(default: str) -> Any:
+    """Dataclass field that names a table of routes (`inference.routes`). There were runs without it: it does not count
+    where none is named."""
+    return dataclasses.field(default=default, metadata={"role": "routes", "added": True})
+
+
 def execution_field(default: Any) -> Any:
     """Dataclass field that cannot change output."""
     return dataclasses.field(default=default, metadata={"role": "execution"})
@@ -58,6 +66,11 @@ def model_names(config: Any) -> tuple[str, ...]:
 def template_names(config: Any) -> tuple[str, ...]:
     """Every prompt template a configuration names."""
     return _named(config, "template")
+
+
+def routes_names(config: Any) -> tuple[str, ...]:
+    """Every table of routes that a configuration names."""
+    return _named(config, "routes")
 
 
 def _named(config: Any, role: str) -> tuple[str, ...]:
@@ -89,14 +102,17 @@ def _nested(value: Any) -> Iterator[Any]:
 
 
 def output_config(config: Any, digests: Mapping[str, str]) -> dict[str, Any]:
-    """The part of a configuration that changes output, as plain data; models and templates as their digests."""
+    """The part of a configuration that changes output, as plain data; models, templates and tables of routes as
+    their digests."""
     plain: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         role = field.metadata.get("role")
-        if role == "execution" or (field.metadata.get("added") and value == field.default):
+        if role == "execution":
             continue
-        if role in ("model", "template"):
+        if field.metadata.get("added") and (value == field.default or _is_other_kind(config, field.name)):
+            continue
+        if role in ("model", "template", "routes"):
             plain[field.name] = digests.get(value, value)
         elif dataclasses.is_dataclass(value):
             plain[field.name] = output_config(value, digests)
@@ -109,10 +125,22 @@ def _plain(value: Any, digests: Mapping[str, str]) -> Any:
     return output_config(value, digests) if dataclasses.is_dataclass(value) else value
 
 
+def _is_other_kind(config: Any, name: str) -> bool:
+    """Whether a field is that of a kind of model which is not chosen."""
+    choice = next((one for one in ("kind", "kinds") if hasattr(config, one)), None)
+    if choice is None:
+        return False
+    hint, said = get_type_hints(type(config))[choice], getattr(config, choice)
+    named = [word for part in (hint, *get_args(hint)) for word in get_args(part) if isinstance(word, str)]
+    words = {word.replace("-", "_") for word in named}
+    chosen = {kind.replace("-", "_") for kind in ((said,) if isinstance(said, str) else said)}
+    return name in words - chosen
+
+
 @functools.cache
 def kinds_of(seam: type) -> tuple[str, ...]:
-    """Every kind that a seam has."""
-    return get_args(get_type_hints(seam)["kind"])
+    """Every kind that a seam has a configuration of; `none`, which is no model, has none."""
+    return tuple(kind for kind in get_args(get_type_hints(seam)["kind"]) if kind != "none")
 
 
 def chosen_kind(seam: Any) -> Any:

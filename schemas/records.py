@@ -194,7 +194,7 @@ class AtomValue:
     """How far an image meets one requirement of its prompt (`inference.requirements.atoms`).
 
     kind: object, count, color, relation, or question. text: the requirement in words. value: probability in [0, 1] that
-    the image meets it. mend: the instruction that would mend it, where what is there instead is known.
+    the image meets it. mend: the instruction that would mend it, where known; what holds by a hair may have one, too.
     """
 
     kind: str

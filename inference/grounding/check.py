@@ -20,6 +20,7 @@ MAX_OBJECTS = 16  # GenEval: at most this many objects of a class, by falling sc
 POSITION_SHRINK = 0.1  # GenEval, POSITION_THRESHOLD: offsets shrink by this share of the two objects' sizes
 RELATION_CUTOFF = 0.5  # GenEval: a relation holds where the normalised component is beyond this
 UNKNOWN_COLOR = "unknown"
+RULES_SCALE = 20.0  # makes of a score about what the other verifiers' log-odds are; from 10 to 40 it is all one
 
 
 @dataclass
@@ -40,8 +41,8 @@ def check_objects(prompt: PromptRecord, objects: Sequence[DetectedObject]) -> Ch
 
     Raises InputError for a clause that no image can be checked against.
     """
-    _refuse_bad_clauses(prompt)
-    by_class = _group_by_class(objects)
+    refuse_bad_clauses(prompt)
+    by_class = objects_by_class(objects)
     failures: list[list[Failure]] = [[] for _ in prompt.include]
     states = []
     for index, clause in enumerate(prompt.include):
@@ -74,18 +75,19 @@ def check_objects(prompt: PromptRecord, objects: Sequence[DetectedObject]) -> Ch
     reasons = [failure for clause_failures in failures for failure in clause_failures]
     for clause in prompt.exclude:
         candidates = by_class.get(clause.class_name, [])
-        surplus = candidates[clause.count - 1].score if len(candidates) >= clause.count else 0.0
-        soft.append(1.0 - surplus)
+        soft.append(1.0 - surplus_score(candidates, clause.count))
         if len(candidates) >= clause.count:
             reasons.append(
                 Failure(FailureKind.TOO_MANY, clause.class_name, count=clause.count, num_found=len(candidates))
             )
-    mean = float(np.mean(soft)) if soft else 1.0
-    mean = min(1.0, max(0.0, mean))
-    score = 0.5 * mean if reasons else 0.5 + 0.5 * mean
-    if reasons:
-        score = min(score, float(np.nextafter(0.5, 0.0)))
+    score = score_of(not reasons, float(np.mean(soft)) if soft else 1.0)
     return Check(not reasons, score, tuple(f.sentence() for f in reasons), tuple(objects))
+
+
+def score_of(holds: bool, soft: float) -> float:
+    """In [0.5, 1] for what holds, in [0, 0.5) for what does not. soft: how well it is met, in [0, 1]."""
+    soft = min(1.0, max(0.0, soft))
+    return 0.5 + 0.5 * soft if holds else min(0.5 * soft, float(np.nextafter(0.5, 0.0)))
 
 
 def _check_relations(prompt: PromptRecord, states: list[_ClauseState], failures: list[list[Failure]]) -> None:
@@ -96,7 +98,7 @@ def _check_relations(prompt: PromptRecord, states: list[_ClauseState], failures:
         state, target = states[index], states[clause.relative_to]
         target_clause = prompt.include[clause.relative_to]
         pairs = [(a, b) for a in state.found for b in target.found]
-        state.soft.append(sum(_soft_relation(a, b, clause.relation) for a, b in pairs) / _expected_pairs(prompt, index))
+        state.soft.append(sum(soft_relation(a, b, clause.relation) for a, b in pairs) / _expected_pairs(prompt, index))
         if not state.holds:
             continue
         failure = None
@@ -126,6 +128,11 @@ def _expected_pairs(prompt: PromptRecord, index: int) -> int:
     return clause.count * prompt.include[clause.relative_to].count
 
 
+def surplus_score(candidates: Sequence[DetectedObject], count: int) -> float:
+    """Of the object that is one too many where `count` are; 0 where there are fewer. candidates: best first."""
+    return candidates[count - 1].score if len(candidates) >= count else 0.0
+
+
 def relative_position(a: Sequence[float], b: Sequence[float]) -> set[str]:
     """The relations in which box `a` stands to box `b` (x0, y0, x1, y1): none, one, or two on a diagonal (GenEval)."""
     x, y = _position_components(a, b)
@@ -146,14 +153,14 @@ def _position_components(a: Sequence[float], b: Sequence[float]) -> tuple[float,
     return x, y
 
 
-def _soft_relation(a: DetectedObject, b: DetectedObject, relation: str) -> float:
+def soft_relation(a: DetectedObject, b: DetectedObject, relation: str) -> float:
     """1 where `a` is wholly on the right side, 0 where it is wholly on the other, times both objects' confidence."""
     x, y = _position_components(a.box, b.box)
     along = {"left of": -x, "right of": x, "above": -y, "below": y}[relation]
     return 0.5 * (1.0 + along) * float(np.sqrt(a.score * b.score))
 
 
-def _group_by_class(objects: Sequence[DetectedObject]) -> dict[str, list[DetectedObject]]:
+def objects_by_class(objects: Sequence[DetectedObject]) -> dict[str, list[DetectedObject]]:
     """By falling score; of equal ones the later first, as GenEval's reversed `argsort` has them."""
     groups: dict[str, list[DetectedObject]] = {}
     for item in sorted(objects, key=lambda o: o.score)[::-1]:
@@ -163,7 +170,8 @@ def _group_by_class(objects: Sequence[DetectedObject]) -> dict[str, list[Detecte
     return groups
 
 
-def _refuse_bad_clauses(prompt: PromptRecord) -> None:
+def refuse_bad_clauses(prompt: PromptRecord) -> None:
+    """InputError for a clause that no image can be checked against."""
     for place, clauses in (("include", prompt.include), ("exclude", prompt.exclude)):
         for index, clause in enumerate(clauses):
             field = f"{place}[{index}] of prompt {prompt.prompt_id}"

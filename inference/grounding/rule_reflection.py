@@ -40,22 +40,27 @@ def _instruction(prompt: PromptRecord, failure: Failure) -> str:
         case FailureKind.NO_TARGET:
             return f"Place {_definite(prompt, failure, subject=True)} {_place(prompt, failure)}."
         case FailureKind.TOO_MANY:
-            return _remove(failure)
+            return removal(failure.class_name, failure.count - 1, failure.num_found)
 
 
 def _add(prompt: PromptRecord, failure: Failure) -> str:
     clause = _find_clause(prompt, failure.class_name, failure.count)
     name = " ".join(w for w in (clause.color, failure.class_name) if w)
-    missing = failure.count - failure.num_found
     where = ""
     if clause.relation is not None and clause.relative_to is not None:
         target = prompt.include[clause.relative_to]
         described = Failure(FailureKind.RELATION, name, relation=clause.relation, target=target.class_name)
         where = f" {_place(prompt, described)}"
-    if failure.num_found == 0:
-        return f"Add {_counted(missing, name)}{where}."
-    more = f"{_number(missing)} more {name if missing == 1 else plural(name)}"
-    return f"Add {more}{where} so that there are {_number(failure.count)}."
+    return addition(name, failure.count, failure.num_found, where)
+
+
+def addition(name: str, count: int, found: int, where: str = "") -> str:
+    """What is missing of `count` objects. where: with a blank before it, or empty."""
+    missing = count - found
+    if found == 0:
+        return f"Add {counted(missing, name)}{where}."
+    more = f"{number_word(missing)} more {name if missing == 1 else plural(name)}"
+    return f"Add {more}{where} so that there are {number_word(count)}."
 
 
 def _recolor(failure: Failure) -> str:
@@ -67,22 +72,21 @@ def _recolor(failure: Failure) -> str:
             sentences.append(f"Make the {name if number == 1 else plural(name)} {wanted}.")
         elif number == 1:
             which = "the" if failure.found_colors.count(color) == 1 else "one"
-            sentences.append(f"Replace {which} {color} {name} by {_counted(1, f'{wanted} {name}')}.")
+            sentences.append(f"Replace {which} {color} {name} by {counted(1, f'{wanted} {name}')}.")
         else:
             old, new = plural(f"{color} {name}"), plural(f"{wanted} {name}")
-            sentences.append(f"Replace the {_number(number)} {old} by {_number(number)} {new}.")
+            sentences.append(f"Replace the {number_word(number)} {old} by {number_word(number)} {new}.")
     return " ".join(sentences)
 
 
-def _remove(failure: Failure) -> str:
-    name, allowed = failure.class_name, failure.count - 1
-    surplus = failure.num_found - allowed
+def removal(name: str, allowed: int, found: int) -> str:
+    """Those beyond what is allowed."""
+    surplus = found - allowed
     if allowed == 0:
-        return f"Remove the {name}." if surplus == 1 else f"Remove all {_number(surplus)} {plural(name)}."
+        return f"Remove the {name}." if surplus == 1 else f"Remove all {number_word(surplus)} {plural(name)}."
     verb = "is" if allowed == 1 else "are"
-    return (
-        f"Remove {_number(surplus)} {name if surplus == 1 else plural(name)} so that there {verb} {_number(allowed)}."
-    )
+    what = f"{number_word(surplus)} {name if surplus == 1 else plural(name)}"
+    return f"Remove {what} so that there {verb} {number_word(allowed)}."
 
 
 def _place(prompt: PromptRecord, failure: Failure) -> str:
@@ -127,11 +131,13 @@ def plural(name: str) -> str:
     return f"{head} {last}".strip()
 
 
-def _counted(number: int, name: str) -> str:
+def counted(number: int, name: str) -> str:
+    """ "a star", "two stars"."""
     if number == 1:
         return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-    return f"{_number(number)} {plural(name)}"
+    return f"{number_word(number)} {plural(name)}"
 
 
-def _number(number: int) -> str:
+def number_word(number: int) -> str:
+    """In letters up to ten."""
     return NUMBER_WORDS[number] if number < len(NUMBER_WORDS) else str(number)

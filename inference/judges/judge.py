@@ -1,4 +1,4 @@
-"""Which judge, whatever kind it is: objects in, GenEval's verdict out."""
+"""Which judge, whatever kind it is: objects in, GenEval's verdict out; or a VLM that is asked; or nobody."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 from inference.judges.geneval_scoring import ScoreThresholds, judge_objects
 from inference.judges.known_words import KnownWords
 from inference.judges.mask2former_judge import Mask2FormerJudgeConfig
+from inference.judges.questions_judge import QuestionsJudge, QuestionsJudgeConfig
 from inference.judges.segmentation_judge import SegmentationJudgeConfig
-from schemas.configuration import chosen_kind, without_other_kinds
+from inference.vlm.endpoint import Journal
+from schemas.configuration import added_field, chosen_kind, without_other_kinds
 from schemas.errors import InputError
 from schemas.records import Check, DetectedObject, PromptRecord
 
@@ -36,13 +38,28 @@ class Judge(Protocol):
 class JudgeConfig:
     """Who judges, apart from everything that a search uses. Only `kind` is loaded."""
 
-    kind: Literal["mask2former", "segmentation"] = "mask2former"
-    """mask2former: GenEval's, for photographs; segmentation: two small classifiers, for drawings of few classes."""
+    kind: Literal["mask2former", "segmentation", "questions", "none"] = "mask2former"
+    """mask2former: GenEval's, for photographs; segmentation: two small classifiers, for drawings of few classes;
+    questions: a VLM that did not choose is asked about each requirement, of any prompt; none: nobody judges."""
     mask2former: Mask2FormerJudgeConfig | None = field(default_factory=Mask2FormerJudgeConfig)
     segmentation: SegmentationJudgeConfig | None = None
+    questions: QuestionsJudgeConfig | None = added_field(None)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether anybody judges."""
+        return self.kind != "none"
+
+    def required(self) -> JudgeConfig:
+        """The same. InputError where nobody judges, for commands that do nothing else."""
+        if not self.is_there:
+            raise InputError("nobody is to judge", field="--judge.kind", expected="a judge")
+        return self
 
     def only_what_is_used(self) -> JudgeConfig:
-        """Without the other kind, whose models are not needed. InputError for one that names no model."""
+        """Without the other kinds, whose models are not needed. InputError for one that names no model."""
+        if not self.is_there:
+            return JudgeConfig("none", None, None, None)
         used = without_other_kinds(self)
         if used.segmentation is not None and not used.segmentation.model:
             raise InputError(
@@ -55,20 +72,26 @@ class JudgeConfig:
     @property
     def label(self) -> str:
         """Whose verdicts these are: scores of different judges cannot be compared."""
-        return chosen_kind(self).label
+        return chosen_kind(self).label if self.is_there else "nobody"
 
-    def known_words(self) -> KnownWords:
-        """What it can tell apart, known before it is loaded. MissingWeightsError."""
-        return chosen_kind(self).known_words()
+    def known_words(self) -> KnownWords | None:
+        """What it can tell apart, known before it is loaded; None for one that can be asked about any prompt.
+        MissingWeightsError."""
+        return None if self.kind == "questions" else chosen_kind(self.required()).known_words()
 
-    def open(self) -> Judge:
-        """Load it. MissingWeightsError, InputError."""
-        return chosen_kind(self).open()
+    def open(self, journal: Journal | None = None) -> Judge | QuestionsJudge:
+        """Load it. journal: for answers of a VLM elsewhere. MissingWeightsError, InputError."""
+        chosen = chosen_kind(self.required())
+        return chosen.open(journal) if self.kind == "questions" else chosen.open()
 
 
-def judge_images(judge: Judge, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]) -> list[Check]:
+def judge_images(
+    judge: Judge | QuestionsJudge, images: Sequence[np.ndarray], prompts: Sequence[PromptRecord]
+) -> list[Check]:
     """Whether each image shows what its prompt asks for. InputError for a prompt with a word that the judge does not
     know: it would call every image wrong."""
+    if isinstance(judge, QuestionsJudge):
+        return judge.judge(images, prompts)
     known = KnownWords(judge.known_classes, judge.known_colors)
     for prompt in prompts:
         if (unknown := known.unknown_in(prompt)) is not None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from inference.grounding.rule_reflection import NUMBER_WORDS, plural
+from inference.grounding.rule_reflection import counted, plural
 from schemas.records import AtomValue, ObjectClause, PromptRecord, Question
 
 FLOOR = 1e-6
@@ -50,22 +50,24 @@ def atoms_of(record: PromptRecord) -> tuple[Atom, ...]:
     against one more of them. A colour and a relation are atoms of their own.
     """
     atoms: list[Atom] = []
-    counted: set[str] = set()
+    several: set[str] = set()
     for index, clause in enumerate(record.include):
         if clause.count > 1:
-            counted.add(clause.class_name)
+            several.add(clause.class_name)
         atoms += _atoms_of_clause(record, index, clause)
     for index, clause in enumerate(record.exclude):
-        if clause.class_name in counted:
+        if clause.class_name in several:
             continue
-        text = f"no {clause.class_name}" if clause.count == 1 else f"fewer than {_counted(clause)}"
+        text = (
+            f"no {clause.class_name}" if clause.count == 1 else f"fewer than {counted(clause.count, clause.class_name)}"
+        )
         atoms.append(Atom(AtomKind.COUNT, text, excluded=index))
     return (*atoms, *(Atom(AtomKind.QUESTION, question.text, question=question) for question in record.questions))
 
 
 def _atoms_of_clause(record: PromptRecord, index: int, clause: ObjectClause) -> list[Atom]:
     kind = AtomKind.COUNT if clause.count > 1 else AtomKind.OBJECT
-    atoms = [Atom(kind, _counted(clause), index)]
+    atoms = [Atom(kind, counted(clause.count, clause.class_name), index)]
     name = clause.class_name if clause.count == 1 else plural(clause.class_name)
     is_or_are = "is" if clause.count == 1 else "are"
     if clause.color is not None:
@@ -77,16 +79,21 @@ def _atoms_of_clause(record: PromptRecord, index: int, clause: ObjectClause) -> 
     return atoms
 
 
-def _counted(clause: ObjectClause) -> str:
-    if clause.count == 1:
-        return f"{'an' if clause.class_name[0] in 'aeiou' else 'a'} {clause.class_name}"
-    number = NUMBER_WORDS[clause.count] if clause.count < len(NUMBER_WORDS) else str(clause.count)
-    return f"{number} {plural(clause.class_name)}"
-
-
 def failing(atoms: Sequence[AtomValue]) -> list[AtomValue]:
     """Those that an image does not meet, the worst first."""
     return sorted((atom for atom in atoms if atom.value < HOLDS), key=lambda atom: atom.value)
+
+
+def flaws(atoms: Sequence[AtomValue]) -> list[AtomValue]:
+    """What is to be mended so that an image meets all, the worst first: of what fails, a question each, and of the rest
+    one for each mend. (What is missing has no colour and no place either, but is mended at once.) Where no mend is
+    known, all that fails."""
+    failed = failing(atoms)
+    kept: dict[str, AtomValue] = {}
+    for atom in failed:
+        if said := atom.text if atom.kind == AtomKind.QUESTION else atom.mend:
+            kept.setdefault(said, atom)
+    return list(kept.values()) or failed
 
 
 def log_odds_of_all(atoms: Sequence[AtomValue]) -> float:

@@ -115,23 +115,55 @@ class VlmCritic:
         was asked for, none and the current prompt, which also stays where the refined one is turned down. A reflection
         that is not used is asked for where the refiner is shown it. No explanations: there are none of any image."""
         del atoms, records  # it looks for itself
-        reasons = explanations or [""] * len(images)
-        known = [
-            {"prompt": prompt, "current": now, "score": f"{score:.2f}", "explanation": why}
-            for prompt, now, score, why in zip(prompts, current, scores, reasons, strict=True)
-        ]
-        costs, said, better = [Cost()] * len(images), [""] * len(images), [""] * len(images)
+        known = self._known(prompts, current, scores, explanations)
+        costs, said = [Cost()] * len(images), [""] * len(images)
         if reflect or (refine and "{reflection}" in self._refine):
             attempts = self._config.max_attempts
             said, costs = _ask(self._reflector, self._reflect, known, images, costs, reflection_of, attempts)
-        if refine:
-            told = [{**k, "reflection": text} for k, text in zip(known, said, strict=True)]
-            better, costs = _ask(self._refiner, self._refine, told, images, costs, clean_text)
-            if self._config.keep_words:
-                better = [text if keeps_words(k["prompt"], text) else "" for k, text in zip(known, better, strict=True)]
+        remarks = [Remark(text, now, cost) for text, now, cost in zip(said, current, costs, strict=True)]
+        return self.refined(images, prompts, remarks, scores, explanations) if refine else remarks
+
+    def refined(
+        self,
+        images: Sequence[np.ndarray],
+        prompts: Sequence[str],
+        remarks: Sequence[Remark],
+        scores: Sequence[float],
+        explanations: Sequence[str] = (),
+    ) -> list[Remark]:
+        """The same remarks with a refined prompt in place of the one that each has; that one stays where the refined
+        one is turned down."""
+        current, costs = [remark.prompt for remark in remarks], [remark.cost for remark in remarks]
+        known = self._known(prompts, current, scores, explanations)
+        told = [{**k, "reflection": remark.reflection} for k, remark in zip(known, remarks, strict=True)]
+        better, costs = _ask(self._refiner, self._refine, told, images, costs, clean_text)
+        if self._config.keep_words:
+            better = [text if keeps_words(k["prompt"], text) else "" for k, text in zip(known, better, strict=True)]
         return [
-            Remark(reflection, refined or now, cost)
-            for reflection, refined, now, cost in zip(said, better, current, costs, strict=True)
+            replace(remark, prompt=text or remark.prompt, cost=cost)
+            for remark, text, cost in zip(remarks, better, costs, strict=True)
+        ]
+
+    def reflect_on(
+        self, images: Sequence[np.ndarray], known: Sequence[dict[str, str]], template: str
+    ) -> list[tuple[str, Cost]]:
+        """What the VLM itself, no trained reflector, says of images in other words than usual; known: {prompt} and
+        whatever else is in `template`. "" where it comes to no reflection."""
+        attempts = self._config.max_attempts
+        said, costs = _ask(self._refiner, template, known, images, [Cost()] * len(images), reflection_of, attempts)
+        return list(zip(said, costs, strict=True))
+
+    def _known(
+        self,
+        prompts: Sequence[str],
+        current: Sequence[str],
+        scores: Sequence[float],
+        explanations: Sequence[str],
+    ) -> list[dict[str, str]]:
+        reasons = explanations or [""] * len(prompts)
+        return [
+            {"prompt": prompt, "current": now, "score": f"{score:.2f}", "explanation": why}
+            for prompt, now, score, why in zip(prompts, current, scores, reasons, strict=True)
         ]
 
 

@@ -155,6 +155,11 @@ class VlmConfig:
     def _kind_of_weights(self) -> Literal["in-process", "vllm"]:
         return "vllm" if self.kind == "vllm" else "in-process"
 
+    @property
+    def without_floor(self) -> VlmConfig:
+        """The same for questions whose answer may be anything: an improbable one tells something."""
+        return replace(self, answer_floor=0.0)
+
     def only_what_is_used(self) -> VlmConfig:
         """All of it is."""
         return self

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from inference.interfaces import ChatRequest, Vlm
+from inference.requirements.clauses import MAX_OBJECTS_OF_A_CLASS
 from inference.vlm.clean_text import json_of
-from pipelines.prompts.checked_json import BadValue, quote, safe_text
 from pipelines.prompts.comparison_text import comparison_text
 from pipelines.prompts.vocabulary import (
-    MAX_OBJECTS_OF_A_CLASS,
     PAIR_ARTICLE,
     ObjectClass,
     Vocabulary,
@@ -22,6 +21,7 @@ from pipelines.prompts.vocabulary import (
     parse_class,
 )
 from schemas.errors import InputError, WorkFailedError
+from schemas.foreign_json import BadValue, quote, safe_text
 
 T = TypeVar("T")
 

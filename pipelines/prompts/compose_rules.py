@@ -16,7 +16,7 @@ from pipelines.prompts.prompt_kinds import Kind, prompt_kinds
 from pipelines.prompts.vocabulary import Vocabulary
 from pipelines.prompts.wording import photo_of
 from schemas.errors import InputError
-from schemas.records import PromptRecord, Subset
+from schemas.records import PromptRecord, RequirementSource, Subset
 
 _COUNTABLE_TOTAL = 1_000_000  # up to here the exact maximum is found by composing everything
 
@@ -118,6 +118,7 @@ def _compose(kinds: list[Kind], weights: dict[str, float], seed: int, gate: _Gat
                 draft.tag.value,
                 draft.include,
                 draft.exclude,
+                requirements_from=RequirementSource.GRAMMAR.value,
             )
             if gate.lets_through(record):
                 taken[kind.name] += 1

@@ -20,7 +20,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pipelines.prompts.checked_json import BadValue, check_text, quote
 from pipelines.prompts.edit_columns import CAPTION, IMAGE_COLUMNS, INSTRUCTIONS, SCORES, EditFile
 from pipelines.prompts.edit_parquet import ParquetRows, parquet_rows
 from pipelines.prompts.edit_tars import tar_row, tar_rows
@@ -30,6 +29,7 @@ from schemas.absent import is_absent, score_of
 from schemas.digests import file_stamp
 from schemas.errors import CorruptDataError, InputError, StorageError
 from schemas.find_files import find_files
+from schemas.foreign_json import BadValue, check_text, quote
 from schemas.hub_storage import HubStorage
 from schemas.records import EditSource, PromptRecord, PromptRow, Reason, Rejection, Subset
 

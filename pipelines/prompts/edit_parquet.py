@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.prompts.checked_json import quote, safe_text
 from pipelines.prompts.edit_columns import CAPTION, IMAGE_COLUMNS, INSTRUCTIONS, SCORES, EditFile
 from schemas.errors import InputError
+from schemas.foreign_json import quote, safe_text
 
 _BATCH_ROWS = 1024
 _BATCH_BYTES = 2 * 2**20  # of one column's images that are taken out at once, about

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-from pipelines.prompts.checked_json import BadValue, safe_text
 from pipelines.prompts.edit_columns import IMAGE_COLUMNS, INSTRUCTIONS, EditFile
 from schemas.errors import CorruptDataError, InputError
+from schemas.foreign_json import BadValue, safe_text
 from schemas.tar_members import DamagedTarError, Member, tar_samples
 
 log = logging.getLogger(__name__)

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from inference.judges.known_words import KnownWords
-from pipelines.prompts.checked_json import near_matches, quote, safe_text
 from schemas.errors import InputError
-from schemas.records import PromptRecord
+from schemas.foreign_json import near_matches, quote, safe_text
+from schemas.records import PromptRecord, RequirementSource
 
 Unjudged = Literal["refuse", "count"]
 NUM_EXAMPLES = 3
+_OR_ELSE = (
+    "; or `--unjudged count`: they are left out of the score and counted apart; or `--judge.kind questions`: a VLM "
+    "judges any prompt; or, in a search, `--judge.kind none`"
+)
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,16 @@ class Unjudgeable:
 
 
 def why_not_judged(prompt: PromptRecord, known: KnownWords) -> Unjudgeable | None:
-    """Why a judge who knows these words cannot judge images of a prompt; None where it can."""
+    """Why a judge who knows these words cannot judge images of a prompt; None where it can. What a VLM read in a prompt
+    is no ground to judge by, and clauses beside questions are only a part of what is asked for."""
+    if prompt.requirements_from in (RequirementSource.VLM, RequirementSource.FALLBACK):
+        return Unjudgeable("a VLM said what it requires", "include", "GenEval's tag and include beside it")
     if not prompt.include and not prompt.exclude:
         expected = "GenEval's tag and include beside it, or a text in one of its forms"
-        return Unjudgeable("nothing is said of what must be seen", "include", expected)
+        said = "it says what must be seen in questions alone" if prompt.questions else ""
+        return Unjudgeable(said or "nothing is said of what must be seen", "include", expected)
+    if prompt.questions:
+        return Unjudgeable("some of what must be seen is said in questions", "questions", "include and exclude alone")
     unknown = known.unknown_in(prompt)
     if unknown is None:
         return None
@@ -56,9 +66,18 @@ def why_not_judged(prompt: PromptRecord, known: KnownWords) -> Unjudgeable | Non
     return Unjudgeable(problem, unknown.field, f"one of the {len(words)} known: {some}")
 
 
-def count_unjudged(prompts: Sequence[Asked], known: KnownWords, judge: str, unjudged: Unjudged | None = None) -> int:
+def count_unjudged(
+    prompts: Sequence[Asked],
+    known: KnownWords | None,
+    judge: str,
+    unjudged: Unjudged | None = None,
+    or_else: str = "",
+) -> int:
     """How many of the prompts a judge cannot judge. InputError with three of them, file and line of the first, unless
-    they are to be counted (`unjudged`; None: that cannot be asked for). judge: who that is, for people."""
+    they are to be counted (`unjudged`; None: that cannot be asked for). known: None for a judge who can be asked about
+    anything. judge: who that is, for people; or_else: what else they may do."""
+    if known is None:
+        return 0
     found = [(one, why) for one in prompts if (why := why_not_judged(one.record, known)) is not None]
     if not found or unjudged == "count":
         return len(found)
@@ -66,12 +85,12 @@ def count_unjudged(prompts: Sequence[Asked], known: KnownWords, judge: str, unju
         f"{quote(safe_text(one.record.text, 80))}{one.place}: {why.problem}" for one, why in found[:NUM_EXAMPLES]
     )
     first, why = found[0]
-    or_else = "; or `--unjudged count`: they are left out of the score and counted apart" if unjudged else ""
+    counted = _OR_ELSE if unjudged else ""
     raise InputError(
         f"{len(found)} of {len(prompts)} prompts cannot be judged by {judge}: {examples}"
         + (f"; and {len(found) - NUM_EXAMPLES} more" if len(found) > NUM_EXAMPLES else ""),
         file=first.file,
         line=first.line,
         field=why.field,
-        expected=why.expected + or_else,
+        expected=why.expected + counted + or_else,
     )

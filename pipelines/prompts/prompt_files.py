@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipelines.prompts.checked_json import BadValue, parse_json, quote, safe_text
 from schemas.absent import is_absent
 from schemas.errors import InputError
+from schemas.foreign_json import BadValue, parse_json, quote, safe_text
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
-_COLUMNS = ("prompt", "text", "id", "tag", "include", "exclude")
+_LISTS = ("include", "exclude", "questions", "vqa_list", "skills")
+_COLUMNS = ("prompt", "text", "id", "tag", "atom_count", *_LISTS)
 _BATCH_ROWS = 256
 
 
@@ -29,6 +30,10 @@ class RawRow:
     tag: object = None
     include: object = None
     exclude: object = None
+    questions: object = None
+    vqa_list: object = None
+    skills: object = None
+    atom_count: object = None
     problem: BadValue | None = None
     excerpt: str = ""
 
@@ -82,15 +87,8 @@ def _raw_row(line: int, value: dict[str, Any], excerpt: str) -> RawRow:
     if prompt is not None and text is not None and prompt != text:
         problem = BadValue("both prompt and text, and they differ", "text", "one of prompt and text")
         return RawRow(line, problem=problem, excerpt=excerpt)
-    return RawRow(
-        line,
-        prompt if prompt is not None else text,
-        value.get("id"),
-        value.get("tag"),
-        value.get("include"),
-        value.get("exclude"),
-        excerpt=excerpt,
-    )
+    known = {key: value.get(key) for key in ("tag", "atom_count", *_LISTS)}
+    return RawRow(line, prompt if prompt is not None else text, value.get("id"), **known, excerpt=excerpt)
 
 
 def _jsonl_rows(stream: BinaryIO, max_bytes: int) -> Iterator[RawRow]:
@@ -109,9 +107,9 @@ def _jsonl_rows(stream: BinaryIO, max_bytes: int) -> Iterator[RawRow]:
             yield _raw_row(line, value, excerpt)
 
 
-def _clauses_of_cell(cell: Any) -> Any:
-    """A Parquet cell of `include` or `exclude` in GenEval's JSON form: a JSON string, or a list of structs whose absent
-    fields are null and whose position, which Arrow cannot hold as [str, int], is a struct of relation and index."""
+def _list_of_cell(cell: Any) -> Any:
+    """A Parquet cell that holds a list in its JSON form: a JSON string, or a list of its own; of structs absent fields
+    are null, and a clause's position, which Arrow cannot hold as [str, int], is a struct of relation and index."""
     if is_absent(cell):
         return None
     if isinstance(cell, str):
@@ -130,11 +128,13 @@ def _clauses_of_cell(cell: Any) -> Any:
 def _parquet_row(line: int, value: dict[str, Any]) -> RawRow:
     prompt = value.get("prompt") or value.get("text")
     excerpt = prompt[:400] if isinstance(prompt, str) else ""
-    try:
-        clauses = {key: _clauses_of_cell(value.get(key)) for key in ("include", "exclude")}
-    except BadValue as bad:
-        return RawRow(line, problem=BadValue(bad.problem, "include or exclude", bad.expected), excerpt=excerpt)
-    return _raw_row(line, {**value, **clauses}, excerpt)
+    lists: dict[str, Any] = {}
+    for key in _LISTS:
+        try:
+            lists[key] = _list_of_cell(value.get(key))
+        except BadValue as bad:
+            return RawRow(line, problem=BadValue(bad.problem, key, bad.expected), excerpt=excerpt)
+    return _raw_row(line, {**value, **lists}, excerpt)
 
 
 def _parquet_rows(path: Path) -> Iterator[RawRow]:

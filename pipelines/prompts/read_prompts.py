@@ -2,18 +2,34 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from inference.judges.known_words import KnownWords
+from inference.known_classes import KnownClasses
 from inference.prompt_grammar import parse_prompt
-from pipelines.prompts.checked_json import BadValue, check_choice, check_text, quote, safe_text
-from pipelines.prompts.clauses import KnownWords, check_words, parse_exclude, parse_include
+from inference.requirements.clauses import check_words, parse_exclude, parse_include
+from inference.requirements.questions import parse_questions, parse_vqa_list
 from pipelines.prompts.prompt_files import RawRow, check_prompt_file, raw_rows
 from pipelines.prompts.prompt_ids import ID_FORM, PromptIds
 from schemas.errors import InputError
-from schemas.records import ObjectClause, PromptRecord, PromptRow, Reason, Rejection, Subset, Tag
+from schemas.foreign_json import BadValue, check_choice, check_int, check_text, quote, safe_text
+from schemas.records import PromptRecord, PromptRow, Question, Reason, Rejection, RequirementSource, Subset, Tag
 
+_ANY_TEXT = (
+    "or GenEval's tag and include beside it (.jsonl, .parquet), since the rule subset is what a detector checked; "
+    "prompts of any words make the subset general (--detailed-prompts FILE), or are searched (`search --prompts FILE`)"
+)
 INTAKE = "intake"  # the stage that rejections of bad input name
+
+
+@dataclass(frozen=True)
+class Known:
+    """words: all that may be asked for, where that is closed. nouns: those that name a class where a prompt's words
+    tell what it requires; None: all that this project knows."""
+
+    words: KnownWords = field(default_factory=KnownWords)
+    nouns: KnownClasses | None = None
 
 
 @dataclass(frozen=True)
@@ -29,9 +45,9 @@ class BadRow:
 
     def as_rejection(self, subset: str) -> PromptRow:
         """The row that stands for it in a run, so that no row of the input is unaccounted for."""
-        field = f" ({self.field})" if self.field else ""
+        where = f" ({self.field})" if self.field else ""
         expected = f"; expected {self.expected}" if self.expected else ""
-        detail = f"line {self.line}{field}: {self.problem}{expected}"
+        detail = f"line {self.line}{where}: {self.problem}{expected}"
         record = PromptRecord(self.prompt_id, self.text, subset)
         return PromptRow(record, rejection=Rejection(INTAKE, Reason.BAD_INPUT_ROW.value, safe_text(detail, 500)))
 
@@ -54,39 +70,54 @@ def _as_text(prompt_id: object) -> object:
 
 
 def _record(
-    row: RawRow, prompt_id: str, subset: Subset, known: KnownWords, max_chars: int, free_words: bool
+    row: RawRow, prompt_id: str, subset: Subset, known: Known, max_chars: int, free_words: bool
 ) -> PromptRecord:
     if row.prompt is None:
         raise BadValue("there is no prompt", "prompt", "a field prompt or text")
     text = check_text(row.prompt, "prompt", max_chars)
     tag = None if row.tag is None else check_choice(row.tag, "tag", [tag.value for tag in Tag])
-    include = parse_include(row.include, known)
-    exclude = parse_exclude(row.exclude, include, known)
-    if subset is Subset.RULE and row.tag is None and row.include is None and row.exclude is None:
-        tag, include, exclude = _requirements(text, known, free_words)
-    elif subset is Subset.RULE:
-        # Without them nothing can be checked, and the rule subset consists of what was checked.
-        for field, missing in (("tag", tag is None), ("include", not include)):
+    include = parse_include(row.include, known.words)
+    exclude = parse_exclude(row.exclude, include, known.words)
+    questions = _questions(row)
+    said = (row.tag, row.include, row.exclude, row.questions, row.vqa_list)
+    if subset is Subset.RULE and all(one is None for one in said):
+        return _told(text, prompt_id, known, free_words)
+    if subset is Subset.RULE and not (free_words and questions):
+        # Without them nothing can be checked, and the rule subset consists of what was checked. A search needs no tag:
+        # requirements in none of GenEval's six forms have none.
+        for name, missing in (("tag", tag is None and not free_words), ("include", not include)):
             if missing:
-                raise BadValue(
-                    f"a prompt of subset rule has no {field}", field, f"GenEval's {field} (.jsonl, .parquet)"
-                )
-    return PromptRecord(prompt_id, text, subset.value, tag, include, exclude)
+                raise BadValue(f"a prompt of subset rule has no {name}", name, f"GenEval's {name} (.jsonl, .parquet)")
+    source = RequirementSource.FILE.value if include or exclude or questions else None
+    return PromptRecord(prompt_id, text, subset.value, tag, include, exclude, questions, source)
 
 
-def _requirements(
-    text: str, known: KnownWords, free_words: bool
-) -> tuple[str | None, tuple[ObjectClause, ...], tuple[ObjectClause, ...]]:
-    """Tag, include and exclude of a prompt that comes without them, from its words."""
+def _questions(row: RawRow) -> tuple[Question, ...]:
+    """Of either form. Raises BadValue."""
+    if row.atom_count is not None:
+        check_int(row.atom_count, "atom_count", 0, 1000)
+    if row.questions is not None and row.vqa_list is not None:
+        raise BadValue("both questions and vqa_list", "questions", "one of questions and vqa_list")
+    if row.questions is not None:
+        return parse_questions(row.questions)
+    if row.vqa_list is not None:
+        return parse_vqa_list(row.vqa_list, row.skills)
+    if row.skills is not None:
+        raise BadValue("skills without the questions that they belong to", "vqa_list", "GenEval 2's vqa_list")
+    return ()
+
+
+def _told(text: str, prompt_id: str, known: Known, free_words: bool) -> PromptRecord:
+    """A prompt that comes without requirements: those that its words tell. Raises BadValue."""
     try:
-        told = parse_prompt(text)
+        told = parse_prompt(text, prompt_id, known.nouns)
     except InputError as error:
         if free_words:
-            return None, (), ()
-        raise BadValue(error.problem, "prompt", f"{error.expected}; or GenEval's tag and include beside it") from None
+            return PromptRecord(prompt_id, text, Subset.RULE.value)
+        raise BadValue(error.problem, "prompt", f"{error.expected}; {_ANY_TEXT}") from None
     for clause in told.include:
-        check_words(clause, "prompt", known)
-    return told.tag, told.include, told.exclude
+        check_words(clause, "prompt", known.words)
+    return told
 
 
 def _checked(
@@ -94,7 +125,7 @@ def _checked(
     row_number: int,
     ids: PromptIds,
     subset: Subset,
-    known: KnownWords,
+    known: Known,
     max_chars: int,
     free_words: bool,
 ) -> PromptRecord | BadRow:
@@ -115,7 +146,7 @@ def _checked(
 
 
 def _rows(
-    path: Path, subset: Subset, known: KnownWords, max_chars: int, free_words: bool = False
+    path: Path, subset: Subset, known: Known, max_chars: int, free_words: bool = False
 ) -> Iterator[tuple[int, PromptRecord | BadRow]]:
     """Each row with its line."""
     # Room for every character escaped as a surrogate pair, and for clauses.
@@ -135,14 +166,16 @@ def iterate_prompts(
     known_classes: frozenset[str] | None = None,
     known_colors: frozenset[str] | None = None,
     max_chars: int = 2000,
+    nouns: KnownClasses | None = None,
 ) -> Iterator[PromptRecord | BadRow]:
     """Every row of a prompt file as a prompt, or as what is wrong with it; one row in memory at a time.
 
     `.txt` holds a prompt a line; `.jsonl` and `.parquet` have `prompt` (or `text`) and optionally `id`, `tag`,
-    `include`, `exclude` in GenEval's form (GenEval's own metadata file is one). Where prompts for the rule subset come
-    without them, the words tell them ("a photo of two red circles"). Blank lines are skipped. Rows without
-    an id get `<subset>-<row number>`. Raises InputError at the call for a file that cannot be a prompt file, and while
-    reading for one without a single row.
+    `include`, `exclude` in GenEval's form (GenEval's own metadata file is one), and questions: `vqa_list` and `skills`
+    in GenEval 2's, or `questions` in ours. Where prompts for the rule subset come without them, the words tell them ("a
+    photo of two red circles"), where all their `nouns` are known. Blank lines are skipped. Rows without an id get
+    `<subset>-<row number>`. Raises InputError at the call for a file that cannot be a prompt file, and while reading
+    for one without a single row.
     """
     path = Path(path)
     try:
@@ -151,11 +184,11 @@ def iterate_prompts(
         expected = ", ".join(item.value for item in Subset)
         raise InputError(f"unknown subset {quote(subset)}", field="subset", expected=expected) from None
     check_prompt_file(path)
-    rows = _rows(path, subset, KnownWords(known_classes, known_colors), max_chars)
+    rows = _rows(path, subset, Known(KnownWords(known_classes, known_colors), nouns), max_chars)
     return (row for _, row in rows)
 
 
-def numbered_prompts(path: str, known: KnownWords, max_chars: int = 2000) -> Iterator[tuple[int, PromptRecord]]:
+def numbered_prompts(path: str, known: Known, max_chars: int = 2000) -> Iterator[tuple[int, PromptRecord]]:
     """Prompts of subset rule with their lines; those whose words tell no requirement come without one. InputError for
     a file or a row that is bad otherwise."""
     check_prompt_file(Path(path))
@@ -184,11 +217,14 @@ def read_prompts(
     max_chars: int = 2000,
     skip_bad_rows: bool = False,
     known_colors: frozenset[str] | None = None,
+    nouns: KnownClasses | None = None,
 ) -> Iterator[PromptRow]:
     """The rows a run starts from, streamed from a prompt file (see `iterate_prompts`).
 
     The first bad row raises InputError with file, line, field and what was expected; with `skip_bad_rows` it becomes a
     row rejected as `Reason.BAD_INPUT_ROW`.
     """
-    rows = iterate_prompts(path, subset, known_classes=known_classes, known_colors=known_colors, max_chars=max_chars)
+    rows = iterate_prompts(
+        path, subset, known_classes=known_classes, known_colors=known_colors, max_chars=max_chars, nouns=nouns
+    )
     return _or_raise(rows, str(path), str(subset), skip_bad_rows)

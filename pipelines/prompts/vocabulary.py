@@ -5,8 +5,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference.known_classes import EVERYDAY_FILE, KnownClasses, classes_named, known_classes
 from inference.model_store import SHIPPED, shipped_package
-from pipelines.prompts.checked_json import (
+from inference.requirements.clauses import MAX_OBJECTS_OF_A_CLASS
+from schemas.atomic_file import write_whole
+from schemas.errors import InputError
+from schemas.foreign_json import (
     BadValue,
     check_choice,
     check_int,
@@ -15,17 +19,13 @@ from pipelines.prompts.checked_json import (
     near_matches,
     parse_json,
 )
-from schemas.atomic_file import write_whole
-from schemas.errors import InputError
 from schemas.named_file import MAX_TEXT_BYTES, read_file
 from schemas.records import RELATIONS
 
 EVERYDAY = "everyday"
 SHIPPED_NAMES = (EVERYDAY, *SHIPPED)
 PAIR_ARTICLE = "a pair of"
-MAX_OBJECTS_OF_A_CLASS = 16  # GenEval looks at no more than 16 detections of a class
 
-_EVERYDAY_FILE = Path(__file__).parent / "everyday_vocabulary.json"
 # Lower case, so that templates need no grammar; no "." or ",", which detectors take as separators of classes.
 _NAME = re.compile(r"[a-z0-9][a-z0-9' \-]{0,39}")
 
@@ -58,6 +58,11 @@ class Vocabulary:
     def class_names(self) -> frozenset[str]:
         """What `read_prompts` takes as known classes."""
         return frozenset(cls.name for cls in self.classes)
+
+    @property
+    def known(self) -> KnownClasses:
+        """The nouns that a prompt may speak of: its own, and all that are known anyway."""
+        return classes_named((cls.name, cls.plural) for cls in self.classes).beside(known_classes())
 
 
 def check_name(value: object, field: str) -> str:
@@ -126,7 +131,7 @@ def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
     """A shipped vocabulary by name ("everyday": what open-vocabulary detectors find; a shipped world's own, by the
     world's name), or a JSON file of the same form. Raises InputError with file and field."""
     if name_or_path == EVERYDAY:
-        path = _EVERYDAY_FILE
+        path = EVERYDAY_FILE
     elif name_or_path in SHIPPED:
         path = shipped_package(str(name_or_path)) / "vocabulary.json"
     else:

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from inference.interfaces import ChatRequest
+from inference.vlm.asking import Asked, ask_until_read
 from inference.vlm.clean_text import Said, clean_text
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
 from pipelines.model_costs import vlm_costs
 from pipelines.stage import StageCosts, Workers
-from pipelines.stages.asks_vlm import Asked, AsksVlm, ask_until_read
+from pipelines.stages.asks_vlm import AsksVlm
 from pipelines.stated_figures import CONDENSE_SECONDS, Gpu
 from schemas.configuration import execution_field, template_field
 from schemas.errors import InputError

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, cast
 import numpy as np
 import tyro
 
+from inference.routes import RouteTable
 from inference.search import Draft, Restart, SearchConfig, SearchTrace, next_round, parents_of_next_round
 from inference.search_tools import SearchToolsConfig
 from pipelines.model_costs import draft_costs
@@ -56,7 +57,7 @@ class DraftRound(Stage):
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         search = replace(self.config.search, seed=self.seed)
         stopped = [row.allotted == 0 for row in rows]
-        traces = [trace_of(row, search) for row in rows]
+        traces = [trace_of(row, search, self.tools.routes) for row in rows]
         number = max((draft.round + 1 for trace in traces for draft in trace.drafts), default=0)
         next_round(traces, number, search, self.tools, [row.prompt.prompt_id for row in rows], stopped)
         return [self._with_drafts(row, trace) for row, trace in zip(rows, traces, strict=True)]
@@ -93,9 +94,10 @@ def _compared(candidate: Candidate, draft: Draft) -> Candidate:
     return replace(candidate, search=replace(step, score=draft.score))
 
 
-def trace_of(row: PromptRow, search: SearchConfig | None = None) -> SearchTrace:
+def trace_of(row: PromptRow, search: SearchConfig | None = None, routes: RouteTable | None = None) -> SearchTrace:
     """The search so far, as the row's candidates tell it; its cost counts from here. search: then only the images that
-    its next round goes on from are decoded, and the others are empty; without it, all of them."""
+    its next round goes on from, by `routes` where there are some, are decoded, and the others are empty; without it,
+    all of them."""
     trace = SearchTrace(row.prompt.text, cost=Cost(), record=row.prompt)
     for candidate in row.candidates:
         step = candidate.search
@@ -122,7 +124,7 @@ def trace_of(row: PromptRow, search: SearchConfig | None = None) -> SearchTrace:
         )
     wanted = range(len(trace.drafts))
     if search is not None and row.candidates:
-        wanted = {parent.number for parent in parents_of_next_round(trace, search) if parent is not None}
+        wanted = {parent.number for parent in parents_of_next_round(trace, search, routes) if parent is not None}
     for place, candidate in enumerate(row.candidates):
         if candidate.index in wanted:
             trace.drafts[place] = replace(trace.drafts[place], image=image_of(row, candidate))

@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from inference.interfaces import rank_of
+from inference.reflection_text import is_one_sentence
+from inference.requirements.atoms import HOLDS, AtomKind, flaws
 from pipelines.run_folder import RunFolder
 from pipelines.stage import Stage, Workers
 from pipelines.stages.draft_round import DraftRound
 from pipelines.stages.write_reflections import problem_of
-from schemas.configuration import execution_field
+from schemas.configuration import added_field, execution_field
 from schemas.errors import WorkFailedError
-from schemas.records import Candidate, Cost, Pair, PromptRow, Reason, Reflection, Rejection
+from schemas.records import AtomValue, Candidate, Cost, Pair, PromptRow, Reason, Reflection, Rejection
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,14 @@ class HarvestPairsConfig:
     """The good image scores at least this."""
     min_gain: float = 2.0
     """And better than the bad one by at least this."""
-    partner: Literal["corrected", "best"] = "corrected"
-    """The good image: what the corrector made of the bad one by the reflection, or the best of the whole search."""
+    partner: Literal["corrected", "best", "near"] = "corrected"
+    """The good image: what the corrector made of the bad one by the reflection, or the best of the whole search. near:
+    what the corrector made of it, where one requirement was mended (with its colour and place, of what was missing) and
+    all else holds or fails as before; the scores' thresholds are not looked at then, but `min_atom_gain`."""
     pairs_per_prompt: int = 2
     """The pairs that gained most."""
+    min_atom_gain: float = added_field(0.5)
+    """Partner near: by how much likelier the good image meets the one requirement than the bad one, in [0, 1]."""
     search_run: str = execution_field("")
     """Where the search lies."""
     rounds: tuple[str, ...] = ()
@@ -89,7 +95,12 @@ class HarvestPairs(Stage):
         seen: set[tuple[int, int]] = set()
         for child in trace.candidates:
             step = child.search
-            if step is None or step.parent is None or not step.reflection or problem_of(step.reflection):
+            if step is None or step.parent is None or not step.reflection:
+                continue
+            if config.partner == "near":
+                yield from self._near(by_index[step.parent], child)
+                continue
+            if problem_of(step.reflection):
                 continue
             bad, good = by_index[step.parent], best if config.partner == "best" else child
             fits = -math.inf < _score(bad) <= config.max_bad and _score(good) >= config.min_good
@@ -98,6 +109,35 @@ class HarvestPairs(Stage):
             seen.add((good.index, bad.index))
             reflection = Reflection(step.reflection, config.annotator)
             yield Pair(0, good.index, bad.index, self.name, reflection, good_score=_score(good), bad_score=_score(bad))
+
+    def _near(self, bad: Candidate, good: Candidate) -> Iterator[Pair]:
+        """The pair of an image and what was made of it, where one flaw was mended and nothing else changed sides.
+        What is said of it is how that one is mended, or else all that the corrector was told, where that is a sentence
+        alone."""
+        before, after = (_atoms(one) for one in (bad, good))
+        mended = mended_flaw(before, after)
+        if mended is None or after[before.index(mended)].value - mended.value < self.config.min_atom_gain:
+            return
+        said, told = mended.mend, (good.search and good.search.reflection) or ""
+        is_rule = bool(said) and mended.kind != AtomKind.QUESTION
+        text = said or (told if is_one_sentence(told) else "")
+        if text and not problem_of(text) and _score(good) > _score(bad) > -math.inf:
+            reflection = Reflection(text, "rule" if is_rule else self.config.annotator)
+            yield Pair(0, good.index, bad.index, self.name, reflection, good_score=_score(good), bad_score=_score(bad))
+
+
+def mended_flaw(before: Sequence[AtomValue], after: Sequence[AtomValue]) -> AtomValue | None:
+    """The one flaw of an image that the next one has not, where all else holds or fails as before; None where they are
+    not near in this way. What was missing brings its colour and place: that is one flaw, if one mend is known of."""
+    if len(before) != len(after):
+        return None
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if (old.value < HOLDS) != (new.value < HOLDS)]
+    mended = flaws([old for old, _ in changed])
+    return mended[0] if len(mended) == 1 and all(old.value < HOLDS for old, _ in changed) else None
+
+
+def _atoms(candidate: Candidate) -> tuple[AtomValue, ...]:
+    return candidate.search.atoms if candidate.search else ()
 
 
 def _score(candidate: Candidate) -> float:

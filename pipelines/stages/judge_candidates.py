@@ -1,11 +1,14 @@
-"""Judge every image of a row by GenEval's rules, with the judge that no search sees."""
+"""Judge every image of a row, with the judge that no search sees: by GenEval's rules, or by questions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+import tyro
 
 from inference.judges.judge import JudgeConfig, judge_images
 from inference.judges.known_words import KnownWords
+from inference.judges.questions_judge import QuestionsJudge, num_questions
 from pipelines.model_costs import judge_costs
 from pipelines.prompts.judgeable import why_not_judged
 from pipelines.stage import Item, Stage, StageCosts, Workers
@@ -19,7 +22,7 @@ from schemas.records import Candidate, Check, Cost, PromptRow
 class JudgeCandidatesConfig:
     """Which judge."""
 
-    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    judge: Annotated[JudgeConfig, tyro.conf.arg(name="")] = field(default_factory=JudgeConfig)
     workers: Workers = execution_field(Workers())
 
 
@@ -36,23 +39,33 @@ class JudgeCandidates(Stage):
     def costs(cls, config: JudgeCandidatesConfig, gpu: Gpu | None) -> StageCosts:
         return judge_costs(config.judge, gpu)
 
+    @classmethod
+    def is_client(cls, config: JudgeCandidatesConfig) -> bool:
+        asked = config.judge.questions if config.judge.kind == "questions" else None
+        return asked is not None and asked.vlm.is_elsewhere
+
     def load(self) -> None:
-        self.judge = self.config.judge.open()
+        self.judge = self.config.judge.open(self.journal)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
-        known = KnownWords(self.judge.known_classes, self.judge.known_colors)
-        judged = [why_not_judged(row.prompt, known) is None for row in rows]
+        judged = [self._can_judge(row) for row in rows]
         flat = flat_images([row for row, can in zip(rows, judged, strict=True) if can])
         found = iter(judge_images(self.judge, flat.images, [row.prompt for row in flat.rows]))
         return [
-            _with_verdicts(row, [next(found) for _ in row.candidates]) if can else replace(row, cost=Cost())
+            self._with_verdicts(row, [next(found) for _ in row.candidates]) if can else replace(row, cost=Cost())
             for row, can in zip(rows, judged, strict=True)
         ]
 
+    def _can_judge(self, row: PromptRow) -> bool:
+        if isinstance(self.judge, QuestionsJudge):
+            return True
+        return why_not_judged(row.prompt, KnownWords(self.judge.known_classes, self.judge.known_colors)) is None
 
-def _with_verdicts(row: PromptRow, checks: Sequence[Check]) -> PromptRow:
-    candidates = tuple(map(_judged, row.candidates, checks))
-    return replace(row, candidates=candidates, cost=Cost(detector_calls=len(candidates)))
+    def _with_verdicts(self, row: PromptRow, checks: Sequence[Check]) -> PromptRow:
+        candidates = tuple(map(_judged, row.candidates, checks))
+        asked = isinstance(self.judge, QuestionsJudge)
+        each = Cost(vlm_calls=num_questions([row.prompt])) if asked else Cost(detector_calls=1)
+        return replace(row, candidates=candidates, cost=sum([each] * len(candidates), Cost()))
 
 
 def _judged(candidate: Candidate, check: Check) -> Candidate:

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from inference.interfaces import ChatRequest, Vlm
 from inference.reflection_text import is_empty, nothing_to_correct, reflection_of
+from inference.vlm.asking import ask_until_read
 from inference.vlm.clean_text import json_of
 from inference.vlm.critic import reflecting_vlm, reflector_words
 from inference.vlm.grid import image_grid
@@ -16,7 +17,7 @@ from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.vlm import VlmConfig
 from pipelines.model_costs import vlm_costs
 from pipelines.stage import StageCosts, Workers
-from pipelines.stages.asks_vlm import AsksVlm, ask_until_read
+from pipelines.stages.asks_vlm import AsksVlm
 from pipelines.stages.candidate_images import image_of
 from pipelines.stated_figures import REFLECT_SECONDS, Gpu
 from schemas.configuration import execution_field, model_field, stable_seed, template_field

@@ -47,3 +47,69 @@ def test_images_that_are_not_square_keep_their_aspect(tmp_path, capsys):
     capsys.readouterr()
     assert main(["reflect", *arguments, *QUICK, "--tools.generator.sizes", "wide"]) == 2
     assert "'wide' is no size" in capsys.readouterr().err
+
+
+HOSTILE = '<img src=x onerror=alert(1)> "quoted"\n🌟 second line'
+
+
+def test_several_prompts_make_one_page_and_a_folder_each(tmp_path, capsys):
+    file = tmp_path / "more.txt"
+    file.write_text("a photo of two red circles\nune étoile\n")
+    out = tmp_path / "all"
+    prompts = ["a photo of a star", HOSTILE, "a photo of a star"]
+    arguments = ["--prompts", str(file), "--out", str(out), "--search.width", "2", "--search.depth", "2"]
+    assert main(["reflect", *prompts, *arguments, "--together", "3", *QUICK]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 5 prompts are there already" in said
+    assert said.count("  image ") == 4 * 4
+    assert "to go" in said
+    folders = sorted(path.name for path in out.iterdir() if path.is_dir())
+    assert folders == [
+        "1-a-photo-of-a-star",
+        "2-img-src-x-onerror-alert-1-quoted-second",
+        "3-a-photo-of-two-red-circles",
+        "4-une-toile",
+    ]
+    assert all(sorted(p.name for p in (out / name).iterdir()) == ["best.png", "filmstrip.png"] for name in folders)
+    page = (out / "index.html").read_text()
+    assert page.count("<section") == 4
+    assert "<img src=x" not in page
+    assert page.count("<figure") == 4 * 4
+    assert all(f'src="{name}/best.png"' in page for name in folders)
+    # A prompt's images are those that it has alone.
+    alone = tmp_path / "alone"
+    assert main(["reflect", "a photo of two red circles", "--out", str(alone), *arguments[4:], *QUICK]) == 0
+    assert (alone / "best.png").read_bytes() == (out / folders[2] / "best.png").read_bytes()
+
+
+def test_a_page_is_there_after_each_group_of_prompts(tmp_path, monkeypatch):
+    import commands.reflect as reflect
+
+    out, rounds = tmp_path / "some", reflect._round
+
+    def two_groups(searches, number, search, tools, start, *rest):
+        if start == 2:
+            raise KeyboardInterrupt
+        rounds(searches, number, search, tools, start, *rest)
+
+    monkeypatch.setattr(reflect, "_round", two_groups)
+    arguments = ["a star", "a ring", "a cross", "--out", str(out), "--together", "1", *QUICK]
+    assert main(["reflect", *arguments, "--search.width", "1", "--search.depth", "1"]) == 130
+    page = (out / "index.html").read_text()
+    assert page.count("<section") == 2
+    assert "1 are still to come" in page
+
+
+def test_prompts_that_cannot_be_are_said_before_a_model_is_loaded(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "no")]
+    assert main(["reflect", *out, *QUICK]) == 2
+    assert "no prompt" in capsys.readouterr().err
+    assert main(["reflect", "--prompts", str(tmp_path / "none.txt"), *out, *QUICK]) == 2
+    assert "none.txt" in capsys.readouterr().err
+    assert main(["reflect", "a", "b", "--together", "0", *out, *QUICK]) == 2
+    assert "--together" in capsys.readouterr().err
+    assert main(["reflect", "At dawn the harbour wakes", *out, "--tools.verifier.kinds", "rules"]) == 2
+    assert "'At dawn the harbour wakes'" in capsys.readouterr().err
+    assert main(["reflect", "At dawn the harbour wakes", *out, "--tools.verifier.kinds", "atoms"]) == 2
+    assert "--requirements.kind vlm" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()

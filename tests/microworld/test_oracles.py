@@ -1,19 +1,34 @@
 """The oracles are bounds: what the reflector says is true of the image, and the corrector does as it is told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from inference.judges.geneval_scoring import judge_objects
 from inference.judges.segmentation_judge import SegmentationJudge
 from inference.prompt_grammar import parse_prompt
-from inference.search import NOTHING_WRONG
+from inference.search import NOTHING_WRONG, SearchConfig
+from inference.vlm.vlm import VlmConfig
 from microworld.family import micro_segmentation_judge
-from microworld.oracles import OracleCorrector, OracleCritic
+from microworld.oracles import OracleCorrector, OracleCritic, OracleToolsConfig
 from microworld.scenes.captions import caption_from_clauses, caption_of_record, sample_scene
 from microworld.scenes.edits import wrong_scene
 from microworld.scenes.world import render
+from recipes import catalogue
 
 TEXTS = ("a photo of a red star and a blue ring", "a photo of three hearts", "a photo of a cross left of a square")
+
+
+def test_oracles_keep_the_table_that_a_search_goes_by():
+    tools = replace(catalogue.load("micro", "search").tools, routes="routes.json")
+    tools = replace(tools, verifier=replace(tools.verifier, kinds=("atoms",)))
+    search = SearchConfig(strategy="reflection", route="learned")
+    for oracles in ((), ("corrector",), ("corrector", "reflector")):
+        used = OracleToolsConfig.of(tools, oracles).for_search(search, VlmConfig())
+        assert (used.routes, used.oracles) == ("routes.json", oracles)
+        assert (used.corrector is None) == ("corrector" in oracles)
+        assert used.for_search(replace(search, route="correct"), VlmConfig()).routes == ""
 
 
 @pytest.fixture(scope="module")

@@ -148,7 +148,8 @@ def test_genevals_own_files(searched):
     folder = searched / "evaluation"
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     assert len(lines) == 12
-    assert set(lines[0]) == {"filename", "tag", "prompt", "correct", "reason", "metadata", "details"}
+    fields = {"filename", "tag", "prompt", "correct", "reason", "metadata", "details"}
+    assert set(lines[0]) == {*fields, "requirements_from"}
     assert all((folder / line["filename"]).read_bytes()[:4] == b"\x89PNG" for line in lines)
     names = [line["filename"] for line in lines[:3]]
     assert names == [f"geneval/0000{i}/samples/000{k}.png" for i, k in ((0, 0), (0, 1), (1, 0))]

@@ -11,13 +11,13 @@ import pytest
 
 from inference.judges.commonsense_t2i import read_pairs
 from inference.judges.known_words import KnownWords
+from inference.requirements.clauses import parse_include
 from pipelines.geneval_folder import read_official
-from pipelines.prompts.checked_json import BadValue
-from pipelines.prompts.clauses import parse_include
 from pipelines.prompts.edit_files import EditIntake, EditQuality, instruction_of, iterate_edits
 from pipelines.prompts.read_prompts import read_prompts
 from schemas.absent import is_absent, score_of
 from schemas.errors import CorruptDataError, InputError
+from schemas.foreign_json import BadValue
 from schemas.records import ObjectClause, Reason
 from tests.support.plain_shards import write_shards
 from trainers.comparison_shards import ComparisonMembers

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.configuration import (
+    added_field,
     chosen_kind,
     content_key,
     execution_field,
@@ -166,3 +167,16 @@ def test_tuples_of_configurations_count_as_their_members_do():
     changed = [(second, first), (first,), (replace(first, weight=0.5), second), ()]
     assert len({key(Ensemble(members)) for members in [*changed, Ensemble().members]}) == 5
     assert key(Ensemble(palette=(("blue", 2), ("red", 1)))) != key(Ensemble())
+
+
+@dataclass(frozen=True)
+class Grown:
+    kind: Literal["dino", "in-words"] = "dino"
+    dino: Detector | None = field(default_factory=Detector)
+    in_words: Asked | None = added_field(None)
+
+
+def test_a_kind_that_came_later_counts_where_it_is_chosen():
+    assert output_config(Grown(in_words=Asked()), {}) == output_config(Grown(), {})
+    chosen = output_config(Grown("in-words", in_words=Asked()), {})
+    assert chosen["in_words"] == output_config(Asked(), {})

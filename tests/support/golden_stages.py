@@ -29,9 +29,11 @@ from inference.generator import GeneratorConfig
 from inference.grounding.grounded_sam import GroundedSam
 from inference.interfaces import Detection, OneCallAnImage
 from inference.judges.geneval_scoring import ScoreThresholds
+from inference.requirements.reader import RequirementsReader
 from inference.rewards.reward import RewardConfig
 from inference.search import SearchConfig
 from inference.search_tools import SearchToolsConfig
+from inference.vlm.prompts import load_prompt
 from microworld.family import micro_flux, micro_vlm
 from pipelines.prompts.edit_files import EditIntake, EditQuality, iterate_edits
 from pipelines.stage import Stage
@@ -45,6 +47,7 @@ from pipelines.stages.ground_objects import GroundObjects, GroundObjectsConfig
 from pipelines.stages.harvest_pairs import HarvestPairs, HarvestPairsConfig
 from pipelines.stages.judge_candidates import JudgeCandidates, JudgeCandidatesConfig
 from pipelines.stages.read_edits import ReadEdits, ReadEditsConfig
+from pipelines.stages.read_requirements import ReadRequirements, ReadRequirementsConfig
 from pipelines.stages.score_drafts import ScoreDrafts, ScoreDraftsConfig
 from pipelines.stages.score_rewards import ENSEMBLE, ScoreRewards, ScoreRewardsConfig
 from pipelines.stages.select_by_reward import SelectByLength, SelectByReward, SelectByRewardConfig
@@ -311,6 +314,23 @@ def condense_prompts() -> list[PromptRow]:
     return stage([PromptRow(PromptRecord(name, f"{LONG} {name}.", "length")) for name in said])
 
 
+def read_requirements() -> list[PromptRow]:
+    """Answers that read, at once and at the second try; that name nothing; and that never read."""
+    fox = {"include": [{"class": "fox"}], "questions": [{"question": "Is it writing?", "answer": "Yes"}]}
+    stars = {"include": [{"class": "star", "count": 2, "color": "red"}, {"class": "ring", "color": "teal"}]}
+    said = {"A fox writes": json.dumps(fox), "Sternenpaar": ["{", json.dumps(stars)], "Silence": "{}", "Fog": "Fog."}
+    said["Silence"] = json.dumps({"include": [], "questions": []})
+
+    def say(request):
+        return next(answer for text, answer in said.items() if f"{text}\n-----" in request.text)
+
+    stage = ReadRequirements(ReadRequirementsConfig(), SEED)
+    stage.reader = RequirementsReader(ScriptedVlm(say), load_prompt("requirements"))
+    free = [PromptRecord(f"rule-{number:06}", text, "rule") for number, text in enumerate([*said, "Silence"])]
+    typed = PromptRecord("rule-000005", "a photo of a star", "rule", "single_object", (ObjectClause("star"),))
+    return stage([PromptRow(record) for record in (*free, typed)])
+
+
 def caption_images() -> list[PromptRow]:
     stage = CaptionImages(CaptionImagesConfig(vlm=micro_vlm(), prompt="micro/caption"), SEED)
     stage.vlm = ScriptedVlm(lambda r: ["white", "a white square"] if r.images[0].mean() > 252 else "grey")
@@ -422,6 +442,7 @@ SCENARIOS: dict[str, Callable[[], list[PromptRow]]] = {
         harvest_pairs,
         judge_candidates,
         read_edits,
+        read_requirements,
         score_drafts,
         score_rewards,
         select_by_length,

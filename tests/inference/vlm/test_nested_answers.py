@@ -8,9 +8,9 @@ from inference.dual.questions import read_questions
 from inference.interfaces import ChatAnswer
 from inference.reflection_text import is_empty, nothing_to_correct
 from inference.vlm.prompted_verifier import read_judgements
-from pipelines.prompts.checked_json import BadValue
 from pipelines.prompts.edit_files import instruction_of
 from pipelines.stages.write_reflections import read_verdict
+from schemas.foreign_json import BadValue
 
 BRACKETS = "[" * 100_000 + "]" * 100_000
 OBJECTS = '{"a":' * 100_000 + "1" + "}" * 100_000

@@ -20,7 +20,7 @@ from microworld.scenes.evaluation_split import (
 )
 from microworld.scenes.long_captions import mentions
 from microworld.scenes.world import COLORS, SHAPES
-from pipelines.prompts.read_prompts import numbered_prompts
+from pipelines.prompts.read_prompts import Known, numbered_prompts
 from schemas.records import DetectedObject
 
 _CENTRES = {"upper left": (8, 8), "upper right": (24, 8), "lower left": (8, 24), "lower right": (24, 24)}
@@ -63,7 +63,7 @@ def test_free_prompts_are_a_prompt_file_that_has_no_reserved_one(tmp_path, monke
     path = tmp_path / "free.jsonl"
     monkeypatch.setattr("sys.argv", ["compositions", "24", str(path)])
     compositions.main()
-    known = KnownWords(frozenset(SHAPES), frozenset(COLORS))
+    known = Known(KnownWords(frozenset(SHAPES), frozenset(COLORS)))
     read = [record for _, record in numbered_prompts(str(path), known)]
     assert len(read) == len({json.loads(line)["prompt"] for line in path.read_text().splitlines()}) == 24
     assert not any(MicroWorld().is_reserved(record) for record in read)

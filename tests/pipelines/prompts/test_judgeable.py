@@ -12,6 +12,7 @@ from commands.runs import open_run
 from inference.judges.judge import JudgeConfig, judge_images
 from inference.judges.known_words import KnownWords
 from inference.judges.mask2former_judge import Mask2FormerJudgeConfig
+from inference.judges.questions_judge import QuestionsJudge
 from inference.prompt_grammar import parse_prompt, record_of
 from microworld.family import micro_judge
 from microworld.scenes.world import COLORS, SHAPES
@@ -25,11 +26,16 @@ from schemas.images import encode_png
 from schemas.records import ObjectClause, PromptRecord, PromptRow
 from tests.support.tiny_judge import save_tiny_clip, save_tiny_mask2former
 
+
+def asking_for(name: str) -> PromptRecord:
+    return PromptRecord("p", f"a photo of a {name}", "rule", "single_object", (ObjectClause(name),))
+
+
 CATS = KnownWords(frozenset({"cat", "car"}), frozenset({"red"}))
 KINDS = [
     (parse_prompt("a photo of a red cat"), None, None),
     (parse_prompt("a photo of a cap"), "unknown class 'cap'; did you mean", "include[0].class"),
-    (parse_prompt("a photo of a teal cat"), "unknown class 'teal cat'", "include[0].class"),
+    (asking_for("teal cat"), "unknown class 'teal cat'", "include[0].class"),
     (parse_prompt("a photo of a car and a green cat"), "unknown color 'green'", "include[1].color"),
     (record_of("At dawn the harbour wakes"), "nothing is said of what must be seen", "include"),
     (
@@ -76,6 +82,7 @@ def test_a_judge_s_words_are_known_before_it_is_loaded_and_are_the_loaded_one_s(
     full = Mask2FormerJudgeConfig(str(detector), str(clip))
     for config in (JudgeConfig("mask2former", full), micro_judge()):
         judge = config.open()
+        assert not isinstance(judge, QuestionsJudge)
         assert config.known_words() == KnownWords(judge.known_classes, judge.known_colors)
     assert micro_judge().known_words() == KnownWords(frozenset(SHAPES), frozenset(COLORS))
     (detector / "model.safetensors").unlink()
@@ -87,7 +94,7 @@ def test_a_judge_s_words_are_known_before_it_is_loaded_and_are_the_loaded_one_s(
 def test_a_judge_refuses_what_it_cannot_see_whoever_asks():
     judge = micro_judge().open()
     with pytest.raises(InputError, match="no class 'dragon'"):
-        judge_images(judge, [np.zeros((32, 32, 3), np.uint8)], [parse_prompt("a photo of a dragon")])
+        judge_images(judge, [np.zeros((32, 32, 3), np.uint8)], [asking_for("dragon")])
 
 
 COCO = """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
@@ -214,7 +221,9 @@ def test_a_folder_of_images_is_refused_or_the_rest_of_it_is_judged(tmp_path, cap
 
 def test_one_image_of_something_unknown_is_no_wrong_image(tmp_path, capsys):
     (tmp_path / "one.png").write_bytes(encode_png(np.full((32, 32, 3), 200, np.uint8)))
-    assert main(["judge", "a photo of a dragon", str(tmp_path / "one.png")], "inference") == 2
+    assert main(["judge", "a photo of a cat", str(tmp_path / "one.png")], "inference") == 2
     said = capsys.readouterr().err
-    assert "unknown class 'dragon'" in said
+    assert "unknown class 'cat'" in said
     assert "--unjudged" not in said
+    assert main(["judge", "a photo of a dragon", str(tmp_path / "one.png")], "inference") == 2
+    assert "'dragon' is no class that is known" in capsys.readouterr().err

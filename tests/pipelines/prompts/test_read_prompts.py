@@ -118,7 +118,9 @@ def test_geneval_rows_become_clauses(tmp_path):
     )
     assert (first.tag, first.include) == ("position", (ObjectClause("cat"), ObjectClause("dog", 1, None, "left of", 0)))
     assert (second.include, second.exclude) == ((ObjectClause("cat", 3),), (ObjectClause("cat", 4),))
-    assert third == PromptRecord("rule-000002", "z", "rule", "colors", (ObjectClause("cat", 1, "red"),))
+    assert third == PromptRecord(
+        "rule-000002", "z", "rule", "colors", (ObjectClause("cat", 1, "red"),), requirements_from="file"
+    )
 
 
 def test_a_prompt_may_be_as_long_as_the_limit(tmp_path):
@@ -383,7 +385,7 @@ def test_parquet_takes_clauses_as_structs_or_as_json(tmp_path):
     assert records(as_structs, "rule")[0].include == wanted
     include[1]["position"] = ["above", 0]
     as_json = parquet(tmp_path, text=["x"], tag=["position"], id=["a"], include=[json.dumps(include)])
-    assert records(as_json, "rule") == [PromptRecord("a", "x", "rule", "position", wanted)]
+    assert records(as_json, "rule") == [PromptRecord("a", "x", "rule", "position", wanted, requirements_from="file")]
 
 
 def test_bad_parquet_rows_are_named_by_row(tmp_path):

@@ -1,7 +1,7 @@
 """GenEval's JSON form of requirements: `{"class", "count", "color"?, "position"?: [relation, index]}`."""
 
 from inference.judges.known_words import KnownWords
-from pipelines.prompts.checked_json import (
+from schemas.foreign_json import (
     BadValue,
     check_choice,
     check_int,
@@ -10,10 +10,10 @@ from pipelines.prompts.checked_json import (
     near_matches,
     quote,
 )
-from pipelines.prompts.vocabulary import MAX_OBJECTS_OF_A_CLASS
 from schemas.records import RELATIONS, ObjectClause
 
 MAX_CLAUSES = 16
+MAX_OBJECTS_OF_A_CLASS = 16  # GenEval looks at no more than 16 detections of a class
 _MAX_NAME_CHARS = 100
 _FORM = 'a list of objects as in [{"class": "cat", "count": 1}]'
 
