@@ -28,7 +28,7 @@ MODELS: dict[str, tuple[str, float]] = {
     "vlm": ("microworld.training.vlm", 33.0),
     "verifier": ("microworld.training.verifier", 10.0),
     "reflector": ("microworld.training.reflector", 6.0),
-    "reader": ("microworld.training.reader", 15.0),
+    "reader": ("microworld.training.reader", 60.0),  # none ships yet
 }
 
 

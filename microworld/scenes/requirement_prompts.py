@@ -7,7 +7,6 @@ requires nothing that could be checked here. Places, sizes, outlines and backgro
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,10 +25,12 @@ from microworld.scenes.captions import (
     is_reserved,
     sample_caption,
 )
+from microworld.scenes.compositions import is_reserved_composition
 from microworld.scenes.long_captions import caption_of_text, sample_long_caption
 from microworld.scenes.questions import counted
 from microworld.scenes.unknown_words import spoil, unknown_prompt
 from microworld.scenes.world import COLORS, SHAPES
+from schemas.records import ObjectClause, PromptRecord
 
 FORMS: dict[str, float] = {
     "geneval": 0.14,
@@ -76,24 +77,6 @@ def answer_of(reading: Reading) -> str:
     return json.dumps({"include": include, "questions": questions})
 
 
-def reading_of_answer(text: str) -> Reading | None:
-    """What `answer_of` wrote, without prompt and form; None for what is no such answer."""
-    try:
-        said = json.loads(text)
-        clauses = tuple(_clause_of(entry) for entry in said["include"])
-        absent = tuple(q["question"].removesuffix("?").split()[-1] for q in said["questions"])
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return None
-    backwards = all(c.relation is None or c.relation[1] in range(i) for i, c in enumerate(clauses))
-    return Reading("", "", clauses, absent) if backwards else None
-
-
-def _clause_of(entry: dict[str, Any]) -> Clause:
-    color, position = entry.get("color"), entry.get("position")
-    relation = (position[0].strip(), int(position[1])) if position else None
-    return Clause(entry["class"].strip(), entry.get("count", 1), color.strip() if color else None, relation)
-
-
 def sample_reading(
     rng: np.random.Generator, reserved: bool | None = False, forms: Mapping[str, float] = FORMS
 ) -> Reading:
@@ -108,18 +91,23 @@ def sample_reading(
 
 
 def is_kept(clauses: Sequence[Clause]) -> bool:
-    """Of one or two clauses whether captions of them are reserved (`captions.is_reserved`); of more, a fifth, by a hash
-    of all of them."""
-    if len(clauses) > 2:
-        names = sorted(_spelled(clauses, i) for i in range(len(clauses)))
-        return hashlib.blake2b("; ".join(names).encode(), digest_size=4).digest()[0] % 5 == 0
-    relation = any(clause.relation for clause in clauses)
-    if len(clauses) == 1:
-        tag = "colors" if clauses[0].color else "counting"
-        return clauses[0].count == 1 and is_reserved(caption_from_clauses(tag, tuple(clauses)))
+    """Whether a benchmark may ask for them: reserved as captions of one or two objects are, or as sets of objects."""
+    several = len(clauses) > 1
+    if several and is_reserved_composition(_record(clauses)):
+        return True
+    if len(clauses) > 2 or (not several and clauses[0].count > 1):
+        return False
     colored = all(clause.color for clause in clauses)
-    tag = "position" if relation else "color_attr" if colored else "two_object"
+    if not several:
+        tag = "colors" if colored else "single_object"
+    else:
+        tag = "position" if any(c.relation for c in clauses) else "color_attr" if colored else "two_object"
     return is_reserved(caption_from_clauses(tag, tuple(replace(c, count=1) for c in clauses)))
+
+
+def _record(clauses: Sequence[Clause]) -> PromptRecord:
+    include = tuple(ObjectClause(c.shape, c.count, c.color, *(c.relation or (None, None))) for c in clauses)
+    return PromptRecord("prompt", "", "rule", None, include)
 
 
 def _spelled(clauses: Sequence[Clause], index: int) -> str:

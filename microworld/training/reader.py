@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.interfaces import ChatRequest, Vlm
+from inference.requirements.read_answer import read_answer
 from inference.vlm.prompts import fill_prompt, load_prompt
 from microworld.family import micro_qwen
+from microworld.scenes.captions import caption_of_record
 from microworld.scenes.requirement_prompts import (
     FORMS,
     Reading,
     answer_of,
-    reading_of_answer,
     same_requirements,
     sample_reading,
 )
@@ -29,6 +30,7 @@ from microworld.training.training_loop import MicroTrainingConfig, autocast, exp
 from microworld.training.vlm_evaluation import Share
 from microworld.training.vlm_model import CELL_PX
 from microworld.training.vlm_rows import RowPacker, RowShape, Turn
+from schemas.foreign_json import BadValue
 from trainers.vlm_lora import add_lora, restore_adapter, save_adapter
 
 if TYPE_CHECKING:
@@ -42,10 +44,10 @@ _EVALUATION_SEED = 9_000_002
 
 @dataclass(frozen=True)
 class ReaderRecipe:
-    """For one core or two."""
+    """For two cores."""
 
     rank: int = 32
-    batch_rows: int = 6
+    batch_rows: int = 12
     row_tokens: int = 224
     learning_rate: float = 2e-3
     ema_decay: float = 0.99
@@ -156,9 +158,14 @@ def read_right(vlm: Vlm, number: int, seed: int = 0) -> dict[str, Share]:
 
 
 def is_right(reading: Reading, answer: str) -> bool:
-    """Whether an answer says what a prompt requires, in whatever order."""
-    said = reading_of_answer(answer)
-    return said is not None and said.absent == reading.absent and same_requirements(said.clauses, reading.clauses)
+    """Whether whoever reads an answer takes from it what the prompt requires, in whatever order, and nothing else."""
+    try:
+        said = read_answer(answer, reading.text)
+    except BadValue:
+        return False
+    wanted = read_answer(answer_of(reading), reading.text)
+    alike = same_requirements(caption_of_record(said).clauses, caption_of_record(wanted).clauses)
+    return alike and set(said.questions) == set(wanted.questions)
 
 
 def _save(model: Any, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The micro reader trains, goes on where it stopped, and the shipped one reads prompts that it never saw."""
+"""The micro reader trains, goes on where it stopped, and is asked as a run asks it."""
 
 import json
 from dataclasses import replace
@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-from benchmarks.micro.reader_prompts import OTHERS
 from microworld.family import micro_vlm
-from microworld.scenes.requirement_prompts import FORMS, Reading, sample_reading
+from microworld.scenes.captions import Clause
+from microworld.scenes.requirement_prompts import Reading
 from microworld.training.reader import ReaderRecipe, is_right, packed, request_of, train
 from microworld.training.training_loop import MicroTrainingConfig
 from microworld.training.vlm_forward import PackedForward
@@ -60,14 +60,19 @@ def test_a_reader_is_trained_written_resumed_and_loaded(tmp_path):
     assert len(json.loads((tmp_path / "work" / "reader_curve.json").read_text())) > len(curve)
 
 
-@pytest.mark.slow
-def test_the_shipped_reader_reads_unseen_prompts_and_says_nothing_of_others():
-    vlm = micro_vlm("micro/reader").open()
-    rng = np.random.default_rng(7_000_001)
-    forms = {form: share for form, share in FORMS.items() if form not in ("spoilt", "unknown")}
-    unseen = [sample_reading(rng, True, forms) for _ in range(30)]
-    others = [Reading("", text) for text in OTHERS[:30]]
-    for readings in (unseen, others):
-        answers = vlm.answer([request_of(reading.text) for reading in readings])
-        right = [is_right(reading, answer.text) for reading, answer in zip(readings, answers, strict=True)]
-        assert np.mean(right) >= 0.9
+STAR_AND_RING = Reading("", "a red star left of a ring", (Clause("ring"), Clause("star", 1, "red", ("left of", 0))))
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ('{"include": [{"class": " ring"}, {"class": " star", "color": " red", "position": [" left of", 0]}]}', True),
+        ('{"include": [{"class": "ring"}, {"class": "star", "color": "red", "position": ["right of", 0]}]}', False),
+        ('{"include": [{"class": "ring"}, {"class": "star", "color": "red"}], "questions": []}', False),
+        ('{"include": [{"class": "star", "color": "red", "position": ["left of", 1]}, {"class": "ring"}]}', False),
+        ('{"include": [], "questions": []}', False),
+        ("A red star.", False),
+    ],
+)
+def test_an_answer_is_right_where_it_says_all_and_nothing_else(answer, right):
+    assert is_right(STAR_AND_RING, answer) is right
