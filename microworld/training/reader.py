@@ -54,7 +54,7 @@ class ReaderRecipe:
     decay: float = 0.4
     evaluated: int = 40  # prompts of each form
     evaluate_every_s: float = 240.0
-    bf16: bool | None = False  # a step is too small for it to be faster on a CPU
+    bf16: bool | None = False  # None: measure which is faster here
 
 
 def gpu_recipe() -> ReaderRecipe:
