@@ -232,6 +232,7 @@ def read_line(said):
         return read_data(file)[0]
 
 
+@pytest.mark.slow
 def test_a_finished_search_is_scored_as_its_images_are(drawn, tmp_path, capsys):
     run = tmp_path / "run"
     search = ["search", "--run", run, "--prompts", drawn / "data.jsonl", "--no-closed-vocabulary", "--quiet"]

@@ -138,6 +138,7 @@ def first_word(word: str, probability: float) -> Answer:
     return Answer(json.dumps(body))
 
 
+@pytest.mark.slow
 def test_questions_to_a_server_judge_any_prompt_and_are_asked_once(prompts, tmp_path, capsys):
     lock, asked = threading.Lock(), []
 
