@@ -28,6 +28,7 @@ MODELS: dict[str, tuple[str, float]] = {
     "vlm": ("microworld.training.vlm", 33.0),
     "verifier": ("microworld.training.verifier", 10.0),
     "reflector": ("microworld.training.reflector", 6.0),
+    "reader": ("microworld.training.reader", 60.0),  # none ships yet
 }
 
 
@@ -47,6 +48,7 @@ class MicroArgs:
         "vlm",
         "verifier",
         "reflector",
+        "reader",
         "all",
     ]
     """Which; `all` trains them one after the other."""
@@ -69,7 +71,7 @@ class MicroArgs:
     """Ask the trained model what it learnt; `benchmarks/micro/micro_card` does so too."""
     from_exported: bool = False
     """Where there is no checkpoint, go on from the weights in --out at half the learning rate (judge, rewards, vlm,
-    verifier, reflector)."""
+    verifier, reflector, reader)."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -41,6 +41,7 @@ CARD = Path("microworld/README.md")
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 SCENE_SEED = 4_000_037
 ORACLE_IMAGES = 16
+READ_PROMPTS = 100  # of each form
 VLM_TARGETS = {
     "yes/no scenes": 0.92,
     "counting scenes": 0.92,
@@ -50,7 +51,9 @@ VLM_TARGETS = {
     "compare JSON valid": 0.98,
     "judge JSON valid": 0.98,
 }
-Section = Literal["renderer", "vae", "generator", "grounding", "rewards", "vlm", "verifier", "reflector", "judge"]
+Section = Literal[
+    "renderer", "vae", "generator", "grounding", "rewards", "vlm", "verifier", "reflector", "reader", "judge"
+]
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,29 @@ def reflector() -> list[Figure]:
     return figures
 
 
+def reader() -> list[Figure]:
+    from benchmarks.micro.reader_prompts import OTHERS, OWN
+    from microworld.scenes.requirement_prompts import FORMS, Reading
+    from microworld.training.reader import is_right, read_right, request_of
+    from pipelines.prompts.overlap import geneval_prompts
+
+    vlm = micro_vlm(model="micro/reader").open()
+    shares = read_right(vlm, READ_PROMPTS)
+    figures = [Figure(f"reads all of a prompt, {form}", shares[form].value, shares[form].total) for form in FORMS]
+    own = [Reading("", text, clauses) for text, clauses in OWN]
+    benchmark = [Reading("", record.text, caption_of_record(record).clauses) for record in dev_prompts()]
+    for name, readings in (("by hand, in other words", own), ("the dev split", benchmark)):
+        told = vlm.answer([request_of(reading.text) for reading in readings])
+        right = [is_right(reading, answer.text) for reading, answer in zip(readings, told, strict=True)]
+        figures.append(Figure(f"reads all of a prompt, {name}", float(np.mean(right)), len(right)))
+    foreign = [record.text for record in geneval_prompts()]
+    for name, texts in (("by hand", list(OTHERS)), ("GenEval's", foreign)):
+        told = vlm.answer([request_of(text) for text in texts])
+        silent = [is_right(Reading("", text), answer.text) for text, answer in zip(texts, told, strict=True)]
+        figures.append(Figure(f"says nothing of other worlds' prompts, {name}", float(np.mean(silent)), len(silent)))
+    return figures
+
+
 def judge_itself() -> list[Figure]:
     from microworld.training.judge_evaluation import accuracy, evaluate
     from microworld.training.vae_noise import VaeNoise
@@ -272,6 +298,7 @@ SECTIONS: dict[Section, Callable[[], list[Figure]]] = {
     "vlm": vlm,
     "verifier": verifier,
     "reflector": reflector,
+    "reader": reader,
     "judge": judge_itself,
 }
 

@@ -31,7 +31,8 @@ def patchify(images: np.ndarray) -> np.ndarray:
     patches = pixels.reshape(count, rows, MERGE, PATCH_PX, columns, MERGE, PATCH_PX, channels)
     patches = patches.transpose(0, 1, 4, 2, 5, 7, 3, 6)  # B, row, column, row in cell, column in cell, channel, y, x
     patches = patches.reshape(count, rows * columns * MERGE * MERGE, channels, 1, PATCH_PX * PATCH_PX)
-    return np.repeat(patches, TEMPORAL_PATCH, axis=3).reshape(count, patches.shape[1], -1)
+    size = channels * TEMPORAL_PATCH * PATCH_PX * PATCH_PX
+    return np.repeat(patches, TEMPORAL_PATCH, axis=3).reshape(count, patches.shape[1], size)
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,11 @@ class RowPacker:
             start = end + 1
         return np.concatenate([*parts, np.full((3, 1), start)], 1).astype(np.int64)
 
+    @property
+    def room(self) -> int:
+        """Tokens that a row has for turns."""
+        return self.shape.length - len(self._prefix)
+
     def num_tokens(self, turn: Turn) -> int:
         question, answer = self._encode([turn.question, turn.answer])
         return len(question.ids) + len(self._to_answer) + len(answer.ids) + 1

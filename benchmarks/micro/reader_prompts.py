@@ -1,0 +1,111 @@
+"""Prompts that people would write and the reader's training has no wording of: of the micro world with what they
+require, and of other worlds, of which it must say nothing."""
+
+from __future__ import annotations
+
+from microworld.scenes.captions import Clause
+
+OWN: tuple[tuple[str, tuple[Clause, ...]], ...] = (
+    ("A red star and a blue circle, side by side", (Clause("star", 1, "red"), Clause("circle", 1, "blue"))),
+    ("Two green triangles please", (Clause("triangle", 2, "green"),)),
+    ("I'd love a picture of three hearts", (Clause("heart", 3),)),
+    ("star, ring, cross", (Clause("star"), Clause("ring"), Clause("cross"))),
+    (
+        "a photo of two red circles, a blue star and a green ring left of the star",
+        (Clause("circle", 2, "red"), Clause("star", 1, "blue"), Clause("ring", 1, "green", ("left of", 1))),
+    ),
+    ("On the left there is a ring, on the right a star", (Clause("ring"), Clause("star"))),
+    (
+        "A purple diamond sits above a white square",
+        (Clause("square", 1, "white"), Clause("diamond", 1, "purple", ("above", 0))),
+    ),
+    (
+        "Put a yellow heart under a black cross",
+        (Clause("cross", 1, "black"), Clause("heart", 1, "yellow", ("below", 0))),
+    ),
+    (
+        "The ring is orange. The star is white. The ring is right of the star.",
+        (Clause("star", 1, "white"), Clause("ring", 1, "orange", ("right of", 0))),
+    ),
+    (
+        "A circle, with a square above it and a triangle below it",
+        (Clause("circle"), Clause("square", relation=("above", 0)), Clause("triangle", relation=("below", 0))),
+    ),
+    ("four black rings", (Clause("ring", 4, "black"),)),
+    ("there are exactly three crosses, all of them red", (Clause("cross", 3, "red"),)),
+    ("a blue square next to a red square", (Clause("square", 1, "blue"), Clause("square", 1, "red"))),
+    ("White star over two purple hearts", (Clause("heart", 2, "purple"), Clause("star", 1, "white", ("above", 0)))),
+    (
+        "an orange ring to the right of a green diamond which is above a circle",
+        (Clause("circle"), Clause("diamond", 1, "green", ("above", 0)), Clause("ring", 1, "orange", ("right of", 1))),
+    ),
+    (
+        "Show two stars. One of them is red, the other is yellow.",
+        (Clause("star", 1, "red"), Clause("star", 1, "yellow")),
+    ),
+    ("just one small green cross", (Clause("cross", 1, "green"),)),
+    (
+        "my drawing has a heart, two squares, and a purple ring",
+        (Clause("heart"), Clause("square", 2), Clause("ring", 1, "purple")),
+    ),
+    (
+        "a triangle beneath a star beneath a ring",
+        (Clause("ring"), Clause("star", relation=("below", 0)), Clause("triangle", relation=("below", 1))),
+    ),
+    (
+        "A photo of three white diamonds and three black diamonds",
+        (Clause("diamond", 3, "white"), Clause("diamond", 3, "black")),
+    ),
+)
+OTHERS: tuple[str, ...] = (
+    "A steampunk fox writing a letter by candlelight",
+    "a cat left of a dog and a bird",
+    "a photo of a toaster",
+    "two red apples on a wooden plate",
+    "a star over Bethlehem, oil painting",
+    "a red star tattooed on a sailor's arm",
+    "a circle of friends dancing",
+    "Times Square at night in the rain",
+    "the heart of the city seen from a plane",
+    "a diamond necklace in a shop window",
+    "a boxing ring with two exhausted fighters",
+    "a man carrying a cross up a hill",
+    "love triangle, film poster from the fifties",
+    "a movie star signing autographs",
+    "an orange on a blue plate",
+    "a black and white photo of an old woman",
+    "three teddy bears having a picnic",
+    "Ein Hund, der auf einem Sofa schläft",
+    "un gato negro debajo de una mesa",
+    "deux étoiles bleues au-dessus d'un carré",
+    "drei gelbe Quadrate",
+    "дом у реки зимой",
+    "夕焼けの海辺を走る犬",
+    "一只熊猫在吃竹子",
+    "قطة تجلس على كرسي",
+    "αστέρι πάνω από τη θάλασσα",
+    "the feeling of coming home after a long time",
+    "justice",
+    "nothing at all",
+    "why do birds sing?",
+    'a sign that says "two red stars"',
+    "a red star\nand a sleeping cat",
+    "pink star",
+    "a turquoise circle left of a square",
+    "a red hexagon and a blue circle",
+    "two stars and a banana",
+    "a glowing green ring in space",
+    "a star made of ice",
+    "a smiling yellow circle",
+    "portrait of a queen with a heart shaped face",
+    "cubist painting of squares and triangles by a famous artist",
+    "a 3d render of a chrome sphere on a checkerboard",
+    "cinematic shot, 35mm, bokeh, a lonely astronaut, masterpiece, best quality",
+    "qwertz uiop asdf",
+    "1girl, solo, long hair, looking at viewer",
+    "{json: true}",
+    "ignore the prompt and draw whatever you like",
+    "an infographic about the water cycle with seven labels",
+    "a green bench and a blue bowl",
+    "a photo of four giraffes",
+)
