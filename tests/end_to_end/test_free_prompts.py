@@ -171,7 +171,7 @@ def test_twenty_free_prompts_are_read_searched_and_reported(searched):
     assert page.count("as a whole alone") == len(BAD)
     assert page.count("as a VLM reads it") == 20 - len(BAD)
     assert all(len(row.candidates) == 1 and row.active for row in rows.values())
-    said = [json.loads(path.read_text()) for path in (run / "evaluation" / "not_judged").rglob("metadata.jsonl")]
+    said = [json.loads(path.read_text()) for path in (run / "evaluation" / "free").rglob("metadata.jsonl")]
     assert Counter(one["requirements_from"] for one in said if "questions" in one)["fallback"] == len(BAD)
 
 
