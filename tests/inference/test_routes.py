@@ -225,3 +225,10 @@ def test_a_table_that_is_not_there_says_how_to_learn_one(tmp_path):
             load_routes(name)
     with pytest.raises(InputError, match="without a table"):
         search(["move 1"], LEARNED, world())
+
+
+def test_the_table_that_ships_corrects_what_stands_wrong_and_draws_a_wrong_number_afresh():
+    table = load_routes("micro/routes")
+    two = [AtomValue("object", "a star", 0.9), AtomValue("object", "a ring", 0.9)]
+    assert table.way([*two, AtomValue("relation", "the star is left of the ring", 0.1)]) == "correct"
+    assert table.way([AtomValue("count", "three stars", 0.1)]) == "fresh"
