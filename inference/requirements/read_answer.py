@@ -21,6 +21,7 @@ from inference.requirements.atoms import atoms_of
 from inference.requirements.clauses import MAX_CLAUSES, MAX_OBJECTS_OF_A_CLASS, parse_include
 from inference.requirements.questions import check_question
 from inference.vlm.clean_text import clean_text, json_of
+from inference.vlm.strict_schema import strict_schema
 from schemas.foreign_json import BadValue, check_keys, check_text, quote
 from schemas.records import RELATIONS, ObjectClause, PromptRecord, Question, Reason, RequirementSource
 
@@ -77,8 +78,8 @@ _SCHEMA = {
 
 
 def answer_schema() -> str:
-    """JSON Schema of an answer."""
-    return json.dumps(_SCHEMA)
+    """JSON Schema of an answer, in strict form: what an object need not say may be null."""
+    return json.dumps(strict_schema(_SCHEMA))
 
 
 def read_answer(answer: str, prompt: str) -> PromptRecord:

@@ -8,6 +8,7 @@ import pytest
 
 from inference.dual import questions
 from inference.interfaces import ChatRequest
+from inference.requirements import read_answer
 from inference.vlm.criteria import ANY_PROMPT, CRITERIA
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm
 from inference.vlm.prompted_verifier import answer_schema
@@ -20,6 +21,7 @@ from tests.support.openai_server import KEY, openai_server, strict_problems
 ROOT = Path(__file__).parents[3]
 SCHEMAS = {
     "inference/dual/questions.py": [questions._SCHEMA],
+    "inference/requirements/reader.py": [read_answer.answer_schema()],
     "inference/vlm/prompted_verifier.py": [answer_schema(names) for names in (*CRITERIA.values(), ANY_PROMPT)],
     "pipelines/prompts/brainstorm.py": [
         make(BrainstormConfig(), known).json_schema
