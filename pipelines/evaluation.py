@@ -22,6 +22,7 @@ from typing import Any
 from inference.interfaces import rank_of
 from inference.judges.geneval_scoring import score_by_tag
 from inference.judges.intervals import Interval, intervals_by_tag, mean_over_tags
+from inference.requirements.clauses import as_entries
 from inference.rewards.ensemble import relative_scores
 from pipelines.jobs import resolve_chains
 from pipelines.restarts import restarts_in_words
@@ -247,19 +248,10 @@ def spending(folder: RunFolder, config: SearchJobConfig, budgets: Sequence[int])
 def geneval_metadata(row: PromptRow) -> dict[str, Any]:
     """The prompt as a line of GenEval's evaluation_metadata.jsonl; with questions, which that has not, where there are
     some."""
-
-    def plain(clause: Any) -> dict[str, Any]:
-        said: dict[str, Any] = {"class": clause.class_name, "count": clause.count}
-        if clause.color:
-            said["color"] = clause.color
-        if clause.relation:
-            said["position"] = [clause.relation, clause.relative_to]
-        return said
-
     prompt = row.prompt
-    metadata: dict[str, Any] = {"tag": prompt.tag, "include": [plain(c) for c in prompt.include], "prompt": prompt.text}
+    metadata: dict[str, Any] = {"tag": prompt.tag, "include": as_entries(prompt.include), "prompt": prompt.text}
     if prompt.exclude:
-        metadata["exclude"] = [plain(c) for c in prompt.exclude]
+        metadata["exclude"] = as_entries(prompt.exclude)
     if prompt.questions:
         metadata["questions"] = [
             {"question": q.text, "answer": q.answer} | ({"skill": q.skill} if q.skill else {}) for q in prompt.questions

@@ -1,5 +1,7 @@
 """GenEval's JSON form of requirements: `{"class", "count", "color"?, "position"?: [relation, index]}`."""
 
+from collections.abc import Sequence
+
 from inference.judges.known_words import KnownWords
 from schemas.foreign_json import (
     BadValue,
@@ -101,3 +103,16 @@ def parse_exclude(value: object, include: tuple[ObjectClause, ...], known: Known
             raise BadValue(problem, f"{field}.count", f"at least {wanted + 1}")
         clauses.append(ObjectClause(name, count))
     return tuple(clauses)
+
+
+def as_entries(clauses: Sequence[ObjectClause]) -> list[dict[str, object]]:
+    """The way back: clauses as `include` or `exclude` lists them. The count always stands there, as GenEval has it."""
+    entries = []
+    for clause in clauses:
+        entry: dict[str, object] = {"class": clause.class_name, "count": clause.count}
+        if clause.color:
+            entry["color"] = clause.color
+        if clause.relation:
+            entry["position"] = [clause.relation, clause.relative_to]
+        entries.append(entry)
+    return entries

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inference.requirements.clauses import as_entries
 from microworld.scenes.captions import PLACES, Caption, Clause, caption_from_clauses, composition, is_reserved
 from microworld.scenes.world import COLORS, SHAPES
 from schemas.records import ObjectClause, PromptRecord
@@ -33,14 +34,19 @@ Corner = tuple[int, int]
 def is_reserved_composition(record: PromptRecord) -> bool:
     """Whether the objects of such a prompt are kept for benchmarks: a fifth of all sets of objects, whatever their
     places; of two coloured ones, those that are reserved as coloured relations are."""
-    if len(record.include) == 2 and all(clause.count == 1 for clause in record.include):
+    if is_coloured_pair(record):
         return is_reserved(_relation_caption(record.include))
     return _hash(f"reserved:{objects_of(record)}") % 5 == 0
 
 
+def is_coloured_pair(record: PromptRecord) -> bool:
+    """Whether it asks for two single objects, as coloured relations do."""
+    return len(record.include) == 2 and all(clause.count == 1 for clause in record.include)
+
+
 def objects_of(record: PromptRecord) -> str:
     """What a prompt asks for apart from places, in one spelling."""
-    if len(record.include) == 2 and all(clause.count == 1 for clause in record.include):
+    if is_coloured_pair(record):
         return composition(_relation_caption(record.include))
     return "+".join(sorted(f"{clause.count} {clause.color or ''} {clause.class_name}" for clause in record.include))
 
@@ -94,16 +100,12 @@ def part_of(record: PromptRecord) -> str:
 
 def metadata_line(record: PromptRecord) -> dict[str, object]:
     """As a prompt file of GenEval's form holds it."""
-    include = []
-    for clause in record.include:
-        entry: dict[str, object] = {"class": clause.class_name, "count": clause.count}
-        if clause.color is not None:
-            entry["color"] = clause.color
-        if clause.relation is not None:
-            entry["position"] = [clause.relation, clause.relative_to]
-        include.append(entry)
-    exclude = [{"class": clause.class_name, "count": clause.count} for clause in record.exclude]
-    return {"id": record.prompt_id, "prompt": record.text, "include": include, "exclude": exclude}
+    return {
+        "id": record.prompt_id,
+        "prompt": record.text,
+        "include": as_entries(record.include),
+        "exclude": as_entries(record.exclude),
+    }
 
 
 def _corners(rng: np.random.Generator, number: int) -> list[Corner]:

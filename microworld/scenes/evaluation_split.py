@@ -30,7 +30,7 @@ from microworld.scenes.captions import (
     composition,
     is_reserved,
 )
-from microworld.scenes.compositions import compositions, is_reserved_composition, objects_of, part_of
+from microworld.scenes.compositions import compositions, is_coloured_pair, is_reserved_composition, objects_of, part_of
 from microworld.scenes.world import COLORS, MAX_OBJECTS, SHAPES
 from schemas.records import PromptRecord
 
@@ -123,7 +123,7 @@ def _compositional_prompts(part: str, per_kind: int) -> tuple[PromptRecord, ...]
     def is_of_part(record: PromptRecord) -> bool:
         if not is_reserved_composition(record):
             return False
-        if len(record.include) == 2 and record.include[0].count == 1:
+        if is_coloured_pair(record):
             return objects_of(record) in relations
         return part_of(record) == part
 

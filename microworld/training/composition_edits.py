@@ -21,7 +21,7 @@ from inference.grounding.check import check_objects
 from inference.requirements.atoms import failing
 from inference.requirements.typed_atoms import typed_atoms
 from microworld.family import micro_flux
-from microworld.scenes.captions import PLACES
+from microworld.scenes.captions import PLACES, bounding_square
 from microworld.scenes.compositions import KINDS, is_reserved_composition, sample_composition
 from microworld.scenes.long_captions import mentions
 from microworld.scenes.world import COLORS, FRAME_PX, SHAPES, Scene, SceneObject, random_background, render
@@ -196,9 +196,7 @@ def _row(task: str, source: np.ndarray, edited: np.ndarray, record: PromptRecord
 
 
 def _seen(item: SceneObject) -> DetectedObject:
-    half = item.size / 2
-    box = (item.cx - half, item.cy - half, item.cx + half, item.cy + half)
-    return DetectedObject(item.shape, 0.9, box, item.color)
+    return DetectedObject(item.shape, 0.9, tuple(bounding_square(item).tolist()), item.color)
 
 
 def _quarter(item: SceneObject) -> tuple[bool, bool]:
