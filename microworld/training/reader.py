@@ -6,8 +6,7 @@ not know, of which it must say nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import numpy as np
 from inference.interfaces import ChatRequest, Vlm
 from inference.requirements.read_answer import read_answer
 from inference.vlm.prompts import fill_prompt, load_prompt
-from microworld.family import micro_qwen
 from microworld.scenes.captions import caption_of_record
 from microworld.scenes.requirement_prompts import (
     FORMS,
@@ -24,18 +22,14 @@ from microworld.scenes.requirement_prompts import (
     same_requirements,
     sample_reading,
 )
-from microworld.training.made_ahead import MadeAhead
-from microworld.training.training import Training
-from microworld.training.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
+from microworld.training.training_loop import MicroTrainingConfig
+from microworld.training.vlm_adapter import AdapterRecipe, Lessons, train_adapter
 from microworld.training.vlm_evaluation import Share
 from microworld.training.vlm_model import CELL_PX
 from microworld.training.vlm_rows import RowPacker, RowShape, Turn
 from schemas.foreign_json import BadValue
-from trainers.vlm_lora import add_lora, restore_adapter, save_adapter
 
 if TYPE_CHECKING:
-    import torch
-
     from microworld.training.vlm_forward import PackedRows
 
 TEMPLATE = "micro/requirements"
@@ -43,18 +37,15 @@ _EVALUATION_SEED = 9_000_002
 
 
 @dataclass(frozen=True)
-class ReaderRecipe:
+class ReaderRecipe(AdapterRecipe):
     """For two cores."""
 
-    rank: int = 32
     batch_rows: int = 12
     row_tokens: int = 224
     learning_rate: float = 2e-3
-    ema_decay: float = 0.99
-    decay: float = 0.4
     evaluated: int = 40  # prompts of each form
     evaluate_every_s: float = 240.0
-    bf16: bool | None = False  # None: measure which is faster here
+    bf16: bool | None = False
 
 
 def gpu_recipe() -> ReaderRecipe:
@@ -69,61 +60,18 @@ def request_of(text: str) -> ChatRequest:
 
 def train(config: MicroTrainingConfig, recipe: ReaderRecipe | None = None) -> None:
     """Reads `out_dir/vlm`, trains for `config.minutes`, writes `out_dir/reader`."""
-    from inference.vlm.adapters import load_vlm
-    from inference.vlm.in_process import InProcessVlm
-    from microworld.training.vlm import rows_to
-    from microworld.training.vlm_forward import PackedForward
-
     recipe = recipe or (ReaderRecipe() if config.device == "cpu" else gpu_recipe())
-    prepare_process(config)
-    base, processor = load_vlm(config.out_dir / "vlm", "float32")
-    model = add_lora(base, recipe.rank, task_type="CAUSAL_LM").to(config.device)
-    if config.from_exported:
-        restore_adapter(model, config.out_dir / "reader")
-        recipe = replace(recipe, learning_rate=recipe.learning_rate / 2)
-    optimizer = _adamw(model, recipe.learning_rate)
-    packer = RowPacker(processor.tokenizer, RowShape(num_images=0, grid=(1, 1), length=recipe.row_tokens))
-    training = Training(
-        config, "reader", model, [(optimizer, recipe.learning_rate)], ema_decay=recipe.ema_decay, decay=recipe.decay
-    )
-    forward = PackedForward(base)
 
-    def make_rows(number: int) -> tuple[PackedRows, int]:
-        """Rows, and how many prompts stand in them; batch n is always the same."""
-        return packed(packer, np.random.default_rng([config.seed, 88, number]), recipe.batch_rows)
+    def open_lessons(processor: Any) -> Lessons:
+        packer = RowPacker(processor.tokenizer, RowShape(num_images=0, grid=(1, 1), length=recipe.row_tokens))
 
-    def loss_of(rows: PackedRows, use_bf16: bool) -> tuple[torch.Tensor, float]:
-        with autocast(config.device, use_bf16):
-            found = forward.answer_loss(rows_to(rows, config.device))
-        return found.loss, float(found.accuracy)
+        def make_rows(number: int) -> tuple[PackedRows, int]:
+            """Rows, and how many prompts stand in them."""
+            return packed(packer, np.random.default_rng([config.seed, 88, number]), recipe.batch_rows)
 
-    def evaluate() -> None:
-        with training.ema.applied():
-            model.eval()
-            vlm = InProcessVlm.of(base, processor, micro_qwen(device=config.device, batch_size=32))
-            shares = read_right(vlm, recipe.evaluated)
-            model.train()
-        print("reader: " + ", ".join(f"{form} {share}" for form, share in shares.items()), flush=True)
-        values = {form: share.value for form, share in shares.items()}
-        training.clock.curve.append({"minutes": training.clock.spent_s / 60, **values})
-        training.clock.pause()
+        return Lessons(make_rows, lambda vlm: read_right(vlm, recipe.evaluated))
 
-    use_bf16 = recipe.bf16
-    if use_bf16 is None:
-        use_bf16 = training.pick_bf16(lambda bf16: loss_of(make_rows(0)[0], bf16)[0], 4)
-    batches = MadeAhead(make_rows, config.data_workers, first=training.clock.num_steps)
-    training.clock.pause()
-    while training.clock.running():
-        rows, number = batches.next()
-        loss, accuracy = loss_of(rows, use_bf16)
-        training.step(loss, number, {"loss": loss.item(), "accuracy": accuracy})
-        if config.evaluate and training.clock.due("evaluation", recipe.evaluate_every_s):
-            evaluate()
-    training.checkpoint()
-    if config.evaluate:
-        evaluate()
-    with training.ema.applied():
-        export_folder(lambda folder: _save(model, folder), config.out_dir / "reader")
+    train_adapter(config, recipe, "reader", open_lessons)
 
 
 def packed(packer: RowPacker, rng: np.random.Generator, num_rows: int) -> tuple[PackedRows, int]:
@@ -166,15 +114,3 @@ def is_right(reading: Reading, answer: str) -> bool:
     wanted = read_answer(answer_of(reading), reading.text)
     alike = same_requirements(caption_of_record(said).clauses, caption_of_record(wanted).clauses)
     return alike and set(said.questions) == set(wanted.questions)
-
-
-def _save(model: Any, folder: Path) -> None:
-    # The zoo's name for the base model: the folder that it was trained from is of this machine.
-    save_adapter(model, folder, "micro/vlm")
-
-
-def _adamw(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    import torch
-
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return torch.optim.AdamW(trained, learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
