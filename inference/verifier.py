@@ -70,10 +70,7 @@ class VerifierConfig:
     def is_client(self) -> bool:
         """Whether all its work is to ask a VLM elsewhere."""
         asking = [getattr(self, kind) for kind in self.kinds if kind in ("vlm", "prompted", "atoms")]
-        return len(asking) == len(self.kinds) and all(
-            one.is_client if isinstance(one, AtomVerifierConfig) else one and one.vlm and one.vlm.is_elsewhere
-            for one in asking
-        )
+        return len(asking) == len(self.kinds) and all(one is not None and one.is_client for one in asking)
 
     def _of(self, kind: VerifierKind) -> Any:
         """A kind's configuration. InputError where the preset has none, or none that names a model."""

@@ -68,15 +68,19 @@ def atoms_of(record: PromptRecord) -> tuple[Atom, ...]:
 def _atoms_of_clause(record: PromptRecord, index: int, clause: ObjectClause) -> list[Atom]:
     kind = AtomKind.COUNT if clause.count > 1 else AtomKind.OBJECT
     atoms = [Atom(kind, counted(clause.count, clause.class_name), index)]
-    name = clause.class_name if clause.count == 1 else plural(clause.class_name)
+    name = noun_of(clause)
     is_or_are = "is" if clause.count == 1 else "are"
     if clause.color is not None:
         atoms.append(Atom(AtomKind.COLOR, f"the {name} {is_or_are} {clause.color}", index))
     if clause.relation is not None and clause.relative_to is not None:
-        target = record.include[clause.relative_to]
-        other = target.class_name if target.count == 1 else plural(target.class_name)
+        other = noun_of(record.include[clause.relative_to])
         atoms.append(Atom(AtomKind.RELATION, f"the {name} {is_or_are} {clause.relation} the {other}", index))
     return atoms
+
+
+def noun_of(clause: ObjectClause) -> str:
+    """What its objects are called, one or several."""
+    return clause.class_name if clause.count == 1 else plural(clause.class_name)
 
 
 def failing(atoms: Sequence[AtomValue]) -> list[AtomValue]:

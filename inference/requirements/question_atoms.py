@@ -12,7 +12,7 @@ import numpy as np
 
 from inference.grounding.rule_reflection import NUMBER_WORDS, counted, number_word, plural
 from inference.interfaces import ChatRequest, Vlm
-from inference.requirements.atoms import Atom, AtomKind
+from inference.requirements.atoms import Atom, AtomKind, noun_of
 from inference.vlm.prompts import fill_prompt, load_prompt
 from schemas.errors import InputError
 from schemas.records import PromptRecord, Question
@@ -81,10 +81,7 @@ def as_question(record: PromptRecord, atom: Atom) -> Question:
             return Question(f"{there} {counted(clause.count, f'{clause.color} {clause.class_name}')}?")
         case AtomKind.RELATION:
             assert clause.relative_to is not None
-            names = [
-                one.class_name if one.count == 1 else plural(one.class_name)
-                for one in (clause, record.include[clause.relative_to])
-            ]
-            return Question(f"{'Is' if clause.count == 1 else 'Are'} the {names[0]} {clause.relation} the {names[1]}?")
+            is_or_are, other = "Is" if clause.count == 1 else "Are", noun_of(record.include[clause.relative_to])
+            return Question(f"{is_or_are} the {noun_of(clause)} {clause.relation} the {other}?")
         case _:
             return Question(f"Is there {counted(1, clause.class_name)}?")

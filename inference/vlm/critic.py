@@ -11,6 +11,7 @@ import numpy as np
 from inference.interfaces import ChatRequest, Vlm
 from inference.reflection_text import reflection_of
 from inference.search import Remark
+from inference.vlm.asking import ask_until_read
 from inference.vlm.clean_text import Said, clean_text
 from inference.vlm.endpoint import Journal
 from inference.vlm.prompts import fill_known, load_prompt
@@ -187,14 +188,12 @@ def _ask(
 ) -> tuple[list[str], list[Cost]]:
     """The texts that `read` finds in the answers ("" for one that was cut off or is none), and what was spent so far
     and on them."""
+
+    def usable(index: int, answer: str) -> str | None:
+        del index
+        said = read(answer)
+        return said.text or None if said.problem is None else None
+
     requests = [ChatRequest(fill_known(template, **k), (image,)) for k, image in zip(known, images, strict=True)]
-    texts, spent, left = [""] * len(requests), list(costs), list(range(len(requests)))
-    for attempt in range(max_attempts):
-        for i, answer in zip(left, vlm.answer([replace(requests[i], attempt=attempt) for i in left]), strict=True):
-            said = read(answer.text)
-            texts[i] = said.text if answer.finished and said.problem is None else ""
-            spent[i] += Cost(vlm_calls=1) + answer.tokens
-        left = [i for i in left if not texts[i]]
-        if not left:
-            break
-    return texts, spent
+    asked = ask_until_read(vlm, requests, usable, max_attempts)
+    return [one.value or "" for one in asked], [before + one.cost for before, one in zip(costs, asked, strict=True)]

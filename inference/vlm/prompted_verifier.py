@@ -53,6 +53,11 @@ class PromptedVerifierConfig:
     """Images of one prompt that are shown together (the paper: all of them); 1: each alone. At most the VLM's
     `max_images`; a divisor of a search's width, or searches of the same prompt share a request."""
 
+    @property
+    def is_client(self) -> bool:
+        """Whether all its work is to ask a VLM elsewhere."""
+        return self.vlm is not None and self.vlm.is_elsewhere
+
     def open(self, journal: Journal | None = None) -> PromptedVerifier:
         """Load the VLM. MissingWeightsError, InputError."""
         vlm = self.vlm or VlmConfig()

@@ -25,6 +25,11 @@ class YesNoVerifierConfig:
     prompt: str = template_field("verify")
     """Template with {prompt} for yes or no: a name in inference/prompts, or a file."""
 
+    @property
+    def is_client(self) -> bool:
+        """Whether all its work is to ask a VLM elsewhere."""
+        return self.vlm is not None and self.vlm.is_elsewhere
+
     def open(self, journal: Journal | None = None) -> YesNoVerifier:
         """Load the VLM. MissingWeightsError, InputError."""
         return YesNoVerifier((self.vlm or VlmConfig()).open(journal), load_prompt(self.prompt))
