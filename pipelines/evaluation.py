@@ -212,9 +212,9 @@ def write_evaluation(folder: RunFolder, config: SearchJobConfig) -> str:
         chosen, sample = one.chosen(config.search.budget), samples[one.base]
         delivered = row.candidates[chosen]
         samples[one.base] += 1
-        layout = "geneval" if row.prompt.tag and row.prompt.include else "free"
-        is_left_out = config.judge.judge.is_there and not is_judged(row)
-        layout = "not_judged" if is_left_out else layout
+        is_left_out = found.is_judged and not is_judged(row)
+        is_in_form = bool(row.prompt.tag and row.prompt.include)
+        layout = "not_judged" if is_left_out else "geneval" if is_in_form else "free"
         name = f"{layout}/{number:05d}/samples/{sample:04d}.png"
         storage.commit(f"{FOLDER}/{name}", delivered.image or b"")
         metadata = geneval_metadata(row)
