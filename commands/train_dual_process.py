@@ -10,10 +10,12 @@ from typing import Annotated
 import tyro
 
 from commands.arguments import Preset, parse_with_preset
+from inference.model_store import require_models
 from recipes import catalogue
 from schemas.errors import InputError
 from schemas.stop_signal import stop_signal
 from schemas.terminal import say
+from trainers.checkpoint import Checkpoints
 from trainers.concept_card import finished_key
 from trainers.concept_file import read_concept
 from trainers.distilled import Point
@@ -33,7 +35,9 @@ class Arguments:
     preset: Preset = field(default_factory=catalogue.default)
     training: Annotated[DualProcessConfig, tyro.conf.arg(name="")] = field(default_factory=DualProcessConfig)
     report_every: int = 10
-    """Steps from one line of progress to the next."""
+    """Steps from one line of progress to the next; the first step has one, too."""
+    resume: bool = False
+    """Go on from a checkpoint or not at all. Without the flag a training goes on where there is one and else begins."""
 
 
 def default_arguments(preset: str) -> Arguments:
@@ -45,11 +49,18 @@ def main(argv: Sequence[str]) -> int:
     """0 when the concept is learnt; 1 where the VLM does not give the wanted answers even then (the LoRA is kept)."""
     arguments = parse_with_preset(Arguments, argv, "dual-process", default_arguments, "trainers")
     concept = read_concept(arguments.config)
+    require_models(arguments.training.models)
+    there = finished_key(arguments.out)
+    if arguments.resume and there is None and not Checkpoints(arguments.out / "checkpoints").steps():
+        raise InputError(
+            f"no checkpoint in {arguments.out / 'checkpoints'}",
+            field="--resume",
+            expected="the --out of a training, or no --resume",
+        )
     import torch
 
     torch.set_num_threads(arguments.training.num_threads)
     models = DualProcess(arguments.training)
-    there = finished_key(arguments.out)
     if there == models.key_of(concept):
         say(f"finished already: {arguments.out}")
         return 0
@@ -61,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         )
 
     def report(point: Point) -> None:
-        if (point.step + 1) % arguments.report_every == 0:
+        if point.step == 0 or (point.step + 1) % arguments.report_every == 0:
             line = f"{concept.name} {point.step + 1}/{arguments.training.steps}"
             say(f"{line}  loss {point.loss:.4g}  probability {point.probability:.3f}", flush=True)
 

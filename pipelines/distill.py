@@ -110,7 +110,7 @@ class ConceptWorker:
         detail = ""
         if not card["converged"]:
             status = "not learnt"
-            detail = f"the answers' probability is {after:.2f}, {before:.2f} before (min_probability)"
+            detail = card.get("why_not") or f"the answers' probability is {after:.2f}, {before:.2f} before"
         return ConceptOutcome(name, str(file), status, detail, before, after, card["seconds"])
 
 
@@ -204,7 +204,7 @@ def summary_line(outcome: ConceptOutcome) -> str:
     line = f"{outcome.name}: {outcome.status}"
     if outcome.probability_after is not None:
         line += f", {outcome.probability_before:.2f} -> {outcome.probability_after:.2f} in {outcome.seconds:.0f} s"
-    return line + (f"\n  {outcome.detail}" if outcome.detail and outcome.status == "failed" else "")
+    return line + (f"\n  {outcome.detail}" if outcome.detail and outcome.status in ("failed", "not learnt") else "")
 
 
 def counts_line(outcomes: Sequence[ConceptOutcome]) -> str:

@@ -46,6 +46,7 @@ def card(distilled: Distilled, config: DualProcessConfig) -> dict[str, Any]:
         ],
         "key": distilled.key,
         "converged": distilled.converged,
+        "why_not": distilled.why_not,
         "steps": len(distilled.curve),
         "seconds": round(distilled.seconds, 2),
         "probability_before": round(distilled.before.probability, 4),
@@ -75,7 +76,7 @@ def readme(distilled: Distilled, config: DualProcessConfig) -> str:
     """For people, and for a model hub."""
     concept, before, after = distilled.concept, distilled.before.probability, distilled.after.probability
     asked = "\n".join(f"- {q.question} **{q.answer}**" for q in concept.questions)
-    verdict = "" if distilled.converged else "\n**Not learnt**: the VLM is not sure of the wanted answers.\n"
+    verdict = "" if distilled.converged else f"\n**Not learnt**: {distilled.why_not}.\n"
     others = ", ".join(f'"{prompt}"' for prompt in concept.other_prompts)
     return f"""---
 base_model: {config.generator.model}

@@ -11,12 +11,14 @@ from inference.dual.concept import Concept
 
 @dataclass(frozen=True)
 class Point:
-    """One training step: mean loss and mean probability of the wanted answers; `at`: where the gradient starts."""
+    """One training step: mean loss and mean probability of the wanted answers; `at`: where the gradient starts; `best`:
+    of all its answers the most probable (1 where an earlier version did not write it down)."""
 
     step: int
     loss: float
     probability: float
     at: int
+    best: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +35,18 @@ class Evaluated:
 
 @dataclass(frozen=True, eq=False)
 class Distilled:
-    """What came of a concept. seconds: of training, all attempts together."""
+    """What came of a concept. why_not: what keeps it from being learnt, for people; empty where it is. seconds: of
+    training, all attempts together."""
 
     concept: Concept
     key: str
     curve: tuple[Point, ...]
     before: Evaluated
     after: Evaluated
-    converged: bool
+    why_not: str
     seconds: float
+
+    @property
+    def converged(self) -> bool:
+        """Whether it is learnt."""
+        return not self.why_not

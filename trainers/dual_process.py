@@ -86,19 +86,18 @@ class DualProcess:
             for point in training.run(stop):
                 on_step(point)
             after = self.evaluate(concept, text)
-            converged = after.probability >= config.min_probability
+            why_not = why_not_learnt(before.probability, after.probability, training.is_hopeless, config)
             curve, seconds = tuple(training.curve), training.seconds
-            distilled = Distilled(concept, self.key_of(concept), curve, before, after, converged, seconds)
+            distilled = Distilled(concept, self.key_of(concept), curve, before, after, why_not, seconds)
             with exported(out) as folder:
                 self.denoiser.save_lora(folder)
                 while_taught()
                 write_card(folder, distilled, config)
         finally:
             remove_lora(network)
-        if not converged:
+        if why_not:
             raise NotConvergedError(
-                f"concept {concept.name!r} is not learnt: after {len(curve)} steps the wanted answers have probability "
-                f"{after.probability:.2f} (before: {before.probability:.2f}), less than {config.min_probability}\n"
+                f"concept {concept.name!r} is not learnt: after {len(curve)} steps {why_not}\n"
                 f"  see {out}; more steps, another learning rate or another question may help"
             )
         return distilled
@@ -118,6 +117,22 @@ class DualProcess:
         return Evaluated(drawn, np.stack(answers, 1))
 
 
+def why_not_learnt(before: float, after: float, is_hopeless: bool, config: DualProcessConfig) -> str:
+    """What keeps a concept from being learnt, of the answers' probability before and after; empty where it is."""
+    if is_hopeless:
+        return (
+            f"the VLM has nothing to go by: no answer about any image was more probable than "
+            f"{config.hopeless_probability} (hopeless_probability). A part of it that it half believes, asked beside "
+            f"it, may lead there"
+        )
+    said = f"the wanted answers have probability {after:.2f} (before: {before:.2f})"
+    if after < config.min_probability:
+        return f"{said}, less than {config.min_probability} (min_probability)"
+    if after - before < config.min_rise:
+        return f"{said}: it did not rise by {config.min_rise} (min_rise)"
+    return ""
+
+
 class _Training:
     """The steps of one concept. Step n is the same in every attempt, so a killed one goes on with the same numbers."""
 
@@ -133,9 +148,10 @@ class _Training:
         self._restore()
 
     def run(self, stop: Callable[[], bool]) -> Iterator[Point]:
-        """Train to the last step, or to where the answers are sure enough. StoppedError, with a checkpoint."""
+        """Train to the last step, or to where the answers are sure enough, or hopeless. StoppedError, with a
+        checkpoint."""
         config = self.config
-        while len(self.curve) < config.steps and not self._is_sure():
+        while len(self.curve) < config.steps and not self._is_sure() and not self.is_hopeless:
             if stop():
                 self._save()
                 raise StoppedError(
@@ -184,7 +200,15 @@ class _Training:
         set_learning_rate(self.optimizer, config.learning_rate * warmth)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return Point(number, loss, float((-every).exp().mean()), at)
+        answers = (-every).exp()
+        return Point(number, loss, float(answers.mean()), at, float(answers.max()))
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether none of the first answers was anything but improbable."""
+        first = self.curve[: self.config.hopeless_after]
+        few = len(first) < self.config.hopeless_after or not first
+        return not few and max(point.best for point in first) <= self.config.hopeless_probability
 
     def _is_sure(self) -> bool:
         config = self.config

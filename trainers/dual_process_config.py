@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from schemas.configuration import content_key, execution_field, model_names, output_config
+from schemas.configuration import added_field, content_key, execution_field, model_names, output_config
 from schemas.errors import InputError
 from trainers.denoiser_config import DenoiserConfig
 from trainers.vqa_loss import TeacherConfig
@@ -59,6 +59,13 @@ class DualProcessConfig:
     """... for so many steps; 0: never."""
     min_probability: float = 0.5
     """Below this, on finished images of seeds that were not trained on, the concept counts as not learnt."""
+    min_rise: float = added_field(0.02)
+    """So does one whose answers are not at least so much more probable than before the training."""
+    hopeless_probability: float = added_field(0.02)
+    """Training ends, and the concept counts as hopeless, where no answer about any image was more probable than this
+    ..."""
+    hopeless_after: int = added_field(20)
+    """... in so many first steps: what the VLM never half believes has no gradient to follow; 0: never."""
     num_evaluated: int = 16
     """Such images, before and after."""
     evaluation_seed: int = 0
@@ -85,6 +92,12 @@ class DualProcessConfig:
                 f"{self.generator.num_steps} on",
                 field="earliest_step, gradient_steps",
                 expected=f"together at most {self.generator.num_steps}",
+            )
+        if min(self.stop_after, self.hopeless_after) < 0:
+            raise InputError(
+                f"an end after {self.stop_after} sure steps, or after {self.hopeless_after} hopeless ones",
+                field="stop_after, hopeless_after",
+                expected="at least 0, which is never",
             )
         if bool(self.keep_weight) != bool(self.keep_prompts) or min(self.keep_seeds, self.keep_per_step) < 1:
             raise InputError(

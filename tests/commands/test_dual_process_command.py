@@ -1,6 +1,13 @@
-"""The command: a concept's file in, a folder out; never over another concept."""
+"""The command: a concept's file in, a folder out; never over another concept; killed, it goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from commands.main import main
 from tests.support.tiny_models import save_tiny_flux
@@ -15,7 +22,7 @@ def flags(tmp_path_factory):
     flux, vlm = save_tiny_flux(folder / "flux"), save_tiny_vlm(folder / "vlm")
     drawn = ["--generator.flux.model", str(flux), "--generator.flux.size-px", "16", "--generator.flux.num-steps", "2"]
     sizes = ["--gradient-steps", "1", "--batch-size", "1"]
-    short = ["--steps", "2", "--num-evaluated", "2", "--rank", "2", "--num-threads", "1"]
+    short = ["--steps", "2", "--num-evaluated", "2", "--rank", "2", "--num-threads", "1", "--min-rise", "-1"]
     return [*drawn, "--teacher.model", str(vlm), *sizes, *short]
 
 
@@ -24,7 +31,9 @@ def test_a_concept_is_distilled_once_and_never_over_another(flags, tmp_path, cap
     file.write_text(CONCEPT)
     command = ["dual-process", "--config", str(file), "--out", str(tmp_path / "out"), *flags]
     assert main([*command, "--min-probability", "0"]) == 0
-    assert "2 steps" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "star 1/2  loss" in said
+    assert "2 steps" in said
     assert (tmp_path / "out" / "pytorch_lora_weights.safetensors").exists()
     assert main([*command, "--min-probability", "0"]) == 0
     assert "finished already" in capsys.readouterr().out
@@ -45,3 +54,50 @@ def test_exit_codes_of_what_is_wrong(flags, tmp_path, capsys):
     assert main([*command[:2], str(tmp_path / "gone.yaml"), *command[3:]]) == 2
     assert "gone.yaml" in capsys.readouterr().err
     assert main(["dual-process", "--preset", "huge"]) == 2
+
+
+def test_resuming_what_is_not_there_and_models_that_are_not_are_told_before_anything_is_loaded(flags, tmp_path, capsys):
+    file = tmp_path / "star.yaml"
+    file.write_text(CONCEPT)
+    command = ["dual-process", "--config", str(file), "--out", str(tmp_path / "out"), *flags]
+    assert main([*command, "--resume"]) == 2
+    assert "no checkpoint in" in capsys.readouterr().err
+    gone = ["--generator.flux.model", "black-forest-labs/gone", "--teacher.model", "HuggingFaceM4/gone"]
+    assert main([*command, *gone]) == 2
+    said = capsys.readouterr().err
+    assert "black-forest-labs/gone" in said
+    assert "HuggingFaceM4/gone" in said
+
+
+def run(command, kill_at=None):
+    """The exit code; with `kill_at` the process is killed as soon as it reports that step."""
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainers", *command],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if kill_at is not None and line.startswith(f"star {kill_at}/"):
+            process.send_signal(signal.SIGKILL)
+    return process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_killed_for_good_and_resumed_it_gives_the_same_lora(flags, tmp_path):
+    file = tmp_path / "star.yaml"
+    file.write_text(CONCEPT)
+    more = ["--steps", "24", "--learning-rate", "1e-3", "--stop-after", "0", "--min-probability", "0"]
+    more += ["--checkpoint-every", "2", "--report-every", "1", "--hopeless-after", "0"]
+    command = ["dual-process", "--config", str(file), *flags, *more]
+    assert run([*command, "--out", str(tmp_path / "whole")]) == 0
+    assert run([*command, "--out", str(tmp_path / "killed")], kill_at=5) == -signal.SIGKILL
+    assert run([*command, "--out", str(tmp_path / "killed"), "--resume"]) == 0
+    whole, killed = (load_file(tmp_path / name / "pytorch_lora_weights.safetensors") for name in ("whole", "killed"))
+    assert list(whole) == list(killed)
+    assert all(value.equal(killed[name]) for name, value in whole.items())

@@ -48,6 +48,8 @@ def tiny_training(folder: Path, **changes) -> DualProcessConfig:
         "learning_rate": 1e-3,
         "stop_after": 0,
         "min_probability": 0.0,
+        "min_rise": -1.0,
+        "hopeless_after": 0,
         "checkpoint_every": 2,
     }
     return DualProcessConfig(**{**settings, **changes})

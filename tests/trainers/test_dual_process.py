@@ -17,7 +17,8 @@ from tests.support.tiny_models import save_tiny_flux
 from tests.support.tiny_teachers import QUESTION, tiny_concept, tiny_dual_process, tiny_flux_config, tiny_training
 from trainers.concept_card import finished_key
 from trainers.denoiser import add_lora, draw, remove_lora
-from trainers.dual_process import NotConvergedError, as_uint8
+from trainers.dual_process import NotConvergedError, as_uint8, why_not_learnt
+from trainers.dual_process_config import DualProcessConfig
 from trainers.flux_denoiser import LORA_TARGETS
 from trainers.kept_prompts import KeptPrompts
 
@@ -186,6 +187,36 @@ def test_a_concept_that_is_not_learnt_is_an_error_and_its_card_says_so(flux, tmp
     assert (tmp_path / WEIGHTS).exists()
     assert "Not learnt" in (tmp_path / "README.md").read_text()
     assert not [name for name in models.denoiser.network.state_dict() if "lora" in name]
+
+
+def test_what_no_answer_ever_half_believes_ends_early_and_says_so(flux, tmp_path):
+    hopeless = {"hopeless_after": 3, "hopeless_probability": 0.999}
+    with pytest.raises(
+        NotConvergedError, match=r"after 3 steps the VLM has nothing to go by.* more probable than 0.999"
+    ):
+        tiny_dual_process(flux, **hopeless).distill(tiny_concept(), tmp_path / "hopeless")
+    card = json.loads((tmp_path / "hopeless" / "card.json").read_text())
+    assert not card["converged"]
+    assert "hopeless_probability" in card["why_not"]
+    best = [point["best"] for point in card["curve"]]
+    assert len(best) == 3
+    hopeful = {"hopeless_after": 3, "hopeless_probability": min(best)}  # one of the three is above it
+    assert len(tiny_dual_process(flux, **hopeful).distill(tiny_concept(), tmp_path / "hopeful").curve) == 6
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        (0.1, 0.7, ""),
+        (0.1, 0.3, "less than 0.5"),
+        (0.9, 0.6, "did not rise"),
+        (0.96, 0.97, "did not rise"),
+        (0.0, 0.5, ""),
+    ],
+)
+def test_learnt_is_what_rose_to_where_it_is_sure(before, after, says):
+    said = why_not_learnt(before, after, False, DualProcessConfig())
+    assert says in said if says else not said
 
 
 def test_a_loss_that_is_no_number_names_concept_and_step(flux, tmp_path):
