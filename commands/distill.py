@@ -14,6 +14,7 @@ from inference.model_store import require_models
 from pipelines.distill import (
     ConceptOutcome,
     ConceptWorker,
+    Named,
     counts_line,
     distill_folder,
     distill_here,
@@ -35,7 +36,7 @@ class DistillArgs:
     """Distil every concept of a folder. On a folder that has some of them already, the others are made."""
 
     concepts: Path
-    """Folder of .yaml files, one a concept."""
+    """Folder of .yaml files, or one of them; each holds a concept, or several in the published form."""
     run: str = "runs/concepts"
     """Folder of what is made; on Ray, one that every node shares."""
     preset: Preset = field(default_factory=catalogue.default)
@@ -64,13 +65,13 @@ def main(argv: Sequence[str]) -> int:
             lease.check()
             return asked()
 
-        def run(files: Sequence[Path]) -> Iterable[ConceptOutcome]:
+        def run(concepts: Sequence[Named]) -> Iterable[ConceptOutcome]:
             if arguments.runtime == "ray":
                 require_ray()
                 from pipelines.runtime.ray_concepts import distill_on_ray
 
-                return distill_on_ray(out, arguments.training, arguments.workers, files, stop)
-            return distill_here(ConceptWorker(out, arguments.training, stop=stop), files, stop)
+                return distill_on_ray(out, arguments.training, arguments.workers, concepts, stop)
+            return distill_here(ConceptWorker(out, arguments.training, stop=stop), concepts, stop)
 
         report = lambda outcome: say(summary_line(outcome), flush=True)  # noqa: E731
         outcomes = distill_folder(arguments.concepts, lease.storage, run, report)

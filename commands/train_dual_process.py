@@ -30,6 +30,8 @@ class Arguments:
 
     config: Path
     """The concept's YAML file."""
+    concept: str = ""
+    """Name of the one that is meant, where the file holds several."""
     out: Path = Path("runs/concept")
     """LoRA, card, curve and pictures; checkpoints while it is not finished."""
     preset: Preset = field(default_factory=catalogue.default)
@@ -48,7 +50,7 @@ def default_arguments(preset: str) -> Arguments:
 def main(argv: Sequence[str]) -> int:
     """0 when the concept is learnt; 1 where the VLM does not give the wanted answers even then (the LoRA is kept)."""
     arguments = parse_with_preset(Arguments, argv, "dual-process", default_arguments, "trainers")
-    concept = read_concept(arguments.config)
+    concept = read_concept(arguments.config, arguments.concept)
     require_models(arguments.training.models)
     there = finished_key(arguments.out)
     if arguments.resume and there is None and not Checkpoints(arguments.out / "checkpoints").steps():

@@ -17,12 +17,13 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from inference.dual.concept import Concept
 from schemas.errors import InputError, LeaseHeldError, MissingWeightsError, ReflectionFlowError, StoppedError
 from schemas.storage import LocalStorage, Storage
 from trainers.concept_card import CARD, finished_key
-from trainers.concept_file import concept_files, read_concept
+from trainers.concept_file import concept_files, read_concept, read_concepts
 from trainers.dual_process import NotConvergedError
 from trainers.dual_process_config import DualProcessConfig
 
@@ -35,9 +36,16 @@ KEY = "key.txt"  # of whatever a concept's folder holds, finished or not
 Status = Literal["learnt", "learnt before", "not learnt", "failed"]
 
 
+class Named(NamedTuple):
+    """A concept by its name, and the file that it stands in: what a worker is told."""
+
+    file: Path
+    name: str
+
+
 @dataclass(frozen=True)
 class ConceptOutcome:
-    """What became of one concept file. detail: what went wrong, for people."""
+    """What became of one concept. detail: what went wrong, for people."""
 
     name: str
     file: str
@@ -76,13 +84,12 @@ class ConceptWorker:
             self._models = DualProcess(self.config)
         return self._models
 
-    def make(self, file: Path) -> ConceptOutcome:
+    def make(self, named: Named) -> ConceptOutcome:
         """One concept. What is wrong with it is its outcome, not an error; MissingWeightsError is everyone's, as is
         StoppedError."""
-        name = file.stem
+        file, name = named
         try:
-            concept = read_concept(file)
-            name = concept.name
+            concept = read_concept(file, name)
             models, folder = self.load(), self.out / name
             key = models.key_of(concept)
             if finished_key(folder) == key:
@@ -114,31 +121,45 @@ class ConceptWorker:
         return ConceptOutcome(name, str(file), status, detail, before, after, card["seconds"])
 
 
-def check_names(files: Sequence[Path]) -> tuple[list[Path], list[ConceptOutcome]]:
-    """Files that can be worked on, and the outcomes of those that cannot: broken ones, and names that another has."""
-    usable, failed, seen = [], [], {}
+def check_names(files: Sequence[Path]) -> tuple[list[Named], list[ConceptOutcome]]:
+    """Concepts that can be worked on, and the outcomes of those that cannot: broken ones, and names that another
+    has."""
+    usable: list[Named] = []
+    failed: list[ConceptOutcome] = []
+    seen: dict[str, Path] = {}
     for file in files:
         try:
-            name = read_concept(file).name
-            if name in seen:
-                raise InputError(f"the name {name!r} is {seen[name]}'s already", file=str(file), field="name")
-            seen[name] = file
-            usable.append(file)
-        except InputError as error:
-            failed.append(ConceptOutcome(file.stem, str(file), "failed", str(error)))
+            for one in _all_of(file):
+                if isinstance(one, Concept) and one.name in seen:
+                    taken = f"the name {one.name!r} is {seen[one.name]}'s already"
+                    failed.append(
+                        ConceptOutcome(file.stem, str(file), "failed", str(InputError(taken, str(file), field="name")))
+                    )
+                elif isinstance(one, Concept):
+                    seen[one.name] = file
+                    usable.append(Named(file, one.name))
+                else:
+                    failed.append(ConceptOutcome(file.stem, str(file), "failed", str(one)))
         except Exception as error:  # whatever it is, the other concepts go on
             detail = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
             failed.append(ConceptOutcome(file.stem, str(file), "failed", detail))
     return usable, failed
 
 
-def distill_here(worker: ConceptWorker, files: Iterable[Path], stop: Callable[[], bool]) -> Iterator[ConceptOutcome]:
+def _all_of(file: Path) -> list[Concept | InputError]:
+    try:
+        return read_concepts(file)
+    except InputError as error:
+        return [error]
+
+
+def distill_here(worker: ConceptWorker, named: Iterable[Named], stop: Callable[[], bool]) -> Iterator[ConceptOutcome]:
     """One after the other, in this process, until asked to stop."""
-    for file in files:
+    for one in named:
         if stop():
             return
         try:
-            yield worker.make(file)
+            yield worker.make(one)
         except StoppedError:
             return
 
@@ -146,18 +167,18 @@ def distill_here(worker: ConceptWorker, files: Iterable[Path], stop: Callable[[]
 def distill_folder(
     concepts: Path,
     storage: Storage,
-    run: Callable[[Sequence[Path]], Iterable[ConceptOutcome]],
+    run: Callable[[Sequence[Named]], Iterable[ConceptOutcome]],
     report: Callable[[ConceptOutcome], None],
 ) -> list[ConceptOutcome]:
-    """Every concept of a folder, by `run`; writes summary and page to storage. InputError for a folder without
-    concepts."""
+    """Every concept of a folder, or of one file, by `run`; writes summary and page to storage. InputError for a folder
+    without any."""
     usable, outcomes = check_names(concept_files(concepts))
     for outcome in outcomes:
         report(outcome)
     for outcome in run(usable):
         outcomes.append(outcome)
         report(outcome)
-    outcomes = sorted(outcomes, key=lambda outcome: outcome.file)
+    outcomes = sorted(outcomes, key=lambda outcome: (outcome.file, outcome.name))
     storage.commit("summary.json", (json.dumps([asdict(o) for o in outcomes], indent=1) + "\n").encode())
     storage.commit("index.html", render_page(outcomes).encode())
     return outcomes

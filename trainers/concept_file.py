@@ -1,4 +1,4 @@
-"""Concepts from YAML files, in the published form (one concept a file) and a little more; errors name file and line.
+"""Concepts from YAML files: one a file, or several in the published form; errors name file and line.
 
     name: sunrise                          # letters, digits, - and _
     prompt: a photo of a sunrise
@@ -8,15 +8,22 @@
         answer: "Yes"                      # optional; any text
       - question: Does the image match the overlay?
         ref_images: [layout.png]           # optional: pictures in the file's folder, drawn over the image
-        overlay_mode: transparent          # or solid
+        overlay_mode: transparent          # or solid: what is white or transparent in the picture shows the image
       - visual_prompt: {kind: horizon_position, y: 0.4}      # optional: instead of, or with, a question
 
 Visual prompts: color_palette (colors), line_weight (weight), horizon_position (y), relative_depth (a, b); shares of the
 image's sides in [0, 1], colours as "#rrggbb" or [r, g, b].
+
+Several (g-luo/dual_process, configs/dataset), and what is put behind every question, which one concept may say, too:
+
+    question_postfix: Answer with Yes or No.       # optional; without it the teacher's own stands behind yes and no
+    dataset:
+      - {name: ..., prompt: ..., qa_pairs: [...]}
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,10 +44,40 @@ MAX_TEXT = 2000  # characters of a prompt, a question or an answer
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MODES: tuple[OverlayMode, ...] = ("transparent", "solid")
 KINDS = ("color_palette", "line_weight", "horizon_position", "relative_depth")
+SETTINGS = (
+    *("pipe_kwargs", "vlm_kwargs", "vlm_template", "opt_kwargs", "eval_kwargs", "lora_kwargs", "generator_kwargs"),
+    *("edit_kwargs", "opt_repeat", "opt_start", "save_folder"),
+)
+"""Of a published training's own copy of its configuration, besides its concepts: presets and flags say that here."""
+
+log = logging.getLogger(__name__)
 
 
-def read_concept(path: Path) -> Concept:
-    """One concept. InputError (file, line, field) for whatever is wrong, an unreadable reference picture included."""
+def read_concept(path: Path, name: str = "") -> Concept:
+    """A file's only concept, or of several the one of that name. InputError (file, line, field) for whatever is wrong
+    with it, an unreadable reference picture included."""
+    found = read_concepts(path)
+    named = [one for one in found if isinstance(one, Concept) and one.name == name]
+    if named:
+        return named[0]
+    for one in found:
+        if isinstance(one, InputError):
+            raise one
+    names = [one.name for one in found if isinstance(one, Concept)]
+    if name or len(names) != 1:
+        raise InputError(
+            f"no concept {name!r}" if name else f"{len(names)} concepts",
+            file=str(path),
+            field="name" if name else "dataset",
+            expected=f"one of {', '.join(names)}",
+        )
+    (concept,) = [one for one in found if isinstance(one, Concept)]
+    return concept
+
+
+def read_concepts(path: Path) -> list[Concept | InputError]:
+    """All concepts of a file; in the place of one with which something is wrong, that. InputError where that is the
+    file itself."""
     import yaml
 
     data = read_file(path, MAX_BYTES, "a concept's YAML file")
@@ -55,15 +92,18 @@ def read_concept(path: Path) -> Concept:
         problem = getattr(error, "problem", None) or str(error) or type(error).__name__
         line = None if mark is None else mark.line + 1
         raise InputError(f"no YAML: {problem}", file=str(path), line=line) from error
-    return _Reader(path).concept(root, text)
+    return _Reader(path).concepts(root, text)
 
 
 def concept_files(folder: Path) -> list[Path]:
-    """The .yaml and .yml files of a folder, by name, hidden ones aside. InputError where there is none."""
+    """The .yaml and .yml files of a folder, by name, hidden ones aside; or the one file that is named. InputError where
+    there is none."""
+    if folder.is_file():
+        return [folder]
     there = folder.iterdir() if folder.is_dir() else ()
     found = sorted(p for p in there if p.suffix in (".yaml", ".yml") and not p.name.startswith("."))
     if not found:
-        raise InputError("no concepts", file=str(folder), expected="a folder with .yaml files, one a concept")
+        raise InputError("no concepts", file=str(folder), expected="a folder with .yaml files, or one of them")
     return found
 
 
@@ -73,23 +113,64 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._pictures: list[str] = []
+        self._postfix: str | None = None
 
-    def concept(self, root: Any, text: str) -> Concept:
+    def concepts(self, root: Any, text: str) -> list[Concept | InputError]:
+        """text: all of the file's."""
+        import yaml
+
         if root is None:
             raise InputError("empty", file=str(self._path), expected="name, prompt and qa_pairs")
-        fields = self._mapping(root, "", required=("name", "prompt", "qa_pairs"), optional=("other_prompts",))
-        name = self._text(fields["name"], "name")
+        keys = {self._plain(key) for key, _ in root.value} if root.id == "mapping" else set()
+        if "dataset" not in keys:
+            return [self._concept(root, "", ("question_postfix",), text)]
+        fields = self._mapping(root, "", ("dataset",), ("question_postfix", *SETTINGS))
+        ignored = [name for name in SETTINGS if name in fields]
+        if ignored:
+            log.warning(
+                "%s: %s are settings of a training and are not read: presets and flags say them",
+                self._path,
+                ", ".join(ignored),
+            )
+        nodes = self._sequence(fields["dataset"], "dataset")
+        if not nodes:
+            raise self._wrong(fields["dataset"], "no concepts", "dataset", "one or more concepts")
+        postfix = self._postfix_of(fields)
+        found: list[Concept | InputError] = []
+        for i, node in enumerate(nodes):
+            self._pictures, self._postfix = [], postfix
+            try:
+                found.append(self._concept(node, f"dataset[{i}].", (), [yaml.serialize(node), postfix]))
+            except InputError as error:
+                found.append(error)
+        return found
+
+    def _postfix_of(self, fields: dict[str, Any]) -> str | None:
+        """What stands behind every question of the file; None where it does not say, "" where it says nothing."""
+        node = fields.get("question_postfix")
+        if node is None:
+            return None
+        if node.id == "scalar" and (not node.value.strip() or node.tag == "tag:yaml.org,2002:null"):
+            return ""
+        return self._text(node, "question_postfix")
+
+    def _concept(self, root: Any, at: str, more: Sequence[str], content: Any) -> Concept:
+        """at: where it stands, before its fields' names. content: what its digest is of, beside its pictures."""
+        required, optional = ("name", "prompt", "qa_pairs"), ("other_prompts", *more)
+        fields = self._mapping(root, at.rstrip("."), required, optional)
+        if more:
+            self._postfix = self._postfix_of(fields)
+        name = self._text(fields["name"], f"{at}name")
         if NAME.fullmatch(name) is None:
-            raise self._wrong(fields["name"], f"{name!r} is no name", "name", "1 to 64 letters, digits, - and _")
-        others = tuple(
-            self._text(node, "other_prompts") for node in self._sequence(fields.get("other_prompts"), "other_prompts")
-        )
-        pairs = self._sequence(fields["qa_pairs"], "qa_pairs")
+            raise self._wrong(fields["name"], f"{name!r} is no name", f"{at}name", "1 to 64 letters, digits, - and _")
+        listed = self._sequence(fields.get("other_prompts"), f"{at}other_prompts")
+        others = tuple(self._text(node, f"{at}other_prompts") for node in listed)
+        pairs = self._sequence(fields["qa_pairs"], f"{at}qa_pairs")
         if not pairs:
-            raise self._wrong(fields["qa_pairs"], "no questions", "qa_pairs", "one or more questions")
-        questions = tuple(self._question(node, f"qa_pairs[{i}]") for i, node in enumerate(pairs))
-        prompt = self._text(fields["prompt"], "prompt")
-        return Concept(name, prompt, questions, others, content_key(text, self._pictures))
+            raise self._wrong(fields["qa_pairs"], "no questions", f"{at}qa_pairs", "one or more questions")
+        questions = tuple(self._question(node, f"{at}qa_pairs[{i}]") for i, node in enumerate(pairs))
+        prompt = self._text(fields["prompt"], f"{at}prompt")
+        return Concept(name, prompt, questions, others, content_key(content, self._pictures))
 
     def _question(self, node: Any, field: str) -> QuestionAnswer:
         optional = ("question", "answer", "ref_images", "overlay_mode", "visual_prompt")
@@ -105,10 +186,11 @@ class _Reader:
             raise self._wrong(node, "no question", f"{field}.question", "a question, or a visual_prompt with its own")
         answer = self._text(fields["answer"], f"{field}.answer") if "answer" in fields else "Yes"
         pictures = self._references(fields, field, question)
-        return QuestionAnswer(question, answer, (*pictures, *([drawn] if drawn else [])))
+        return QuestionAnswer(question, answer, (*pictures, *([drawn] if drawn else [])), self._postfix)
 
     def _references(self, fields: dict[str, Any], field: str, question: str) -> list[ReferenceImage]:
         mode: OverlayMode = "transparent"
+        fields = {name: node for name, node in fields.items() if node.tag != "tag:yaml.org,2002:null"}
         if "overlay_mode" in fields:
             node = fields["overlay_mode"]
             said = self._text(node, f"{field}.overlay_mode")
@@ -142,11 +224,17 @@ class _Reader:
         except CorruptDataError as error:
             raise self._wrong(node, str(error), field, f"a picture that decodes: {', '.join(FORMATS)}") from error
         if mode == "solid" and picture[..., 3].min() == 255:
+            picture = _without_white(picture)
+        if not picture[..., 3].any():
+            raise self._wrong(
+                node, f"{path} shows nothing: it is transparent or white", field, "a picture of something"
+            )
+        if mode == "solid" and picture[..., 3].min() == 255:
             raise self._wrong(
                 node,
                 f"{path} would hide the whole image: it is solid everywhere",
                 field,
-                "a picture with transparent parts (a PNG with alpha), or overlay_mode: transparent",
+                "a picture with parts that are transparent, or white (255, 255, 255), or overlay_mode: transparent",
             )
         self._pictures.append(sha256(data))
         return picture
@@ -244,3 +332,11 @@ class _Reader:
     def _wrong(self, node: Any, problem: str, field: str | None, expected: str) -> InputError:
         line = node.start_mark.line + 1
         return InputError(problem, file=str(self._path), line=line, field=field, expected=expected)
+
+
+def _without_white(picture: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 4), of one without transparency: white is its ground, as in the published files, and is seen
+    through."""
+    keyed = picture.copy()
+    keyed[(picture[..., :3] == 255).all(-1), 3] = 0
+    return keyed

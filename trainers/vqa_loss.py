@@ -107,14 +107,14 @@ class VqaTeacher:
         return images
 
     def question_text(self, asked: QuestionAnswer) -> str:
-        """The question as it is put, with the postfix where the answer is yes or no."""
+        """The question as it is put, with its own postfix, or the teacher's where the answer is yes or no."""
         is_yes_no = asked.answer.strip(" .").lower() in YES_NO
-        postfix = self.config.question_postfix if is_yes_no else ""
+        postfix = (self.config.question_postfix if is_yes_no else "") if asked.postfix is None else asked.postfix
         return f"{asked.question} {postfix}" if postfix and not asked.question.endswith(postfix) else asked.question
 
     def _tokenize(self, asked: QuestionAnswer, height: int, width: int) -> _Tokens:
         """The VLM's own template around image and question, the answer begun as its own answers begin."""
-        key = (asked.question, asked.answer, height, width)
+        key = (self.question_text(asked), asked.answer, height, width)
         if key not in self._tokens:
             from PIL import Image
 

@@ -37,11 +37,15 @@ class ReferenceImage:
 
 @dataclass(frozen=True, eq=False)
 class QuestionAnswer:
-    """A question about an image, the answer that is wanted, and what is drawn over the image before it is asked."""
+    """A question about an image, the answer that is wanted, and what is drawn over the image before it is asked.
+
+    postfix: what stands behind the question, empty for nothing; None: what the teacher's configuration says.
+    """
 
     question: str
     answer: str = "Yes"
     overlays: tuple[VisualPrompt, ...] = ()
+    postfix: str | None = None
 
     def shown(self, image: np.ndarray) -> np.ndarray:
         """What the VLM is shown, at the image's own size: uint8 (H, W, 3)."""

@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util import ActorPool
 
-from pipelines.distill import STOP, ConceptOutcome, make_worker
+from pipelines.distill import STOP, ConceptOutcome, Named, make_worker
 from pipelines.runtime.progress import format_seconds
 from pipelines.runtime.ray import connect
 from pipelines.runtime.watch import SAY_EVERY_S
@@ -29,31 +29,31 @@ class ConceptActor:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
         self._worker = make_worker(out, config)
 
-    def make(self, file: str) -> ConceptOutcome:
+    def make(self, named: Named) -> ConceptOutcome:
         """See `ConceptWorker.make`."""
-        return self._worker.make(Path(file))
+        return self._worker.make(named)
 
 
 def distill_on_ray(
-    out: Path, config: DualProcessConfig, workers: Workers, files: Sequence[Path], stop: Callable[[], bool]
+    out: Path, config: DualProcessConfig, workers: Workers, concepts: Sequence[Named], stop: Callable[[], bool]
 ) -> Iterator[ConceptOutcome]:
-    """Outcomes as they come. `out` and the files lie where every node finds them. stop: nothing more is handed out, and
-    what is at hand is left with a checkpoint."""
+    """Outcomes as they come. `out` and the concepts' files lie where every node finds them. stop: nothing more is
+    handed out, and what is at hand is left with a checkpoint."""
     started_here = not ray.is_initialized()
     if started_here:
         connect()
     (out / STOP).unlink(missing_ok=True)
     try:
-        count = min(len(files), workers.count or int(_room_for(workers)))
+        count = min(len(concepts), workers.count or int(_room_for(workers)))
         remote: Any = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus, max_restarts=-1, max_task_retries=20)(
             ConceptActor
         )
         pool: Any = ActorPool([remote.remote(str(out), config) for _ in range(max(1, count))])
-        waiting = [str(file.resolve()) for file in files]
+        waiting = [Named(one.file.resolve(), one.name) for one in concepts]
         heard = said = time.monotonic()
         while waiting or pool.has_next():
             while waiting and pool.has_free() and not stop():
-                pool.submit(lambda actor, file: actor.make.remote(file), waiting.pop(0))
+                pool.submit(lambda actor, named: actor.make.remote(named), waiting.pop(0))
             if not pool.has_next():
                 return
             if stop():

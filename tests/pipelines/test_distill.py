@@ -105,7 +105,7 @@ def test_a_picture_that_is_no_file_costs_its_own_concept_alone(concepts, picture
     text = "name: c\nprompt: p\nqa_pairs: [{question: q, ref_images: [%s]}]\n"
     (concepts / "c.yaml").write_text(text % picture)
     usable, failed = check_names(concept_files(concepts))
-    assert [path.name for path in usable] == ["a.yaml", "b.yaml"]
+    assert [one.file.name for one in usable] == ["a.yaml", "b.yaml"]
     assert [(outcome.name, outcome.status) for outcome in failed] == [("c", "failed")]
     assert "qa_pairs[0].ref_images" in failed[0].detail
 
@@ -160,6 +160,38 @@ def test_asked_to_stop_it_leaves_the_concept_at_hand_with_a_checkpoint(flux, con
     distill(whole, concepts)
     stopped, undisturbed = (load_file(tmp_path / name / "a" / WEIGHTS) for name in ("out", "whole"))
     assert all(value.equal(stopped[name]) for name, value in undisturbed.items())
+
+
+PUBLISHED = """
+question_postfix: "Answer with Yes or No."
+dataset:
+  - name: man-smile
+    prompt: "Photo of a man"
+    qa_pairs:
+      - question: "Is the man smiling?"
+        answer: "Yes"
+  - {name: broken, prompt: p, qa_pairs: none}
+  - name: star
+    prompt: a photo of a red star
+    qa_pairs: [{question: "Is there a red star?", answer: "Yes", ref_images: null, overlay_mode: null}]
+"""
+
+
+def test_a_published_file_holds_several_concepts_and_a_changed_one_is_made_again_alone(flux, tmp_path):
+    file = tmp_path / "demo.yaml"
+    file.write_text(PUBLISHED)
+    worker = worker_of(flux, tmp_path / "out")
+    outcomes = distill(worker, file)
+    assert {name: o.status for name, o in outcomes.items()} == {
+        "man-smile": "learnt",
+        "star": "learnt",
+        "demo": "failed",
+    }
+    assert "demo.yaml:9" in outcomes["demo"].detail
+    assert "dataset[1].qa_pairs" in outcomes["demo"].detail
+    file.write_text(PUBLISHED.replace("red star?", "blue star?").replace("qa_pairs: none", "qa_pairs: [{question: q}]"))
+    again = {name: o.status for name, o in distill(worker, file).items()}
+    assert again == {"man-smile": "learnt before", "star": "learnt", "broken": "learnt"}
 
 
 def test_a_folder_without_concepts_is_bad_input(flux, tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 from inference.dual.concept import ReferenceImage
 from inference.vlm.overlays import ColorPalette, HorizonPosition, LineWeight, RelativeDepth
 from schemas.errors import InputError
-from trainers.concept_file import concept_files, read_concept
+from trainers.concept_file import concept_files, read_concept, read_concepts
 
 WHOLE = """
 name: bent-pen
@@ -104,6 +104,20 @@ BROKEN = {
         "qa_pairs[0].ref_images",
         "hide the whole image",
     ),
+    "a picture of nothing": (
+        HEAD + "  - question: q\n    overlay_mode: solid\n    ref_images: [white.png]\n",
+        6,
+        "qa_pairs[0].ref_images",
+        "shows nothing",
+    ),
+    "a dataset without concepts": ("dataset: []\n", 1, "dataset", "no concepts"),
+    "a dataset and a name": ("dataset: [{name: a}]\nname: b\n", 2, "name", "not known"),
+    "two of a dataset": (
+        "dataset:\n" + "".join(f"- {{name: {n}, prompt: p, qa_pairs: [{{question: q}}]}}\n" for n in "ab"),
+        None,
+        "dataset",
+        "2 concepts",
+    ),
     "visual prompt": (
         HEAD + "  - visual_prompt: {kind: horizon}\n",
         4,
@@ -137,6 +151,7 @@ def test_errors_name_file_line_and_field(tmp_path, name):
     text, line, field, problem = BROKEN[name]
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n but no")
     Image.new("RGB", (4, 4)).save(tmp_path / "full.png")
+    Image.new("RGB", (4, 4), "white").save(tmp_path / "white.png")
     path = written(tmp_path, text)
     with pytest.raises(InputError, match=problem) as caught:
         read_concept(path)
@@ -173,3 +188,47 @@ def test_a_folder_of_concepts(tmp_path):
     for name in ("b.yaml", "a.yml", "c.txt", "._b.yaml"):
         written(tmp_path, WHOLE, name)
     assert [path.name for path in concept_files(tmp_path)] == ["a.yml", "b.yaml"]
+
+
+PUBLISHED = """
+question_postfix: "Answer with Yes or No."
+opt_kwargs: {num_opt_steps: 100}
+dataset:
+  - name: man-smile
+    prompt: "Photo of a man"
+    qa_pairs:
+      - question: "Is the man smiling?"
+        answer: "Yes"
+  - {name: layout, prompt: a field, qa_pairs: [{question: Q, ref_images: sketch.png, overlay_mode: solid}]}
+"""
+
+
+def test_a_published_file_is_read_as_it_is(tmp_path, caplog):
+    sketch = np.full((6, 6, 3), 255, np.uint8)
+    sketch[1:3] = (255, 0, 0)
+    Image.fromarray(sketch).save(tmp_path / "sketch.png")
+    path = written(tmp_path, PUBLISHED)
+    man, layout = read_concepts(path)
+    assert (man.name, man.prompt, man.questions[0].postfix) == ("man-smile", "Photo of a man", "Answer with Yes or No.")
+    (drawn,) = layout.questions[0].overlays
+    np.testing.assert_array_equal(drawn.picture[..., 3], np.where((sketch == 255).all(-1), 0, 255))
+    image = np.full((6, 6, 3), 90, np.uint8)
+    shown = layout.questions[0].shown(image)
+    assert (shown[0] == 90).all()  # white is seen through
+    assert (shown[1] == (255, 0, 0)).all()
+    assert "opt_kwargs are settings of a training and are not read" in caplog.text
+    assert read_concept(path, "layout").digest == layout.digest != man.digest
+    with pytest.raises(InputError, match="no concept 'sun'") as refused:
+        read_concept(path, "sun")
+    assert refused.value.expected == "one of man-smile, layout"
+
+
+def test_what_stands_behind_a_question_is_the_files_own(tmp_path):
+    text = "name: x\nprompt: p\nqa_pairs: [{question: q, answer: Two.}]\n"
+    for said, postfix in (
+        ("", None),
+        ("question_postfix: In one word.\n", "In one word."),
+        ("question_postfix:\n", ""),
+    ):
+        (asked,) = read_concept(written(tmp_path, said + text)).questions
+        assert asked.postfix == postfix

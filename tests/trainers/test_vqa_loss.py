@@ -62,6 +62,8 @@ def test_the_postfix_stands_behind_yes_no_questions_alone(teacher):
     assert teacher.question_text(QuestionAnswer("Is it?", "No")) == "Is it? Answer with Yes or No."
     assert teacher.question_text(QuestionAnswer("Is it? Answer with Yes or No.")).count("Answer") == 1
     assert teacher.question_text(QuestionAnswer("How many?", "Two.")) == "How many?"
+    assert teacher.question_text(QuestionAnswer("How many?", "Two", postfix="In one word.")) == "How many? In one word."
+    assert teacher.question_text(QuestionAnswer("Is it?", "No", postfix="")) == "Is it?"
 
 
 def test_what_is_drawn_over_an_image_is_what_the_vlm_is_shown(teacher, images):
