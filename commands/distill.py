@@ -9,6 +9,7 @@ from typing import Literal
 import tyro
 
 from commands.arguments import Preset, parse_with_preset
+from commands.drawing_flags import drawing_flags
 from commands.runs import shared_uri
 from inference.model_store import require_models
 from pipelines.distill import (
@@ -23,6 +24,7 @@ from pipelines.distill import (
 from pipelines.lease import Lease
 from pipelines.stage import Workers
 from recipes import catalogue
+from schemas.errors import InputError
 from schemas.places import local_path
 from schemas.stop_signal import stop_signal
 from schemas.storage import LocalStorage
@@ -44,20 +46,30 @@ class DistillArgs:
     runtime: Literal["local", "ray"] = "local"
     """In this process, or on a Ray cluster (RAY_ADDRESS, or one started for the run)."""
     workers: Workers = field(default_factory=Workers)
-    """On Ray: how many, and what each holds."""
+    """On Ray: how many, and what each holds (presets on GPUs: one each)."""
     take_over: bool = False
     """Take the folder over from a driver that is known to be gone."""
 
 
 def default_arguments(preset: str) -> DistillArgs:
     """What a preset says."""
-    return DistillArgs(concepts=tyro.MISSING, preset=preset, training=catalogue.load(preset, "dual_process"))
+    training, workers = catalogue.load(preset, "dual_process"), catalogue.load_or(preset, "distill_workers", Workers())
+    return DistillArgs(concepts=tyro.MISSING, preset=preset, training=training, workers=workers)
 
 
 def main(argv: Sequence[str]) -> int:
     """0: all learnt. 1: stopped before the end. 4: done, but some are not learnt, or could not be tried."""
     arguments = parse_with_preset(DistillArgs, argv, "distill", default_arguments)
-    require_models(arguments.training.models)
+    training = arguments.training
+    on_gpu = [d for d in (training.generator.device, training.teacher.device) if d.startswith("cuda")]
+    if arguments.runtime == "ray" and on_gpu and not arguments.workers.gpus:
+        raise InputError(
+            f"workers without a GPU, and models on {on_gpu[0]}",
+            field="--workers.gpus",
+            expected="1, or a share of one; or models on the CPU",
+        )
+    flags = drawing_flags(arguments.preset, training.generator)
+    require_models(training.models)
     out = local_path(Path(shared_uri(arguments.run, arguments.runtime)))
     with Lease(LocalStorage(out), take_over=arguments.take_over) as lease, stop_signal("the step") as asked:
 
@@ -70,8 +82,8 @@ def main(argv: Sequence[str]) -> int:
                 require_ray()
                 from pipelines.runtime.ray_concepts import distill_on_ray
 
-                return distill_on_ray(out, arguments.training, arguments.workers, concepts, stop)
-            return distill_here(ConceptWorker(out, arguments.training, stop=stop), concepts, stop)
+                return distill_on_ray(out, training, arguments.workers, concepts, stop, flags)
+            return distill_here(ConceptWorker(out, training, stop=stop, drawing_flags=flags), concepts, stop)
 
         report = lambda outcome: say(summary_line(outcome), flush=True)  # noqa: E731
         outcomes = distill_folder(arguments.concepts, lease.storage, run, report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Annotated
 import tyro
 
 from commands.arguments import Preset, parse_with_preset
+from commands.drawing_flags import drawing_flags
 from inference.model_store import require_models
 from recipes import catalogue
 from schemas.errors import InputError
 from schemas.stop_signal import stop_signal
 from schemas.terminal import say
 from trainers.checkpoint import Checkpoints
-from trainers.concept_card import finished_key
+from trainers.concept_card import CARD, finished_key
 from trainers.concept_file import read_concept
 from trainers.distilled import Point
 from trainers.dual_process import DualProcess
@@ -62,7 +64,8 @@ def main(argv: Sequence[str]) -> int:
     import torch
 
     torch.set_num_threads(arguments.training.num_threads)
-    models = DualProcess(arguments.training)
+    flags = drawing_flags(arguments.preset, arguments.training.generator)
+    models = DualProcess(arguments.training, drawing_flags=flags)
     if there == models.key_of(concept):
         say(f"finished already: {arguments.out}")
         return 0
@@ -85,5 +88,6 @@ def main(argv: Sequence[str]) -> int:
         f"{concept.name}: {len(distilled.curve)} steps in {distilled.seconds:.0f} s; the answers' probability on other "
         f"seeds than it was trained on: {before:.2f} before, {after:.2f} after"
     )
-    say(f"the LoRA: {arguments.out}")
+    say(f"the LoRA: {arguments.out}; draw with it:")
+    say(f"  {json.loads((arguments.out / CARD).read_text())['command']}")
     return 0

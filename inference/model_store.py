@@ -54,6 +54,8 @@ KNOWN_MODELS: dict[str, HubModel] = {
     "stabilityai/stable-diffusion-3.5-large": HubModel(
         "27 GB as a folder of diffusers", "Stability AI community licence, gated: accept it on the model page"
     ),
+    "Efficient-Large-Model/Sana_1600M_512px_diffusers": HubModel("12 GB", "as its model page says"),
+    "HuggingFaceM4/idefics2-8b": HubModel("33.6 GB in float32", "Apache-2.0"),
     "Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers": HubModel("9 GB of 16-bit numbers", "as its model page says"),
     "stabilityai/stable-diffusion-xl-base-1.0": HubModel(
         "7 GB as a folder of diffusers in float16", "CreativeML Open RAIL++-M"

@@ -69,8 +69,11 @@ class ConceptWorker:
         config: DualProcessConfig,
         models: DualProcess | None = None,
         stop: Callable[[], bool] = lambda: False,
+        drawing_flags: str = "",
     ) -> None:
-        """models: loaded ones, of this configuration. stop: leave the concept at hand with a checkpoint."""
+        """models: loaded ones, of this configuration. stop: leave the concept at hand with a checkpoint. drawing_flags:
+        of the command that draws with a LoRA, for the cards."""
+        self._drawing_flags = drawing_flags
         self.out, self.config, self._models, self.stop = out, config, models, stop
 
     def load(self) -> DualProcess:
@@ -81,7 +84,7 @@ class ConceptWorker:
             from trainers.dual_process import DualProcess
 
             torch.set_num_threads(self.config.num_threads)
-            self._models = DualProcess(self.config)
+            self._models = DualProcess(self.config, drawing_flags=self._drawing_flags)
         return self._models
 
     def make(self, named: Named) -> ConceptOutcome:
@@ -236,6 +239,6 @@ def counts_line(outcomes: Sequence[ConceptOutcome]) -> str:
     return f"{len(outcomes)} concepts: " + ", ".join(f"{number} {status}" for status, number in counts.items())
 
 
-def make_worker(out: str, config: DualProcessConfig) -> Any:
+def make_worker(out: str, config: DualProcessConfig, drawing_flags: str) -> Any:
     """For a runtime that makes its workers elsewhere. They stop where there is a `STOP` file."""
-    return ConceptWorker(Path(out), config, stop=(Path(out) / STOP).exists)
+    return ConceptWorker(Path(out), config, stop=(Path(out) / STOP).exists, drawing_flags=drawing_flags)

@@ -220,6 +220,7 @@ def dual_process() -> DualProcessConfig:
         batch_size=8,
         steps=80,
         learning_rate=1e-3,
+        weight_decay=0.01,
         lora_targets=TEXT_TARGETS,
         warmup_steps=10,
         gradient_steps=4,

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from inference.flux.generator import FluxGeneratorConfig
 from inference.generator import GeneratorConfig
+from pipelines.stage import Workers
 from recipes import flux
 from trainers.denoiser_config import DenoiserConfig
 from trainers.dual_process_config import DualProcessConfig
@@ -22,7 +23,12 @@ def generator() -> GeneratorConfig:
 
 
 def dual_process() -> DualProcessConfig:
-    """FLUX.1-schnell at one step, taught by Qwen2.5-VL-7B at 512 px, on one 80 GB GPU (Dual-Process Distillation,
-    §4.1)."""
-    drawn = FluxGeneratorConfig(MODEL, num_steps=1, size_px=512, text_lengths=(256,))
-    return DualProcessConfig(DenoiserConfig(flux=drawn), flux.teacher(), gradient_checkpointing=True)
+    """FLUX.1-schnell at one step, on one 80 GB GPU (Dual-Process Distillation, §4.1); 512 T5 tokens as published, twice
+    what its model card has."""
+    drawn = FluxGeneratorConfig(MODEL, num_steps=1, guidance=0.0, size_px=512, text_lengths=(512,))
+    return flux.distillation(DenoiserConfig(flux=drawn))
+
+
+def distill_workers() -> Workers:
+    """A GPU each."""
+    return flux.distill_workers()

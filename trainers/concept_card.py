@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,21 @@ GRID_PX = 128  # of an image's side in the grid, at least
 GAP_PX = 4
 
 
-def write_card(out: Path, distilled: Distilled, config: DualProcessConfig) -> None:
-    """`grid.png`, `curve.png`, `README.md` and, last, `card.json`."""
+def write_card(out: Path, distilled: Distilled, config: DualProcessConfig, command: str = "") -> None:
+    """`grid.png`, `curve.png`, `README.md` and, last, `card.json`. command: that draws with the LoRA."""
     Image.fromarray(before_after(distilled)).save(out / "grid.png")
     draw_curve(distilled, out / "curve.png", config.stop_probability)
-    (out / "README.md").write_text(readme(distilled, config), encoding="utf-8")
-    write_whole(out / CARD, json.dumps(card(distilled, config), indent=1, ensure_ascii=False) + "\n")
+    (out / "README.md").write_text(readme(distilled, config, command), encoding="utf-8")
+    write_whole(out / CARD, json.dumps(card(distilled, config, command), indent=1, ensure_ascii=False) + "\n")
 
 
-def card(distilled: Distilled, config: DualProcessConfig) -> dict[str, Any]:
+def drawing_command(prompt: str, flags: str, kind: str, lora: Path) -> str:
+    """A line of shell that draws a prompt. flags: all but the LoRA's; kind: of generator."""
+    said = f"{flags} --generator.{kind}.lora {shlex.quote(str(lora))}".strip()
+    return f"python -m inference generate {shlex.quote(prompt)} {said}"
+
+
+def card(distilled: Distilled, config: DualProcessConfig, command: str = "") -> dict[str, Any]:
     """Plain data."""
     concept = distilled.concept
     return {
@@ -44,6 +51,7 @@ def card(distilled: Distilled, config: DualProcessConfig) -> dict[str, Any]:
             {"question": q.question, "answer": q.answer, "overlays": [type(o).__name__ for o in q.overlays]}
             for q in concept.questions
         ],
+        "command": command,
         "key": distilled.key,
         "converged": distilled.converged,
         "why_not": distilled.why_not,
@@ -72,11 +80,12 @@ def finished_key(folder: Path) -> str | None:
     return card["key"] if isinstance(card, dict) and card.keys() >= _READ_BACK else None
 
 
-def readme(distilled: Distilled, config: DualProcessConfig) -> str:
+def readme(distilled: Distilled, config: DualProcessConfig, command: str = "") -> str:
     """For people, and for a model hub."""
     concept, before, after = distilled.concept, distilled.before.probability, distilled.after.probability
     asked = "\n".join(f"- {q.question} **{q.answer}**" for q in concept.questions)
     verdict = "" if distilled.converged else f"\n**Not learnt**: {distilled.why_not}.\n"
+    drawn = f"\n```bash\n{command}\n```\n" if command else ""
     others = ", ".join(f'"{prompt}"' for prompt in concept.other_prompts)
     return f"""---
 base_model: {config.generator.model}
@@ -96,7 +105,7 @@ before, {after:.2f} after.
 
 `{config.generator.pipeline}.load_lora_weights` loads this folder; draw with {config.generator.num_steps} steps at
 {config.generator.size_px} px, as it was trained.
-"""
+{drawn}"""
 
 
 def before_after(distilled: Distilled) -> np.ndarray:

@@ -42,7 +42,16 @@ class Denoiser(Protocol):
         ...
 
     def decode(self, x0: torch.Tensor) -> torch.Tensor:
-        """Latents -> images (B, 3, H, W) in [0, 1]."""
+        """Latents -> images (B, 3, H, W), black 0 and white 1: as the VAE gives them, which may be beyond."""
+        ...
+
+    @property
+    def vae(self) -> torch.nn.Module:
+        """What decodes: a diffusers model, frozen."""
+        ...
+
+    def text_encoders_to(self, device: str) -> None:
+        """Move what encodes prompts: it is not needed between them."""
         ...
 
     def save_lora(self, folder: Path) -> None:
@@ -59,7 +68,7 @@ def denoise_to(denoiser: Denoiser, z: torch.Tensor, text: Any, step: int) -> tor
 
 
 def clean_estimate(denoiser: Denoiser, z: torch.Tensor, text: Any, step: int, num_steps: int = 1) -> torch.Tensor:
-    """z at the time of `step` -> images (B, 3, H, W) in [0, 1], with a gradient.
+    """z at the time of `step` -> images (B, 3, H, W) as `decode` gives them, with a gradient.
 
     The last of `num_steps` denoising steps goes straight to time 0 (Eq. 5); those before it are ordinary ones.
     """
@@ -88,7 +97,12 @@ def draw(denoiser: Denoiser, text: Any, seeds: Sequence[int]) -> torch.Tensor:
 
     with torch.no_grad():
         z = denoise_to(denoiser, denoiser.noise(seeds), text, len(denoiser.times) - 1)
-        return denoiser.decode(z)
+        return denoiser.decode(z).clamp(0, 1)
+
+
+def guided(without: torch.Tensor, told: torch.Tensor, scale: float) -> torch.Tensor:
+    """Classifier-free guidance (Ho and Salimans 2022) of the velocities without and with a prompt."""
+    return without + scale * (told - without)
 
 
 def add_lora(network: Any, rank: int, alpha: float, targets: Sequence[str], seed: int) -> list[torch.nn.Parameter]:
@@ -116,6 +130,17 @@ def remove_lora(network: Any) -> None:
 def lora_parameters(network: Any) -> dict[str, torch.nn.Parameter]:
     """What is trained, by name."""
     return {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+
+def lora_to_save(network: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The LoRA's tensors, and its configuration for the file's header, both with alpha = rank: what it is scaled by is
+    in lora_B, since not every loader reads the header."""
+    from peft import get_peft_model_state_dict
+
+    config = network.peft_config[ADAPTER]
+    scale, tensors = config.lora_alpha / config.r, get_peft_model_state_dict(network, adapter_name=ADAPTER)
+    scaled = {name: t * scale if "lora_B" in name else t for name, t in tensors.items()}
+    return scaled, plain_lora_config(config) | {"lora_alpha": config.r}
 
 
 def plain_lora_config(config: Any) -> dict[str, Any]:

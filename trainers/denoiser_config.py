@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from inference.flux.generator import FluxGeneratorConfig
 from schemas.configuration import chosen_kind, without_other_kinds
+from schemas.errors import InputError
 from trainers import flux_denoiser, sana_denoiser
 from trainers.sana_denoiser import SanaConfig
 
@@ -58,9 +59,27 @@ class DenoiserConfig:
         return "FluxPipeline" if self.kind == "flux" else "SanaPipeline"
 
     @property
+    def drawn_by(self) -> str:
+        """Kind of generator (`inference.generator`) that draws with the LoRA."""
+        return "flux" if self.kind == "flux" else "diffusers"
+
+    @property
     def lora_targets(self) -> tuple[str, ...]:
         """Layers that get a LoRA where nobody says which."""
         return (flux_denoiser if self.kind == "flux" else sana_denoiser).LORA_TARGETS
+
+    def check_teachable(self) -> None:
+        """InputError for weights that a LoRA cannot be trained on: of fused layers a part would get none, of 8-bit ones
+        there is no gradient, and offloaded ones are gone when the gradient comes back."""
+        used = self.used
+        asked = {name: getattr(used, name, "none") for name in ("compile", "quantization", "offload")}
+        wrong = [name for name, value in asked.items() if value != "none"]
+        if wrong:
+            raise InputError(
+                f"a LoRA is not trained with {' and '.join(f'{name} {asked[name]!r}' for name in wrong)}",
+                field=f"generator.{self.kind}.{wrong[0]}",
+                expected="none; to save memory: gradient_checkpointing, vae_checkpointing, text_encoders_wait",
+            )
 
     def open(self) -> Denoiser:
         """Loads it. MissingWeightsError where the model is not on this machine."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from inference.model_store import model_digest
 from schemas.configuration import content_key, stable_seed
 from schemas.errors import InputError, StoppedError, WorkFailedError
 from trainers.checkpoint import Checkpoints, exported
-from trainers.concept_card import write_card
+from trainers.concept_card import drawing_command, write_card
 from trainers.denoiser import Denoiser, add_lora, clean_estimate, denoise_to, draw, lora_parameters, remove_lora
 from trainers.distilled import Distilled, Evaluated, Point
 from trainers.dual_process_config import DualProcessConfig
@@ -39,10 +40,15 @@ class DualProcess:
     """Generator and teacher, loaded once; each concept is learnt from the generator as it was."""
 
     def __init__(
-        self, config: DualProcessConfig, denoiser: Denoiser | None = None, teacher: VqaTeacher | None = None
+        self,
+        config: DualProcessConfig,
+        denoiser: Denoiser | None = None,
+        teacher: VqaTeacher | None = None,
+        drawing_flags: str = "",
     ) -> None:
-        """Loads what is not given. MissingWeightsError; InputError for a teacher of another kind."""
-        self.config = config
+        """Loads what is not given. drawing_flags: of the command that draws with a LoRA, for its card.
+        MissingWeightsError; InputError for a teacher of another kind."""
+        self.config, self._drawing_flags = config, drawing_flags
         self.denoiser = denoiser or config.generator.open()
         self.teacher = teacher or VqaTeacher(config.teacher)
         self._models = config.key({name: model_digest(name) for name in config.models}, type(self.denoiser).__name__)
@@ -75,11 +81,14 @@ class DualProcess:
         NotConvergedError, after everything is written.
         """
         config, network = self.config, self.denoiser.network
-        text = self.denoiser.encode(concept.prompt)
-        _ = self.kept  # recorded now, of the generator as it was
+        with self._text_encoders():
+            text = self.denoiser.encode(concept.prompt)
+            _ = self.kept  # recorded now, of the generator as it was
         parameters = add_lora(network, config.rank, config.rank * config.alpha_per_rank, config.targets, config.seed)
         if config.gradient_checkpointing:
             network.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
+        if config.vae_checkpointing:
+            self.denoiser.vae.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
         try:
             before = self.evaluate(concept, text)
             training = _Training(self, concept, text, parameters, out)
@@ -92,7 +101,9 @@ class DualProcess:
             with exported(out) as folder:
                 self.denoiser.save_lora(folder)
                 while_taught()
-                write_card(folder, distilled, config)
+                drawn_by = config.generator.drawn_by
+                command = drawing_command(concept.prompt, self._drawing_flags, drawn_by, out)
+                write_card(folder, distilled, config, command)
         finally:
             remove_lora(network)
         if why_not:
@@ -101,6 +112,15 @@ class DualProcess:
                 f"  see {out}; more steps, another learning rate or another question may help"
             )
         return distilled
+
+    @contextmanager
+    def _text_encoders(self) -> Iterator[None]:
+        """Inside, prompts are encoded."""
+        if self.config.text_encoders_wait:
+            self.denoiser.text_encoders_to(self.config.generator.device)
+        yield
+        if self.config.text_encoders_wait:
+            self.denoiser.text_encoders_to("cpu")
 
     def evaluate(self, concept: Concept, text: Any) -> Evaluated:
         """Finished images of the evaluation seeds, and how probable the VLM finds the wanted answers about them."""
@@ -248,5 +268,5 @@ class _Training:
 
 
 def as_uint8(images: Any) -> np.ndarray:
-    """(B, 3, H, W) in [0, 1] -> uint8 (B, H, W, 3), as `FluxGenerator` rounds."""
-    return (images.detach().float().permute(0, 2, 3, 1).cpu().numpy() * 255).round().astype(np.uint8)
+    """(B, 3, H, W), black 0 and white 1 -> uint8 (B, H, W, 3), as `FluxGenerator` rounds."""
+    return (images.detach().float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy() * 255).round().astype(np.uint8)

@@ -36,7 +36,7 @@ class DualProcessConfig:
     """Of AdamW, at its highest."""
     warmup_steps: int = 0
     """Over so many first steps the learning rate rises: Adam's first ones are as long as any, whatever the gradient."""
-    weight_decay: float = 0.01
+    weight_decay: float = 0.0
     """Decoupled: at each step the LoRA's weights shrink by this times the learning rate."""
     max_gradient_norm: float = 1.0
     """Longer gradients, of the whole LoRA, are shortened to this length."""
@@ -78,8 +78,13 @@ class DualProcessConfig:
     """Steps from one checkpoint to the next."""
     gradient_checkpointing: bool = execution_field(False)
     """Compute the generator's activations again on the way back: less memory, a third more time."""
+    vae_checkpointing: bool = execution_field(False)
+    """The same of the VAE that decodes: FLUX's alone."""
+    text_encoders_wait: bool = execution_field(False)
+    """What encodes prompts waits in main memory while none is encoded: FLUX's T5 and CLIP take 9 GiB of a card."""
 
     def __post_init__(self) -> None:
+        self.generator.check_teachable()
         if min(self.steps, self.batch_size, self.num_seeds, self.rank, self.num_evaluated, self.checkpoint_every) < 1:
             raise InputError(
                 f"{self.steps} steps of {self.batch_size} images, {self.num_seeds} seeds, rank {self.rank}, "
@@ -92,6 +97,10 @@ class DualProcessConfig:
                 f"{self.generator.num_steps} on",
                 field="earliest_step, gradient_steps",
                 expected=f"together at most {self.generator.num_steps}",
+            )
+        if self.vae_checkpointing and self.generator.kind != "flux":
+            raise InputError(
+                f"the VAE of {self.generator.kind!r} has no checkpointing", field="vae_checkpointing", expected="false"
             )
         if min(self.stop_after, self.hopeless_after) < 0:
             raise InputError(

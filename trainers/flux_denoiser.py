@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from inference.flux.generator import FluxGenerator
 from inference.flux.latents import decode_tokens
 from schemas.image_size import ImageSize
-from trainers.denoiser import ADAPTER, plain_lora_config
+from trainers.denoiser import guided, lora_to_save
 
 if TYPE_CHECKING:
     import torch
@@ -30,11 +30,13 @@ LORA_TARGETS = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "ff.net.
 
 @dataclass(frozen=True)
 class FluxText:
-    """T5 states (1, T, d), CLIP's pooled vector (1, d), position ids (T, 3)."""
+    """T5 states (1, T, d), CLIP's pooled vector (1, d), position ids (T, 3); negative: of the empty text that true
+    guidance leads away from."""
 
     embeds: torch.Tensor
     pooled: torch.Tensor
     ids: torch.Tensor
+    negative: FluxText | None = None
 
 
 class FluxDenoiser:
@@ -76,8 +78,14 @@ class FluxDenoiser:
         """The text as `FluxGenerator` encodes it."""
         import torch
 
-        embeds, pooled = self.generator.encode_text(prompt, self.generator.text_length(prompt))
-        return FluxText(embeds, pooled, torch.zeros(embeds.shape[1], 3, device=embeds.device, dtype=embeds.dtype))
+        length = self.generator.text_length(prompt)
+
+        def encoded(text: str, negative: FluxText | None = None) -> FluxText:
+            embeds, pooled = self.generator.encode_text(text, length)
+            ids = torch.zeros(length, 3, device=embeds.device, dtype=embeds.dtype)
+            return FluxText(embeds, pooled, ids, negative)
+
+        return encoded(prompt, encoded("") if self.generator.config.true_cfg_scale > 1 else None)
 
     def noise(self, seeds: Sequence[int]) -> torch.Tensor:
         """(B, tokens, 4 * channels), each from its own CPU generator, as `FluxGenerator` draws it."""
@@ -85,6 +93,13 @@ class FluxDenoiser:
 
     def velocity(self, z: torch.Tensor, time: float, text: FluxText) -> torch.Tensor:
         """(B, tokens, 4 * channels)."""
+        told = self._velocity(z, time, text)
+        if text.negative is not None:
+            without = self._velocity(z, time, text.negative)
+            told = guided(without, told, self.generator.config.true_cfg_scale)
+        return told.to(z.dtype)
+
+    def _velocity(self, z: torch.Tensor, time: float, text: FluxText) -> torch.Tensor:
         import torch
 
         batch, transformer = len(z), self.pipeline.transformer
@@ -100,24 +115,28 @@ class FluxDenoiser:
             txt_ids=text.ids,
             img_ids=self._image_ids,
             return_dict=False,
-        )[0].to(z.dtype)
+        )[0]
 
     def decode(self, x0: torch.Tensor) -> torch.Tensor:
-        """(B, 3, size, size) in [0, 1]."""
-        pixels = decode_tokens(self.pipeline, x0, ImageSize.square(self.generator.config.size_px))
-        return (pixels / 2 + 0.5).clamp(0, 1)
+        """(B, 3, size, size)."""
+        return decode_tokens(self.pipeline, x0, ImageSize.square(self.generator.config.size_px)) / 2 + 0.5
+
+    @property
+    def vae(self) -> torch.nn.Module:
+        return self.pipeline.vae
+
+    def text_encoders_to(self, device: str) -> None:
+        """CLIP and T5."""
+        for encoder in (self.pipeline.text_encoder, self.pipeline.text_encoder_2):
+            encoder.to(device)
 
     def save_lora(self, folder: Path) -> None:
-        """`pytorch_lora_weights.safetensors`, with rank and alpha in its header: `FluxPipeline.load_lora_weights`."""
+        """`pytorch_lora_weights.safetensors`: `FluxPipeline.load_lora_weights`."""
         from diffusers import FluxPipeline
-        from peft import get_peft_model_state_dict
 
-        transformer: Any = self.pipeline.transformer
-        layers: Any = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
+        layers, described = lora_to_save(self.network)
         FluxPipeline.save_lora_weights(
-            folder,
-            transformer_lora_layers=layers,
-            transformer_lora_adapter_metadata=plain_lora_config(transformer.peft_config[ADAPTER]),
+            folder, transformer_lora_layers=layers, transformer_lora_adapter_metadata=described
         )
 
     def _latents(self, seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -19,6 +19,7 @@ ADDED: dict[str, Any] = {
     "batch.sizes": (),
     "held_out_batch.sizes": (),
     "generator.sizes": (),
+    "generator.flux.shift": 0.0,
     "model.right_share": 0.0,
     "model.full": False,
     "comparisons.image": "",

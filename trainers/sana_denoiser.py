@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from schemas.configuration import execution_field, model_field
 from schemas.errors import InputError
-from trainers.denoiser import ADAPTER, plain_lora_config
+from trainers.denoiser import guided, lora_to_save
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ LORA_TARGETS = (
 
 @dataclass(frozen=True)
 class SanaConfig:
-    """Which Sana draws, and how. No classifier-free guidance: one forward pass a step."""
+    """Which Sana draws, and how."""
 
     model: str = model_field("Efficient-Large-Model/Sana_1600M_512px_diffusers")
     """Local folder or hub id of a `diffusers.SanaPipeline` whose scheduler predicts flows."""
@@ -39,6 +39,8 @@ class SanaConfig:
     """Height and width."""
     max_text_length: int = 300
     """Gemma's tokens, padding included: a prompt is padded to so many, and cut there."""
+    guidance: float = 4.5
+    """Classifier-free, led away from the empty text (SanaPipeline's own): above 1 a step is two forward passes."""
     batch_size: int = 1
     """Images a forward pass, where finished ones are drawn."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
@@ -57,10 +59,12 @@ class SanaConfig:
 
 @dataclass(frozen=True)
 class SanaText:
-    """Gemma's states (1, T, d) and which of them count, (1, T)."""
+    """Gemma's states (1, T, d) and which of them count, (1, T); negative: of the empty text, where there is
+    guidance."""
 
     embeds: torch.Tensor
     mask: torch.Tensor
+    negative: SanaText | None = None
 
 
 class SanaDenoiser:
@@ -72,9 +76,11 @@ class SanaDenoiser:
         import torch
         from diffusers import SanaPipeline
 
-        from inference.sound_weights import sound_model
+        from inference.sound_weights import loaded_whole, sound_model
 
-        pipeline: Any = SanaPipeline.from_pretrained(sound_model(config.model), dtype=getattr(torch, config.dtype))
+        folder = sound_model(config.model)
+        with loaded_whole(folder):
+            pipeline: Any = SanaPipeline.from_pretrained(folder, dtype=getattr(torch, config.dtype))
         pipeline.set_progress_bar_config(disable=True)
         self.config, self.pipeline = config, pipeline.to(config.device)
         for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):
@@ -91,11 +97,12 @@ class SanaDenoiser:
         """The text as the pipeline encodes it, without its instruction to rewrite prompts."""
         import torch
 
+        is_guided = self.config.guidance > 1
         with torch.no_grad():
-            embeds, mask, _, _ = self.pipeline.encode_prompt(
-                prompt, do_classifier_free_guidance=False, max_sequence_length=self.config.max_text_length
+            embeds, mask, without, without_mask = self.pipeline.encode_prompt(
+                prompt, do_classifier_free_guidance=is_guided, max_sequence_length=self.config.max_text_length
             )
-        return SanaText(embeds, mask)
+        return SanaText(embeds, mask, SanaText(without, without_mask) if is_guided else None)
 
     def noise(self, seeds: Sequence[int]) -> torch.Tensor:
         """(B, C, h, w) float32, each from its own CPU generator."""
@@ -115,6 +122,12 @@ class SanaDenoiser:
 
     def velocity(self, z: torch.Tensor, time: float, text: SanaText) -> torch.Tensor:
         """(B, C, h, w)."""
+        told = self._velocity(z, time, text)
+        if text.negative is None:
+            return told
+        return guided(self._velocity(z, time, text.negative), told, self.config.guidance)
+
+    def _velocity(self, z: torch.Tensor, time: float, text: SanaText) -> torch.Tensor:
         import torch
 
         batch, transformer = len(z), self.pipeline.transformer
@@ -129,20 +142,24 @@ class SanaDenoiser:
         return predicted[:, : z.shape[1]].to(z.dtype)  # some also tell a variance
 
     def decode(self, x0: torch.Tensor) -> torch.Tensor:
-        """(B, 3, size, size) in [0, 1]."""
+        """(B, 3, size, size)."""
         vae = self.pipeline.vae
         pixels = vae.decode(x0.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
-        return (pixels / 2 + 0.5).clamp(0, 1)
+        return pixels / 2 + 0.5
+
+    @property
+    def vae(self) -> torch.nn.Module:
+        return self.pipeline.vae
+
+    def text_encoders_to(self, device: str) -> None:
+        """Gemma."""
+        self.pipeline.text_encoder.to(device)
 
     def save_lora(self, folder: Path) -> None:
         """`pytorch_lora_weights.safetensors`, as `SanaPipeline.load_lora_weights` reads it."""
         from diffusers import SanaPipeline
-        from peft import get_peft_model_state_dict
 
-        transformer: Any = self.pipeline.transformer
-        layers: Any = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
+        layers, described = lora_to_save(self.network)
         SanaPipeline.save_lora_weights(
-            folder,
-            transformer_lora_layers=layers,
-            transformer_lora_adapter_metadata=plain_lora_config(transformer.peft_config[ADAPTER]),
+            folder, transformer_lora_layers=layers, transformer_lora_adapter_metadata=described
         )

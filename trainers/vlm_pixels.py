@@ -26,7 +26,7 @@ class VlmPixels(Protocol):
 
 
 class QwenPixels:
-    """Qwen2-VL's and Qwen2.5-VL's: sides are multiples of a merged patch; pixels come as flat patches."""
+    """Qwen2.5-VL's and Qwen3-VL's: sides are multiples of a merged patch; pixels come as flat patches."""
 
     def __init__(self, image_processor: Any) -> None:
         self._processor = image_processor
@@ -83,8 +83,9 @@ class Idefics2Pixels:
         return {"pixel_values": normalized(images, self._processor)[:, None], "pixel_attention_mask": mask}
 
 
-def resized(images: torch.Tensor, size: tuple[int, int], image_processor: Any) -> torch.Tensor:
-    """images (B, 3, H, W) in [0, 1] -> (B, 3, *size), as the image processor resizes, up to its rounding."""
+def resized(images: torch.Tensor, size: tuple[int, int], image_processor: Any, clamps: bool = True) -> torch.Tensor:
+    """images (B, 3, H, W) in [0, 1] -> (B, 3, *size), as the image processor resizes, up to its rounding. clamps:
+    whether values beyond [0, 1] are cut off, as those of uint8 images are."""
     from PIL.Image import Resampling
     from torch.nn import functional as F
 
@@ -92,8 +93,16 @@ def resized(images: torch.Tensor, size: tuple[int, int], image_processor: Any) -
         return images
     mode = {Resampling.BICUBIC: "bicubic", Resampling.BILINEAR: "bilinear"}[Resampling(image_processor.resample)]
     # First along rows, then along columns, with no value out of range in between, as uint8 images are resized.
-    wide = F.interpolate(images, (images.shape[-2], size[1]), mode=mode, antialias=True).clamp(0, 1)
-    return F.interpolate(wide, size, mode=mode, antialias=True).clamp(0, 1)
+    wide = F.interpolate(images, (images.shape[-2], size[1]), mode=mode, antialias=True)
+    wide = wide.clamp(0, 1) if clamps else wide
+    tall = F.interpolate(wide, size, mode=mode, antialias=True)
+    return tall.clamp(0, 1) if clamps else tall
+
+
+def stretched(images: torch.Tensor) -> torch.Tensor:
+    """images (B, 3, h, w) -> each one's smallest value 0 and its largest 1, with a gradient through both."""
+    low, high = images.amin((1, 2, 3), True), images.amax((1, 2, 3), True)
+    return (images - low) / (high - low).clamp(min=1e-6)
 
 
 def normalized(images: torch.Tensor, image_processor: Any) -> torch.Tensor:

@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from inference.dual.concept import QuestionAnswer
+from inference.interfaces import ChatRequest
+from inference.vlm.chat_inputs import answer_frame, chat_text, model_inputs
 from inference.vlm.overlays import overlay
-from schemas.configuration import execution_field, model_field
+from schemas.configuration import added_field, execution_field, model_field
 from schemas.errors import InputError
-from trainers.vlm_pixels import Idefics2Pixels, QwenPixels, VlmPixels, resized
+from trainers.vlm_pixels import Idefics2Pixels, QwenPixels, VlmPixels, resized, stretched
 
 if TYPE_CHECKING:
     import torch
 
 YES_NO = ("yes", "no")
+KINDS = {"qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL", "idefics2": "Idefics2"}
+"""VLMs whose preprocessing is known with a gradient: `model_type` and what people call them."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,15 @@ class TeacherConfig:
     """Which VLM teaches, and how it is asked."""
 
     model: str = model_field("Qwen/Qwen2.5-VL-7B-Instruct")
-    """Model zoo name, local folder (of a Qwen2.5-VL's adapter, too) or hub id: a Qwen2.5-VL or an Idefics2."""
+    """Model zoo name, local folder (of a Qwen2.5-VL's adapter, too) or hub id: a Qwen2.5-VL, a Qwen3-VL or an Idefics2.
+    Each is asked by its own chat template."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the VLM's weights and products."""
     question_postfix: str = "Answer with Yes or No."
     """Behind every question whose answer is yes or no (Dual-Process Distillation, "VLM Input Formatting")."""
+    pixel_range: Literal["clamp", "min-max"] = added_field("clamp")
+    """What becomes of values beyond black and white: they are cut off, as in a finished image, and have no gradient; or
+    each image is stretched between its smallest and largest value, whatever they are (as published)."""
     gradient_checkpointing: bool = execution_field(False)
     """Compute activations again on the way back instead of keeping them: less memory, a third more time."""
     device: str = execution_field("cpu")
@@ -73,7 +81,7 @@ class VqaTeacher:
         self._tokens: dict[tuple[str, str, int, int], _Tokens] = {}
 
     def losses(self, images: torch.Tensor, asked: QuestionAnswer) -> torch.Tensor:
-        """images (B, 3, H, W) in [0, 1] -> (B,), on the images' device: -log of the answer's probability."""
+        """images (B, 3, H, W), black 0 and white 1 -> (B,), on the images' device: -log of the answer's probability."""
         import torch
 
         seen = self.seen(images.to(self.config.device), asked)
@@ -98,13 +106,17 @@ class VqaTeacher:
             return (-self.losses(pixels, asked)).exp().cpu().numpy()
 
     def seen(self, images: torch.Tensor, asked: QuestionAnswer) -> torch.Tensor:
-        """What the VLM looks at, (B, 3, h, w) in [0, 1]: resized as it resizes, then the overlays, at that size."""
-        size = self._pixels.size_of(*images.shape[-2:])
-        images = resized(images, size, self.processor.image_processor)
+        """What the VLM looks at, (B, 3, h, w) in [0, 1]: resized as it resizes, then the overlays, at that size. In
+        float32 at least: 16 bits would round each of the two passes of resizing."""
+        import torch
+
+        size, clamps = self._pixels.size_of(*images.shape[-2:]), self.config.pixel_range == "clamp"
+        images = images if images.dtype == torch.float64 else images.float()
+        images = resized(images.clamp(0, 1) if clamps else images, size, self.processor.image_processor, clamps)
         for prompt in asked.overlays:
             layer = prompt.layer(*size)
             images = (overlay(images.permute(0, 2, 3, 1) * 255, layer) / 255).permute(0, 3, 1, 2)
-        return images
+        return images if clamps else stretched(images)
 
     def question_text(self, asked: QuestionAnswer) -> str:
         """The question as it is put, with its own postfix, or the teacher's where the answer is yes or no."""
@@ -116,25 +128,16 @@ class VqaTeacher:
         """The VLM's own template around image and question, the answer begun as its own answers begin."""
         key = (self.question_text(asked), asked.answer, height, width)
         if key not in self._tokens:
-            from PIL import Image
-
-            user = {
-                "role": "user",
-                "content": [{"type": "image"}, {"type": "text", "text": self.question_text(asked)}],
-            }
-            told = {"role": "assistant", "content": [{"type": "text", "text": asked.answer}]}
-            template = self.processor.apply_chat_template
-            before = template([user], tokenize=False, add_generation_prompt=True)
-            whole = template([user, told], tokenize=False)
-            end = whole.rindex(asked.answer) + len(asked.answer)
-            blank = Image.new("RGB", (width, height))
+            blank = np.zeros((height, width, 3), np.uint8)
+            before = chat_text(self.processor, ChatRequest(self.question_text(asked), (blank,)))
+            begun, _ = answer_frame(self.processor)
             inputs, without = (
-                dict(self.processor(text=[text], images=[blank], do_resize=False, return_tensors="pt"))
-                for text in (whole[:end], before)
+                dict(model_inputs(self.processor, [text], [[blank]], do_resize=False))
+                for text in (before + begun + asked.answer, before)
             )
             count = inputs["input_ids"].shape[1] - without["input_ids"].shape[1]
             same = inputs["input_ids"][0, : without["input_ids"].shape[1]].equal(without["input_ids"][0])
-            if not whole.startswith(before) or count < 1 or not same:
+            if count < 1 or not same:
                 raise InputError(
                     f"the answer {asked.answer!r} has no tokens of its own behind {before[-40:]!r}",
                     field="answer",
@@ -150,27 +153,24 @@ class VqaTeacher:
 def pixels_of(processor: Any) -> VlmPixels:
     """The preprocessing of a processor's VLM. InputError for a kind that is not known."""
     name = type(processor).__name__
-    if name.startswith("Qwen2_5_VL"):
+    if name.startswith(("Qwen2_5_VL", "Qwen3VL")):
         return QwenPixels(processor.image_processor)
     if name.startswith("Idefics2"):
         processor.image_processor.do_image_splitting = False
         return Idefics2Pixels(processor.image_processor)
-    raise InputError(f"a {name}", field="teacher.model", expected="a Qwen2.5-VL or an Idefics2")
+    raise InputError(f"a {name}", field="teacher.model", expected=f"a model of {', '.join(KINDS.values())}")
 
 
 def load_teacher(folder: Any, dtype: str) -> tuple[Any, Any]:
-    """Model and processor of a folder. InputError for a VLM of another kind."""
-    import torch
-    from transformers import AutoConfig, AutoProcessor, Idefics2ForConditionalGeneration
+    """Model and processor of a folder, all of the model's tensors in its files. InputError for a VLM of another kind,
+    before any weights are read."""
+    from transformers import AutoConfig
 
-    from inference.vlm.adapters import base_model_of, load_vlm
+    from inference.model_store import base_model_of, resolve_model
+    from inference.vlm.adapters import load_vlm
 
-    if base_model_of(folder) is not None:
-        return load_vlm(folder, dtype)
-    kind = AutoConfig.from_pretrained(folder).model_type
-    if kind == "qwen2_5_vl":
-        return load_vlm(folder, dtype)
-    if kind == "idefics2":
-        model = Idefics2ForConditionalGeneration.from_pretrained(folder, dtype=getattr(torch, dtype))
-        return model, AutoProcessor.from_pretrained(folder)
-    raise InputError(f"{folder}: a model of type {kind}", field="teacher.model", expected="qwen2_5_vl or idefics2")
+    base = base_model_of(folder)
+    kind = AutoConfig.from_pretrained(folder if base is None else resolve_model(base)).model_type
+    if kind not in KINDS:
+        raise InputError(f"{folder}: a model of type {kind}", field="teacher.model", expected=" or ".join(KINDS))
+    return load_vlm(folder, dtype)

@@ -13,7 +13,7 @@ import numpy as np
 
 from inference.drawn_pixels import pixels_of
 from inference.vlm.endpoint import Journal
-from schemas.configuration import execution_field, model_field, resumable_field
+from schemas.configuration import added_field, execution_field, model_field, resumable_field
 from schemas.errors import InputError, MissingWeightsError
 from schemas.image_size import ImageSize
 
@@ -42,6 +42,9 @@ class FluxGeneratorConfig:
     """Value of the distilled guidance embedding; models without one ignore it."""
     true_cfg_scale: float = 1.0
     """True classifier-free guidance with an empty negative prompt; off at 1, else two forward passes a step."""
+    shift: float = added_field(0.0)
+    """Of the denoising times towards noise, of every size the same (SD 3, Esser et al. 2024, Eq. 23); 0: as the model's
+    scheduler has it, which is by size for FLUX.1-dev."""
     size_px: int = 1024
     """Height and width, where no sizes are named."""
     text_lengths: tuple[int, ...] = (512,)
@@ -110,6 +113,8 @@ class FluxGenerator:
             raise InputError(
                 f"batch_size {config.batch_size}, num_steps {config.num_steps}", expected="both at least 1"
             )
+        if config.shift < 0:
+            raise InputError(f"a shift of {config.shift}", field="shift", expected="0 or more; 1 changes no time")
         if not config.text_lengths or list(config.text_lengths) != sorted(set(config.text_lengths)):
             raise InputError(f"text lengths {config.text_lengths}", field="text_lengths", expected="numbers that rise")
         self.config = config
@@ -125,6 +130,11 @@ class FluxGenerator:
         with loaded_whole(folder):
             self.pipeline: Any = FluxPipeline.from_pretrained(
                 folder, dtype=dtype, quantization_config=_quantization(config)
+            )
+        if config.shift:
+            scheduler = self.pipeline.scheduler
+            self.pipeline.scheduler = scheduler.from_config(
+                scheduler.config, use_dynamic_shifting=False, shift=config.shift
             )
         for lora in (config.few_steps_lora, config.lora):
             if lora:

@@ -63,11 +63,12 @@ def answer_frame(processor: Any) -> tuple[str, str]:
     return lead, ends
 
 
-def model_inputs(processor: Any, texts: Sequence[str], images: Sequence[Sequence[np.ndarray]]) -> Any:
+def model_inputs(processor: Any, texts: Sequence[str], images: Sequence[Sequence[np.ndarray]], **settings: Any) -> Any:
     """The processor's tensors, padded to the tokenizer's side. images: each text's, uint8 (H, W, 3); of a batch all
-    texts have as many."""
+    texts have as many. settings: of the processor's call, such as do_resize."""
     bos = processor.tokenizer.bos_token
-    said: dict[str, Any] = {"padding_side": processor.tokenizer.padding_side}  # some processors have one of their own
+    # Some processors have a padding side of their own.
+    said: dict[str, Any] = {"padding_side": processor.tokenizer.padding_side, **settings}
     if bos and texts[0].startswith(bos):
         said["add_special_tokens"] = False
     shown = [list(one) for one in images] if any(images) else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,9 @@ STRIP_SHARE = 1 / 6  # of the height, at the bottom: palette and line weight
 LINE_SHARE = 1 / 32  # of the height: how thick the horizon's line is
 POINT_SHARE = 1 / 16  # of the height: side of a point
 SOLID, TRANSPARENT = 1.0, 0.5  # the published overlay modes
+DRAWN_FROM_PX = 128
+"""Images of so many pixels in height, and higher ones, get round points and drawn letters; in lower ones there is room
+for letters of a few pixels."""
 # 3 x 5 letters, a row a string.
 _LETTERS = {"A": (".#.", "#.#", "###", "#.#", "#.#"), "B": ("##.", "#.#", "##.", "#.#", "##.")}
 
@@ -112,6 +115,8 @@ class RelativeDepth:
     question: str = "Is point A closer than point B?"
 
     def layer(self, height: int, width: int) -> np.ndarray:
+        if height >= DRAWN_FROM_PX:
+            return _drawn_points(height, width, {"A": self.a, "B": self.b})
         layer = _empty(height, width)
         side = max(2, round(POINT_SHARE * height))
         for letter, (x, y) in (("A", self.a), ("B", self.b)):
@@ -157,6 +162,33 @@ def _empty(height: int, width: int) -> np.ndarray:
 
 def _strip_px(height: int) -> int:
     return max(2, round(STRIP_SHARE * height))
+
+
+def _drawn_points(height: int, width: int, points: dict[str, tuple[float, float]]) -> np.ndarray:
+    """A layer (height, width, 4): red points and letters as large as the image is, rimmed in white, so that they are
+    seen on whatever is below."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    radius, rim = height / 36, max(1, round(height / 250))
+    font: Any = ImageFont.load_default(size=height / 9)
+    red, rimmed = Image.new("L", (width, height)), Image.new("L", (width, height))
+    for letter, (x, y) in points.items():
+        reach = radius + rim
+        across, down = (min(max(share * n, reach), n - 1 - reach) for share, n in ((x, width), (y, height)))
+        left, top, right, bottom = font.getbbox(letter, stroke_width=rim)
+        beside = across + reach + rim
+        if beside + right - left > width:
+            beside = across - reach - rim - (right - left)
+        at = (round(beside - left), _inside(down - (bottom - top) / 2, height - (bottom - top)) - top)
+        for picture, more in ((rimmed, rim), (red, 0)):
+            draw, r = ImageDraw.Draw(picture), radius + more
+            draw.ellipse((across - r, down - r, across + r, down + r), fill=255)
+            # The stroke grows to all sides, so that both letters stand at the same place.
+            draw.text(at, letter, fill=255, font=font, stroke_width=more, stroke_fill=255)
+    layer, inner = _empty(height, width), np.asarray(red, np.float32)[..., None] / 255
+    layer[..., :3] = np.array(RED, np.float32) * inner + 255 * (1 - inner)
+    layer[..., 3] = np.maximum(np.asarray(rimmed, np.float32) / 255, inner[..., 0])
+    return layer
 
 
 def _inside(value: float, highest: int) -> int:

@@ -25,9 +25,9 @@ from trainers.dual_process_config import DualProcessConfig
 class ConceptActor:
     """One worker. A killed one is started again and goes on from the concept's checkpoint."""
 
-    def __init__(self, out: str, config: DualProcessConfig) -> None:
+    def __init__(self, out: str, config: DualProcessConfig, drawing_flags: str) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
-        self._worker = make_worker(out, config)
+        self._worker = make_worker(out, config, drawing_flags)
 
     def make(self, named: Named) -> ConceptOutcome:
         """See `ConceptWorker.make`."""
@@ -35,7 +35,12 @@ class ConceptActor:
 
 
 def distill_on_ray(
-    out: Path, config: DualProcessConfig, workers: Workers, concepts: Sequence[Named], stop: Callable[[], bool]
+    out: Path,
+    config: DualProcessConfig,
+    workers: Workers,
+    concepts: Sequence[Named],
+    stop: Callable[[], bool],
+    drawing_flags: str = "",
 ) -> Iterator[ConceptOutcome]:
     """Outcomes as they come. `out` and the concepts' files lie where every node finds them. stop: nothing more is
     handed out, and what is at hand is left with a checkpoint."""
@@ -48,7 +53,7 @@ def distill_on_ray(
         remote: Any = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus, max_restarts=-1, max_task_retries=20)(
             ConceptActor
         )
-        pool: Any = ActorPool([remote.remote(str(out), config) for _ in range(max(1, count))])
+        pool: Any = ActorPool([remote.remote(str(out), config, drawing_flags) for _ in range(max(1, count))])
         waiting = [Named(one.file.resolve(), one.name) for one in concepts]
         heard = said = time.monotonic()
         while waiting or pool.has_next():

@@ -74,7 +74,7 @@ def test_the_catalogue_names_its_files_and_the_first_one_is_micro():
 
 def test_every_function_of_a_recipe_that_a_command_may_ask_for_is_known():
     """A part that is misspelt would say nothing to anyone."""
-    own = {"verifier", "teacher", "served", "reflector_vlm", "corrector"}  # what a recipe's parts share
+    own = {"verifier", "teacher", "distillation", "served", "reflector_vlm", "corrector"}  # what a recipe's parts share
     for name in catalogue.names():
         module = catalogue._module(name)
         said = {n for n, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}

@@ -15,7 +15,9 @@ from trainers.sana_denoiser import SanaConfig
 from trainers.vqa_loss import TeacherConfig
 
 # The micro preset's, with three prompts to keep.
-PLAIN = DualProcessConfig(DenoiserConfig(flux=micro_flux()), TeacherConfig("micro/vlm"))  # what all defaults were then
+PLAIN = DualProcessConfig(  # what all defaults were then
+    DenoiserConfig(flux=micro_flux()), TeacherConfig("micro/vlm"), weight_decay=0.01
+)
 MICRO = replace(
     PLAIN,
     keep_weight=10.0,
@@ -31,6 +33,7 @@ MICRO = replace(
 SCHNELL = DualProcessConfig(
     DenoiserConfig(flux=replace(FluxGeneratorConfig("black-forest-labs/FLUX.1-schnell"), num_steps=1, size_px=512)),
     TeacherConfig("Qwen/Qwen2.5-VL-7B-Instruct", dtype="bfloat16", gradient_checkpointing=True, device="cuda"),
+    weight_decay=0.01,
 )
 
 
@@ -67,6 +70,22 @@ def test_each_kind_has_its_own_lora_targets_and_models():
     assert flux.models == ("micro/flux", "micro/vlm")
     assert sana.models == (SanaConfig().model, "micro/vlm")
     assert sana.described()["generator"]["max_text_length"] == 300
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"compile": "blocks"}, "compile 'blocks'"),
+        ({"quantization": "fp8"}, "quantization 'fp8'"),
+        ({"quantization": "fp8_dynamic", "offload": "model"}, "quantization 'fp8_dynamic' and offload 'model'"),
+    ],
+)
+def test_weights_on_which_no_lora_learns_whole_are_refused_by_name(asked, says):
+    with pytest.raises(InputError, match=says) as refused:
+        DualProcessConfig(DenoiserConfig(flux=replace(micro_flux(), **asked)))
+    assert refused.value.field == f"generator.flux.{next(iter(asked))}"
+    with pytest.raises(InputError, match="'sana' has no checkpointing"):
+        DualProcessConfig(DenoiserConfig("sana"), vae_checkpointing=True)
 
 
 def test_what_cannot_be_is_told_before_anything_is_loaded():
