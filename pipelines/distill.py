@@ -135,9 +135,8 @@ def check_names(files: Sequence[Path]) -> tuple[list[Named], list[ConceptOutcome
             for one in _all_of(file):
                 if isinstance(one, Concept) and one.name in seen:
                     taken = f"the name {one.name!r} is {seen[one.name]}'s already"
-                    failed.append(
-                        ConceptOutcome(file.stem, str(file), "failed", str(InputError(taken, str(file), field="name")))
-                    )
+                    error = InputError(taken, file=str(file), field="name")
+                    failed.append(ConceptOutcome(file.stem, str(file), "failed", str(error)))
                 elif isinstance(one, Concept):
                     seen[one.name] = file
                     usable.append(Named(file, one.name))

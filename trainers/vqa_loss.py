@@ -128,8 +128,10 @@ class VqaTeacher:
         """The VLM's own template around image and question, the answer begun as its own answers begin."""
         key = (self.question_text(asked), asked.answer, height, width)
         if key not in self._tokens:
-            blank = np.zeros((height, width, 3), np.uint8)
-            before = chat_text(self.processor, ChatRequest(self.question_text(asked), (blank,)))
+            from PIL import Image
+
+            blank: Any = Image.new("RGB", (width, height))  # Idefics2's processor takes no arrays
+            before = chat_text(self.processor, ChatRequest(self.question_text(asked), (np.asarray(blank),)))
             begun, _ = answer_frame(self.processor)
             inputs, without = (
                 dict(model_inputs(self.processor, [text], [[blank]], do_resize=False))

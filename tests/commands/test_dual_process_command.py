@@ -34,6 +34,7 @@ def test_a_concept_is_distilled_once_and_never_over_another(flags, tmp_path, cap
     said = capsys.readouterr().out
     assert "star 1/2  loss" in said
     assert "2 steps" in said
+    assert "python -m inference generate 'a photo of a red star' --preset micro --generator.flux.model" in said
     assert (tmp_path / "out" / "pytorch_lora_weights.safetensors").exists()
     assert main([*command, "--min-probability", "0"]) == 0
     assert "finished already" in capsys.readouterr().out

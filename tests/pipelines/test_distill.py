@@ -44,7 +44,7 @@ def distill(worker, concepts, stop=lambda: False):
     outcomes = distill_folder(
         concepts, LocalStorage(worker.out), lambda files: distill_here(worker, files, stop), told.append
     )
-    assert sorted(told, key=lambda o: o.file) == outcomes
+    assert sorted(told, key=lambda o: (o.file, o.name)) == outcomes
     return {outcome.name: outcome for outcome in outcomes}
 
 

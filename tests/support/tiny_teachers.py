@@ -1,6 +1,7 @@
 """A tiny random FLUX and VLM that teach each other in tests, on the CPU in a moment."""
 
 from pathlib import Path
+from typing import Any
 
 from inference.dual.concept import Concept, QuestionAnswer, concept_of
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
@@ -25,11 +26,13 @@ def tiny_denoiser(folder: Path, num_steps: int = 2) -> FluxDenoiser:
     return FluxDenoiser(FluxGenerator(tiny_flux_config(folder, num_steps)))
 
 
-def tiny_teacher(seed: int = 0) -> VqaTeacher:
+def tiny_teacher(seed: int = 0, **settings: Any) -> VqaTeacher:
+    """settings: of its `TeacherConfig`."""
     import torch
 
     torch.manual_seed(seed)
-    return VqaTeacher.of(build_vlm(tiny_tokenizer(), TINY_SHAPE), build_processor(tiny_tokenizer()))
+    model, processor = build_vlm(tiny_tokenizer(), TINY_SHAPE), build_processor(tiny_tokenizer())
+    return VqaTeacher.of(model, processor, TeacherConfig(**settings))
 
 
 def tiny_concept(name: str = "star") -> Concept:

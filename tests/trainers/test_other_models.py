@@ -1,27 +1,34 @@
-"""Other teachers and generators behind the same Protocols, at tiny random sizes: Idefics2, Sana."""
+"""Other teachers and generators behind the same Protocols, at tiny random sizes: Idefics2, Qwen3-VL, Sana."""
 
 import json
+import re
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from inference.dual.concept import QuestionAnswer
 from inference.vlm.overlays import LineWeight
+from schemas.errors import InputError
+from tests.support.tiny_models.vlms import save_tiny_qwen3_vl
 from tests.support.tiny_teachers import tiny_concept, tiny_teacher, tiny_training
 from tests.support.tiny_vlm import tiny_tokenizer
 from trainers.denoiser import draw
 from trainers.denoiser_config import DenoiserConfig
 from trainers.dual_process import DualProcess
 from trainers.sana_denoiser import LORA_TARGETS, SanaConfig, SanaDenoiser
-from trainers.vqa_loss import VqaTeacher, load_teacher
+from trainers.vqa_loss import TeacherConfig, VqaTeacher, load_teacher
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
+# It writes what idefics2-8b's own does: a turn that begins with text has a space before that, an image has none.
 IDEFICS_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].capitalize() }}:"
-    "{% for line in message['content'] %}"
-    "{% if line['type'] == 'text' %} {{ line['text'] }}{% else %}<image>{% endif %}"
+    "{% if message['content'][0]['type'] == 'text' %} {% endif %}{% for line in message['content'] %}"
+    "{% if line['type'] == 'text' %}{{ line['text'] }}{% else %}<image>{% endif %}"
     "{% endfor %}<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 
@@ -93,7 +100,7 @@ def test_idefics2_gives_the_probability_that_it_answers_with(idefics2):
     image = np.random.default_rng(1).integers(0, 256, (40, 56, 3), dtype=np.uint8)
     asked = QuestionAnswer("Is there a red star?", "Yes")
     (found,) = teacher.probabilities(image[None], asked)
-    text = "User:<image> Is there a red star? Answer with Yes or No.<end_of_utterance>\nAssistant:"
+    text = "User:<image>Is there a red star? Answer with Yes or No.<end_of_utterance>\nAssistant:"
     inputs = processor(text=[text], images=[[Image.fromarray(image)]], return_tensors="pt")
     with torch.no_grad():
         logits = model(**inputs).logits[0, -1]
@@ -123,6 +130,47 @@ def test_idefics2_loads_from_a_folder(idefics2, tmp_path):
     asked = QuestionAnswer("Is there a red star?")
     expected = VqaTeacher.of(model, processor).probabilities(image, asked)
     np.testing.assert_allclose(VqaTeacher.of(loaded, its_processor).probabilities(image, asked), expected, rtol=1e-4)
+
+
+def test_idefics2_whose_files_lack_a_tensor_is_refused_by_its_name(idefics2, tmp_path):
+    model, processor = idefics2
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("q_proj.weight"))
+    save_file({key: value for key, value in tensors.items() if key != name}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=rf"lack tensors of the model: .*{re.escape(name.rpartition('layers')[2])}"):
+        load_teacher(tmp_path, "float32")
+
+
+def test_qwen3_vl_is_asked_by_its_own_template_and_gives_the_probability_of_each_token(tmp_path):
+    import torch
+
+    teacher = VqaTeacher(TeacherConfig(str(save_tiny_qwen3_vl(tmp_path))))
+    model, processor = teacher.model, teacher.processor
+    image = np.random.default_rng(2).integers(0, 256, (48, 32, 3), dtype=np.uint8)
+    (found,) = teacher.probabilities(image[None], QuestionAnswer("Is it red?", "Yes"))
+    asked = processor.apply_chat_template(
+        [
+            {
+                "role": "user",
+                "content": [{"type": "image"}, {"type": "text", "text": "Is it red? Answer with Yes or No."}],
+            }
+        ],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=False,
+    )
+    ids = processor.tokenizer("Yes", add_special_tokens=False).input_ids
+    inputs = processor(text=[asked + "Yes"], images=[image], return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**inputs).logits[0, -len(ids) - 1 : -1]
+    product = float(logits.softmax(-1)[range(len(ids)), ids].prod())
+    assert len(ids) == 3
+    assert found == pytest.approx(product, rel=1e-2)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    teacher.losses(images, QuestionAnswer("Is it red?")).sum().backward()
+    assert float(images.grad.abs().max()) > 0
 
 
 def tiny_sana():
@@ -196,7 +244,11 @@ def test_sana_is_taught_one_step_and_its_lora_loads_in_its_pipeline(tmp_path):
     assert card["config"]["lora_targets"] == list(LORA_TARGETS)
     assert "`SanaPipeline.load_lora_weights`" in (tmp_path / "out" / "README.md").read_text()
     assert draw(denoiser, text, [0, 1]).equal(plain)
+    one, both = (denoiser.velocity(denoiser.noise([0]), 1.0, which) for which in (replace(text, negative=None), text))
+    apart = denoiser.velocity(denoiser.noise([0]), 1.0, text.negative)
+    torch.testing.assert_close(both, apart + 4.5 * (one - apart))
     denoiser.pipeline.load_lora_weights(str(tmp_path / "out"))
     taught = draw(denoiser, text, [0, 1])
     assert not taught.equal(plain)
-    np.testing.assert_array_equal((taught.permute(0, 2, 3, 1).numpy() * 255).round(), found.after.images)
+    moved = (taught.permute(0, 2, 3, 1).numpy() * 255).round() - found.after.images
+    assert np.abs(moved).max() <= 1  # alpha is in the weights there

@@ -87,6 +87,32 @@ def test_a_solid_reference_hides_and_a_transparent_one_shows_half():
     assert solid[7, 0, 3] == half[7, 0, 3] == 0
 
 
+def test_sixteen_bits_are_widened_before_an_image_is_resized(teacher):
+    import torch
+
+    images = torch.rand(1, 3, 45, 45, generator=torch.Generator().manual_seed(0)).bfloat16()
+    seen = teacher.seen(images, QUESTION)
+    assert seen.dtype == torch.float32
+    assert seen.shape[-1] != 45  # it was resized
+    assert seen.equal(teacher.seen(images.float(), QUESTION))
+
+
+def test_what_is_beyond_black_and_white_is_cut_off_or_stretched_with_a_gradient():
+    import torch
+
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 0.5
+    cut, stretching = tiny_teacher(), tiny_teacher(pixel_range="min-max")
+    seen = stretching.seen(images, QUESTION)
+    low, high = images.amin((1, 2, 3), True), images.amax((1, 2, 3), True)
+    torch.testing.assert_close(seen, (images - low) / (high - low))
+    assert cut.seen(images, QUESTION).equal(images.clamp(0, 1))
+    beyond = (images < 0) | (images > 1)
+    for teacher, moves in ((cut, False), (stretching, True)):
+        pixels = images.clone().requires_grad_()
+        teacher.losses(pixels, QUESTION).sum().backward()
+        assert bool(pixels.grad[beyond].any()) == moves
+
+
 def test_a_model_of_another_kind_is_refused(tmp_path):
     from transformers import CLIPConfig
 
