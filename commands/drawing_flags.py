@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
+from inference.flux.generator import FluxGeneratorConfig
 from recipes import catalogue
 from trainers.denoiser_config import DenoiserConfig
 from trainers.sana_denoiser import SanaConfig
@@ -31,6 +32,8 @@ def drawing_flags(preset: str, taught: DenoiserConfig) -> str:
             text_length=used.max_text_length,
             dtype=used.dtype,
         )
+    if isinstance(used, FluxGeneratorConfig):  # the LoRA that it was taught on top of stays below the taught one
+        used = replace(used, few_steps_lora=used.few_steps_lora or used.lora)
     kind = taught.drawn_by
     has: Any = getattr(there, kind) or type(used)()
     flags = [f"--preset {preset}"] + ([f"--generator.kind {kind}"] if there.kind != kind else [])

@@ -44,6 +44,12 @@ def test_a_preset_that_draws_what_it_teaches_is_all_that_the_command_says():
     )
 
 
+def test_a_lora_that_a_concept_was_taught_on_top_of_stays_below_it():
+    taught = catalogue.load("dev", "dual_process").generator
+    on_top = replace(taught, flux=replace(taught.flux, lora="runs/first concept"))
+    assert drawing_flags("dev", on_top) == "--preset dev --generator.flux.few-steps-lora 'runs/first concept'"
+
+
 def test_on_ray_a_preset_of_gpus_asks_for_one_and_none_is_refused(tmp_path, capsys):
     for preset in ("schnell", "dev", "flux", "sana"):
         assert distill_arguments(preset).workers.gpus == 1
