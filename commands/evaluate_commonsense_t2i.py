@@ -46,7 +46,7 @@ from schemas.storage import LocalStorage
 from schemas.terminal import say, say_error
 
 OUT = Path("runs/commonsense-t2i")
-PARTIAL = "results.partial.jsonl"
+VERDICTS = "verdicts.jsonl"  # as they come; they stay, so that a row more is all that is judged
 TABLE_1 = "schnell"
 _OF_DRAWING = ("--generator", "--num-images", "--expanded", "--expanded-fields", "--write-expanded", "--expander")
 _OF_DRAWING += ("--distilled",)
@@ -113,6 +113,7 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("no data", field="--data", expected="CommonsenseT2I's data.json, or rows of that form")
     if arguments.images:
         refuse_flags(argv, _OF_DRAWING, "--images")
+    given = _given(arguments.images)
     pairs = read_pairs(arguments.data)
     judge = arguments.judge.only_what_is_used()
     _check(judge, "--judge", judge.vlm)
@@ -122,18 +123,13 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         raise InputError(error.strerror or str(error), file=str(out), field="--out", expected="a folder") from error
     journal = StorageJournal(LocalStorage(out), "journal")
-    root = out
-    if arguments.images:
-        rows, root = _given(arguments.images), arguments.images[0] if len(arguments.images) == 1 else out
-    else:
-        rows = _drawn(arguments, pairs, out, journal)
-    shown, skipped = _gathered(rows, pairs, root, arguments)
+    rows = given or _drawn(arguments, pairs, out, journal)
+    shown, skipped = _gathered(rows, pairs, given[0].folder if len(given) == 1 else out, arguments)
     lines = _judged(shown, judge, out, journal, arguments)
     summary = summarise(rows, pairs, lines, judge.label) | ({"skipped": skipped} if skipped else {})
     write_whole(out / "results.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     write_whole(out / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     write_whole(out / "index.html", render_page(summary, pairs, lines, {one.name: one.path for one in shown}))
-    (out / PARTIAL).unlink(missing_ok=True)
     for text in summary_lines(summary):
         say(text)
     say(f"look at it: {out / 'index.html'}")
@@ -237,7 +233,7 @@ def _judged(
     """A line for each image, in order; those that are kept from an earlier start are not looked at again."""
     digests = {name: model_digest(name) for name in model_names(config)}
     words = load_prompt(config.prompt) if config.kind == "vlm" else ""
-    kept = KeptResults(out / PARTIAL, content_key(words, output_config(config, digests)))
+    kept = KeptResults(out / VERDICTS, content_key(words, output_config(config, digests)))
     lines = [kept.line_of(one.name, one.sha256, one.metadata) for one in shown]
     left = [i for i, line in enumerate(lines) if line is None]
     if left:

@@ -71,8 +71,6 @@ def find_images(
     """Images of a folder in order of pairs, of which there are as many of both prompts; what is wrong with the pairs
     that lack some; and how many files belong to no pair. root: what names are relative to."""
     folder = condition.folder
-    if not folder.is_dir():
-        raise InputError("no folder of images", file=str(folder), field="--images", expected=LAYOUT)
     of_side = [_of_side(folder, side) for side in SIDES]
     if of_side == [{}, {}]:
         raise InputError("holds no images of pairs", file=str(folder), field="--images", expected=LAYOUT)

@@ -154,7 +154,9 @@ def _of_json(text: str) -> Iterator[Row]:
                 # The place in the file, not in the line.
                 raise json.JSONDecodeError(error.msg, "\n" * (number - 1) + line, number - 1 + error.pos) from None
         return
-    said = json.loads(text) if text.strip() else []
+    if not lines:
+        return
+    said = json.loads(text)
     if isinstance(said, list):
         yield from zip(_starts(text), said, strict=True)
         return

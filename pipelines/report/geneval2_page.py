@@ -20,10 +20,12 @@ def render_page(summary: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], 
     pictures = "".join(_picture(line, files[line["filename"]]) for line in lines[:MAX_PICTURES])
     more = f"<p>{len(lines) - MAX_PICTURES:,} more images are in results.jsonl.</p>" * (len(lines) > MAX_PICTURES)
     skipped = f"{len(summary['skipped'])} left out." if "skipped" in summary else ""
+    scores = {"GM": summary["soft_tifa_gm"], "AM": summary["soft_tifa_am"]}
     body = f"""<p>{summary["num_prompts"]} prompts, {summary["num_images"]} images, {summary["num_questions"]}
 questions, judged by <b>{html.escape(summary["judge"])}</b>; scores of other judges cannot be compared with these.
-{skipped}</p><div class=tables>{score_table("Soft-TIFA, 95 %", {"GM": summary["soft_tifa_gm"], "AM": summary["soft_tifa_am"]})}
-{score_table("AM by skill", summary["am_by_skill"])}{score_table("GM by atoms", summary["gm_by_atom_count"])}</div>
+{skipped}</p>
+<div class=tables>{score_table("Soft-TIFA, 95 %", scores)}{score_table("AM by skill", summary["am_by_skill"])}
+{score_table("GM by atoms", summary["gm_by_atom_count"])}</div>
 <h2>Images</h2>
 <p>Behind each question stands how probable its expected answer is.</p>
 <div class=grid>{pictures}</div>{more}"""
