@@ -34,7 +34,7 @@ from pipelines.commonsense_images import (
     expanded_text,
     with_lora,
 )
-from pipelines.commonsense_t2i import Condition, Shown, find_images, result_line, summarise, with_rule
+from pipelines.commonsense_t2i import LAYOUT, Condition, Shown, find_images, result_line, summarise, with_rule
 from pipelines.kept_results import KeptResults
 from pipelines.report.commonsense_page import render_page
 from pipelines.runtime.progress import format_seconds
@@ -151,9 +151,11 @@ def _given(folders: Sequence[Path]) -> list[Condition]:
         names = [str(folder) for folder in folders]
     if len(set(names)) < len(names):
         raise InputError("a folder is named twice", field="--images", expected="each once")
-    first = names[0]
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError("no folder of images", file=str(folder), field="--images", expected=LAYOUT)
     return [
-        Condition(name, folder, None, first if i else None)
+        Condition(name, folder, against=names[0] if i else None)
         for i, (name, folder) in enumerate(zip(names, folders, strict=True))
     ]
 

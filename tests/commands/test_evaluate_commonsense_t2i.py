@@ -395,7 +395,7 @@ def test_a_judge_that_is_away_is_told_and_what_it_said_is_kept(data, tmp_path, c
         chat.answer = goes_away
         assert evaluate(data, "--images", folder, "--batch-size", "2", *judged_by(chat)) == 1
         assert "run the same command later" in capsys.readouterr().err
-        assert len(chat.payloads) == 7
+        before = len(chat.payloads)
         chat.answer, chat.lives = look, True
         assert evaluate(data, "--images", folder, "--batch-size", "2", *judged_by(chat)) == 0
-        assert len(chat.payloads) == num_questions(chat) + 1  # the one that failed
+        assert not any(payload in chat.payloads[:6] for payload in chat.payloads[before:])
