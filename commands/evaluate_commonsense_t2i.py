@@ -213,7 +213,8 @@ def _gathered(
     faults: list[InputError] = []
     for row in rows:
         shown, missing, others = find_images(row, pairs, root)
-        found += shown
+        # Of those that were drawn, what is asked for now: an earlier start may have drawn more.
+        found += [one for one in shown if arguments.images or one.image <= arguments.num_images]
         faults += missing
         if others:
             say_error(f"{row.folder}: {others} images of no pair of {arguments.data} are passed over")

@@ -154,7 +154,6 @@ def draw_missing(
     done, started, told = 0, 0.0, 0.0
     for lora, images in by_lora.items():
         used = with_lora(config, lora) if lora else config
-        used = used.with_batch_size(min(used.batch_size, len(images)))
         generator = used.open(journal)
         if not started:
             started = told = time.monotonic()
