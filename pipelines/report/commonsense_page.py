@@ -18,7 +18,7 @@ PICTURE_PX = 160
 _CSS = """
 section{border-top:1px solid #8884;margin:1rem 0;padding:.3rem 0}.side{display:flex;flex-wrap:wrap;gap:.4rem}
 .sides{display:grid;grid-template-columns:1fr 1fr;gap:.2rem 1.5rem}figure{margin:0;width:150px;font-size:12px}
-figure img{width:100%;image-rendering:pixelated;display:block;border:3px solid #c33}
+figure img{width:100%;box-sizing:border-box;image-rendering:pixelated;display:block;border:3px solid #c33}
 figure.ok img{border-color:#2a8f4a}th{font-weight:600}
 """
 
@@ -52,8 +52,8 @@ def render_page(
 figures of other judges cannot be compared with these. In % of tries with both images right, averaged over pairs.
 {skipped}</p><div class=tables>{tables}</div>
 <h2>Pairs</h2>
-<p>Green: the image supports its own description. Below it: which of the two it fits, and which it was given to where
-it fits both.</p>{sections}
+<p>Green: the image supports its own description. Below it: which of the two it fits (1: the left one, 2: the right
+one), and which it was given to where it fits both.</p>{sections}
 <p>{_left_out(len(of_pair) - len(shown), tries, lines)}</p>"""
     figures = ", ".join(f"{html.escape(name)} {row['all'][0]:.1f}" for name, row in summary["rows"].items())
     return page("CommonsenseT2I", f"CommonsenseT2I: {figures}", body, _CSS)
