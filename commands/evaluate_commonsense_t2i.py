@@ -34,7 +34,16 @@ from pipelines.commonsense_images import (
     expanded_text,
     with_lora,
 )
-from pipelines.commonsense_t2i import LAYOUT, Condition, Shown, find_images, result_line, summarise, with_rule
+from pipelines.commonsense_t2i import (
+    LAYOUT,
+    Condition,
+    Shown,
+    figure_words,
+    find_images,
+    result_line,
+    summarise,
+    with_rule,
+)
 from pipelines.kept_results import KeptResults
 from pipelines.report.commonsense_page import render_page
 from pipelines.runtime.progress import format_seconds
@@ -286,8 +295,7 @@ def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
         by_category = row["by_category"]
         figures = [f"{by_category[head][0]:{form}}" if head in by_category else "" for head in heads]
         cells = [f"{figure:>{len(head)}}" for figure, head in zip(figures, heads, strict=True)]
-        value, low, high = (f"{one:{form}}" for one in row["all"])
-        yield "  ".join([f"{name:<{width}}", *cells, f"{value} [{low}, {high}]"])
+        yield "  ".join([f"{name:<{width}}", *cells, figure_words(row["all"], form)])
     for name, row in summary["rows"].items():
         told = f"{row['num_images']} images of {row['num_pairs']} pairs; {row['by_chance']} fit both and were given to "
         told += f"one by chance, {row['neither']} fit neither"

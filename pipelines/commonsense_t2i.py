@@ -9,6 +9,7 @@ the table, whose differences are paired.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -196,5 +197,12 @@ def _scores(values: Mapping[int, float], pairs: Sequence[CommonsensePair]) -> di
     return found
 
 
-def _percent(found: Interval) -> list[float]:
-    return [round(100 * value, 2) for value in found.as_list()]
+def _percent(found: Interval) -> list[float | None]:
+    """None for what is no number."""
+    return [None if one is None or math.isnan(one) else round(100 * one, 2) for one in found.as_list()]
+
+
+def figure_words(found: Sequence[float | None], form: str) -> str:
+    """A figure with its interval, where it has one. form: of each number."""
+    value, low, high = found
+    return f"{value:{form}}" + ("" if low is None or high is None else f" [{low:{form}}, {high:{form}}]")

@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from inference.judges.commonsense_t2i import CommonsensePair
-from pipelines.commonsense_t2i import SIDES
+from pipelines.commonsense_t2i import SIDES, figure_words
 from pipelines.report.pictures import data_uri
-from pipelines.report.score_page import page, score_table
 from schemas.named_file import MAX_IMAGE_BYTES, read_file
 
 MAX_PICTURES = 1200
 PICTURE_PX = 160
 _CSS = """
+body{font:15px/1.45 system-ui,sans-serif;margin:1.5rem auto;max-width:1200px;padding:0 1rem;color:#1c1c1e;
+background:#fff}h1,h3{overflow-wrap:anywhere}table{border-collapse:collapse}caption{text-align:left;font-weight:600}
+td{padding:.15rem .8rem .15rem 0;border-bottom:1px solid #8884}h3{font-size:15px;margin:.4rem 0}
+.tables{display:flex;flex-wrap:wrap;gap:1rem 2.5rem}.small{font-size:12px;color:#888;margin:.2rem 0}
+@media (prefers-color-scheme:dark){body{background:#17181a;color:#e8e8ea}}
 section{border-top:1px solid #8884;margin:1rem 0;padding:.3rem 0}.side{display:flex;flex-wrap:wrap;gap:.4rem}
 .sides{display:grid;grid-template-columns:1fr 1fr;gap:.2rem 1.5rem}figure{margin:0;width:150px;font-size:12px}
 figure img{width:100%;box-sizing:border-box;image-rendering:pixelated;display:block;border:3px solid #c33}
-figure.ok img{border-color:#2a8f4a}th{font-weight:600}
+figure.ok img{border-color:#2a8f4a}
 """
 
 
@@ -41,22 +45,32 @@ def render_page(
     sections = "".join(_pair(number, pairs[number - 1], names, of_pair[number], tries, files) for number in shown)
     skipped = f" {len(summary['skipped'])} faults are left out." if "skipped" in summary else ""
     tables = "".join(
-        score_table(f"{html.escape(name)}, 95 %", {"all": row["all"]} | row["by_category"])
-        for name, row in summary["rows"].items()
+        _table(f"{name}, 95 %", {"all": row["all"]} | row["by_category"]) for name, row in summary["rows"].items()
     )
     tables += "".join(
-        score_table(f"{html.escape(name)} − {html.escape(row['against'])}", {"all": row["all"]} | row["by_category"])
+        _table(f"{name} − {row['against']}", {"all": row["all"]} | row["by_category"])
         for name, row in summary["changes"].items()
     )
-    body = f"""<p>{summary["num_pairs"]} pairs, {len(lines)} images, judged by <b>{html.escape(summary["judge"])}</b>;
+    figures = ", ".join(f"{html.escape(name)} {row['all'][0]:.1f}" for name, row in summary["rows"].items())
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>CommonsenseT2I</title>
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<style>{_CSS}</style>
+<h1>CommonsenseT2I: {figures}</h1>
+<p>{summary["num_pairs"]} pairs, {len(lines)} images, judged by <b>{html.escape(summary["judge"])}</b>;
 figures of other judges cannot be compared with these. In % of tries with both images right, averaged over pairs.
 {skipped}</p><div class=tables>{tables}</div>
 <h2>Pairs</h2>
 <p>Green: the image supports its own description. Below it: which of the two it fits (1: the left one, 2: the right
 one), and which it was given to where it fits both.</p>{sections}
-<p>{_left_out(len(of_pair) - len(shown), tries, lines)}</p>"""
-    figures = ", ".join(f"{html.escape(name)} {row['all'][0]:.1f}" for name, row in summary["rows"].items())
-    return page("CommonsenseT2I", f"CommonsenseT2I: {figures}", body, _CSS)
+<p>{_left_out(len(of_pair) - len(shown), tries, lines)}</p></html>"""
+
+
+def _table(title: str, scores: Mapping[str, Sequence[float | None]]) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{figure_words(found, '.1f')}</td></tr>" for name, found in scores.items()
+    )
+    return f"<table><caption>{html.escape(title)}</caption>{rows}</table>"
 
 
 def _left_out(num_pairs: int, tries: int, lines: Sequence[Mapping[str, Any]]) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.report.pictures import data_uri
-from pipelines.report.score_page import page, score_table
 from schemas.named_file import MAX_IMAGE_BYTES, read_file
 
 MAX_PICTURES = 1000
@@ -20,16 +19,38 @@ def render_page(summary: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], 
     pictures = "".join(_picture(line, files[line["filename"]]) for line in lines[:MAX_PICTURES])
     more = f"<p>{len(lines) - MAX_PICTURES:,} more images are in results.jsonl.</p>" * (len(lines) > MAX_PICTURES)
     skipped = f"{len(summary['skipped'])} left out." if "skipped" in summary else ""
-    scores = {"GM": summary["soft_tifa_gm"], "AM": summary["soft_tifa_am"]}
-    body = f"""<p>{summary["num_prompts"]} prompts, {summary["num_images"]} images, {summary["num_questions"]}
-questions, judged by <b>{html.escape(summary["judge"])}</b>; scores of other judges cannot be compared with these.
-{skipped}</p>
-<div class=tables>{score_table("Soft-TIFA, 95 %", scores)}{score_table("AM by skill", summary["am_by_skill"])}
-{score_table("GM by atoms", summary["gm_by_atom_count"])}</div>
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>GenEval 2</title>
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<style>{_CSS}</style>
+<h1>GenEval 2: Soft-TIFA {summary["soft_tifa_gm"][0]:.1f}</h1>
+<p>{summary["num_prompts"]} prompts, {summary["num_images"]} images, {summary["num_questions"]} questions, judged by
+<b>{html.escape(summary["judge"])}</b>; scores of other judges cannot be compared with these. {skipped}</p>
+<div class=tables>{_table("Soft-TIFA, 95 %", {"GM": summary["soft_tifa_gm"], "AM": summary["soft_tifa_am"]})}
+{_table("AM by skill", summary["am_by_skill"])}{_table("GM by atoms", summary["gm_by_atom_count"])}</div>
 <h2>Images</h2>
 <p>Behind each question stands how probable its expected answer is.</p>
-<div class=grid>{pictures}</div>{more}"""
-    return page("GenEval 2", f"GenEval 2: Soft-TIFA {summary['soft_tifa_gm'][0]:.1f}", body)
+<div class=grid>{pictures}</div>{more}</html>"""
+
+
+_CSS = """
+body{font:15px/1.45 system-ui,sans-serif;margin:1.5rem auto;max-width:1200px;padding:0 1rem;color:#1c1c1e;
+background:#fff}h1,h3,li{overflow-wrap:anywhere}table{border-collapse:collapse}caption{text-align:left;font-weight:600}
+td{padding:.15rem .8rem .15rem 0;border-bottom:1px solid #8884}.tables{display:flex;flex-wrap:wrap;gap:1rem 2.5rem}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(256px,100%),1fr));gap:1.5rem 1rem}
+article img{width:100%;max-width:256px;image-rendering:pixelated;display:block}h3{font-size:15px;margin:.4rem 0}
+ul{margin:0;padding:0;list-style:none;font-size:13px}li{padding:.1rem 0}li b{display:inline-block;min-width:2.4rem}
+.no b{color:#c33}.ok b{color:#2a8f4a}.small{font-size:12px;color:#888;margin:.2rem 0;overflow-wrap:anywhere}
+@media (prefers-color-scheme:dark){body{background:#17181a;color:#e8e8ea}}
+"""
+
+
+def _table(title: str, scores: Mapping[str, Sequence[float]]) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{value:.1f}</td><td>{low:.1f} to {high:.1f}</td></tr>"
+        for name, (value, low, high) in scores.items()
+    )
+    return f"<table><caption>{title}</caption>{rows}</table>"
 
 
 def _picture(line: Mapping[str, Any], file: Path) -> str:

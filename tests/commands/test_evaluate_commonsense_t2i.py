@@ -249,11 +249,11 @@ def test_base_and_expanded_prompts_are_drawn_and_compared(data, tmp_path, capsys
         assert len(chat.payloads) == num_questions(chat)
         lines, summary = results(out)
         assert [summary["rows"][name]["all"][0] for name in ("base", "expanded")] == [0.0, 100.0]
-        assert summary["changes"]["expanded"] == {
-            "against": "base",
-            "all": [100.0] * 3,
-            "by_category": {"Daily Items": [100.0] * 3, "Physical Laws": [100.0] * 3},
-            "by_likelihood": {"4": [100.0] * 3, "5": [100.0] * 3},
+        changed = summary["changes"]["expanded"]
+        assert (changed["against"], changed["all"]) == ("base", [100.0] * 3)
+        assert {name: found[0] for name, found in changed["by_category"].items()} == {
+            "Daily Items": 100.0,
+            "Physical Laws": 100.0,
         }
         assert {line["prompt"] for line in lines if line["row"] == "expanded"} == {
             "a bright lamp",
