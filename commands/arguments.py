@@ -115,3 +115,11 @@ def preset_of(argv: Sequence[str]) -> str:
     if name is None and "--preset" in argv:
         raise InputError("--preset without a name", field="--preset", expected=" or ".join(catalogue.names()))
     return name or catalogue.default()
+
+
+def refuse_flags(argv: Sequence[str], flags: Sequence[str], beside: str) -> None:
+    """InputError for what a command line gives that has no effect there."""
+    given = {argument.partition("=")[0].replace("_", "-") for argument in argv}
+    for flag in flags:
+        if any(name == flag or name.startswith(f"{flag}.") for name in given):
+            raise InputError(f"{flag} says nothing beside {beside}", field=flag, expected=f"{beside} without it")

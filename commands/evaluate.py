@@ -1,5 +1,5 @@
 """`python -m pipelines evaluate [geneval]`: the score of a search run, or of any folder in GenEval's layout.
-(`evaluate geneval2`: `commands.evaluate_geneval2`.)"""
+(`evaluate geneval2`, `evaluate commonsense-t2i`: modules of their own.)"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from commands.arguments import Preset, parse_with_preset
+from commands.arguments import Preset, parse_with_preset, refuse_flags
 from commands.image_files import check_images, read_image, say_faults
 from commands.runs import open_run, write_report
 from inference.judges.geneval_scoring import score_by_tag
@@ -59,12 +59,16 @@ def main(argv: Sequence[str]) -> int:
         from commands import evaluate_geneval2
 
         return evaluate_geneval2.main(argv[1:])
+    if list(argv[:1]) == ["commonsense-t2i"]:
+        from commands import evaluate_commonsense_t2i
+
+        return evaluate_commonsense_t2i.main(argv[1:])
     argv = argv[1:] if list(argv[:1]) == ["geneval"] else argv
     arguments = parse_with_preset(EvaluateArgs, argv, "evaluate", default_arguments)
     if (arguments.run is None) == (arguments.images is None):
         raise InputError("--run and --images", expected="one of them")
     if arguments.run is not None:
-        _refuse_flags(
+        refuse_flags(
             argv, ("--out", "--official", "--judge", "--unjudged", "--batch-size", "--skip-bad", "--preset"), "--run"
         )
         folder, config = open_run(arguments.run)
@@ -77,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
             say(f"{export_search(folder, config, arguments.export)} searches: {arguments.export}")
         return 0
     assert arguments.images is not None
-    _refuse_flags(argv, ("--export",), "--images")
+    refuse_flags(argv, ("--export",), "--images")
     evaluate_folder(arguments.images, arguments)
     return 0
 
@@ -163,14 +167,6 @@ def agreement(lines: Sequence[dict[str, Any]], official: Mapping[str, bool]) -> 
     """Share of images with the same verdict in both. official: verdicts by file name, not necessarily on all."""
     same = [line["correct"] == official[line["filename"]] for line in lines if line["filename"] in official]
     return {"images": len(same), "same_verdict": sum(same) / len(same)}
-
-
-def _refuse_flags(argv: Sequence[str], flags: Sequence[str], beside: str) -> None:
-    """InputError for what a command line gives that has no effect there."""
-    given = {argument.partition("=")[0].replace("_", "-") for argument in argv}
-    for flag in flags:
-        if any(name == flag or name.startswith(f"{flag}.") for name in given):
-            raise InputError(f"{flag} says nothing beside {beside}", field=flag, expected=f"{beside} without it")
 
 
 def _judge_folder(

@@ -31,7 +31,7 @@ GROUPS: dict[str, Group] = {
             "run": ("commands.run", "build a dataset in a run folder (or go on with it)"),
             "search": ("commands.search", "search for the best image of every prompt, and judge what was found"),
             "distill": ("commands.distill", "teach a generator many concepts by a VLM's answers, each into a LoRA"),
-            "evaluate": ("commands.evaluate", "score a search, or any images by GenEval or GenEval 2"),
+            "evaluate": ("commands.evaluate", "score a search, or images by GenEval, GenEval 2 or CommonsenseT2I"),
             "harvest": ("commands.harvest", "make pairs for the next corrector out of a search's traces"),
             "routes": ("commands.routes", "learn from searches what to correct and what to draw afresh"),
             "vocabulary": ("commands.vocabulary", "have a language model name what prompts are composed of"),

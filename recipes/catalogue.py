@@ -26,13 +26,16 @@ Part = Literal[
     "rewards",
     "vlm",
     "judge",
+    "description_judge",
+    "expander",
     "drift_clip",
 ]
 """dataset: `DatasetConfig` of run, plan. search: `SearchJobConfig` of search, reflect. run_options: `RunOptions`, how
 both are computed. cluster: `Cluster` that plan is for. *_training, dual_process: of the trainers and of distill.
 distill_workers: `Workers` of distill on Ray. generator: `GeneratorConfig` of generate. grounding: `GroundedSamConfig`
 of check. rewards: `RewardConfig`s of score. vlm: `VlmConfig` of questions. judge: `JudgeConfig` of judge, evaluate.
-drift_clip: `ClipRewardConfig` of drift."""
+description_judge, expander: `DescriptionJudgeConfig` and `ExpanderConfig` of evaluate commonsense-t2i. drift_clip:
+`ClipRewardConfig` of drift."""
 FIRST = "micro"  # what commands take without --preset, where it is installed
 
 

@@ -8,10 +8,12 @@ import numpy as np
 
 from inference.corrector import CorrectorConfig
 from inference.critic import CriticConfig
+from inference.dual.expanded_prompts import ExpanderConfig
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import FluxCorrectorConfig
 from inference.generator import GeneratorConfig
 from inference.grounding.grounded_sam import GroundedSamConfig
+from inference.judges.description_judge import DescriptionJudgeConfig
 from inference.judges.judge import JudgeConfig
 from inference.judges.questions_judge import QuestionsJudgeConfig
 from inference.requirements.atom_critic import AtomCriticConfig
@@ -78,6 +80,16 @@ def judge() -> JudgeConfig:
     """The micro judge, trained apart from everything that a search uses. Of any prompt, once it is asked for: the micro
     VLM, where it does not choose."""
     return replace(family.micro_judge(), questions=QuestionsJudgeConfig(vlm(), prompt="micro/question"))
+
+
+def description_judge() -> DescriptionJudgeConfig:
+    """The micro VLM, or the micro CLIP of captions."""
+    return DescriptionJudgeConfig(vlm=vlm(), clip=family.micro_clip("clip"), prompt="micro/fits_description")
+
+
+def expander() -> ExpanderConfig:
+    """The micro VLM, which knows words that the micro FLUX does not."""
+    return ExpanderConfig(vlm(), "micro/refine")
 
 
 def drift_clip() -> ClipRewardConfig:

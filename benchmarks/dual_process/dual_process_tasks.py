@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from benchmarks.dual_process.gradient_memory import kept_for_gradient, parameter
 from benchmarks.dual_process.latent_optimization import LatentConfig, optimize_latents
 from benchmarks.dual_process.micro_commonsense import MicroDescriptionJudge, commonsense_pairs
 from inference.dual.concept import Concept, QuestionAnswer, concept_of
+from inference.dual.expanded_prompts import expand
 from inference.dual.questions import questions_about, show_question
-from inference.interfaces import ChatRequest, Vlm
+from inference.interfaces import ChatRequest
 from inference.judges.commonsense_t2i import CommonsensePair
 from inference.judges.geneval_scoring import judge_objects
 from inference.vlm.in_process import InProcessVlm
@@ -146,7 +146,7 @@ class Tables:
     def _expanded(self, pair: CommonsensePair, side: int) -> str:
         prompt = pair.prompts[side]
         if pair.descriptions[side] != prompt:
-            return expand_prompts(self._vlm, [prompt], "micro/refine")[0]
+            return expand(self._vlm, [prompt], "micro/refine")[0] or prompt
         denoiser = self.models.denoiser
         image = as_uint8(draw(denoiser, denoiser.encode(prompt), [self.models.config.first_seed]))[0]
         (answer,) = self._vlm.answer([ChatRequest(fill_prompt(load_prompt("micro/refine"), prompt=prompt), (image,))])
@@ -225,19 +225,6 @@ LATENTS = LatentConfig(steps=40, learning_rate=0.05)
 def _vlm_config() -> Any:
 
     return micro_qwen(max_new_tokens=64, batch_size=8)
-
-
-def expand_prompts(vlm: Vlm, prompts: Sequence[str], template: str) -> list[str]:
-    """Each prompt in more words, as DALL-E 3 rewrites prompts: the baseline that distillation is compared with.
-
-    An empty answer, or one that is cut off, leaves the prompt as it is.
-    """
-    text = load_prompt(template)
-    answers = vlm.answer([ChatRequest(fill_prompt(text, prompt=prompt)) for prompt in prompts]) if prompts else []
-    return [
-        " ".join(answer.text.split()) if answer.finished and answer.text.strip() else prompt
-        for answer, prompt in zip(answers, prompts, strict=True)
-    ]
 
 
 def unrelated_prompts(related: set[str]) -> list[PromptRecord]:

@@ -91,7 +91,7 @@ def _colored(clause: ObjectClause, other: ObjectClause) -> ObjectClause:
 
 
 class MicroDescriptionJudge:
-    """See `inference.judges.commonsense_t2i.DescriptionJudge`: descriptions of concepts, or prompts of the six tags."""
+    """Says whether images fit descriptions: of concepts, or prompts of the six tags."""
 
     def __init__(self, judge: SegmentationJudge | None = None) -> None:
         self.judge = judge or SegmentationJudge(SegmentationJudgeConfig(model="micro/judge"))

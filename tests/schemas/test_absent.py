@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from inference.judges.commonsense_t2i import read_pairs
+from inference.judges.commonsense_data import read_pairs
 from inference.judges.known_words import KnownWords
 from inference.requirements.clauses import parse_include
 from pipelines.geneval_folder import read_official

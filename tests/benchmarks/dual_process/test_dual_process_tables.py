@@ -3,10 +3,8 @@
 import pytest
 
 from benchmarks.dual_process.dual_process_tables import plot, table_1
-from benchmarks.dual_process.dual_process_tasks import Task, asked_about, expand_prompts, unrelated_prompts
+from benchmarks.dual_process.dual_process_tasks import Task, asked_about, unrelated_prompts
 from inference.judges.commonsense_t2i import CommonsensePair
-from inference.vlm.endpoint import EndpointConfig, EndpointVlm
-from tests.support.chat_server import chat_server, says, text_of
 
 PAIRS = [
     CommonsensePair(("a photo of a sunrise", "a photo of a noon"), ("low", "high"), "sky"),
@@ -58,12 +56,3 @@ def test_unrelated_prompts_are_of_every_tag_and_of_no_pair():
     assert len({record.tag for record in chosen}) == 6
     assert "a photo of a star" not in {record.text for record in chosen}
     assert 20 < len({record.text for record in chosen}) == len(chosen)
-
-
-def test_expanded_prompts_come_from_the_model_and_an_empty_answer_leaves_the_prompt():
-    def answer(payload, number):
-        return says("a lamp,\n unlit" if "a lamp" in text_of(payload) else " ")
-
-    with chat_server(answer) as server:
-        vlm = EndpointVlm(EndpointConfig(server.base_url, "m", max_retries=0))
-        assert expand_prompts(vlm, ["a lamp", "a pen"], "micro/refine") == ["a lamp, unlit", "a pen"]
