@@ -116,7 +116,7 @@ function hideOthers(form) {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
     let count = 0;
     items.forEach((item, index) => {
-      const same = Object.entries(chosen).every(([name, value]) => !value || item.dataset[name].split("\n").includes(value));
+      const same = Object.entries(chosen).every(([name, value]) => !value || item.dataset[name] === value || item.dataset[name].split("\n").includes(value));
       item.hidden = !(same && words.every((word) => texts[index].includes(word)));
       count += item.hidden ? 0 : 1;
     });

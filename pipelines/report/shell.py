@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.report.figures import bands
-from pipelines.report.words import explained, plain
+from inference.requirements.atoms import HOLDS
+from pipelines.report.words import explained
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -60,6 +60,8 @@ def island(value: Any) -> Markup:
 def _templates() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    from pipelines.report.figures import bands
+
     found = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -67,18 +69,9 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(bands=bands, interval=_interval, plain=plain, explained=explained)
+    found.globals["HOLDS"] = HOLDS
+    found.filters.update(bands=bands, explained=explained)
     return found
-
-
-def _interval(found: list[float | None], digits: int = 3) -> str:
-    """[value, low, high] in words; the value alone where there is no interval."""
-    value, low, high = found
-    if value is None:
-        return "–"
-    if low is None or high is None:
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def as_filter(name: str, label: str, values: Mapping[str, str]) -> dict[str, Any]:

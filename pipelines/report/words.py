@@ -38,7 +38,7 @@ MEANINGS = {
     "GM": "The geometric mean of the probabilities of all expected answers: low where one of them is.",
     "AM": "Their arithmetic mean.",
     "atoms": "The single things that a prompt asks for; each has a question.",
-    "95 %": "The interval in brackets: where the score would lie with other prompts of the same kind. One prompt has none.",
+    "95 %": "In brackets: where the score would lie with other prompts of the same kind. One prompt has no interval.",
     "learnt": "The VLM gives the wanted answers on seeds that were not trained on.",
     "not learnt": "It does not, even after training; what was made is kept.",
 }
