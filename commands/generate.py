@@ -18,6 +18,9 @@ from schemas.errors import InputError
 from schemas.new_file import new_folder, short_name, write_new
 from schemas.terminal import say
 
+IMAGES = Path("images")
+"""Where a call without --out makes its folder; git ignores it."""
+
 
 @dataclass(frozen=True)
 class GenerateArgs:
@@ -51,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     config = arguments.generator.only_what_is_used()
     require_models(model_names(config))
     config.check_sizes()
-    with new_folder(arguments.out, Path("images"), short_name(arguments.prompt, "image")) as folder:
+    with new_folder(arguments.out, IMAGES, short_name(arguments.prompt, "image")) as folder:
         _draw(arguments, config, folder, MadeBy.of("generate", argv, arguments.preset, config))
     return 0
 
@@ -67,7 +70,7 @@ def _draw(arguments: GenerateArgs, config: GeneratorConfig, folder: Path, made_b
     drawn = []
     for index, (image, seed) in enumerate(zip(images, seeds, strict=True)):
         path = folder / f"image_{index}.png"
-        write_new(path, made_by.png(image, arguments.prompt, arguments.seed, image=index, noise_seed=seed), "--out")
+        write_new(path, made_by.png(image, arguments.prompt, arguments.seed, number=index, noise_seed=seed), "--out")
         height, width = image.shape[:2]
         drawn.append({"file": path.name, "noise_seed": seed, "width_px": width, "height_px": height})
         say(path)

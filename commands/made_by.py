@@ -39,7 +39,7 @@ class MadeBy:
     def png(self, image: np.ndarray, prompt: str, seed: int, **more: Any) -> bytes:
         """image: uint8 (H, W, 3). The PNG says its prompt, seed, models and command, and what `more` names."""
         texts = {"prompt": prompt, "seed": seed, "model": ", ".join(self.models), "command": self.command, **more}
-        return encode_png(image, {name: readable(str(value)) for name, value in texts.items()})
+        return encode_png(image, {name: readable(hide(str(value))) for name, value in texts.items()})
 
     def record(self, **said: Any) -> str:
         """JSON of the same, with what `said` names before the settings."""

@@ -34,6 +34,9 @@ from schemas.plain_text import one_line
 from schemas.records import Cost
 from schemas.terminal import say
 
+REFLECTED = Path("reflected")
+"""Where a call without --out makes its folder; git ignores it."""
+
 
 @dataclass(frozen=True)
 class ReflectArgs:
@@ -85,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     require_servers(reading, "--requirements", arguments.vlm)
     name = short_name(asked[0].record.text, "image") + (f"-and-{len(asked) - 1}-more" if len(asked) > 1 else "")
     made_by = MadeBy.of("reflect", argv, arguments.preset, config, reading, arguments.search)
-    with new_folder(arguments.out, Path("reflected"), name) as folder:
+    with new_folder(arguments.out, REFLECTED, name) as folder:
         _search(arguments, asked, config, reading, folder, made_by)
     return 0
 

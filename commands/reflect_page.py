@@ -11,7 +11,7 @@ from urllib.parse import quote
 from commands.made_by import RECORD, MadeBy
 from inference.requirements.atoms import failing
 from inference.search import Draft, SearchTrace
-from pipelines.report.pictures import TINY_PX, data_uri
+from pipelines.report.pictures import data_uri
 from pipelines.report.search_page import SOURCES
 from pipelines.report.shell import render
 from pipelines.restarts import RESTARTS
@@ -37,7 +37,6 @@ class Shown:
 
     draft: Draft
     uri: str
-    is_tiny: bool
     is_best: bool
     way: str
     text: str
@@ -83,8 +82,8 @@ def write_pictures(one: SearchTrace, out: Path, name: str, alone: bool, made_by:
     where it is alone. Returns what the page says of it."""
     folder = out if alone else out / name
     best = one.best()
-    drawn = made_by.png(best.image, one.prompt, seed, image=best.number, noise_seed=best.seed)
-    strip = made_by.png(filmstrip(one), one.prompt, seed, image="all, a row a chain")
+    drawn = made_by.png(best.image, one.prompt, seed, number=best.number, noise_seed=best.seed)
+    strip = made_by.png(filmstrip(one), one.prompt, seed, number="all, a row a chain")
     record = made_by.record(prompt=one.prompt, seed=seed, **_record(one, best))
     for file, data in (("best.png", drawn), ("filmstrip.png", strip), (RECORD, record)):
         write_new(folder / file, data, "--out")
@@ -114,7 +113,7 @@ def filmstrip(one: SearchTrace) -> np.ndarray:
     for draft, image in zip(one.drafts, small, strict=True):
         height, width = image.shape[:2]
         y, x = GAP_PX + draft.chain * down, GAP_PX + draft.round * across
-        if draft is best:
+        if draft.number == best.number:
             strip[y - GAP_PX : y + height + GAP_PX, x - GAP_PX : x + width + GAP_PX] = (42, 143, 74)
         strip[y : y + height, x : x + width] = image
     return strip
@@ -139,9 +138,8 @@ def _shown(draft: Draft, best: Draft, prompt: str) -> Shown:
         said = f"drawn afresh: the image before {RESTARTS[draft.restart]}"
     return Shown(
         draft,
-        data_uri(encode_png(draft.image), ANSWER_PX if draft is best else CARD_PX),
-        max(draft.image.shape[:2]) <= TINY_PX,
-        draft is best,
+        data_uri(encode_png(draft.image), ANSWER_PX if draft.number == best.number else CARD_PX),
+        draft.number == best.number,
         said,
         draft.prompt if draft.prompt != prompt else "",
         tuple(failing(draft.atoms)),

@@ -35,6 +35,7 @@ class Answer:
 class Scored:
     """One image. verdict: right or wrong. skills: a line each."""
 
+    row: int
     prompt: str
     uri: str
     about: str
@@ -47,7 +48,7 @@ class Scored:
     def what(self) -> str:
         """For those who do not see it."""
         right = sum(one.is_right for one in self.answers)
-        return f"Image of: {self.prompt}. {right} of {len(self.answers)} answers are as expected"
+        return f"Image of row {self.row}, {right} of {len(self.answers)} answers as expected"
 
 
 def render_page(summary: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], files: Mapping[str, Path]) -> bytes:
@@ -82,6 +83,7 @@ def _rows(scores: Mapping[str, Sequence[float | None]]) -> list[tuple[str, str]]
 def _scored(line: Mapping[str, Any], file: Path) -> Scored:
     answers = tuple(Answer(one["question"], one["answer"], one["probability"]) for one in line["questions"])
     return Scored(
+        line["row"],
         line["prompt"],
         data_uri(read_file(file, MAX_IMAGE_BYTES), PICTURE_PX),
         f"row {line['row']}, {line['atom_count']} atoms, GM {100 * line['soft_tifa_gm']:.0f}, "

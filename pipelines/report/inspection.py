@@ -160,10 +160,10 @@ def inspect_shard(folder: RunFolder, config: JobConfig, index: int) -> Inspectio
     return Inspection({"shard": index, "sidecar": told, "samples": described}, lines, images)
 
 
-def write_images(images: Mapping[str, bytes], folder: str) -> int:
-    """Write images into a local folder, made if need be, over none that has other bytes. Returns how many.
-    InputError."""
-    write_all_new(local_path(Path(folder)), images, "--images")
+def write_images(images: Mapping[str, bytes], record: Mapping[str, bytes], folder: str) -> int:
+    """Write images, and a record of them, into a local folder, made if need be, over nothing that has other bytes.
+    Returns how many images. InputError."""
+    write_all_new(local_path(Path(folder)), {**images, **record}, "--images")
     return len(images)
 
 

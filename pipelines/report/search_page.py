@@ -11,7 +11,7 @@ from inference.judges.intervals import Interval
 from inference.requirements.atoms import atoms_of, failing
 from pipelines.report.chart import Chart, Curve
 from pipelines.report.drawn_elsewhere import NOT_IDENTICAL, servers_that_draw
-from pipelines.report.pictures import TINY_PX, data_uri
+from pipelines.report.pictures import data_uri
 from pipelines.report.shell import as_filter, render
 from pipelines.restarts import RESTARTS, restarts_in_words
 from pipelines.run_folder import RunFolder
@@ -48,7 +48,6 @@ class Shot:
     round: int
     score: float
     uri: str
-    is_tiny: bool
     verdict: str
     is_chosen: bool
     way: str
@@ -179,7 +178,6 @@ def _shot(candidate: Candidate, step: SearchStep, prompt: str, is_chosen: bool) 
         step.round,
         step.score,
         data_uri(candidate.image or b"", STRIP_PX),
-        max(candidate.width_px, candidate.height_px) <= TINY_PX,
         "unjudged" if candidate.check is None else "right" if _is_right(candidate) else "wrong",
         is_chosen,
         _way(step),

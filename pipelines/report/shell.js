@@ -22,12 +22,12 @@ const pictures = () => [...document.querySelectorAll("main button.look")].filter
 function fromFigure(button) {
   const image = button.querySelector("img");
   const figure = button.closest("figure");
-  const heading = button.closest("[data-item]")?.querySelector("h2, h3")?.textContent ?? "";
+  const heading = (button.closest("[data-item]")?.querySelector("[data-prompt]") ?? document.querySelector("h1")).textContent;
   const about = el("div", { class: "about" }, el("h2", { id: "viewer-title" }, image.alt), el("p", { class: "prompt", dir: "auto" }, heading));
   const said = figure?.querySelector("figcaption");
   if (said) {
     const copy = said.cloneNode(true);
-    for (const button of copy.querySelectorAll("button")) button.replaceWith(el("span"));
+    for (const repeated of copy.querySelectorAll("[data-prompt]")) repeated.remove();
     for (const details of copy.querySelectorAll("details")) details.open = true;
     about.append(...copy.childNodes);
   }
