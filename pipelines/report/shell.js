@@ -67,9 +67,9 @@ byId("close").addEventListener("click", () => byId("viewer").close());
 byId("earlier").addEventListener("click", () => step(-1));
 byId("later").addEventListener("click", () => step(1));
 byId("viewer").addEventListener("close", () => { looked?.focus(); });
-byId("viewer").addEventListener("keydown", (event) => {
+document.addEventListener("keydown", (event) => { // of the document, since a button that is disabled loses the focus
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (by === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (!byId("viewer").open || by === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
   event.preventDefault();
   step(by);
 });
