@@ -104,7 +104,7 @@ def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     """For the terminal."""
 
     def shown(found: Sequence[float | None]) -> str:
-        return Interval.from_list(found).shown(2)
+        return Interval.from_list(found).shown(".2f")
 
     yield f"{summary['num_prompts']} prompts, {summary['num_images']} images, judged by {summary['judge']}"
     yield f"  Soft-TIFA GM  {shown(summary['soft_tifa_gm'])}   (95 % over prompts)"

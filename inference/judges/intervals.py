@@ -23,11 +23,11 @@ class Interval:
     def __str__(self) -> str:
         return self.shown()
 
-    def shown(self, digits: int = 3) -> str:
-        """The value, and the interval where there is one."""
+    def shown(self, form: str = ".3f") -> str:
+        """The value, and the interval where there is one. form: of each number."""
         if math.isnan(self.low):
-            return f"{self.value:.{digits}f}"
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+            return f"{self.value:{form}}"
+        return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
     def as_list(self) -> list[float | None]:
         """For JSON: value, low, high; None for NaN."""

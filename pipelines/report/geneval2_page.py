@@ -77,7 +77,7 @@ def render_page(summary: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], 
 
 
 def _rows(scores: Mapping[str, Sequence[float | None]]) -> list[tuple[str, str]]:
-    return [(name, Interval.from_list(found).shown(1)) for name, found in scores.items()]
+    return [(name, Interval.from_list(found).shown(".1f")) for name, found in scores.items()]
 
 
 def _scored(line: Mapping[str, Any], file: Path) -> Scored:
