@@ -17,7 +17,7 @@ from inference.judges.questions_judge import QuestionsJudge
 from inference.model_store import model_digest
 from pipelines.evaluation import result_line
 from pipelines.geneval_folder import PromptFolder, read_layout, read_official
-from pipelines.kept_results import KeptResults
+from pipelines.kept_results import KEY, KeptResults, check_results
 from pipelines.prompts.judgeable import Unjudged, count_unjudged, why_not_judged
 from pipelines.search_job import SearchJobConfig
 from recipes import catalogue
@@ -116,6 +116,7 @@ def evaluate_folder(folder: Path, arguments: EvaluateArgs) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         key = content_key(output_config(config, {name: model_digest(name) for name in model_names(config)}))
+        check_results(out, key)
         kept = KeptResults(out / "results.partial.jsonl", key)
     except OSError as error:
         raise InputError(error.strerror or str(error), file=str(out), field="--out", expected="a folder") from error
@@ -123,7 +124,7 @@ def evaluate_folder(folder: Path, arguments: EvaluateArgs) -> None:
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     write_whole(out / "results.jsonl", text)
     summary = summary_of(lines, config.label)
-    summary["num_not_judged"] = num_not_judged
+    summary |= {"num_not_judged": num_not_judged, KEY: key}
     if faults:
         summary["skipped"] = {fault.file or "": fault.problem for fault in faults}
     if official is not None:

@@ -14,6 +14,7 @@ from commands.endpoint_errors import explained
 from commands.image_files import check_images, read_image, say_faults
 from commands.runs import open_run, write_report
 from inference.interfaces import Vlm
+from inference.judges.intervals import Interval
 from inference.judges.questions_judge import JUDGE_VLM
 from inference.model_store import model_digest, require_models
 from inference.required_servers import require_servers
@@ -21,7 +22,7 @@ from inference.requirements.question_atoms import ONE_WORD, question_probabiliti
 from inference.vlm.prompts import load_prompt
 from inference.vlm.vlm import VlmConfig
 from pipelines.geneval2 import Row, find_images, read_data, read_run, result_line, summarise
-from pipelines.kept_results import KeptResults
+from pipelines.kept_results import KEY, KeptResults, check_results
 from pipelines.report.geneval2_page import render_page
 from pipelines.runtime.progress import format_seconds
 from pipelines.search_job import SearchJobConfig
@@ -81,15 +82,15 @@ def main(argv: Sequence[str]) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
         digests = {name: model_digest(name) for name in model_names(vlm)}
-        kept = KeptResults(
-            out / "results.partial.jsonl", content_key(load_prompt(arguments.prompt), output_config(vlm, digests))
-        )
+        key = content_key(load_prompt(arguments.prompt), output_config(vlm, digests))
+        check_results(out, key)
+        kept = KeptResults(out / "results.partial.jsonl", key)
     except OSError as error:
         raise InputError(error.strerror or str(error), file=str(out), field="--out", expected="a folder") from error
     with explained(vlm):
         lines = list(_judged(shown, vlm, kept, arguments))
     write_whole(out / "results.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    summary = summarise(lines, vlm.name) | ({"skipped": skipped} if skipped else {})
+    summary = summarise(lines, vlm.name) | ({"skipped": skipped} if skipped else {}) | {KEY: key}
     write_whole(out / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     write_whole(out / "index.html", render_page(summary, lines, {one.name: one.path for one in shown}))
     kept.remove()
@@ -102,8 +103,8 @@ def main(argv: Sequence[str]) -> int:
 def summary_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     """For the terminal."""
 
-    def shown(found: Sequence[float]) -> str:
-        return f"{found[0]:6.2f} [{found[1]:.2f}, {found[2]:.2f}]"
+    def shown(found: Sequence[float | None]) -> str:
+        return Interval.from_list(found).shown(".2f")
 
     yield f"{summary['num_prompts']} prompts, {summary['num_images']} images, judged by {summary['judge']}"
     yield f"  Soft-TIFA GM  {shown(summary['soft_tifa_gm'])}   (95 % over prompts)"

@@ -9,13 +9,17 @@ from typing import Annotated
 import tyro
 
 from commands.arguments import Preset, parse_with_preset
+from commands.made_by import RECORD, MadeBy
 from inference.generator import GeneratorConfig
 from inference.model_store import require_models
 from recipes import catalogue
 from schemas.configuration import model_names, stable_seed
 from schemas.errors import InputError
-from schemas.images import encode_png
+from schemas.new_file import new_folder, short_name, write_new
 from schemas.terminal import say
+
+IMAGES = Path("images")
+"""Where a call without --out makes its folder; git ignores it."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,9 @@ class GenerateArgs:
     """How many."""
     seed: int = 0
     """Seed of their noise."""
-    out: Path = Path("images")
-    """Folder to write to; image_0.png, image_1.png, ..."""
+    out: Path | None = None
+    """Folder to write to, a new or an empty one: image_0.png, image_1.png, ..., and made_by.json, which says how they
+    were made; without it, a new folder in images/, named after the prompt."""
     preset: Preset = field(default_factory=catalogue.default)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
 
@@ -49,17 +54,27 @@ def main(argv: Sequence[str]) -> int:
     config = arguments.generator.only_what_is_used()
     require_models(model_names(config))
     config.check_sizes()
+    with new_folder(arguments.out, IMAGES, short_name(arguments.prompt, "image")) as folder:
+        _draw(arguments, config, folder, MadeBy.of("generate", argv, arguments.preset, config))
+    return 0
+
+
+def _draw(arguments: GenerateArgs, config: GeneratorConfig, folder: Path, made_by: MadeBy) -> None:
     started = time.perf_counter()
     generator = config.with_batch_size(min(config.batch_size, arguments.num_images)).open()
     loaded = time.perf_counter()
     seeds = [stable_seed(arguments.seed, arguments.prompt, i) for i in range(arguments.num_images)]
     size = config.size_of(arguments.seed, arguments.prompt)
     sizes = [size] * arguments.num_images if size else None
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for index, image in enumerate(generator.draw([arguments.prompt] * arguments.num_images, seeds, sizes)):
-        path = arguments.out / f"image_{index}.png"
-        path.write_bytes(encode_png(image))
+    images = generator.draw([arguments.prompt] * arguments.num_images, seeds, sizes)
+    drawn = []
+    for index, (image, seed) in enumerate(zip(images, seeds, strict=True)):
+        path = folder / f"image_{index}.png"
+        write_new(path, made_by.png(image, arguments.prompt, arguments.seed, number=index, noise_seed=seed), "--out")
+        height, width = image.shape[:2]
+        drawn.append({"file": path.name, "noise_seed": seed, "width_px": width, "height_px": height})
         say(path)
+    record = made_by.record(prompt=arguments.prompt, seed=arguments.seed, images=drawn)
+    write_new(folder / RECORD, record, "--out")
     seconds = time.perf_counter() - loaded
     say(f"{arguments.num_images / seconds:.1f} images/s, after {loaded - started:.1f} s of loading")
-    return 0

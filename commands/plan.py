@@ -22,6 +22,7 @@ from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged
 from pipelines.stated_figures import GPUS
 from recipes import catalogue
 from schemas.errors import InputError
+from schemas.new_file import write_new
 from schemas.terminal import say
 
 GENEVAL_FILE = "evaluation_metadata.jsonl"
@@ -228,8 +229,7 @@ def write_picture(plan: Estimate, path: Path) -> None:
     if plan.cluster is None or plan.placement is None:
         raise InputError("models on the CPU leave no GPU to draw", field="--picture", expected="a preset for GPUs")
     times = gpu_times(plan.stages, plan.placement, plan.cluster)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(as_svg(times, plan.placement, plan.cluster))
+    write_new(path, as_svg(times, plan.placement, plan.cluster), "--picture")
 
 
 def announce(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> None:

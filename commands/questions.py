@@ -13,6 +13,7 @@ from commands.arguments import Preset, parse_with_preset
 from inference.vlm.vlm import VlmConfig
 from recipes import catalogue
 from schemas.errors import InputError
+from schemas.new_file import write_new
 from schemas.terminal import say
 
 
@@ -31,7 +32,7 @@ class QuestionsArgs:
     answers: Path = Path("runs/questions")
     """Where a model's answers are kept: the same words get the same questions."""
     out: Path | None = None
-    """File to write; without one, the terminal."""
+    """File to write, a new one; without one, the terminal."""
     preset: Preset = field(default_factory=catalogue.default)
     vlm: VlmConfig = field(default_factory=VlmConfig)
 
@@ -69,7 +70,6 @@ def main(argv: Sequence[str]) -> int:
     if arguments.out is None:
         say(text, end="")
     else:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text, encoding="utf-8")
+        write_new(arguments.out, text, "--out")
         say(arguments.out)
     return 0

@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from commands.arguments import Preset, parse_with_preset
+from commands.made_by import MadeBy
 from commands.reflect_page import Told, folder_names, write_page, write_pictures
 from inference.model_store import require_models
 from inference.prompt_grammar import told_or_free
@@ -28,9 +29,13 @@ from pipelines.search_job import check_choosing
 from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.errors import InputError
+from schemas.new_file import new_folder, short_name
 from schemas.plain_text import one_line
 from schemas.records import Cost
 from schemas.terminal import say
+
+REFLECTED = Path("reflected")
+"""Where a call without --out makes its folder; git ignores it."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,9 @@ class ReflectArgs:
     """What the image should show, in any words; several are several searches."""
     prompts: Path | None = None
     """More prompts, from a file: lines of text (.txt), or of JSON with what they require (.jsonl)."""
-    out: Path = Path("reflected")
-    """Folder: index.html, and of one prompt best.png and filmstrip.png; of several a folder each with these."""
+    out: Path | None = None
+    """Folder, a new or an empty one: index.html, and of one prompt best.png, filmstrip.png and made_by.json; of several
+    a folder each with these. Without it, a new folder in reflected/, named after the prompt."""
     together: int = 8
     """Prompts that are searched at once; the page is written after each such group."""
     vocabulary: str = "everyday"
@@ -80,6 +86,21 @@ def main(argv: Sequence[str]) -> int:
     config.generator.check_sizes()
     require_servers(config, "--tools", arguments.vlm)
     require_servers(reading, "--requirements", arguments.vlm)
+    name = short_name(asked[0].record.text, "image") + (f"-and-{len(asked) - 1}-more" if len(asked) > 1 else "")
+    made_by = MadeBy.of("reflect", argv, arguments.preset, config, reading, arguments.search)
+    with new_folder(arguments.out, REFLECTED, name) as folder:
+        _search(arguments, asked, config, reading, folder, made_by)
+    return 0
+
+
+def _search(
+    arguments: ReflectArgs,
+    asked: Sequence[Asked],
+    config: SearchToolsConfig,
+    reading: RequirementsConfig,
+    folder: Path,
+    made_by: MadeBy,
+) -> None:
     started = time.monotonic()
     tools = config.open()
     reader = reading.open()
@@ -97,11 +118,11 @@ def main(argv: Sequence[str]) -> int:
         for number in range(search.depth):
             _round(searches, number, search, tools, start, len(asked), started)
         told += [
-            write_pictures(one, arguments.out, names[start + i], len(asked) == 1) for i, one in enumerate(searches)
+            write_pictures(one, folder, names[start + i], len(asked) == 1, made_by, arguments.seed)
+            for i, one in enumerate(searches)
         ]
-        write_page(arguments.out, told, len(asked))
-    say(f"{arguments.out / 'index.html'}  ({sum((one.cost for one in told), Cost()).in_words()})")
-    return 0
+        write_page(folder, told, len(asked), made_by)
+    say(f"{folder / 'index.html'}  ({sum((one.cost for one in told), Cost()).in_words()})")
 
 
 def asked_prompts(arguments: ReflectArgs) -> list[Asked]:

@@ -13,8 +13,8 @@ from commands.runs import open_run
 from inference.routes import RouteTable
 from pipelines.learn_routes import Learnt, check_same_models, learn_from, routes_lines
 from pipelines.search_job import SearchJobConfig
-from schemas.atomic_file import write_whole
 from schemas.errors import ForeignRunError, InputError
+from schemas.new_file import write_new
 from schemas.terminal import say
 
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         say(_of_run(one))
     for line in routes_lines(table, learnt):
         say(line)
-    write_whole(arguments.out, table.as_json())
+    write_new(arguments.out, table.as_json(), "--out")
     say(f"{arguments.out}: search with --search.route learned --tools.routes {arguments.out}")
     return 0
 

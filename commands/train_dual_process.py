@@ -14,6 +14,7 @@ from commands.arguments import Preset, parse_with_preset
 from commands.drawing_flags import drawing_flags
 from inference.model_store import require_models
 from recipes import catalogue
+from schemas.atomic_file import write_whole
 from schemas.errors import InputError
 from schemas.stop_signal import stop_signal
 from schemas.terminal import say
@@ -21,8 +22,10 @@ from trainers.checkpoint import Checkpoints
 from trainers.concept_card import CARD, finished_key
 from trainers.concept_file import read_concept
 from trainers.distilled import Point
-from trainers.dual_process import DualProcess
+from trainers.dual_process import DualProcess, NotConvergedError
 from trainers.dual_process_config import DualProcessConfig
+
+PAGE = "index.html"
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,25 @@ def main(argv: Sequence[str]) -> int:
             say(f"{line}  loss {point.loss:.4g}  probability {point.probability:.3f}", flush=True)
 
     with stop_signal("the step") as stop:
-        distilled = models.distill(concept, arguments.out, report, stop=stop)
+        try:
+            distilled = models.distill(concept, arguments.out, report, stop=stop)
+        except NotConvergedError:
+            _write_page(concept.name, "not learnt", arguments.out)
+            raise
+    _write_page(concept.name, "learnt", arguments.out)
     before, after = distilled.before.probability, distilled.after.probability
     say(
         f"{concept.name}: {len(distilled.curve)} steps in {distilled.seconds:.0f} s; the answers' probability on other "
         f"seeds than it was trained on: {before:.2f} before, {after:.2f} after"
     )
-    say(f"the LoRA: {arguments.out}; draw with it:")
+    say(f"the LoRA: {arguments.out}; look at it: {arguments.out / PAGE}; draw with it:")
     say(f"  {json.loads((arguments.out / CARD).read_text())['command']}")
     return 0
+
+
+def _write_page(name: str, status: str, folder: Path) -> None:
+    """Of a concept that is finished."""
+    from pipelines.report.concepts_page import render_page, shown_concept
+
+    shown = shown_concept(name, status, "", lambda file: (folder / file).read_bytes())
+    write_whole(folder / PAGE, render_page(name, [shown]))

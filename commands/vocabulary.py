@@ -13,6 +13,7 @@ from inference.model_store import SHIPPED
 from inference.vlm.vlm import VlmConfig
 from pipelines.prompts.brainstorm import BrainstormConfig, Brainstormed, brainstorm_vocabulary
 from schemas.errors import InputError
+from schemas.new_file import write_new
 from schemas.terminal import say
 
 _SHOWN = 20
@@ -50,18 +51,14 @@ def main(argv: Sequence[str]) -> int:
         )
     from commands.endpoint_errors import explained
     from inference.vlm.journal import StorageJournal
-    from pipelines.prompts.vocabulary import save_vocabulary
+    from pipelines.prompts.vocabulary import vocabulary_text
     from schemas.storage import LocalStorage
 
     say = functools.partial(print, flush=True)
     with explained(arguments.vlm):
         vlm = arguments.vlm.open(StorageJournal(LocalStorage(arguments.answers)))
         found = brainstorm_vocabulary(arguments.brainstorm, vlm, arguments.vlm.name, say)
-    try:
-        save_vocabulary(found.vocabulary, arguments.out)
-    except OSError as error:
-        problem = f"cannot be written: {error.strerror}"
-        raise InputError(problem, file=str(arguments.out), field="--out", expected="a place to write to") from None
+    write_new(arguments.out, vocabulary_text(found.vocabulary), "--out")
     _print_summary(found, arguments)
     return 0
 

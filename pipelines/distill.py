@@ -11,7 +11,6 @@ and nothing else.
 
 from __future__ import annotations
 
-import html
 import json
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from inference.dual.concept import Concept
+from pipelines.report.concepts_page import ShownConcept, render_page, shown_concept
 from schemas.errors import InputError, LeaseHeldError, MissingWeightsError, ReflectionFlowError, StoppedError
 from schemas.storage import LocalStorage, Storage
 from trainers.concept_card import CARD, finished_key
@@ -182,26 +182,16 @@ def distill_folder(
         report(outcome)
     outcomes = sorted(outcomes, key=lambda outcome: (outcome.file, outcome.name))
     storage.commit("summary.json", (json.dumps([asdict(o) for o in outcomes], indent=1) + "\n").encode())
-    storage.commit("index.html", render_page(outcomes).encode())
+    storage.commit("index.html", render_page(f"{len(outcomes)} concepts", [_shown(o, storage) for o in outcomes]))
     return outcomes
 
 
-def render_page(outcomes: Sequence[ConceptOutcome]) -> str:
-    """HTML: each concept with its grid and curve."""
-    parts = []
-    for outcome in outcomes:
-        name, said = html.escape(outcome.name), html.escape(outcome.detail.splitlines()[0] if outcome.detail else "")
-        figures = ""
-        if outcome.probability_after is not None:
-            before, after = outcome.probability_before, outcome.probability_after
-            figures = (
-                f"<p>The answers' probability: {before:.2f} before, {after:.2f} after.</p>"
-                f'<img src="{name}/grid.png" alt="before and after"><img src="{name}/curve.png" alt="curve">'
-            )
-        parts.append(f"<h2>{name}: {outcome.status}</h2><p>{said}</p>{figures}")
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Concepts</title>
-<style>body{{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1200px}}img{{max-width:100%}}</style>
-<h1>{len(outcomes)} concepts</h1>{"".join(parts)}</html>"""
+def _shown(outcome: ConceptOutcome, storage: Storage) -> ShownConcept:
+    """What the page shows of a concept; pictures that do not read are left out."""
+    what = outcome.detail.splitlines()[0] if outcome.detail else ""
+    if outcome.probability_after is None:
+        return ShownConcept(outcome.name, outcome.status, what)
+    return shown_concept(outcome.name, outcome.status, what, lambda file: storage.read(f"{outcome.name}/{file}"))
 
 
 def _check_own(folder: Path) -> None:

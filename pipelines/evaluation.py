@@ -227,7 +227,7 @@ def write_evaluation(folder: RunFolder, config: SearchJobConfig) -> str:
             lines.append(json.dumps(line, ensure_ascii=False))
         films.add(row, chosen)
     storage.commit(f"{FOLDER}/results.jsonl", "".join(f"{line}\n" for line in lines).encode())
-    storage.commit(f"{FOLDER}/index.html", render_page(folder, config, summary, films.by_turns()).encode())
+    storage.commit(f"{FOLDER}/index.html", render_page(folder, config, summary, films.by_turns()))
     for line in summary_lines(summary):
         say(line)
     return f"{storage.uri.rstrip('/')}/{FOLDER}/index.html"
@@ -350,8 +350,8 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
     names = ("score", "best_there_was") if judged else ("verifier_score",)
     yield "  budget  score [95 %]           best there was" if judged else "  budget  the verifier's score [95 %]"
     for row in summary["budgets"]:
-        score, *bound = (Interval(*row[name]) for name in names)
+        score, *bound = (Interval.from_list(row[name]) for name in names)
         yield f"  {row['budget']:>6}  {score!s:<22} {bound[0] if bound else ''}".rstrip()
     last = summary["budgets"][-1]
     for tag, found in last["by_tag_intervals" if judged else "verifier_score_by_tag"].items():
-        yield f"  {tag:<14} {Interval(*found)}"
+        yield f"  {tag:<14} {Interval.from_list(found)}"

@@ -18,12 +18,15 @@ from inference.interfaces import rank_of
 from pipelines.evaluation import base_of, geneval_metadata, read_rows
 from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig
+from schemas.errors import InputError
 from schemas.open_storage import open_storage
 from schemas.records import Candidate, PromptRow
+from schemas.storage import Storage
 
 
 def export_search(folder: RunFolder, config: SearchJobConfig, out: str) -> int:
-    """Write every finished search. Returns how many there were."""
+    """Write every finished search. Returns how many there were. InputError for a file that is there with other
+    bytes: another search's, or of this one before it went deeper."""
     storage = open_storage(out)
     numbers: dict[str, int] = {}
     samples: dict[str, int] = defaultdict(int)
@@ -44,9 +47,18 @@ def export_search(folder: RunFolder, config: SearchJobConfig, out: str) -> int:
             **{f"midimg/{c.search.round}_round@{c.seed}.png": c for c in row.candidates if c.search},
         }
         for name, candidate in images.items():
-            storage.commit(f"{place}/{name}", candidate.image or b"")
-        storage.commit(f"{place}/metadata.jsonl", (json.dumps(geneval_metadata(row)) + "\n").encode())
+            _commit_new(storage, f"{place}/{name}", candidate.image or b"")
+        _commit_new(storage, f"{place}/metadata.jsonl", (json.dumps(geneval_metadata(row)) + "\n").encode())
     return sum(samples.values())
+
+
+def _commit_new(storage: Storage, path: str, data: bytes) -> None:
+    if storage.size(path) is None:
+        storage.commit(path, data)
+    elif storage.read(path) != data:
+        problem = "is there already, and is not written over"
+        where = f"{storage.uri.rstrip('/')}/{path}"
+        raise InputError(problem, file=where, field="--export", expected="another folder")
 
 
 def best_of(candidates: list[Candidate] | tuple[Candidate, ...]) -> Candidate:

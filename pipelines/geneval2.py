@@ -234,5 +234,5 @@ def summarise(lines: Sequence[Mapping[str, Any]], judge: str) -> dict[str, Any]:
     }
 
 
-def _percent(found: Interval) -> list[float]:
-    return [round(100 * value, 2) for value in found.as_list()]
+def _percent(found: Interval) -> list[float | None]:
+    return [None if value is None else round(100 * value, 2) for value in found.as_list()]

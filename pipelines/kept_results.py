@@ -12,6 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from schemas.atomic_file import write_whole
+from schemas.errors import InputError
+from schemas.plain_text import one_line
+
+KEY = "key"
+"""In a summary.json: of all that its verdicts depend on besides images and prompts."""
+
+
+def check_results(out: Path, key: str) -> None:
+    """InputError where `out` holds the results of another judge, or of another program: they are not written over."""
+    if not (out / "results.jsonl").exists():
+        return
+    try:
+        summary = json.loads((out / "summary.json").read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        summary = {}
+    if isinstance(summary, dict) and summary.get(KEY) == key:
+        return
+    judge = summary.get("judge") if isinstance(summary, dict) else None
+    whose = f"judge {one_line(judge)!r} with other settings or models" if judge else "another program"
+    raise InputError(
+        f"holds results of {whose}, which are not written over",
+        file=str(out / "results.jsonl"),
+        field="--out",
+        expected="another folder",
+    )
 
 
 class KeptResults:

@@ -9,9 +9,11 @@ import hashlib
 import io
 import re
 import struct
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from schemas.errors import CorruptDataError
 
@@ -29,10 +31,13 @@ _PNG_NOTES = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-def encode_png(image: np.ndarray) -> bytes:
-    """image: (H, W, 3) uint8, or (H, W) bool, which becomes a 1-bit PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
+def encode_png(image: np.ndarray, texts: Mapping[str, str] | None = None) -> bytes:
+    """image: (H, W, 3) uint8, or (H, W) bool, which becomes a 1-bit PNG. texts: what the file says of itself, by
+    keyword."""
+    buffer, notes = io.BytesIO(), PngInfo()
+    for keyword, text in (texts or {}).items():
+        notes.add_text(keyword, text)
+    Image.fromarray(image).save(buffer, format="PNG", pnginfo=notes)
     return buffer.getvalue()
 
 

@@ -21,6 +21,8 @@ from trainers.dual_process_config import DualProcessConfig
 log = logging.getLogger(__name__)
 
 CARD = "card.json"  # written last: a folder that has it is finished
+GRID = "grid.png"
+CURVE = "curve.png"
 _READ_BACK = {"key", "converged", "probability_before", "probability_after", "seconds"}
 GRID_PX = 128  # of an image's side in the grid, at least
 GAP_PX = 4
@@ -28,8 +30,8 @@ GAP_PX = 4
 
 def write_card(out: Path, distilled: Distilled, config: DualProcessConfig, command: str = "") -> None:
     """`grid.png`, `curve.png`, `README.md` and, last, `card.json`. command: that draws with the LoRA."""
-    Image.fromarray(before_after(distilled)).save(out / "grid.png")
-    draw_curve(distilled, out / "curve.png", config.stop_probability)
+    Image.fromarray(before_after(distilled)).save(out / GRID)
+    draw_curve(distilled, out / CURVE, config.stop_probability)
     (out / "README.md").write_text(readme(distilled, config, command), encoding="utf-8")
     write_whole(out / CARD, json.dumps(card(distilled, config, command), indent=1, ensure_ascii=False) + "\n")
 

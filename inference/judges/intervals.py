@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,18 +14,30 @@ MAX_DRAWN = 1_000_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95 % bootstrap interval."""
+    """A value with its 95 % bootstrap interval; low and high are NaN where there is none, as of one prompt."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return self.shown()
 
-    def as_list(self) -> list[float]:
-        """For JSON: value, low, high."""
-        return [self.value, self.low, self.high]
+    def shown(self, form: str = ".3f") -> str:
+        """The value, and the interval where there is one. form: of each number."""
+        if math.isnan(self.low):
+            return f"{self.value:{form}}"
+        return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
+
+    def as_list(self) -> list[float | None]:
+        """For JSON: value, low, high; None for NaN."""
+        return [None if math.isnan(value) else value for value in (self.value, self.low, self.high)]
+
+    @classmethod
+    def from_list(cls, found: Sequence[float | None]) -> Interval:
+        """What `as_list` made."""
+        value, low, high = (math.nan if one is None else one for one in found)
+        return cls(value, low, high)
 
 
 def mean_over_tags(
@@ -33,11 +46,12 @@ def mean_over_tags(
     """The mean of the tags' means (GenEval's overall score), resampled by clusters within each tag.
 
     values: one for each prompt: 0 or 1 for a score, -1, 0, 1 for a paired difference. clusters: prompts with the same
-    name are drawn together (the same text under several seeds is one piece of evidence about texts).
+    name are drawn together (the same text under several seeds is one piece of evidence about texts). Where no tag has
+    two of them, nothing says how far other prompts would lie apart: there is no interval.
     """
     if not len(values):
         return Interval(float("nan"), float("nan"), float("nan"))
-    rng, totals, point = np.random.default_rng([seed, 97]), [], []
+    rng, totals, point, most = np.random.default_rng([seed, 97]), [], [], 0
     array = np.asarray(values, float)
     for tag in dict.fromkeys(tags):
         of_tag = np.array([t == tag for t in tags])
@@ -46,9 +60,10 @@ def mean_over_tags(
         member = np.array([index[name] for name in names])
         sums = np.bincount(member, array[of_tag], len(index))
         sizes = np.bincount(member, minlength=len(index))
+        most = max(most, len(index))
         point.append(sums.sum() / sizes.sum())
         totals.append(np.concatenate([_resampled(rng, sums, sizes, n) for n in _parts(len(index))]))
-    low, high = np.percentile(np.mean(totals, axis=0), [2.5, 97.5])
+    low, high = np.percentile(np.mean(totals, axis=0), [2.5, 97.5]) if most > 1 else (math.nan, math.nan)
     return Interval(float(np.mean(point)), float(low), float(high))
 
 

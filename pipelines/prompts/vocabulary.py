@@ -153,7 +153,14 @@ def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
 
 
 def save_vocabulary(vocabulary: Vocabulary, path: str | Path) -> None:
-    """Write what `load_vocabulary` reads, a class a line; a reader sees the old file or the new one, never half."""
+    """Write what `load_vocabulary` reads; a reader sees the old file or the new one, never half."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, vocabulary_text(vocabulary))
+
+
+def vocabulary_text(vocabulary: Vocabulary) -> str:
+    """What `load_vocabulary` reads, a class a line."""
 
     def entry(cls: ObjectClass) -> str:
         article = {} if cls.article is None else {"article": cls.article}
@@ -161,12 +168,9 @@ def save_vocabulary(vocabulary: Vocabulary, path: str | Path) -> None:
         return json.dumps({"name": cls.name, "plural": cls.plural, **article, **colorable}, ensure_ascii=False)
 
     classes = ",\n    ".join(entry(cls) for cls in vocabulary.classes)
-    text = (
+    return (
         f'{{\n  "classes": [\n    {classes}\n  ],\n'
         f'  "colors": {json.dumps(list(vocabulary.colors))},\n'
         f'  "relations": {json.dumps(list(vocabulary.relations))},\n'
         f'  "max_count": {vocabulary.max_count}\n}}\n'
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text)

@@ -4,6 +4,7 @@ must not reach the terminal."""
 from collections.abc import Iterator
 
 from pipelines.conservation import row_outcome
+from pipelines.report.words import plain
 from schemas.plain_text import one_line
 from schemas.records import Candidate, ObjectClause, Outcome, Pair, PromptRow
 from schemas.shards import ShardSample
@@ -68,7 +69,7 @@ def _candidate_lines(candidate: Candidate, prompt: str) -> Iterator[str]:
 
 
 def _pair_lines(pair: Pair) -> Iterator[str]:
-    yield f"  pair {pair.index}: bad {pair.bad} -> good {pair.good}, paired by {pair.paired_by}"
+    yield f"  pair {pair.index}: bad {pair.bad} -> good {pair.good}, paired by {plain(pair.paired_by)}"
     if pair.reflection is not None:
         yield f"    {one_line(pair.reflection.text)} ({one_line(pair.reflection.annotator)})"
     if pair.rejection is not None:

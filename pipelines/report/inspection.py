@@ -1,6 +1,5 @@
 """One unit, prompt or shard of a run, as lines for a terminal, as plain data for `--json`, and as images."""
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,6 +14,7 @@ from pipelines.run_names import quarantine_path
 from pipelines.stage import Step
 from schemas.blocks import BlockFooter
 from schemas.errors import CorruptDataError, InputError
+from schemas.new_file import write_all_new
 from schemas.places import local_path
 from schemas.plain_text import one_line
 from schemas.records import PromptRow
@@ -160,19 +160,10 @@ def inspect_shard(folder: RunFolder, config: JobConfig, index: int) -> Inspectio
     return Inspection({"shard": index, "sidecar": told, "samples": described}, lines, images)
 
 
-def write_images(images: Mapping[str, bytes], folder: str) -> int:
-    """Write images into a local folder, made if need be. Returns how many. InputError when that does not work."""
-    folder = str(local_path(Path(folder)))
-    try:
-        os.makedirs(folder, exist_ok=True)
-        for name, data in images.items():
-            (Path(folder) / name).write_bytes(data)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: images cannot be written there ({error.strerror})",
-            field="--images",
-            expected="a folder",
-        ) from None
+def write_images(images: Mapping[str, bytes], record: Mapping[str, bytes], folder: str) -> int:
+    """Write images, and a record of them, into a local folder, made if need be, over nothing that has other bytes.
+    Returns how many images. InputError."""
+    write_all_new(local_path(Path(folder)), {**images, **record}, "--images")
     return len(images)
 
 

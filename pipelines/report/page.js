@@ -1,22 +1,13 @@
-"use strict";
-// Everything that comes from the run is put into the page as text nodes and attributes, never as markup.
+// The run's page: its cards are drawn from JSON islands, as far as they are looked at (`shell.js` stands before this).
 
 const BATCH = 100;
 const LAZY_FROM = 200;
 const HUES = ["#00d5ff", "#ff5fd2", "#c6ff3d", "#ffb020", "#9d8bff", "#3dffb0"];
 const SVG = "http://www.w3.org/2000/svg";
 
-const byId = (id) => document.getElementById(id);
 const parsed = (id) => JSON.parse(byId(id).textContent);
 const words = (name) => name.replaceAll("_", " ");
 const fixed = (value) => (value === null ? "–" : value.toFixed(2));
-
-function el(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children.filter((child) => child !== null));
-  return node;
-}
 
 function svg(tag, attributes, ...children) {
   const node = document.createElementNS(SVG, tag);
@@ -111,9 +102,9 @@ function imageOf(picture, what, shownPx) {
 }
 
 function frame(picture, what, card, shownPx) {
-  const button = el("button", { type: "button", class: "frame", "aria-label": `${what}, ${verdictOf(picture)}: look closer` });
+  const button = el("button", { type: "button", class: "frame look", "aria-label": `${what}, ${verdictOf(picture)}: look closer` });
   button.append(...imageOf(picture, what, shownPx));
-  button.addEventListener("click", () => view(card, picture, what));
+  closer.set(button, () => largeView(card, picture, what));
   return button;
 }
 
@@ -134,7 +125,7 @@ function shot(picture, side, card) {
 }
 
 function arrow(card) {
-  const by = [card.annotator && `written by ${card.annotator}`, card.paired_by && `paired by ${words(card.paired_by)}`].filter(Boolean).join(" · ");
+  const by = [card.annotator && `written by ${card.annotator}`, card.paired_by && `paired by ${card.paired_by}`].filter(Boolean).join(" · ");
   const node = el("div", { class: "arrow" }, el("blockquote", { dir: "auto" }, card.reflection || "no reflection"), el("div", { class: "line" }), el("p", { class: "hint" }, by));
   if (card.analysis) node.append(el("details", {}, el("summary", {}, "analysis"), el("p", { dir: "auto" }, card.analysis)));
   return node;
@@ -181,7 +172,7 @@ function promptCard(card) {
   return node;
 }
 
-function view(card, picture, what) {
+function largeView(card, picture, what) {
   const rows = [
     ["verdict", `${verdictOf(picture)}${picture.score === null ? "" : `, score ${picture.score}`}`], ["seed", picture.seed],
     ["size", `${picture.width_px} × ${picture.height_px} px`],
@@ -192,9 +183,7 @@ function view(card, picture, what) {
   const about = el("div", { class: "about" }, el("h2", { id: "viewer-title" }, what), el("p", { class: "prompt", dir: "auto" }, card.prompt), list);
   const reasons = reasonList(picture);
   if (reasons) about.append(reasons);
-  const large = el("div", { class: "large" }, el("div", {}, el("div", { class: "frame" }, ...imageOf(picture, what, 540))), about);
-  byId("viewer-body").replaceChildren(large);
-  byId("viewer").showModal();
+  return el("div", { class: "large" }, el("div", {}, el("div", { class: "frame" }, ...imageOf(picture, what, 540))), about);
 }
 
 // Filters
@@ -207,18 +196,22 @@ for (const card of cards) {
   card.searched = texts.filter(Boolean).join("\n").toLowerCase();
 }
 const built = new Map();
-const filters = { outcome: "", tag: "", subset: "", difficulty: "", text: "" };
+let filters = {};
 let limit = 0;
+
+// Prompts without a tag can be chosen as well.
+const NONE = "(none)";
+const shownAs = (value) => value || NONE;
 
 function counted(field) {
   const counts = new Map();
-  for (const card of cards) counts.set(card[field], (counts.get(card[field]) ?? 0) + 1);
-  return [...counts].filter(([value]) => value).sort(([a], [b]) => (a < b ? -1 : 1));
+  for (const card of cards) counts.set(shownAs(card[field]), (counts.get(shownAs(card[field])) ?? 0) + 1);
+  return [...counts].sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
 function matching() {
   const wanted = filters.text.toLowerCase().split(/\s+/).filter(Boolean);
-  const same = (card) => ["outcome", "tag", "subset", "difficulty"].every((field) => !filters[field] || card[field] === filters[field]);
+  const same = (card) => ["outcome", "tag", "subset", "difficulty"].every((field) => !filters[field] || shownAs(card[field]) === filters[field]);
   return cards.filter((card) => same(card) && wanted.every((word) => card.searched.includes(word)));
 }
 
@@ -241,23 +234,18 @@ function draw(more = false) {
 
 for (const field of ["tag", "subset", "difficulty"]) {
   const values = counted(field);
-  byId(field).append(el("option", { value: "" }, "all"), ...values.map(([value, count]) => el("option", { value }, `${words(value)} (${count})`)));
+  byId(field).append(el("option", { value: "" }, "all"), ...values.map(([value, count]) => el("option", { value }, `${value === NONE ? `no ${field}` : words(value)} (${count})`)));
   byId(field).closest("label").hidden = values.length < 2;
-  byId(field).addEventListener("change", (event) => { filters[field] = event.target.value; draw(); });
 }
 const outcomes = [["", cards.length], ...["shipped", "rejected", "quarantined"].map((name) => [name, cards.filter((card) => card.outcome === name).length])];
 for (const [name, count] of outcomes.filter(([value, number]) => !value || number)) {
   const input = el("input", { type: "radio", name: "outcome", value: name, ...(name ? {} : { checked: "" }) });
-  input.addEventListener("change", () => { filters.outcome = name; draw(); });
   byId("outcome").append(el("label", {}, input, el("span", {}, { "": "All", shipped: "Pairs", rejected: "Rejected", quarantined: "Quarantine" }[name], " ", el("small", {}, count.toLocaleString("en")))));
 }
-byId("text").addEventListener("input", (event) => { filters.text = event.target.value; draw(); });
-byId("filters").addEventListener("submit", (event) => event.preventDefault());
 byId("more").addEventListener("click", () => { limit += BATCH; draw(true); });
-byId("viewer").addEventListener("click", (event) => { if (event.target === byId("viewer")) byId("viewer").close(); });
 for (const [id, name] of [["show-boxes", "boxes"], ["show-masks", "masks"], ["show-good", "good-too"]]) {
   const apply = () => document.body.classList.toggle(name, byId(id).checked);
   byId(id).addEventListener("change", apply);
   apply(); // the browser may have kept a switch's state over a reload
 }
-draw();
+keepInAddress(byId("filters"), (chosen) => { filters = chosen; draw(); });

@@ -1,40 +1,20 @@
-"""The page of pictures: one HTML file that needs nothing but a browser, of a size that a browser bears.
+"""The page of pictures of a run, of a size that a browser bears. How text gets into it: `pipelines.report.shell`."""
 
-Prompts, reasons and reflections are strangers' text. They reach the page in two ways: through the template with
-autoescape on, and as JSON islands without one `<`, from which the script builds text nodes. A content security policy
-that allows just the page's own script, by hash, is the second wall.
-"""
-
-import base64
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from jinja2.utils import htmlsafe_json_dumps
-from markupsafe import Markup
 
 from pipelines.jobs import JobConfig
 from pipelines.report.cards import PairCard, Picture, PromptCard, cut
-from pipelines.report.figures import bands
 from pipelines.report.gather import ReportData, ReportLimits, gather
+from pipelines.report.shell import island, render
+from pipelines.report.words import plain
 from pipelines.run_folder import RunFolder, RunInfo
 
 PAGE_PATH = "report/index.html"
 _CARDS_PER_ISLAND = 50
 _SLACK_BYTES = 16_384
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-
-_TEMPLATES.filters["bands"] = bands
 
 
 def build_report(folder: RunFolder, config: JobConfig, limits: ReportLimits | None = None) -> str:
@@ -62,8 +42,8 @@ def render_page(name: str, info: RunInfo, data: ReportData, max_bytes: int) -> b
 
 def fit(data: ReportData, room: int) -> tuple[list[PairCard], list[PromptCard]]:
     """The longest beginnings of both lists that fit in `room` bytes; prompts without pairs get at least a quarter."""
-    pair_sizes = [len(_island(asdict(card))) for card in data.pairs]
-    prompt_sizes = [len(_island(asdict(card))) for card in data.prompts]
+    pair_sizes = [len(island(asdict(card))) for card in data.pairs]
+    prompt_sizes = [len(island(asdict(card))) for card in data.prompts]
     reserved = min(room // 4, sum(prompt_sizes))
     num_pairs = _fitting(pair_sizes, room - reserved)
     num_prompts = _fitting(prompt_sizes, room - sum(pair_sizes[:num_pairs]))
@@ -89,8 +69,9 @@ def _render(
         "pairs": [_pair_json(card, images) for card in pairs],
         "prompts": [_prompt_json(card, images) for card in prompts],
     }
-    script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
-    page = _TEMPLATES.get_template("page.html.j2").render(
+    return render(
+        "page.html.j2",
+        "page.js",
         name=name,
         info=info,
         figures=data.figures,
@@ -99,13 +80,9 @@ def _render(
         shown=_Shown.of(pairs, prompts),
         intake=_facts(info.intake),
         config=cut(json.dumps(info.config, indent=2, sort_keys=True, ensure_ascii=False), 20_000),
-        cards=_island(cards),
-        images=[_island(island) for island in images.islands()],
-        style=Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        cards=island(cards),
+        images=[island(some) for some in images.islands()],
     )
-    return page.encode()
 
 
 @dataclass(frozen=True)
@@ -159,7 +136,7 @@ def _pair_json(card: PairCard, images: _Images) -> dict[str, Any]:
         "reflection": card.reflection,
         "analysis": card.analysis,
         "annotator": card.annotator,
-        "paired_by": card.paired_by,
+        "paired_by": plain(card.paired_by),
     }
 
 
@@ -178,11 +155,6 @@ def _prompt_json(card: PromptCard, images: _Images) -> dict[str, Any]:
 
 def _picture_json(picture: Picture, images: _Images) -> dict[str, Any]:
     return asdict(picture) | {"uri": images.place(picture.uri) if picture.uri else None}
-
-
-def _island(value: Any) -> Markup:
-    """JSON without `<`, `>`, `&` or `'`: it cannot end the script element it lies in."""
-    return htmlsafe_json_dumps(value, dumps=lambda v, **_: json.dumps(v, separators=(",", ":"), allow_nan=False))
 
 
 def _facts(intake: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from commands.main import main
+from tests.support.page_reader import read_page
 from tests.support.tiny_models import save_tiny_flux
 from tests.support.tiny_vlm import save_tiny_vlm
 
@@ -36,6 +37,10 @@ def test_a_concept_is_distilled_once_and_never_over_another(flags, tmp_path, cap
     assert "2 steps" in said
     assert "python -m inference generate 'a photo of a red star' --preset micro --generator.flux.model" in said
     assert (tmp_path / "out" / "pytorch_lora_weights.safetensors").exists()
+    page = read_page((tmp_path / "out" / "index.html").read_text())
+    assert "star: learnt" in page.visible
+    assert "Is there a red star?" in page.visible
+    assert page.tags.count("img") == 2
     assert main([*command, "--min-probability", "0"]) == 0
     assert "finished already" in capsys.readouterr().out
     file.write_text(CONCEPT.replace("red", "blue"))
@@ -49,6 +54,7 @@ def test_exit_codes_of_what_is_wrong(flags, tmp_path, capsys):
     command = ["dual-process", "--config", str(file), "--out", str(tmp_path / "out"), *flags]
     assert main([*command, "--min-probability", "0.999"]) == 1
     assert "'star' is not learnt" in capsys.readouterr().err
+    assert "star: not learnt" in read_page((tmp_path / "out" / "index.html").read_text()).visible
     file.write_text("name: star\nprompt: p\n")
     assert main(command) == 2
     assert "star.yaml:1" in capsys.readouterr().err

@@ -70,8 +70,10 @@ def test_json_is_one_object_without_images(tmp_path: Path, inspect: Inspect) -> 
 def test_images_of_candidates_are_written_under_harmless_names(tmp_path: Path, inspect: Inspect) -> None:
     folder, config = invented_run(tmp_path / "run")
     code, printed, _ = inspect(tmp_path / "run", "--unit", "2", "--images", str(tmp_path / "out" / "images"))
-    written = sorted((tmp_path / "out" / "images").iterdir())
+    written = sorted((tmp_path / "out" / "images").glob("*.png"))
     assert code == 0
+    said = json.loads((tmp_path / "out" / "images" / "unit-2.json").read_text())
+    assert [str(c["seed"]) in printed for row in said["rows"] for c in row["candidates"]] == [True] * 48
     assert "48 images written" in printed
     assert len(written) == 48
     assert written[0].name.startswith("rule-000016-c00-")
@@ -88,7 +90,7 @@ def test_a_shard_is_shown_sample_by_sample(tmp_path: Path, inspect: Inspect) -> 
     assert code == 0
     assert f"{sidecar.num_samples} samples" in printed
     assert printed.count("bad candidate") == sidecar.num_samples > 0
-    images = list((tmp_path / "images").iterdir())
+    images = [path for path in (tmp_path / "images").iterdir() if path.name != "shard-0.json"]
     assert len(images) == 2 * sidecar.num_samples
     assert Image.open(io.BytesIO(images[0].read_bytes())).size == (32, 32)
     code, printed, _ = inspect(tmp_path / "run", "--shard", "0", "--json")
@@ -127,8 +129,8 @@ def test_what_is_not_made_yet_or_broken_is_said_so(tmp_path: Path, inspect: Insp
         (["--prompt", "\x1b[2J"], ["no prompt '\\\\x1b[2J'", "an id such as rule-000000"]),
         (["--shard", "1"], ["no shard 1", "0 to 0"]),
         (["--shard", "0"], ["shard 0 is not packed yet"]),
-        (["--unit", "0", "--shard", "0"], ["one of --unit, --prompt and --shard"]),
-        (["--images", "somewhere"], ["--images", "--unit, --prompt or --shard"]),
+        (["--unit", "0", "--shard", "0"], ["one of --unit, --prompt, --shard and --find"]),
+        (["--images", "somewhere"], ["--images", "--unit, --prompt, --shard or --find"]),
         (["--unit", "0", "--images", "/proc/nowhere"], ["/proc/nowhere", "cannot be written"]),
     ],
 )
@@ -146,3 +148,56 @@ def test_no_escape_sequence_of_a_prompt_reaches_the_terminal(tmp_path: Path, ins
     _, printed, _ = inspect(tmp_path / "run", "--unit", "0")
     assert "\\x1b[2J\\x9b1m\\na photo" in printed
     assert not [c for c in printed if not c.isprintable() and c != "\n"]
+
+
+def test_prompts_are_found_by_words(tmp_path: Path, inspect: Inspect) -> None:
+    folder, config = invented_run(tmp_path / "run", Invented(num_prompts=48, quarantine_every=9))
+    (last,) = [steps[-1] for steps in resolve_chains(folder, config).values()]
+    rows = [row for unit in folder.units() for row in folder.read_block(last.name, last.key, unit)[1]]
+    wanted = [row.prompt.prompt_id for row in rows if "ring" in row.prompt.text and "blue" in row.prompt.text]
+    code, printed, _ = inspect(tmp_path / "run", "--find", "Ring BLUE", "--json")
+    told = json.loads(printed)
+    assert code == 0
+    found = [row["prompt"]["prompt_id"] for row in told["rows"]]
+    assert set(wanted) <= set(found)
+    assert len(found) == told["found"] < 48
+    # By what was said of its images, too.
+    reflected = next(row for row in rows if row.shipped_pairs)
+    sentence = reflected.shipped_pairs[0].reflection.text
+    code, printed, _ = inspect(tmp_path / "run", "--find", sentence, "--images", str(tmp_path / "out"))
+    assert code == 0
+    assert f"{reflected.prompt.prompt_id}: {reflected.prompt.text}" in printed
+    assert "paired by the check" in printed
+    assert list((tmp_path / "out").glob(f"{reflected.prompt.prompt_id}-c*.png"))
+    code, printed, _ = inspect(tmp_path / "run", "--find", "NaN boxes")
+    assert code == 0
+    assert printed.count("in quarantine, failed in") == sum(row.quarantine is not None for row in rows)
+    for nothing in ("zebra", " ", "\x1b[2J"):
+        code, printed, said = inspect(tmp_path / "run", "--find", nothing)
+        assert (code, printed) == (2, "")
+        assert "--find" in said
+        assert "\x1b" not in said
+    code, _, said = inspect(tmp_path / "run", "--find", "ring", "--unit", "0")
+    assert code == 2
+    assert "at once" in said
+
+
+def test_a_run_that_has_not_begun_is_searched_by_its_prompts(tmp_path: Path, inspect: Inspect) -> None:
+    folder, _ = invented_run(tmp_path / "run", Invented(num_units_done=0))
+    row = folder.prompts(1)[3]
+    code, printed, _ = inspect(tmp_path / "run", "--find", row.prompt.text)
+    assert code == 0
+    assert row.prompt.prompt_id in printed
+
+
+def test_images_are_not_written_over(tmp_path: Path, inspect: Inspect) -> None:
+    for name, seed in (("one", 0), ("other", 1)):
+        invented_run(tmp_path / name, Invented(num_prompts=8, seed=seed))
+    out = tmp_path / "out"
+    assert inspect(tmp_path / "one", "--unit", "0", "--images", str(out))[0] == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert inspect(tmp_path / "one", "--unit", "0", "--images", str(out))[0] == 0
+    code, _, said = inspect(tmp_path / "other", "--unit", "0", "--images", str(out))
+    assert code == 2
+    assert "not written over" in said
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before

@@ -1,6 +1,9 @@
 """One search from the command line: every round is told, and the pictures hold every image."""
 
+import json
+
 import numpy as np
+from PIL import Image
 
 from commands.main import main
 from schemas.images import decode_image
@@ -19,6 +22,7 @@ def test_a_search_is_told_and_drawn(tmp_path, capsys):
     page = (out / "index.html").read_text()
     assert "a photo of &lt;a&gt; star" in page
     assert page.count("<tr") == 7
+    assert page.count('right chosen"') == 1
     strip = decode_image((out / "filmstrip.png").read_bytes(), "strip")
     assert strip.shape == (2 * 166 + 6, 3 * 166 + 6, 3)
     best = decode_image((out / "best.png").read_bytes(), "best")
@@ -70,16 +74,29 @@ def test_several_prompts_make_one_page_and_a_folder_each(tmp_path, capsys):
         "3-a-photo-of-two-red-circles",
         "4-une-toile",
     ]
-    assert all(sorted(p.name for p in (out / name).iterdir()) == ["best.png", "filmstrip.png"] for name in folders)
+    assert all(
+        sorted(p.name for p in (out / name).iterdir()) == ["best.png", "filmstrip.png", "made_by.json"]
+        for name in folders
+    )
     page = (out / "index.html").read_text()
-    assert page.count("<section") == 4
+    assert page.count("data-item>") == 4
     assert "<img src=x" not in page
-    assert page.count("<figure") == 4 * 4
-    assert all(f'src="{name}/best.png"' in page for name in folders)
+    assert page.count("<figure") == 4 * 4 + 4  # the answer twice
+    assert all(f'href="{name}/best.png"' in page for name in folders)
+    made_by = [json.loads((out / name / "made_by.json").read_text()) for name in folders]
+    assert [one["prompt"] for one in made_by] == [prompts[0], HOSTILE, "a photo of two red circles", "une étoile"]
+    assert all(len(one["images"]) == 4 and one["images"][one["best"]] for one in made_by)
+    text = Image.open(out / folders[0] / "best.png").text  # pyright: ignore[reportAttributeAccessIssue]
+    assert text["noise_seed"] == str(made_by[0]["images"][made_by[0]["best"]]["seed"])
     # A prompt's images are those that it has alone.
     alone = tmp_path / "alone"
     assert main(["reflect", "a photo of two red circles", "--out", str(alone), *arguments[4:], *QUICK]) == 0
-    assert (alone / "best.png").read_bytes() == (out / folders[2] / "best.png").read_bytes()
+    best = [decode_image((folder / "best.png").read_bytes()) for folder in (alone, out / folders[2])]
+    assert np.array_equal(*best)
+    before = (alone / "index.html").read_bytes()
+    assert main(["reflect", "a photo of a star", "--out", str(alone), *arguments[4:], *QUICK]) == 2
+    assert "nothing is written over" in capsys.readouterr().err
+    assert (alone / "index.html").read_bytes() == before
 
 
 def test_a_page_is_there_after_each_group_of_prompts(tmp_path, monkeypatch):
@@ -96,7 +113,7 @@ def test_a_page_is_there_after_each_group_of_prompts(tmp_path, monkeypatch):
     arguments = ["a star", "a ring", "a cross", "--out", str(out), "--together", "1", *QUICK]
     assert main(["reflect", *arguments, "--search.width", "1", "--search.depth", "1"]) == 130
     page = (out / "index.html").read_text()
-    assert page.count("<section") == 2
+    assert page.count("data-item>") == 2
     assert "1 are still to come" in page
 
 

@@ -72,4 +72,4 @@ def test_a_search_corrects_images_at_their_own_size_and_its_page_keeps_their_asp
     assert len(set.union(*sizes)) > 1
     corrected = [c for row in rows for c in row.candidates if c.search and c.search.parent is not None]
     assert {f"{c.width_px}x{c.height_px}" for c in corrected} - {"32x32"}
-    assert "height:auto" in (run / "evaluation" / "index.html").read_text()
+    assert "height: auto" in (run / "evaluation" / "index.html").read_text()

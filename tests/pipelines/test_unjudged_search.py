@@ -83,7 +83,7 @@ def test_the_page_says_that_nobody_judged(unjudged):
     assert "nobody judged</figcaption>" in page
     assert page.count(": not judged</h3>") == 3
     assert FOX not in page
-    assert all(word not in page for word in ("best there was", ">right<", ">wrong<", "%</td>", "<script"))
+    assert all(word not in page for word in ("best there was", ">right<", ">wrong<", "%</td>"))
 
 
 def test_images_of_prompts_that_geneval_cannot_read_lie_apart(unjudged, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inference.judges import intervals
-from inference.judges.intervals import mean_over_tags
+from inference.judges.intervals import Interval, mean_over_tags
 
 
 def test_the_score_is_the_mean_of_the_tags_shares():
@@ -15,6 +15,18 @@ def test_the_score_is_the_mean_of_the_tags_shares():
     assert found.value == pytest.approx((0.5 + 1) / 2)
     assert found.low <= found.value <= found.high
     assert math.isnan(mean_over_tags([], [], []).value)
+
+
+def test_one_prompt_has_no_interval():
+    one = mean_over_tags([0.5, 0.75], ["a", "a"], ["text", "text"])
+    assert str(one) == "0.625"
+    assert one.as_list() == [0.625, None, None]
+    assert str(Interval.from_list(one.as_list())) == "0.625"
+    a_prompt_each = mean_over_tags([1.0, 0.0], ["a", "b"], ["text", "other"])
+    assert str(a_prompt_each) == "0.500"
+    two = mean_over_tags([1.0, 0.0], ["a", "a"], ["text", "other"])
+    assert Interval.from_list(two.as_list()) == two
+    assert str(two) == "0.500 [0.000, 1.000]"
 
 
 def test_it_is_the_same_every_time():

@@ -51,7 +51,8 @@ def test_no_text_of_a_run_becomes_markup(tmp_path: Path, whole_run: Run) -> None
     page = _page(folder, config)
 
     executable = [script for script in page.scripts if script.kind != "application/json"]
-    assert [script.text for script in executable] == [Path("pipelines/report/page.js").read_text(encoding="utf-8")]
+    own = [Path(f"pipelines/report/{name}.js").read_text(encoding="utf-8") for name in ("shell", "page")]
+    assert [script.text for script in executable] == ["\n".join(own)]
     assert [s.name for s in page.scripts] == [s.name for s in plain.scripts]
     # A list more of facts and models, and nothing else: not one element or attribute out of a prompt.
     more = Counter(page.tags) - Counter(plain.tags)
