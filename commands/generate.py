@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from commands.arguments import Preset, parse_with_preset
+from commands.quoted import known_prompt, one_prompt
 from inference.generator import GeneratorConfig
 from inference.model_store import require_models
 from recipes import catalogue
@@ -22,8 +23,8 @@ from schemas.terminal import say
 class GenerateArgs:
     """Draw images of one prompt and write them as PNG."""
 
-    prompt: Annotated[str, tyro.conf.Positional]
-    """What to draw."""
+    prompt: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """What to draw: one text, in quotes."""
     num_images: int = 4
     """How many."""
     seed: int = 0
@@ -44,19 +45,18 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse_with_preset(GenerateArgs, argv, "generate", default_arguments, "inference")
     if arguments.num_images < 1:
         raise InputError(f"{arguments.num_images} images", field="--num-images", expected="at least 1")
-    if not arguments.prompt.strip():
-        raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
     config = arguments.generator.only_what_is_used()
+    prompt = known_prompt(one_prompt(arguments.prompt), model_names(config))
     require_models(model_names(config))
     config.check_sizes()
     started = time.perf_counter()
     generator = config.with_batch_size(min(config.batch_size, arguments.num_images)).open()
     loaded = time.perf_counter()
-    seeds = [stable_seed(arguments.seed, arguments.prompt, i) for i in range(arguments.num_images)]
-    size = config.size_of(arguments.seed, arguments.prompt)
+    seeds = [stable_seed(arguments.seed, prompt, i) for i in range(arguments.num_images)]
+    size = config.size_of(arguments.seed, prompt)
     sizes = [size] * arguments.num_images if size else None
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for index, image in enumerate(generator.draw([arguments.prompt] * arguments.num_images, seeds, sizes)):
+    for index, image in enumerate(generator.draw([prompt] * arguments.num_images, seeds, sizes)):
         path = arguments.out / f"image_{index}.png"
         path.write_bytes(encode_png(image))
         say(path)

@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from commands.arguments import Preset, parse_with_preset
+from commands.quoted import known_prompt, several_prompts
 from commands.reflect_page import Told, folder_names, write_page, write_pictures
 from inference.model_store import require_models
 from inference.prompt_grammar import told_or_free
@@ -29,7 +30,7 @@ from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.errors import InputError
 from schemas.plain_text import one_line
-from schemas.records import Cost
+from schemas.records import Cost, PromptRecord
 from schemas.terminal import say
 
 
@@ -72,9 +73,9 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse_with_preset(ReflectArgs, argv, "reflect", default_arguments, "inference")
     if arguments.together < 1:
         raise InputError(f"{arguments.together} prompts at once", field="--together", expected="1 or more")
-    asked = asked_prompts(arguments)
-    check_choosing(arguments.tools.verifier, arguments.tools.verifier.kinds, arguments.requirements, asked)
     config = arguments.tools.for_search(arguments.search, arguments.vlm)
+    asked = asked_prompts(arguments, model_names(config))
+    check_choosing(arguments.tools.verifier, arguments.tools.verifier.kinds, arguments.requirements, asked)
     reading = arguments.requirements.only_what_is_used(arguments.vlm)
     require_models([*model_names(config), *model_names(reading)])
     config.generator.check_sizes()
@@ -104,24 +105,28 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def asked_prompts(arguments: ReflectArgs) -> list[Asked]:
-    """The prompts of the command line and of its file, each text once. InputError for an empty one, and for none."""
+def asked_prompts(arguments: ReflectArgs, models: Sequence[str]) -> list[Asked]:
+    """The prompts of the command line and of its file, each text once. models: who draws, reflects and verifies.
+    InputError for an empty one, for none, and for what the models cannot know."""
     known = Known(nouns=load_vocabulary(arguments.vocabulary).known)
-    for prompt in arguments.prompt:
-        if not prompt.strip():
-            raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
+    several_prompts(arguments.prompt)
     found = [Asked(told_or_free(prompt, known.nouns)) for prompt in arguments.prompt]
     if arguments.prompts is not None:
         file = str(arguments.prompts)
         found += [Asked(record, file, line) for line, record in numbered_prompts(file, known)]
     if not found:
         raise InputError("no prompt", field="prompt", expected='one or more, or --prompts FILE: "a photo of a ring"')
+    found = [replace(one, record=_as_known(one, models)) for one in found]
     once: dict[str, Asked] = {}
     for one in found:
         once.setdefault(one.record.text, one)
     if len(once) < len(found):
         say(f"{len(found) - len(once)} of {len(found)} prompts are there already, and are searched once")
     return list(once.values())
+
+
+def _as_known(one: Asked, models: Sequence[str]) -> PromptRecord:
+    return replace(one.record, text=known_prompt(one.record.text, models, one.file, one.line))
 
 
 def _round(

@@ -11,6 +11,7 @@ import tyro
 
 from commands.arguments import Preset, parse_with_preset
 from commands.image_files import read_images
+from commands.quoted import known_prompt, prompt_of_images
 from inference.interfaces import check_scores
 from inference.model_store import require_models
 from inference.rewards.ensemble import EnsembleConfig, combine_rewards
@@ -80,8 +81,8 @@ def default_arguments(preset: str) -> ScoreArgs:
 def main(argv: Sequence[str]) -> int:
     """0 when the images were scored."""
     arguments = parse_with_preset(ScoreArgs, argv, "score", default_arguments, "inference")
-    if not arguments.prompt.strip():
-        raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
+    prompt = known_prompt(prompt_of_images(arguments.prompt, arguments.images), _models(arguments))
+    arguments = replace(arguments, prompt=prompt)
     files, images = read_images(arguments.images, arguments.skip_bad)
     score = _by_rewards if arguments.kind == "rewards" else _by_verifier
     columns = score(arguments, images)
@@ -94,9 +95,16 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _models(arguments: ScoreArgs) -> Sequence[str]:
+    """Of whoever scores."""
+    if arguments.kind != "rewards":
+        return [arguments.verifier]
+    return [name for reward in used_rewards(arguments.rewards, arguments.vlm) for name in model_names(reward)]
+
+
 def _by_rewards(arguments: ScoreArgs, images: Sequence[np.ndarray]) -> dict[str, list[float]]:
     rewards = used_rewards(arguments.rewards, arguments.vlm)
-    require_models(name for reward in rewards for name in model_names(reward))
+    require_models(_models(arguments))
     prompts = [arguments.prompt] * len(images)
     scores = {reward.name: reward.open().score(images, prompts) for reward in rewards}
     for name, values in scores.items():

@@ -153,14 +153,12 @@ def _read_edits(config: DatasetConfig, said: dict[str, Any]) -> Iterator[PromptR
 
 
 def _read(config: DatasetConfig, subset: str, file: str, said: dict[str, Any]) -> Iterator[PromptRow]:
-    from pipelines.prompts.read_prompts import read_prompts
+    from pipelines.prompts.read_prompts import Known, read_prompts
     from pipelines.prompts.vocabulary import load_vocabulary
 
-    vocabulary = load_vocabulary(config.vocabulary)
-    classes = vocabulary.class_names if config.closed_vocabulary else None
-    colors = frozenset(vocabulary.colors) if config.closed_vocabulary else None
+    known = Known.of(load_vocabulary(config.vocabulary), config.vocabulary, config.closed_vocabulary)
     num_taken = num_left = num_bad = 0
-    rows = read_prompts(file, subset, classes, 2000, config.skip_bad_rows, colors, vocabulary.known)
+    rows = read_prompts(file, subset, known, skip_bad_rows=config.skip_bad_rows)
     for row in rows:
         # The rest is read all the same: a bad row is found now, and nothing of the file goes unmentioned.
         if num_taken < config.num_prompts:
