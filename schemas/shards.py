@@ -1,9 +1,9 @@
 """WebDataset shards that the published GenRef loaders read, with provenance beside the five members they know.
 
 One sample = `<key>.good_image.jpg`, `<key>.bad_image.jpg`, `<key>.reflection.txt`, `<key>.prompt.txt`,
-`<key>.subset.txt`, `<key>.meta.json` and `<key>.cot.json`, which is `null` where no reasoning came with the reflection:
-samples with other members than their neighbours are refused by many readers. Members of a sample are adjacent; times and
-owners are fixed, so equal samples give equal bytes. Each shard has a sidecar `<name>.json`; `index.json` lists them all.
+`<key>.subset.txt`, `<key>.meta.json` and `<key>.cot.json`, which is `null` where no reasoning came with the reflection
+(many readers refuse samples with other members than their neighbours). Members of a sample are adjacent; times and
+owners are fixed, so equal samples give equal bytes. Each shard has a sidecar `<name>.json`; `index.json` lists all.
 """
 
 import hashlib

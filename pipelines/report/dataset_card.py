@@ -51,7 +51,7 @@ def render_card(
         f"# {name}\n\n{num_pairs:,} triplets of a flawed image, a better one, and the reflection that leads from one "
         "to the other, built by the ReflectionFlow pipeline. Shards are WebDataset tars:\n\n" + _recipe(config),
         f"Members of a sample: {', '.join(f'`{name}`' for name in _members(config))}. `meta.json` is where it comes "
-        "from; `cot.json` has analysis, verdict and sides where an annotator compared the images, and is `null` elsewhere.\n",
+        "from; `cot.json` has analysis, verdict and sides where an annotator compared the images, else `null`.\n",
         "## Subsets\n\n" + _subset_table(figures),
         "".join(f"![{title.replace('_', ' ')}]({title}.svg)\n\n" for title in pictures),
         "## What was turned down\n\n" + _reason_tables(figures),
