@@ -20,6 +20,7 @@ from inference.requirements.atoms import failing
 from inference.requirements.reader import RequirementsConfig, read_requirements
 from inference.search import Draft, SearchConfig, SearchTools, SearchTrace, next_round
 from inference.search_tools import SearchToolsConfig
+from inference.vlm.first_word_probe import probe_first_words
 from inference.vlm.vlm import VlmConfig
 from pipelines.prompts.judgeable import Asked
 from pipelines.prompts.read_prompts import Known, numbered_prompts
@@ -81,6 +82,7 @@ def main(argv: Sequence[str]) -> int:
     config.generator.check_sizes()
     require_servers(config, "--tools", arguments.vlm)
     require_servers(reading, "--requirements", arguments.vlm)
+    probe_first_words(config)
     started = time.monotonic()
     tools = config.open()
     reader = reading.open()

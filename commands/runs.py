@@ -118,6 +118,8 @@ def work(folder: RunFolder, config: JobConfig, options: RunOptions, finish: Fini
     check_edit_files(folder, config)
     counts = tally(folder, config)
     print_summary(folder, counts)
+    for line in counts.rejections.told()[:5]:
+        say_error(f"warning: {line}")
     if not complete:
         say(f"stopped; go on with: python -m pipelines resume --run {folder.storage.uri}")
         return 1
