@@ -49,6 +49,17 @@ def take_in(config: DatasetConfig) -> Intake:
     return Intake(config)
 
 
+def count_prompts(config: DatasetConfig) -> dict[str, int]:
+    """How many prompts of each subset a run would take in: files are read as it reads them; of what is composed, or
+    lies elsewhere, as many as are asked for. InputError."""
+    intake, found = take_in(config), {}
+    for subset in config.subsets:
+        file = {Subset.RULE: config.prompts, Subset.EDITING: config.edits}.get(Subset(subset), config.detailed_prompts)
+        is_read = file is not None and "://" not in file
+        found[subset] = sum(1 for _ in intake.subset_rows(subset)) if is_read else config.num_prompts
+    return found
+
+
 def _rows_of(config: DatasetConfig, subset: str, said: dict[str, Any]) -> Iterator[PromptRow]:
     """said: what is to be said of the rows' source, filled in while they stream by."""
     if subset == Subset.EDITING:

@@ -22,6 +22,7 @@ from schemas.terminal import say
 from trainers.checkpoint import Checkpoints, storing
 from trainers.curve import Curve
 from trainers.data_contents import check_same_data
+from trainers.measured_rate import keep_rate
 from trainers.moving_average import Ema
 from trainers.optimizer import OptimizerConfig, make_optimizer, set_learning_rate
 from trainers.same_training import check_same, settings_of
@@ -245,6 +246,8 @@ class TrainingLoop:
                 if curve:
                     waiting = {"data_wait": waited_s / spent_s, "samples_per_s": rate * config.batch_size}
                     curve.write(self.step, means | waiting)
+                    config_of_all, workers = self.trainable.config, self.rank.world_size
+                    keep_rate(self.out, config_of_all, self._device, workers, rate * config.batch_size)
                     say(report_line(name, self.step, config.steps, means, rate), flush=True)
             is_evaluated = self.step % config.evaluate_every == 0 or self.step == config.steps
             if takes_part and (is_evaluated or self.step % config.checkpoint_every == 0):
