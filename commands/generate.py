@@ -16,6 +16,7 @@ from recipes import catalogue
 from schemas.configuration import model_names, stable_seed
 from schemas.errors import InputError
 from schemas.images import encode_png
+from schemas.telling import telling
 from schemas.terminal import say
 
 
@@ -50,7 +51,8 @@ def main(argv: Sequence[str]) -> int:
     require_models(model_names(config))
     config.check_sizes()
     started = time.perf_counter()
-    generator = config.with_batch_size(min(config.batch_size, arguments.num_images)).open()
+    with telling(f"loading {', '.join(model_names(config)) or 'nothing: a server draws'}"):
+        generator = config.with_batch_size(min(config.batch_size, arguments.num_images)).open()
     loaded = time.perf_counter()
     seeds = [stable_seed(arguments.seed, prompt, i) for i in range(arguments.num_images)]
     size = config.size_of(arguments.seed, prompt)

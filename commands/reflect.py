@@ -32,6 +32,7 @@ from schemas.configuration import model_names
 from schemas.errors import InputError
 from schemas.plain_text import one_line
 from schemas.records import Cost, PromptRecord
+from schemas.telling import telling
 from schemas.terminal import say
 
 
@@ -84,8 +85,9 @@ def main(argv: Sequence[str]) -> int:
     require_servers(reading, "--requirements", arguments.vlm)
     probe_first_words(config)
     started = time.monotonic()
-    tools = config.open()
-    reader = reading.open()
+    with telling(f"loading {', '.join(dict.fromkeys(model_names(config)))}"):
+        tools = config.open()
+        reader = reading.open()
     say(f"models loaded in {time.monotonic() - started:.1f} s")
     search = replace(arguments.search, seed=arguments.seed)
     names = folder_names([one.record.text for one in asked])

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     fork = shared_uri(arguments.fork, arguments.options.runtime) if arguments.fork else None
     folder, config = start(replace(arguments, run=uri, fork=fork))
     announce(folder, config, arguments.options)
-    return work(folder, config, arguments.options, arguments.finish)
+    return work(folder, config, arguments.options, arguments.finish, argv)
 
 
 def parse_run(argv: Sequence[str], command: str) -> RunArgs:

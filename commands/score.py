@@ -23,6 +23,7 @@ from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.errors import InputError
 from schemas.plain_text import one_line
+from schemas.telling import telling
 from schemas.terminal import say
 
 BATCH_SIZE = 8
@@ -106,7 +107,8 @@ def _by_rewards(arguments: ScoreArgs, images: Sequence[np.ndarray]) -> dict[str,
     rewards = used_rewards(arguments.rewards, arguments.vlm)
     require_models(_models(arguments))
     prompts = [arguments.prompt] * len(images)
-    scores = {reward.name: reward.open().score(images, prompts) for reward in rewards}
+    with telling(f"loading {', '.join(_models(arguments))}, and scoring"):
+        scores = {reward.name: reward.open().score(images, prompts) for reward in rewards}
     for name, values in scores.items():
         check_scores(values, prompts, name)
     columns = {name: values.tolist() for name, values in scores.items()}
@@ -117,7 +119,9 @@ def _by_rewards(arguments: ScoreArgs, images: Sequence[np.ndarray]) -> dict[str,
 
 def _by_verifier(arguments: ScoreArgs, images: Sequence[np.ndarray]) -> dict[str, list[float]]:
     prompts = [arguments.prompt] * len(images)
-    scores = verifier_of(arguments).open().score(images, prompts)
+    verifier = verifier_of(arguments)
+    with telling(f"loading {arguments.verifier}, and scoring"):
+        scores = verifier.open().score(images, prompts)
     check_scores(scores, prompts, arguments.kind)
     return {"score": scores.tolist()}
 

@@ -28,6 +28,7 @@ from schemas.errors import ForeignRunError
 from schemas.open_storage import open_storage
 from schemas.records import PromptRow, Subset
 from schemas.storage import Storage
+from schemas.telling import telling
 
 UNFINISHED = {"prompts.parquet", "lease.json", "logs"}
 """What a folder may hold where a new run was killed before it had its `run.json`."""
@@ -51,8 +52,9 @@ def new_run(
     storage = open_storage(uri)
     unfinished = UNFINISHED | FORKED if fill else UNFINISHED
     _check_empty(uri, storage, unfinished)
-    digests = digests_of(config)
-    prompts = encode_prompts(rows)
+    with telling("looking at models, prompts and edits"):
+        digests = digests_of(config)
+        prompts = encode_prompts(rows)
     num_prompts, statistics = counted()
     info = RunInfo(
         format=FORMAT,

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any, Self
@@ -49,8 +50,9 @@ class Progress:
         self.stages = {stage.name: stage for stage in stages}
         self.quiet = quiet
         self.started = time.time()
-        self._shown = self.started
         self._live = None
+
+        self._over = threading.Event()
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and not self.quiet:
@@ -59,9 +61,12 @@ class Progress:
 
             self._live = Live(self._table(), console=Console(stderr=True), refresh_per_second=4)
             self._live.start()
+        elif not self.quiet:
+            threading.Thread(target=self._keep_printing, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         if self._live is not None:
             self._live.update(self._table())
             self._live.stop()
@@ -86,7 +91,10 @@ class Progress:
         entry.seconds += seconds
         if self._live is not None:
             self._live.update(self._table())
-        elif not self.quiet and time.time() - self._shown > PLAIN_EVERY_S:
+
+    def _keep_printing(self) -> None:
+        """Lines every ten seconds, also while one unit takes longer."""
+        while not self._over.wait(PLAIN_EVERY_S):
             self._print_lines()
 
     def say(self, text: str) -> None:
@@ -103,10 +111,10 @@ class Progress:
             self._live.stop()
 
     def _print_lines(self) -> None:
-        self._shown = time.time()
-        for stage in self.stages.values():
+        elapsed_s = time.time() - self.started
+        for stage in list(self.stages.values()):
             if stage.total:
-                say(stage.line(self._shown - self.started), file=sys.stderr, flush=True)
+                say(stage.line(elapsed_s), file=sys.stderr, flush=True)
 
     def _table(self) -> Any:
         from rich.table import Table
