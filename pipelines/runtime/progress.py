@@ -93,9 +93,18 @@ class Progress:
             self._live.update(self._table())
 
     def _keep_printing(self) -> None:
-        """Lines every ten seconds, also while one unit takes longer."""
+        """Lines every ten seconds; where no unit was done since the last ones, one that says that work goes on."""
+        shown = 0
         while not self._over.wait(PLAIN_EVERY_S):
-            self._print_lines()
+            stages = list(self.stages.values())
+            done = sum(stage.done for stage in stages)
+            if done > shown:
+                self._print_lines()
+            else:
+                at = next((stage for stage in stages if stage.already + stage.done < stage.total), stages[-1])
+                elapsed_s = time.time() - self.started
+                say_error(f"{at.line(elapsed_s)}  at work for {format_seconds(elapsed_s)}")
+            shown = done
 
     def say(self, text: str) -> None:
         """A line of its own, into the log as well."""

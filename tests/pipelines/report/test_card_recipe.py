@@ -9,7 +9,7 @@ import pytest
 from commands.push import push
 from pipelines.report.dataset_card import write_card
 from schemas.shards import decode_shard, encode_shard
-from tests.pipelines.report.test_dataset_card import Hub
+from tests.support.recorded_hub import Hub
 from tests.support.toy_job import ToyConfig, open_run
 from tests.support.toy_runs import run
 
