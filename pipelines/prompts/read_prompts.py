@@ -24,6 +24,7 @@ _ANY_TEXT = (
     "or GenEval's tag and include beside it (.jsonl, .parquet), since the rule subset is what a detector checked; "
     "prompts of any words make the subset general (--detailed-prompts FILE), or are searched (`search --prompts FILE`)"
 )
+_OTHER_WORDS = f"{OTHER_WORDS}; with models of your own: --no-closed-vocabulary"
 INTAKE = "intake"  # the stage that rejections of bad input name
 
 
@@ -43,14 +44,14 @@ class Known:
         if not closed:
             return cls(nouns=vocabulary.known)
         world = world_of(name)
-        words = KnownWords(vocabulary.class_names, frozenset(vocabulary.colors), f"; {OTHER_WORDS}" if world else "")
+        words = KnownWords(vocabulary.class_names, frozenset(vocabulary.colors), f"; {_OTHER_WORDS}" if world else "")
         return cls(words, vocabulary.known, world)
 
     def check(self, text: str) -> None:
         """BadValue for a text that the models cannot draw."""
         why = self.world.why_not_known(text) if self.world else None
         if self.world and why:
-            raise BadValue(f"the {self.world.name} models {why}", "prompt", f"{self.world.knows}; {OTHER_WORDS}")
+            raise BadValue(f"the {self.world.name} models {why}", "prompt", f"{self.world.knows}; {_OTHER_WORDS}")
 
 
 @dataclass(frozen=True)
