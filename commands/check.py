@@ -10,14 +10,17 @@ import tyro
 
 from commands.arguments import Preset, parse_with_preset
 from commands.image_files import read_images
+from commands.quoted import prompt_of_images
 from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.model_store import require_models
 from inference.prompt_grammar import parse_prompt
+from pipelines.prompts.known_prompts import require_known
 from pipelines.prompts.vocabulary import load_vocabulary
 from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.plain_text import one_line
 from schemas.records import Check
+from schemas.telling import telling
 from schemas.terminal import say
 
 
@@ -52,11 +55,14 @@ def default_arguments(preset: str) -> CheckArgs:
 def main(argv: Sequence[str]) -> int:
     """0 when the images were looked at, whatever was found."""
     arguments = parse_with_preset(CheckArgs, argv, "check", default_arguments, "inference")
-    record = parse_prompt(arguments.prompt, known=load_vocabulary(arguments.vocabulary).known)
-    files, images = read_images(arguments.images, arguments.skip_bad)
     config = arguments.grounded_sam.only_what_is_used()
+    prompt = prompt_of_images(arguments.prompt, arguments.images)
+    require_known(prompt, model_names(config))
+    record = parse_prompt(prompt, known=load_vocabulary(arguments.vocabulary).known)
+    files, images = read_images(arguments.images, arguments.skip_bad)
     require_models(model_names(config))
-    grounded_sam = config.open()
+    with telling(f"loading {', '.join(model_names(config))}"):
+        grounded_sam = config.open()
     checks = grounded_sam.check(images, [record] * len(images))
     if arguments.json:
         say(json.dumps([_plain(path, check) for path, check in zip(files, checks, strict=True)]))

@@ -24,6 +24,7 @@ from recipes import catalogue
 from schemas.atomic_file import write_whole
 from schemas.configuration import content_key, model_names, output_config
 from schemas.errors import ForeignRunError, InputError
+from schemas.telling import telling
 from schemas.terminal import say
 
 
@@ -112,7 +113,8 @@ def evaluate_folder(folder: Path, arguments: EvaluateArgs) -> None:
             raise InputError(
                 "the results would be written over it", file=str(arguments.official), field="--out", expected="a folder"
             )
-    judge = config.open()
+    with telling(f"loading {', '.join(model_names(config))}"):
+        judge = config.open()
     try:
         out.mkdir(parents=True, exist_ok=True)
         key = content_key(output_config(config, {name: model_digest(name) for name in model_names(config)}))

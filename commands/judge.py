@@ -10,15 +10,18 @@ import tyro
 
 from commands.arguments import Preset, parse_with_preset
 from commands.image_files import read_images
+from commands.quoted import prompt_of_images
 from inference.judges.judge import JudgeConfig
 from inference.judges.questions_judge import QuestionsJudge
 from inference.known_classes import KnownClasses, known_classes
 from inference.model_store import require_models
 from inference.prompt_grammar import parse_prompt, told_or_free
 from pipelines.prompts.judgeable import Asked, count_unjudged
+from pipelines.prompts.known_prompts import require_known
 from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.plain_text import one_line
+from schemas.telling import telling
 from schemas.terminal import say
 
 
@@ -46,19 +49,22 @@ def default_arguments(preset: str) -> JudgeArgs:
 def main(argv: Sequence[str]) -> int:
     """0 when the images were looked at, whatever was found."""
     arguments = parse_with_preset(JudgeArgs, argv, "judge", default_arguments, "inference")
-    files, images = read_images(arguments.images, arguments.skip_bad)
     config = arguments.judge.required().only_what_is_used()
+    prompt = prompt_of_images(arguments.prompt, arguments.images)
+    require_known(prompt, model_names(config))
+    files, images = read_images(arguments.images, arguments.skip_bad)
     require_models(model_names(config))
     known = config.known_words()
     if known is None:
-        record = told_or_free(arguments.prompt)
+        record = told_or_free(prompt)
     else:
         nouns = known_classes().beside(KnownClasses(known.classes or frozenset()))
-        record = parse_prompt(arguments.prompt, known=nouns)
+        record = parse_prompt(prompt, known=nouns)
     count_unjudged([Asked(record)], known, config.label)
     from inference.judges.geneval_scoring import judge_objects
 
-    judge = config.open()
+    with telling(f"loading {', '.join(model_names(config))}"):
+        judge = config.open()
     if isinstance(judge, QuestionsJudge):
         found = [[] for _ in images]
         checks = judge.judge(images, [record] * len(images))

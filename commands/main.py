@@ -60,7 +60,7 @@ GROUPS: dict[str, Group] = {
             "dual-process": ("commands.train_dual_process", "train a FLUX LoRA by a VLM's answers about its images"),
             "micro": ("commands.train_micro", "train the micro family, from the renderer alone"),
         },
-        "interrupted; the same command goes on from the last checkpoint",
+        "interrupted; the same command goes on from the last checkpoint, where there is one",
     ),
     "inference": Group(
         "try one model on one prompt or image",
@@ -111,8 +111,8 @@ def main(argv: Sequence[str] | None = None, package: str | None = None) -> int:
             raise
         say_error(f"error: {error.filename or 'the disk'}: {error.strerror}; make room, then the same command again")
         return 1
-    except KeyboardInterrupt:
-        say_error(group.interrupted)
+    except KeyboardInterrupt as interrupt:
+        say_error(str(interrupt) or group.interrupted)
         return 130
 
 

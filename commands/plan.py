@@ -2,27 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from commands.arguments import Preset, parse_with_preset, preset_of
-from commands.runs import print_json
+from commands.arguments import Preset, flag_value, parse_with_preset, preset_of
+from commands.runs import open_run, print_json
 from inference.model_store import SHIPPED, known_model, require_models
 from pipelines.driver import RunOptions
 from pipelines.estimate import Estimate, estimate, is_on_gpu
-from pipelines.jobs import DatasetConfig, models_of
+from pipelines.intake import count_prompts
+from pipelines.jobs import DatasetConfig, JobConfig, models_of
 from pipelines.new_run import require_named_servers
 from pipelines.node_checks import check, checks_json, passed, print_checks
 from pipelines.placement import Cluster
 from pipelines.placement_picture import as_svg, as_text, gpu_times
+from pipelines.run_folder import RunFolder
 from pipelines.runtime.progress import format_seconds
 from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged
 from pipelines.stated_figures import GPUS
+from pipelines.upkeep import differing_configs
 from recipes import catalogue
 from schemas.errors import InputError
 from schemas.new_file import write_new
+from schemas.records import Subset
 from schemas.terminal import say
 
 GENEVAL_FILE = "evaluation_metadata.jsonl"
@@ -36,7 +41,7 @@ class PlanArgs:
     search, and takes the flags of one."""
 
     run: str | None = None
-    """A run that has begun: its measured rates replace the stated ones."""
+    """A run that has begun: its measured rates replace the stated ones, and without --preset it is that run's plan."""
     preset: Preset = field(default_factory=catalogue.default)
     cluster: Annotated[Cluster, tyro.conf.arg(name="")] = field(default_factory=Cluster)
     dataset: Annotated[DatasetConfig, tyro.conf.arg(name="")] = field(default_factory=DatasetConfig)
@@ -55,7 +60,7 @@ class SearchPlanArgs:
     """Say what a search will draw: images, time, memory, storage, cost. Nothing is written."""
 
     run: str | None = None
-    """A search that has begun: its measured rates replace the stated ones."""
+    """A search that has begun: its measured rates replace the stated ones, and without --preset it is its plan."""
     preset: Preset = field(default_factory=catalogue.default)
     cluster: Annotated[Cluster, tyro.conf.arg(name="")] = field(default_factory=Cluster)
     job: Annotated[SearchJobConfig, tyro.conf.arg(name="")] = field(default_factory=SearchJobConfig)
@@ -72,8 +77,13 @@ class SearchPlanArgs:
 def main(argv: Sequence[str]) -> int:
     """0; 2 when the run could not start (missing weights, a GPU too small, a stage that fails its check)."""
     arguments, config = _parsed(argv)
-    number, no_prompts = (0, None) if isinstance(config, DatasetConfig) else num_searches(config)
-    plan = estimate(config, arguments.cluster, arguments.run, number)
+    begun = _begun(arguments.run, config)
+    number, no_prompts, prompts = 0, None, begun
+    if isinstance(config, DatasetConfig):
+        prompts = begun or count_prompts(config)
+    else:
+        number, no_prompts = (begun[Subset.RULE], None) if begun else num_searches(config)
+    plan = estimate(config, arguments.cluster, arguments.run, number, prompts)
     missing = _missing(config) or no_prompts
     if isinstance(config, SearchJobConfig) and not missing:
         num_unjudged(config, asked_prompts(config))  # what a search would refuse
@@ -94,33 +104,58 @@ def main(argv: Sequence[str]) -> int:
     return 2 if missing or not passed(checks) else 0
 
 
+def _begun(run: str | None, config: DatasetConfig | SearchJobConfig) -> dict[str, int] | None:
+    """The prompts of each subset of a run that has begun with this very configuration."""
+    if run is None:
+        return None
+    folder, started_with = open_run(run)
+    same = type(started_with) is type(config) and not differing_configs(started_with, config)
+    return {subset: folder.num_prompts(subset) for subset in config.links()} if same else None
+
+
+def _run_of(argv: Sequence[str]) -> tuple[str, JobConfig] | None:
+    """Preset and configuration of the run that a command line names, where it names no preset: whatever it does not say
+    is as in that run."""
+    uri = flag_value(argv, "--run")
+    if uri is None or flag_value(argv, "--preset") is not None or not RunFolder.exists(uri):
+        return None
+    folder, config = open_run(uri)
+    return folder.info.preset, config
+
+
 def _parsed(argv: Sequence[str]) -> tuple[PlanArgs | SearchPlanArgs, DatasetConfig | SearchJobConfig]:
-    """Of a search where it is asked for, or the preset is for nothing else."""
-    asked, preset = list(argv[:1]) == ["search"], preset_of(argv)
+    """Of a search where it is asked for, the run that is named is one, or the preset is for nothing else."""
+    asked = list(argv[:1]) == ["search"]
+    rest = list(argv[1:] if asked else argv)
+    preset, begun = _run_of(rest) or (preset_of(rest), None)
+    if begun is not None and preset in catalogue.names():
+        rest = ["--preset", preset, *rest]
     no_dataset = preset in catalogue.names("search") and preset not in catalogue.names("dataset")
-    if asked or no_dataset:
-        found = parse_with_preset(SearchPlanArgs, argv[1:] if asked else argv, "plan search", search_arguments)
+    if asked or no_dataset or isinstance(begun, SearchJobConfig):
+        job = begun if isinstance(begun, SearchJobConfig) else None
+        found = parse_with_preset(SearchPlanArgs, rest, "plan search", partial(search_arguments, job=job))
         return found, found.job
-    arguments = parse_with_preset(PlanArgs, argv, "plan", default_arguments)
+    dataset = begun if isinstance(begun, DatasetConfig) else None
+    arguments = parse_with_preset(PlanArgs, rest, "plan", partial(default_arguments, dataset=dataset))
     return arguments, arguments.dataset
 
 
-def default_arguments(preset: str) -> PlanArgs:
-    """What a preset says."""
+def default_arguments(preset: str, dataset: DatasetConfig | None = None) -> PlanArgs:
+    """What a preset says, or a run's own configuration."""
     return PlanArgs(
         preset=preset,
         cluster=catalogue.load_or(preset, "cluster", Cluster()),
-        dataset=catalogue.load(preset, "dataset"),
+        dataset=dataset or catalogue.load(preset, "dataset"),
         options=catalogue.load_or(preset, "run_options", RunOptions()),
     )
 
 
-def search_arguments(preset: str) -> SearchPlanArgs:
-    """What a preset says."""
+def search_arguments(preset: str, job: SearchJobConfig | None = None) -> SearchPlanArgs:
+    """What a preset says, or a search's own configuration."""
     return SearchPlanArgs(
         preset=preset,
         cluster=catalogue.load_or(preset, "cluster", Cluster()),
-        job=catalogue.load(preset, "search"),
+        job=job or catalogue.load(preset, "search"),
         options=catalogue.load_or(preset, "run_options", RunOptions()),
     )
 
@@ -151,7 +186,8 @@ def plan_json(plan: Estimate) -> dict[str, object]:
 def print_plan(plan: Estimate) -> None:
     """A plan for people. Every figure that was not measured says where it comes from."""
     if plan.num_pairs:
-        say(f"{plan.num_prompts:,} prompts in {plan.num_units:,} units, subsets {', '.join(plan.subsets)}")
+        each = ", ".join(f"{subset} {number:,}" for subset, number in plan.prompts.items())
+        say(f"{plan.num_prompts:,} prompts in {plan.num_units:,} units, subsets {each}")
     else:
         say(f"{plan.num_prompts:,} searches in {plan.num_units:,} units, {plan.num_images:,} images")
     say(f"  {'stage':<20} {'items':>16} {'each':>10} {'one worker':>12}  figure")
@@ -232,7 +268,7 @@ def write_picture(plan: Estimate, path: Path) -> None:
     write_new(path, as_svg(times, plan.placement, plan.cluster), "--picture")
 
 
-def announce(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> None:
+def announce(folder: RunFolder, config: DatasetConfig | SearchJobConfig, options: RunOptions) -> None:
     """Before a run on GPUs starts: its plan, for the GPUs that this machine can see. Never stops the run."""
     if not is_on_gpu(config):
         return
@@ -245,8 +281,9 @@ def announce(config: DatasetConfig | SearchJobConfig, options: RunOptions) -> No
     if kind is None:
         say("the plan is for H100s, since this machine's GPUs are not known; `plan --gpus N --gpu-type ...` for others")
     try:
-        number = num_searches(config)[0] if isinstance(config, SearchJobConfig) else 0
-        print_plan(estimate(config, Cluster(gpus=gpus, gpu_type=kind or "h100"), num_searches=number))  # type: ignore[arg-type]
+        prompts = {subset: folder.num_prompts(subset) for subset in config.links()}
+        cluster = Cluster(gpus=gpus, gpu_type=kind or "h100")  # pyright: ignore[reportArgumentType]
+        print_plan(estimate(config, cluster, num_prompts=prompts))
     except InputError as error:
         say(f"the plan: {error}")
 

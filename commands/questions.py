@@ -10,9 +10,9 @@ from typing import Annotated
 import tyro
 
 from commands.arguments import Preset, parse_with_preset
+from commands.quoted import one_prompt
 from inference.vlm.vlm import VlmConfig
 from recipes import catalogue
-from schemas.errors import InputError
 from schemas.new_file import write_new
 from schemas.terminal import say
 
@@ -21,8 +21,8 @@ from schemas.terminal import say
 class QuestionsArgs:
     """Write a concept file from a prompt: its questions by template (GenEval's six forms), or written by a model."""
 
-    prompt: Annotated[str, tyro.conf.Positional]
-    """What a right image shows, or implies."""
+    prompt: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """What a right image shows, or implies: one text, in quotes."""
     description: str = ""
     """What a right image shows, in full, where the prompt only implies it; for the model."""
     name: str = ""
@@ -47,9 +47,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse_with_preset(QuestionsArgs, argv, "questions", default_arguments, "inference")
     from inference.dual.questions import questions_about, written_questions
 
-    prompt = " ".join(arguments.prompt.split())
-    if not prompt:
-        raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
+    prompt = " ".join(one_prompt(arguments.prompt).split())
     if arguments.written:
         from commands.endpoint_errors import explained
         from inference.vlm.journal import StorageJournal

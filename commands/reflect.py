@@ -12,6 +12,7 @@ import tyro
 
 from commands.arguments import Preset, parse_with_preset
 from commands.made_by import MadeBy
+from commands.quoted import known_prompt, several_prompts
 from commands.reflect_page import Told, folder_names, write_page, write_pictures
 from inference.model_store import require_models
 from inference.prompt_grammar import told_or_free
@@ -20,6 +21,7 @@ from inference.requirements.atoms import failing
 from inference.requirements.reader import RequirementsConfig, read_requirements
 from inference.search import Draft, SearchConfig, SearchTools, SearchTrace, next_round
 from inference.search_tools import SearchToolsConfig
+from inference.vlm.first_word_probe import probe_first_words
 from inference.vlm.vlm import VlmConfig
 from pipelines.prompts.judgeable import Asked
 from pipelines.prompts.read_prompts import Known, numbered_prompts
@@ -31,7 +33,8 @@ from schemas.configuration import model_names
 from schemas.errors import InputError
 from schemas.new_file import new_folder, short_name
 from schemas.plain_text import one_line
-from schemas.records import Cost
+from schemas.records import Cost, PromptRecord
+from schemas.telling import telling
 from schemas.terminal import say
 
 REFLECTED = Path("reflected")
@@ -78,14 +81,15 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse_with_preset(ReflectArgs, argv, "reflect", default_arguments, "inference")
     if arguments.together < 1:
         raise InputError(f"{arguments.together} prompts at once", field="--together", expected="1 or more")
-    asked = asked_prompts(arguments)
-    check_choosing(arguments.tools.verifier, arguments.tools.verifier.kinds, arguments.requirements, asked)
     config = arguments.tools.for_search(arguments.search, arguments.vlm)
+    asked = asked_prompts(arguments, model_names(config))
+    check_choosing(arguments.tools.verifier, arguments.tools.verifier.kinds, arguments.requirements, asked)
     reading = arguments.requirements.only_what_is_used(arguments.vlm)
     require_models([*model_names(config), *model_names(reading)])
     config.generator.check_sizes()
     require_servers(config, "--tools", arguments.vlm)
     require_servers(reading, "--requirements", arguments.vlm)
+    probe_first_words(config)
     name = short_name(asked[0].record.text, "image") + (f"-and-{len(asked) - 1}-more" if len(asked) > 1 else "")
     made_by = MadeBy.of("reflect", argv, arguments.preset, config, reading, arguments.search)
     with new_folder(arguments.out, REFLECTED, name) as folder:
@@ -102,8 +106,9 @@ def _search(
     made_by: MadeBy,
 ) -> None:
     started = time.monotonic()
-    tools = config.open()
-    reader = reading.open()
+    with telling(f"loading {', '.join(dict.fromkeys(model_names(config)))}"):
+        tools = config.open()
+        reader = reading.open()
     say(f"models loaded in {time.monotonic() - started:.1f} s")
     search = replace(arguments.search, seed=arguments.seed)
     names = folder_names([one.record.text for one in asked])
@@ -125,24 +130,28 @@ def _search(
     say(f"{folder / 'index.html'}  ({sum((one.cost for one in told), Cost()).in_words()})")
 
 
-def asked_prompts(arguments: ReflectArgs) -> list[Asked]:
-    """The prompts of the command line and of its file, each text once. InputError for an empty one, and for none."""
+def asked_prompts(arguments: ReflectArgs, models: Sequence[str]) -> list[Asked]:
+    """The prompts of the command line and of its file, each text once. models: who draws, reflects and verifies.
+    InputError for an empty one, for none, and for what the models cannot know."""
     known = Known(nouns=load_vocabulary(arguments.vocabulary).known)
-    for prompt in arguments.prompt:
-        if not prompt.strip():
-            raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
+    several_prompts(arguments.prompt)
     found = [Asked(told_or_free(prompt, known.nouns)) for prompt in arguments.prompt]
     if arguments.prompts is not None:
         file = str(arguments.prompts)
         found += [Asked(record, file, line) for line, record in numbered_prompts(file, known)]
     if not found:
         raise InputError("no prompt", field="prompt", expected='one or more, or --prompts FILE: "a photo of a ring"')
+    found = [replace(one, record=_as_known(one, models)) for one in found]
     once: dict[str, Asked] = {}
     for one in found:
         once.setdefault(one.record.text, one)
     if len(once) < len(found):
         say(f"{len(found) - len(once)} of {len(found)} prompts are there already, and are searched once")
     return list(once.values())
+
+
+def _as_known(one: Asked, models: Sequence[str]) -> PromptRecord:
+    return replace(one.record, text=known_prompt(one.record.text, models, one.file, one.line))
 
 
 def _round(

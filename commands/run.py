@@ -45,8 +45,8 @@ def main(argv: Sequence[str]) -> int:
     uri = shared_uri(arguments.run, arguments.options.runtime)
     fork = shared_uri(arguments.fork, arguments.options.runtime) if arguments.fork else None
     folder, config = start(replace(arguments, run=uri, fork=fork))
-    announce(config, arguments.options)
-    return work(folder, config, arguments.options, arguments.finish)
+    announce(folder, config, arguments.options)
+    return work(folder, config, arguments.options, arguments.finish, argv)
 
 
 def parse_run(argv: Sequence[str], command: str) -> RunArgs:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from pipelines.driver import RunOptions, drive
 from pipelines.edit_contents import check_edit_files
 from pipelines.harvest_job import HarvestJobConfig
 from pipelines.jobs import DatasetConfig, JobConfig
+from pipelines.keep_more import FEW, keep_more
 from pipelines.new_run import digests_of
 from pipelines.run_folder import RunFolder
 from pipelines.search_job import SearchJobConfig
@@ -107,8 +109,11 @@ def shared_uri(uri: str, runtime: str) -> str:
     return os.path.abspath(uri)
 
 
-def work(folder: RunFolder, config: JobConfig, options: RunOptions, finish: Finish) -> int:
-    """Drive a run to its end, print what came of it, write its page. Returns the exit code."""
+def work(
+    folder: RunFolder, config: JobConfig, options: RunOptions, finish: Finish, typed: Sequence[str] | None = None
+) -> int:
+    """Drive a run to its end, print what came of it, write its page. typed: the arguments of the `run` that began it,
+    where they are known. Returns the exit code."""
     if not 0 <= finish.allow_quarantine <= 1:
         raise InputError(f"{finish.allow_quarantine} is no share", field="--allow-quarantine", expected="0 to 1")
     check_models(folder, digests_of(config))
@@ -118,9 +123,13 @@ def work(folder: RunFolder, config: JobConfig, options: RunOptions, finish: Fini
     check_edit_files(folder, config)
     counts = tally(folder, config)
     print_summary(folder, counts)
+    for line in counts.rejections.told()[:5]:
+        say_error(f"warning: {line}")
     if not complete:
         say(f"stopped; go on with: python -m pipelines resume --run {folder.storage.uri}")
         return 1
+    if isinstance(config, DatasetConfig):
+        say_how_to_keep_more(folder, counts, config, typed)
     for one in counts.rejections.alike()[:3]:
         say_error(f"warning: {one.in_words()}")
     quarantined = counts.prompts[Outcome.QUARANTINED]
@@ -165,6 +174,25 @@ def print_summary(folder: RunFolder, counts: Tally) -> None:
     )
     if counts.reasons:
         say("  rejected: " + ", ".join(f"{n} {reason}" for reason, n in sorted(counts.reasons.items())))
+
+
+def say_how_to_keep_more(folder: RunFolder, counts: Tally, config: DatasetConfig, typed: Sequence[str] | None) -> None:
+    """Where few of the prompts came to a pair: which settings turned them down, and the command that keeps them."""
+    number = sum(counts.prompts.values())
+    found = keep_more(counts.reasons + counts.pair_reasons, config)
+    if counts.prompts[Outcome.SHIPPED] >= FEW * number or not found:
+        return
+    say(f"pairs came of {counts.prompts[Outcome.SHIPPED]} of {number} prompts; what would keep more:")
+    for why, flags in found:
+        say(f"  {why}" + (f": {flags}" if flags else ""))
+    flags = next((flags for _, flags in found if flags), "")
+    if not flags:
+        return
+    uri = folder.storage.uri.rstrip("/")
+    command = "the command that it began with, and"
+    if typed is not None and "--fork" not in " ".join(typed):
+        command = f"python -m pipelines run {shlex.join(typed)}"
+    say(f"  in a new folder, with all that stays valid: {command} --fork {shlex.quote(f'{uri}-more')} {flags}")
 
 
 def print_json(value: Any) -> None:

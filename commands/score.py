@@ -11,6 +11,7 @@ import tyro
 
 from commands.arguments import Preset, parse_with_preset
 from commands.image_files import read_images
+from commands.quoted import known_prompt, prompt_of_images
 from inference.interfaces import check_scores
 from inference.model_store import require_models
 from inference.rewards.ensemble import EnsembleConfig, combine_rewards
@@ -22,6 +23,7 @@ from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.errors import InputError
 from schemas.plain_text import one_line
+from schemas.telling import telling
 from schemas.terminal import say
 
 BATCH_SIZE = 8
@@ -80,8 +82,8 @@ def default_arguments(preset: str) -> ScoreArgs:
 def main(argv: Sequence[str]) -> int:
     """0 when the images were scored."""
     arguments = parse_with_preset(ScoreArgs, argv, "score", default_arguments, "inference")
-    if not arguments.prompt.strip():
-        raise InputError("the prompt is empty", field="prompt", expected='for example "a photo of two red circles"')
+    prompt = known_prompt(prompt_of_images(arguments.prompt, arguments.images), _models(arguments))
+    arguments = replace(arguments, prompt=prompt)
     files, images = read_images(arguments.images, arguments.skip_bad)
     score = _by_rewards if arguments.kind == "rewards" else _by_verifier
     columns = score(arguments, images)
@@ -94,11 +96,19 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _models(arguments: ScoreArgs) -> Sequence[str]:
+    """Of whoever scores."""
+    if arguments.kind != "rewards":
+        return [arguments.verifier]
+    return [name for reward in used_rewards(arguments.rewards, arguments.vlm) for name in model_names(reward)]
+
+
 def _by_rewards(arguments: ScoreArgs, images: Sequence[np.ndarray]) -> dict[str, list[float]]:
     rewards = used_rewards(arguments.rewards, arguments.vlm)
-    require_models(name for reward in rewards for name in model_names(reward))
+    require_models(_models(arguments))
     prompts = [arguments.prompt] * len(images)
-    scores = {reward.name: reward.open().score(images, prompts) for reward in rewards}
+    with telling(f"loading {', '.join(_models(arguments))}, and scoring"):
+        scores = {reward.name: reward.open().score(images, prompts) for reward in rewards}
     for name, values in scores.items():
         check_scores(values, prompts, name)
     columns = {name: values.tolist() for name, values in scores.items()}
@@ -109,7 +119,9 @@ def _by_rewards(arguments: ScoreArgs, images: Sequence[np.ndarray]) -> dict[str,
 
 def _by_verifier(arguments: ScoreArgs, images: Sequence[np.ndarray]) -> dict[str, list[float]]:
     prompts = [arguments.prompt] * len(images)
-    scores = verifier_of(arguments).open().score(images, prompts)
+    verifier = verifier_of(arguments)
+    with telling(f"loading {arguments.verifier}, and scoring"):
+        scores = verifier.open().score(images, prompts)
     check_scores(scores, prompts, arguments.kind)
     return {"score": scores.tolist()}
 

@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     """Exit codes as in `python -m pipelines`."""
     arguments = parse_with_preset(SearchArgs, argv, "search", default_arguments)
     folder = start_search(arguments.run, arguments.preset, arguments.job, arguments.options)
-    announce(arguments.job, arguments.options)
+    announce(folder, arguments.job, arguments.options)
     return work(folder, arguments.job, arguments.options, arguments.finish)
 
 

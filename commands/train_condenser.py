@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.plan:
         plan = plan_condenser(training, arguments.launch.workers)
         device = training.model.device
-        print_plan(plan, training.loop, training.out, device, arguments.plan_gpu, arguments.launch.workers)
+        print_plan(plan, training, device, arguments.plan_gpu, arguments.launch.workers)
         return 0
     launch(open_training, training, training.out, arguments.launch)
     say(f"the condenser: {training.out / 'condenser'}")

@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.plan:
         plan = plan_corrector(training)
         device = training.flux.device
-        print_plan(plan, training.loop, training.out, device, arguments.plan_gpu, arguments.launch.workers)
+        print_plan(plan, training, device, arguments.plan_gpu, arguments.launch.workers)
         return 0
     launch(open_training, training, training.out, arguments.launch)
     say(f"the corrector: {training.out / 'corrector'}")

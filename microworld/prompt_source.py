@@ -11,6 +11,7 @@ from microworld.scenes.captions import caption_of_record, is_reserved
 from microworld.scenes.compositions import is_reserved_composition
 from microworld.scenes.edit_file import sample_edit_row
 from microworld.scenes.evaluation_split import SPLITS
+from microworld.scenes.known_words import KNOWS, as_learnt, why_not_known
 from microworld.scenes.long_captions import sample_long_caption
 from microworld.scenes.world import SHAPES
 from schemas.records import PromptRecord
@@ -20,7 +21,16 @@ class MicroWorld:
     """See `pipelines.prompts.worlds.World`."""
 
     name = "micro"
+    knows = KNOWS
     benchmarks: Mapping[str, Callable[[], tuple[PromptRecord, ...]]] = SPLITS
+
+    def why_not_known(self, text: str) -> str | None:
+        """Why its models cannot draw a text."""
+        return why_not_known(text)
+
+    def as_learnt(self, text: str) -> str:
+        """A text in the words that its models learnt from."""
+        return as_learnt(text)
 
     def long_prompt(self, rng: np.random.Generator) -> str:
         """A long caption of a random scene."""

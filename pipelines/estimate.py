@@ -1,7 +1,7 @@
 """What a run will make, take and cost: from stated figures, or from what a run's own units have shown."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ class Estimate:
     """The whole run. `seconds`: on one worker a stage, one stage after the other; without those that nobody knows."""
 
     subsets: tuple[str, ...]
+    prompts: dict[str, int]
+    """Of each subset."""
     num_prompts: int
     num_units: int
     num_pairs: int
@@ -54,9 +56,11 @@ def estimate(
     cluster: Cluster | None = None,
     run: str | None = None,
     num_searches: int = 0,
+    num_prompts: Mapping[str, int] | None = None,
 ) -> Estimate:
     """Work out a plan. cluster: for models on GPUs, not used for those on the CPU. run: a folder whose statistics
-    replace the stated seconds. num_searches: of a search, prompts times images a prompt. InputError for a GPU that a
+    replace the stated seconds. num_searches: of a search, prompts times images a prompt. num_prompts: of a dataset, of
+    each subset, where they are not as many as are asked for. InputError for a GPU that a
     model does not fit, even alone."""
     is_search = isinstance(config, SearchJobConfig)
     generator = config.tools.generator if is_search else config.generate.generator
@@ -67,26 +71,27 @@ def estimate(
     measured = measured_rates(RunFolder.open(run), config) if run else {}
     links: dict[str, Link] = {}
     counts: Counter[str] = Counter()
-    num_prompts = num_searches if is_search else config.num_prompts
+    asked = num_searches if is_search else config.num_prompts
+    prompts = {subset: (num_prompts or {}).get(subset, asked) for subset in config.links()}
     num_images = 0
-    for chain in config.links().values():
+    for subset, chain in config.links().items():
         each = _items_each(config, chain)
-        num_images += num_prompts * _images_each(config, chain)
+        num_images += prompts[subset] * _images_each(config, chain)
         for link, items in zip(chain, each, strict=True):
             links.setdefault(link.stage.name, link)
-            counts[link.stage.name] += num_prompts * items  # pyright: ignore[reportArgumentType] - shares of a whole
+            counts[link.stage.name] += prompts[subset] * items  # pyright: ignore[reportArgumentType] - shares of a whole
     gpu = cluster.gpu if cluster else None
     stages = tuple(
         _of_stage(config, link, counts[name], gpu, measured.get(name), f"measured: {run}")
         for name, link in links.items()
     )
-    subsets = tuple(config.links())
     pixels = image_pixels(generator)
-    pairs = 0 if is_search else round(num_prompts * len(subsets) * stated.KEPT_SHARE * config.select.pairs_per_prompt)
+    pairs = 0 if is_search else round(sum(prompts.values()) * stated.KEPT_SHARE * config.select.pairs_per_prompt)
     return Estimate(
-        subsets=subsets,
-        num_prompts=num_prompts * len(subsets),
-        num_units=len(subsets) * -(-num_prompts // config.unit_size),
+        subsets=tuple(prompts),
+        prompts=prompts,
+        num_prompts=sum(prompts.values()),
+        num_units=sum(-(-number // config.unit_size) for number in prompts.values()),
         num_pairs=pairs,
         stages=stages,
         seconds=sum(stage.seconds or 0.0 for stage in stages),

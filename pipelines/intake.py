@@ -49,6 +49,17 @@ def take_in(config: DatasetConfig) -> Intake:
     return Intake(config)
 
 
+def count_prompts(config: DatasetConfig) -> dict[str, int]:
+    """How many prompts of each subset a run would take in: files are read as it reads them; of what is composed, or
+    lies elsewhere, as many as are asked for. InputError."""
+    intake, found = take_in(config), {}
+    for subset in config.subsets:
+        file = {Subset.RULE: config.prompts, Subset.EDITING: config.edits}.get(Subset(subset), config.detailed_prompts)
+        is_read = file is not None and "://" not in file
+        found[subset] = sum(1 for _ in intake.subset_rows(subset)) if is_read else config.num_prompts
+    return found
+
+
 def _rows_of(config: DatasetConfig, subset: str, said: dict[str, Any]) -> Iterator[PromptRow]:
     """said: what is to be said of the rows' source, filled in while they stream by."""
     if subset == Subset.EDITING:
@@ -153,14 +164,12 @@ def _read_edits(config: DatasetConfig, said: dict[str, Any]) -> Iterator[PromptR
 
 
 def _read(config: DatasetConfig, subset: str, file: str, said: dict[str, Any]) -> Iterator[PromptRow]:
-    from pipelines.prompts.read_prompts import read_prompts
+    from pipelines.prompts.read_prompts import Known, read_prompts
     from pipelines.prompts.vocabulary import load_vocabulary
 
-    vocabulary = load_vocabulary(config.vocabulary)
-    classes = vocabulary.class_names if config.closed_vocabulary else None
-    colors = frozenset(vocabulary.colors) if config.closed_vocabulary else None
+    known = Known.of(load_vocabulary(config.vocabulary), config.vocabulary, config.closed_vocabulary)
     num_taken = num_left = num_bad = 0
-    rows = read_prompts(file, subset, classes, 2000, config.skip_bad_rows, colors, vocabulary.known)
+    rows = read_prompts(file, subset, known, skip_bad_rows=config.skip_bad_rows)
     for row in rows:
         # The rest is read all the same: a bad row is found now, and nothing of the file goes unmentioned.
         if num_taken < config.num_prompts:

@@ -13,6 +13,7 @@ from inference.model_store import model_digest, require_models
 from inference.required_servers import require_servers
 from inference.rewards.own import OwnRewardConfig
 from inference.routes import load_routes
+from inference.vlm.first_word_probe import probe_first_words
 from inference.vlm.prompts import load_prompt
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig, JobConfig, models_of, routes_of, templates_of
@@ -27,6 +28,7 @@ from schemas.errors import ForeignRunError
 from schemas.open_storage import open_storage
 from schemas.records import PromptRow, Subset
 from schemas.storage import Storage
+from schemas.telling import telling
 
 UNFINISHED = {"prompts.parquet", "lease.json", "logs"}
 """What a folder may hold where a new run was killed before it had its `run.json`."""
@@ -50,8 +52,9 @@ def new_run(
     storage = open_storage(uri)
     unfinished = UNFINISHED | FORKED if fill else UNFINISHED
     _check_empty(uri, storage, unfinished)
-    digests = digests_of(config)
-    prompts = encode_prompts(rows)
+    with telling("looking at models, prompts and edits"):
+        digests = digests_of(config)
+        prompts = encode_prompts(rows)
     num_prompts, statistics = counted()
     info = RunInfo(
         format=FORMAT,
@@ -67,6 +70,8 @@ def new_run(
         created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         job=job,
     )
+    for link in (link for links in config.links().values() for link in links):
+        probe_first_words(link.config)
     with Lease(storage) as lease:
         _check_empty(uri, storage, unfinished)
         folder = RunFolder.create(lease.storage, info, prompts, fill or (lambda folder: None))

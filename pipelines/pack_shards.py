@@ -26,7 +26,7 @@ from schemas.shards import (
 )
 
 log = logging.getLogger(__name__)
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,16 @@ FAULTS = frozenset(
     }
 )
 """Reasons that say that a model does not do what it is asked, or that data does not read; others weigh quality."""
+ANSWERS = frozenset(
+    {
+        *(Reason.MALFORMED_ANSWER, Reason.EMPTY_ANSWER, Reason.REFUSED_ANSWER, Reason.ONLY_REASONING),
+        *(Reason.OVERLONG_ANSWER, Reason.EMPTY_REFLECTION, Reason.REFUSED_REFLECTION),
+    }
+)
+"""Reasons that speak of what a VLM answered."""
 _ALIKE = 0.95  # of the prompts that a stage saw
 _WORTH_A_WORD = 0.8
+_SHOWN_CHARS = 300
 _FEW = 8  # of fewer prompts, quality may well turn all down
 
 
@@ -53,6 +61,8 @@ class Rejections:
     seen: Counter[tuple[str, str]] = field(default_factory=Counter)
     rejected: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     examples: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    answers: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
+    put_aside: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
     num_prompts: int = 0
     num_left: int = 0
 
@@ -70,6 +80,25 @@ class Rejections:
             key = subset, row.rejection.stage, reason
             self.rejected[key] += 1
             self.examples.setdefault(key, f"{row.prompt.prompt_id}: {detail[:300]}")
+        for rejection in (row.rejection, *(pair.rejection for pair in row.pairs)):
+            if rejection is not None and rejection.reason in ANSWERS:
+                _count(self.answers, (rejection.stage, str(rejection.reason)), rejection.detail)
+        if row.quarantine is not None:
+            error = row.quarantine.error
+            _count(self.put_aside, (row.quarantine.stage, error.partition(":")[0]), f"{row.prompt.prompt_id}: {error}")
+
+    def told(self) -> list[str]:
+        """What a model answered that could not be used, and what rows failed of, with an example each; the most
+        frequent first, a line each."""
+        answers = [
+            (count, f"{stage}: {count} of a model's answers could not be used ({reason}), such as {_shown(text)!r}")
+            for (stage, reason), (count, text) in self.answers.items()
+        ]
+        failed = [
+            (count, f"{stage}: {count} prompts failed ({kind}), such as {_shown(text)}")
+            for (stage, kind), (count, text) in self.put_aside.items()
+        ]
+        return [line for _, line in sorted([*answers, *failed], key=lambda one: -one[0])]
 
     def alike(self) -> list[Alike]:
         """What is worth a word: four fifths of what a stage saw, or more, were rejected for one reason. The most alike
@@ -90,6 +119,15 @@ class Rejections:
             if one.share >= _ALIKE
             and (one.reason in FAULTS or (nothing_left and one.count >= _ALIKE * self.num_prompts))
         ]
+
+
+def _count(table: dict[tuple[str, str], tuple[int, str]], key: tuple[str, str], example: str) -> None:
+    count, first = table.get(key, (0, example))
+    table[key] = count + 1, first
+
+
+def _shown(text: str) -> str:
+    return one_line(" ".join(text.split())[:_SHOWN_CHARS])
 
 
 def _told(row: PromptRow) -> tuple[str, str]:

@@ -182,9 +182,7 @@ def _asked(config: SearchJobConfig) -> list[Asked]:
     if not Path(config.prompts).exists():
         expected = f"{', '.join([*benchmark_names(), COMPOSED])}, or a prompt file"
         raise InputError("no such file", file=config.prompts, expected=expected)
-    vocabulary = load_vocabulary(config.vocabulary)
-    words = KnownWords(vocabulary.class_names, frozenset(vocabulary.colors))
-    known = Known(words if config.closed_vocabulary else KnownWords(), vocabulary.known)
+    known = Known.of(load_vocabulary(config.vocabulary), config.vocabulary, config.closed_vocabulary)
     return [Asked(record, config.prompts, line) for line, record in numbered_prompts(config.prompts, known)]
 
 

@@ -1,9 +1,9 @@
 """WebDataset shards that the published GenRef loaders read, with provenance beside the five members they know.
 
 One sample = `<key>.good_image.jpg`, `<key>.bad_image.jpg`, `<key>.reflection.txt`, `<key>.prompt.txt`,
-`<key>.subset.txt` and `<key>.meta.json`; and `<key>.cot.json` where the reflection came with reasoning. Members of a
-sample are adjacent; times and owners are fixed, so equal samples give equal bytes. Each shard has a sidecar
-`<name>.json`; `index.json` lists them all.
+`<key>.subset.txt`, `<key>.meta.json` and `<key>.cot.json`, which is `null` where no reasoning came with the reflection
+(many readers refuse samples with other members than their neighbours). Members of a sample are adjacent; times and
+owners are fixed, so equal samples give equal bytes. Each shard has a sidecar `<name>.json`; `index.json` lists all.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ class ShardSample:
         ]
         if self.meta is not None:
             named.append(("meta.json", json.dumps(self.meta, sort_keys=True, ensure_ascii=False).encode()))
-        if self.cot is not None:
+        if self.meta is not None or self.cot is not None:
             named.append(("cot.json", json.dumps(self.cot, sort_keys=True, ensure_ascii=False).encode()))
         return [(f"{self.key}.{name}", data) for name, data in named]
 
@@ -161,7 +161,9 @@ def _sample(key: str, members: dict[str, bytes], where: str) -> ShardSample:
     except UnicodeDecodeError as error:
         raise CorruptDataError(f"{where}: sample {key!r}: {error}") from error
     meta, cot = (
-        parse_object(members[name], f"{where}: sample {key!r}: {said}") if name in members else None
+        None
+        if members.get(name, b"null") == b"null"
+        else parse_object(members[name], f"{where}: sample {key!r}: {said}")
         for name, said in (("meta.json", "its meta.json"), ("cot.json", "its cot.json is no comparison: it"))
     )
     image_format = formats[0]

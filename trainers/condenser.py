@@ -13,6 +13,7 @@ from pathlib import Path
 from inference.interfaces import ChatRequest
 from inference.vlm.prompts import fill_prompt, load_prompt
 from schemas.configuration import resumable_field
+from schemas.telling import telling
 from trainers.lessons import Lesson, LessonTrainable
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
 from trainers.text_pairs import TextPair, TextPairs, contents_of, hold_out_pairs, read_text_pairs
@@ -96,7 +97,9 @@ def open_training(config: CondenserTrainingConfig, rank: Rank = ALONE) -> Traini
     pairs = read_text_pairs(config.data, config.long, config.short)
     training, held_out = hold_out_pairs(pairs, config.held_out_share, config.loop.seed)
     contents = contents_of(config.data, config.out / "cache")
-    trainable, samples = CondenserTrainable(config, held_out, rank), TextPairs(training, config.loop.seed, contents)
+    samples = TextPairs(training, config.loop.seed, contents)
+    with telling(f"loading {config.model.base_model}"):
+        trainable = CondenserTrainable(config, held_out, rank)
     return TrainingLoop(
         trainable,
         samples,

@@ -18,6 +18,7 @@ from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.generator import GeneratorConfig
 from schemas.configuration import model_field, resumable_field
 from schemas.errors import InputError
+from schemas.telling import telling
 from schemas.terminal import say
 from trainers.checkpoint import exported
 from trainers.corrector_batches import BatchConfig, BatchMaker, TrainingBatch, bucket_of, shaped
@@ -292,10 +293,12 @@ def open_training(config: CorrectorTrainingConfig, rank: Rank = ALONE) -> Traini
     order, held_out = open_data(
         config.data, config.out, config.held_out_share, config.mix, config.loop.batch_size, config.loop.seed
     )
-    trainable = CorrectorTrainable(config, held_out)
+    with telling(f"loading {config.flux.model}"):
+        trainable = CorrectorTrainable(config, held_out)
     source = None
     if config.encode.ahead:
-        source = trainable.encode_ahead(open_index(config.data, config.out / "cache"), order)
+        with telling(f"encoding {len(order.index)} triplets"):
+            source = trainable.encode_ahead(open_index(config.data, config.out / "cache"), order)
         say(f"corrector: {len(order.index)} triplets encoded, {source.num_bytes / 2**20:.0f} MiB", flush=True)
     device = config.flux.device
     return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, device, source)

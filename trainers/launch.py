@@ -67,12 +67,25 @@ def launch(open_training: Callable[[T, Rank], TrainingLoop], config: T, out: Pat
         raise InputError(
             f"no checkpoint in {checkpoints}", field="--resume", expected="the --out of a training, or no --resume"
         )
-    with stop_signal("the step") as stop, storing(out):
+    with stop_signal("the step") as stop, storing(out), _interrupted(checkpoints):
         if spread.workers == 1:
             open_training(config, ALONE).run(stop=stop)
         else:
             config.loop.check(spread.workers)  # said here, not in a worker's log
             _on_workers(open_training, config, out, spread, stop)
+
+
+@contextmanager
+def _interrupted(checkpoints: Path) -> Iterator[None]:
+    """Inside, whoever stops a training at once hears whether anything of it is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        steps = Checkpoints(checkpoints).steps()
+        kept = (
+            f"goes on from the checkpoint of step {max(steps)}" if steps else "begins anew: there is no checkpoint yet"
+        )
+        raise KeyboardInterrupt(f"interrupted; the same command {kept}") from None
 
 
 def _on_workers(

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from schemas.configuration import resumable_field
 from schemas.errors import CorruptDataError, InputError, StoppedError, WorkFailedError
+from schemas.telling import telling
 from schemas.terminal import say
 from trainers.checkpoint import Checkpoints, storing
 from trainers.curve import Curve
 from trainers.data_contents import check_same_data
+from trainers.measured_rate import keep_rate
 from trainers.moving_average import Ema
 from trainers.optimizer import OptimizerConfig, make_optimizer, set_learning_rate
 from trainers.same_training import check_same, settings_of
@@ -134,10 +136,13 @@ class Trainable(Protocol):
 
 
 class SampleOrder(Protocol):
-    """What the loop asks of an order: which subsets losses are told apart by, and what data it is of."""
+    """What the loop asks of an order: what subsets losses are told apart by, how many pairs, and what data it is of."""
 
     @property
     def subsets(self) -> tuple[str, ...]: ...
+
+    @property
+    def num_pairs(self) -> int: ...
 
     @property
     def contents(self) -> Mapping[str, str]:
@@ -226,10 +231,11 @@ class TrainingLoop:
         config, name = self.config, self.trainable.name
         curve = Curve(self.out, name, self.step) if self.rank.is_first else None
         takes_part = self.rank.is_first or self._is_sharded
+        self._say_what_is_done()
         started, first, waited_s = time.monotonic(), self.step, 0.0
         for samples, wait_s in self._batches():
             self._is_asked_to_stop = self.rank.is_first and stop()
-            with self._memory("the step"):
+            with self._memory("the step"), self._first_step(first):
                 rows = self._train_step(samples)
             self.step += 1
             waited_s += wait_s
@@ -245,6 +251,8 @@ class TrainingLoop:
                 if curve:
                     waiting = {"data_wait": waited_s / spent_s, "samples_per_s": rate * config.batch_size}
                     curve.write(self.step, means | waiting)
+                    config_of_all, workers = self.trainable.config, self.rank.world_size
+                    keep_rate(self.out, config_of_all, self._device, workers, rate * config.batch_size)
                     say(report_line(name, self.step, config.steps, means, rate), flush=True)
             is_evaluated = self.step % config.evaluate_every == 0 or self.step == config.steps
             if takes_part and (is_evaluated or self.step % config.checkpoint_every == 0):
@@ -264,6 +272,26 @@ class TrainingLoop:
             self._export()
         if curve and self.num_broken:
             say(f"{name}: {self.num_broken} samples did not read and were replaced; the log names them")
+
+    def _say_what_is_done(self) -> None:
+        config, name = self.config, self.trainable.name
+        if not self.rank.is_first:
+            return
+        after = f", of which {self.step} are done" if self.step else ""
+        say(f"{name}: {self.order.num_pairs:,} pairs, {config.steps} steps of {config.batch_size}{after}", flush=True)
+
+    @contextmanager
+    def _first_step(self, first: int) -> Iterator[None]:
+        """Inside, the first step since this start is told: it takes longest."""
+        if self.step > first or not self.rank.is_first:
+            yield
+            return
+        compiles = getattr(self.trainable.config, "compile", "none") != "none"
+        what = f"{self.trainable.name} {self.step + 1}/{self.config.steps}  the first step"
+        started = time.monotonic()
+        with telling(f"{what}{', which compiles: minutes' if compiles else ''}"):
+            yield
+        say(f"{what} took {time.monotonic() - started:.1f} s", flush=True)
 
     def _batches(self) -> Iterator[tuple[Sequence[Any], float]]:
         """This rank's samples of every step that is left, and how long each was waited for, in seconds."""

@@ -23,6 +23,7 @@ from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.reflector_words import write_words
 from schemas.configuration import resumable_field, stable_seed
+from schemas.telling import telling
 from trainers.comparison_shards import ComparisonMembers
 from trainers.lessons import Lesson, LessonTrainable
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
@@ -171,7 +172,8 @@ def open_training(config: ReflectorTrainingConfig, rank: Rank = ALONE) -> Traini
         config.loop.seed,
         config.comparisons,
     )
-    trainable = ReflectorTrainable(config, held_out, rank)
+    with telling(f"loading {config.model.base_model}"):
+        trainable = ReflectorTrainable(config, held_out, rank)
     return TrainingLoop(
         trainable,
         order,

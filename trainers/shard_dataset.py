@@ -18,6 +18,7 @@ from schemas.errors import CorruptDataError, InputError, WorkFailedError
 from schemas.images import decode_image
 from schemas.shards import ShardSample
 from schemas.stop_signal import leave_signals_to_parent
+from schemas.telling import telling
 from trainers.comparison_shards import ComparisonMembers
 from trainers.pair_labels import margin_of
 from trainers.shard_index import SUBSETS, SampleReader, ShardIndex, open_index, subset_counts
@@ -82,6 +83,11 @@ class TrainingOrder:
         self._before: list[np.ndarray] = [np.zeros(len(self.subsets), np.int64)]  # uses before each block
         self._block: tuple[int, np.ndarray, np.ndarray] | None = None
         self._orders: dict[tuple[int, int], np.ndarray] = {}
+
+    @property
+    def num_pairs(self) -> int:
+        """Triplets that are learnt from."""
+        return len(self.index)
 
     @property
     def contents(self) -> dict[str, str]:
@@ -252,7 +258,9 @@ def open_data(
     """The training order of a run's shards, and what is held out of it. InputError where there is no data."""
     if not data:
         raise InputError("no data", field="--data", expected="a run folder, a folder of shards, or a hub id")
-    training, held_out = hold_out(open_index(data, out / "cache", comparisons), held_out_share, seed)
+    with telling(f"indexing {data}"):
+        index = open_index(data, out / "cache", comparisons)
+    training, held_out = hold_out(index, held_out_share, seed)
     return TrainingOrder(training, mix, batch_size, seed), held_out
 
 

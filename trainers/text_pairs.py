@@ -135,6 +135,11 @@ class TextPairs:
         self._pairs, self._seed, self.contents = pairs, seed, dict(contents or {})
         self._epoch: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 
+    @property
+    def num_pairs(self) -> int:
+        """Pairs that are learnt from."""
+        return len(self._pairs)
+
     def __getitem__(self, n: int) -> TextPair:
         epoch, place = divmod(n, len(self._pairs))
         if epoch != self._epoch[0]:

@@ -2,7 +2,7 @@
 
 Parameters are counted on the real architecture, built without memory; of models that are not on this machine the
 published sizes are used. Memory of what is computed and time are estimates from the figures stated here. Where a
-training has run already, its own rate (`curve.jsonl`) replaces the estimated one.
+training has run already, its own rate (`rate.json`) replaces the estimated one.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from schemas.errors import InputError, MissingWeightsError
 from schemas.terminal import say
+from trainers.measured_rate import rate_of
 
 if TYPE_CHECKING:
     import torch
@@ -100,6 +101,15 @@ class Plan:
     @property
     def total_gib(self) -> float:
         return sum(self.memory_gib.values())
+
+
+class Planned(Protocol):
+    """The configuration of a training."""
+
+    @property
+    def loop(self) -> LoopConfig: ...
+    @property
+    def out(self) -> Path: ...
 
 
 def plan_corrector(config: CorrectorTrainingConfig) -> Plan:
@@ -335,8 +345,9 @@ def count_in_files(folder: Path) -> int:
     return count
 
 
-def print_plan(plan: Plan, loop: LoopConfig, out: Path, device: str, gpu: str, workers: int) -> None:
+def print_plan(plan: Plan, config: Planned, device: str, gpu: str, workers: int) -> None:
     """The plan for people. InputError for a GPU that is not known."""
+    loop = config.loop
     if gpu not in GPUS:
         raise InputError(f"no figures of {gpu!r}", field="--plan-gpu", expected=" or ".join(GPUS))
     on_gpu = device != "cpu"
@@ -352,15 +363,16 @@ def print_plan(plan: Plan, loop: LoopConfig, out: Path, device: str, gpu: str, w
     if on_gpu:
         fits = plan.total_gib < 0.95 * memory_gib
         lines[-1] += f" of {memory_gib} ({gpu}): {'fits' if fits else f'does NOT fit: {_advice(plan, loop)}'}"
-    measured = measured_rate(out)
+    measured, said = rate_of(config.out, config, gpu if on_gpu else "cpu")
     if measured is None:
         sample_s = plan.sample_tflop / tflops
         source = f"estimated, {plan.sample_tflop:.3g} TFLOP a sample at {tflops:.3g} TFLOP/s ({where})"
     else:
-        sample_s, source = workers / measured, f"measured in {out}"
+        sample_s, source = measured.workers / measured.samples_per_s, said
     step_s = sample_s * loop.batch_size / workers
     lines.append(f"time: {sample_s:.3g} s a sample and worker, {step_s:.3g} s a step of {loop.batch_size}; {source}")
     lines.append(f"      {loop.steps} steps take {step_s * loop.steps / 3600:.2f} h")
+    lines += [f"({said})"] if said and measured is None else []
     lines += [f"({plan.note})"] if plan.note else []
     say("\n".join(lines))
 
@@ -369,13 +381,3 @@ def _advice(plan: Plan, loop: LoopConfig) -> str:
     """Flags that this trainer has, and that would help."""
     smaller = [f"--loop.micro-batch {loop.micro_batch // 2}"] if loop.micro_batch > 1 else []
     return " or ".join([*plan.savers, *smaller]) or "a GPU with more memory is needed"
-
-
-def measured_rate(out: Path) -> float | None:
-    """Samples a second of all workers together, as the curve of an earlier run in `out` has them last."""
-    try:
-        rows = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
-    except (FileNotFoundError, ValueError):
-        return None
-    rates = [row["samples_per_s"] for row in rows if row.get("samples_per_s")]
-    return float(rates[-1]) if rates else None

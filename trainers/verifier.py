@@ -29,6 +29,7 @@ from inference.vlm.trained_verifier import (
 )
 from schemas.configuration import resumable_field
 from schemas.errors import InputError
+from schemas.telling import telling
 from schemas.terminal import say
 from trainers.bradley_terry import Variant, bradley_terry_loss
 from trainers.checkpoint import exported
@@ -284,5 +285,6 @@ def open_training(config: VerifierTrainingConfig, rank: Rank = ALONE) -> Trainin
         say(f"verifier: {account}", flush=True)
     held_out, _ = choose_pairs(held_out, config)
     order = TrainingOrder(training, config.mix, config.loop.batch_size, config.loop.seed)
-    trainable = VerifierTrainable(config, held_out, training)
+    with telling(f"loading {config.model.base_model}"):
+        trainable = VerifierTrainable(config, held_out, training)
     return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, config.model.device)

@@ -22,10 +22,12 @@ class UnknownWord:
 
 @dataclass(frozen=True)
 class KnownWords:
-    """The class and colour names that whoever checks the images can tell apart; None: any."""
+    """The class and colour names that whoever checks the images can tell apart; None: any. or_else: what somebody with
+    other words may do, for people."""
 
     classes: frozenset[str] | None = None
     colors: frozenset[str] | None = None
+    or_else: str = ""
 
     def unknown_in(self, prompt: PromptRecord) -> UnknownWord | None:
         """The first word of a prompt's clauses that is not known."""

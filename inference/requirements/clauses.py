@@ -20,19 +20,19 @@ _MAX_NAME_CHARS = 100
 _FORM = 'a list of objects as in [{"class": "cat", "count": 1}]'
 
 
-def _known(name: str, known: frozenset[str] | None, kind: str, field: str) -> str:
+def _known(name: str, known: frozenset[str] | None, kind: str, field: str, or_else: str) -> str:
     if known is not None and name not in known:
         hint = near_matches(name, sorted(known))
         some = ", ".join(sorted(known)[:8]) + (" …" if len(known) > 8 else "")
-        raise BadValue(f"unknown {kind} {quote(name)}{hint}", field, f"one of the {len(known)} known: {some}")
+        raise BadValue(f"unknown {kind} {quote(name)}{hint}", field, f"one of the {len(known)} known: {some}{or_else}")
     return name
 
 
 def check_words(clause: ObjectClause, field: str, known: KnownWords) -> None:
     """BadValue for a class or colour that is not known."""
-    _known(clause.class_name, known.classes, "class", field)
+    _known(clause.class_name, known.classes, "class", field, known.or_else)
     if clause.color is not None:
-        _known(clause.color, known.colors, "color", field)
+        _known(clause.color, known.colors, "color", field, known.or_else)
 
 
 def _objects(value: object, field: str) -> list[object]:
@@ -49,7 +49,7 @@ def _class_name(item: dict[str, object], field: str, known: KnownWords) -> str:
     if "class" not in item:
         raise BadValue("a clause has no class", f"{field}.class", 'as in {"class": "cat", "count": 1}')
     name = check_text(item["class"], f"{field}.class", _MAX_NAME_CHARS)
-    return _known(name, known.classes, "class", f"{field}.class")
+    return _known(name, known.classes, "class", f"{field}.class", known.or_else)
 
 
 def _position(value: object, field: str, index: int, num_clauses: int) -> tuple[str, int]:
@@ -81,7 +81,7 @@ def parse_include(value: object, known: KnownWords) -> tuple[ObjectClause, ...]:
         color = relation = target = None
         if "color" in item:
             color = check_text(item["color"], f"{field}.color", _MAX_NAME_CHARS)
-            _known(color, known.colors, "color", f"{field}.color")
+            _known(color, known.colors, "color", f"{field}.color", known.or_else)
         if "position" in item:
             relation, target = _position(item["position"], f"{field}.position", index, len(objects))
         clauses.append(ObjectClause(name, count, color, relation, target))

@@ -1,5 +1,7 @@
 """Prompt files of users become prompt rows: streamed, every row checked, every bad one named or kept as a rejection."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -12,6 +14,8 @@ from inference.requirements.clauses import check_words, parse_exclude, parse_inc
 from inference.requirements.questions import parse_questions, parse_vqa_list
 from pipelines.prompts.prompt_files import RawRow, check_prompt_file, raw_rows
 from pipelines.prompts.prompt_ids import ID_FORM, PromptIds
+from pipelines.prompts.vocabulary import Vocabulary
+from pipelines.prompts.worlds import OTHER_WORDS, World, world_of
 from schemas.errors import InputError
 from schemas.foreign_json import BadValue, check_choice, check_int, check_text, quote, safe_text
 from schemas.records import PromptRecord, PromptRow, Question, Reason, Rejection, RequirementSource, Subset, Tag
@@ -20,16 +24,34 @@ _ANY_TEXT = (
     "or GenEval's tag and include beside it (.jsonl, .parquet), since the rule subset is what a detector checked; "
     "prompts of any words make the subset general (--detailed-prompts FILE), or are searched (`search --prompts FILE`)"
 )
+_OTHER_WORDS = f"{OTHER_WORDS}; with models of your own: --no-closed-vocabulary"
 INTAKE = "intake"  # the stage that rejections of bad input name
 
 
 @dataclass(frozen=True)
 class Known:
     """words: all that may be asked for, where that is closed. nouns: those that name a class where a prompt's words
-    tell what it requires; None: all that this project knows."""
+    tell what it requires; None: all that this project knows. world: whose models draw, where they know its words alone.
+    """
 
     words: KnownWords = field(default_factory=KnownWords)
     nouns: KnownClasses | None = None
+    world: World | None = None
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary, name: str, closed: bool) -> Known:
+        """What prompts may ask for. closed: the models know the vocabulary's words alone."""
+        if not closed:
+            return cls(nouns=vocabulary.known)
+        world = world_of(name)
+        words = KnownWords(vocabulary.class_names, frozenset(vocabulary.colors), f"; {_OTHER_WORDS}" if world else "")
+        return cls(words, vocabulary.known, world)
+
+    def check(self, text: str) -> None:
+        """BadValue for a text that the models cannot draw."""
+        why = self.world.why_not_known(text) if self.world else None
+        if self.world and why:
+            raise BadValue(f"the {self.world.name} models {why}", "prompt", f"{self.world.knows}; {_OTHER_WORDS}")
 
 
 @dataclass(frozen=True)
@@ -112,6 +134,7 @@ def _told(text: str, prompt_id: str, known: Known, free_words: bool) -> PromptRe
     try:
         told = parse_prompt(text, prompt_id, known.nouns)
     except InputError as error:
+        known.check(text)
         if free_words:
             return PromptRecord(prompt_id, text, Subset.RULE.value)
         raise BadValue(error.problem, "prompt", f"{error.expected}; {_ANY_TEXT}") from None
@@ -137,7 +160,9 @@ def _checked(
             prompt_id = _claim_id(row, ids)
         else:
             prompt_id = ids.generate(subset.value, row_number, row.line)
-        return _record(row, prompt_id, subset, known, max_chars, free_words)
+        record = _record(row, prompt_id, subset, known, max_chars, free_words)
+        known.check(record.text)
+        return record
     except BadValue as bad:
         # A bad row keeps its id where that is what was right about it.
         prompt_id = prompt_id or ids.generate(subset.value, row_number, row.line)
@@ -162,11 +187,8 @@ def _rows(
 def iterate_prompts(
     path: str | Path,
     subset: str,
-    *,
-    known_classes: frozenset[str] | None = None,
-    known_colors: frozenset[str] | None = None,
+    known: Known = Known(),
     max_chars: int = 2000,
-    nouns: KnownClasses | None = None,
 ) -> Iterator[PromptRecord | BadRow]:
     """Every row of a prompt file as a prompt, or as what is wrong with it; one row in memory at a time.
 
@@ -184,7 +206,7 @@ def iterate_prompts(
         expected = ", ".join(item.value for item in Subset)
         raise InputError(f"unknown subset {quote(subset)}", field="subset", expected=expected) from None
     check_prompt_file(path)
-    rows = _rows(path, subset, Known(KnownWords(known_classes, known_colors), nouns), max_chars)
+    rows = _rows(path, subset, known, max_chars)
     return (row for _, row in rows)
 
 
@@ -213,18 +235,13 @@ def _or_raise(
 def read_prompts(
     path: str | Path,
     subset: str,
-    known_classes: frozenset[str] | None = None,
+    known: Known = Known(),
     max_chars: int = 2000,
     skip_bad_rows: bool = False,
-    known_colors: frozenset[str] | None = None,
-    nouns: KnownClasses | None = None,
 ) -> Iterator[PromptRow]:
     """The rows a run starts from, streamed from a prompt file (see `iterate_prompts`).
 
     The first bad row raises InputError with file, line, field and what was expected; with `skip_bad_rows` it becomes a
     row rejected as `Reason.BAD_INPUT_ROW`.
     """
-    rows = iterate_prompts(
-        path, subset, known_classes=known_classes, known_colors=known_colors, max_chars=max_chars, nouns=nouns
-    )
-    return _or_raise(rows, str(path), str(subset), skip_bad_rows)
+    return _or_raise(iterate_prompts(path, subset, known, max_chars), str(path), str(subset), skip_bad_rows)

@@ -15,13 +15,25 @@ from schemas.records import PromptRecord
 
 _PLACE = re.compile(r"(?P<world>\w+)-world:(?P<seed>\d+)")  # in place of a file, of triplets that a world makes
 
+OTHER_WORDS = "for other words: --preset flux"
+
 
 class World(Protocol):
     """A world whose vocabulary has its name."""
 
     name: str
+    knows: str
+    """What its models can be asked for, for people."""
     benchmarks: Mapping[str, Callable[[], tuple[PromptRecord, ...]]]
     """Evaluation prompts by name ("micro-dev"); nothing that is searched among them may train anything."""
+
+    def why_not_known(self, text: str) -> str | None:
+        """Why its models cannot draw a text, to be read behind "these models"; None where they can."""
+        ...
+
+    def as_learnt(self, text: str) -> str:
+        """A text in the words that its models learnt from, where these say the same."""
+        ...
 
     def long_prompt(self, rng: np.random.Generator) -> str:
         """A detailed prompt."""

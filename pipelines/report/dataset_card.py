@@ -47,13 +47,11 @@ def render_card(
     size = next((label for limit, label in _SIZES if num_pairs < limit), "n>1M")
     parts = [
         f"---\npretty_name: {json.dumps(name)}\ntask_categories:\n- text-to-image\n- image-to-image\n"
-        f"tags:\n- webdataset\n- reflection\n- ReflectionFlow\nsize_categories:\n- {size}\n---\n",
+        f"tags:\n- webdataset\n- reflection\n- ReflectionFlow\nsize_categories:\n- {size}\n{_form(config)}---\n",
         f"# {name}\n\n{num_pairs:,} triplets of a flawed image, a better one, and the reflection that leads from one "
-        "to the other, built by the ReflectionFlow pipeline. Shards are WebDataset tars:\n\n"
-        "```python\nimport datasets\n\n"
-        'pairs = datasets.load_dataset("webdataset", data_files="shards/*.tar", split="train", streaming=True)\n```\n',
-        "Members of a sample: `good_image.jpg`, `bad_image.jpg`, `prompt.txt`, `reflection.txt`, `subset.txt`, "
-        "`meta.json` (provenance), and `cot.json` (analysis, verdict, sides) where an annotator compared the images.\n",
+        "to the other, built by the ReflectionFlow pipeline. Shards are WebDataset tars:\n\n" + _recipe(config),
+        f"Members of a sample: {', '.join(f'`{name}`' for name in _members(config))}. `meta.json` is where it comes "
+        "from; `cot.json` has analysis, verdict and sides where an annotator compared the images, else `null`.\n",
         "## Subsets\n\n" + _subset_table(figures),
         "".join(f"![{title.replace('_', ' ')}]({title}.svg)\n\n" for title in pictures),
         "## What was turned down\n\n" + _reason_tables(figures),
@@ -63,6 +61,36 @@ def render_card(
         "## Models\n\n" + _model_table(folder, config, figures),
     ]
     return "\n".join(parts)
+
+
+def _members(config: JobConfig) -> dict[str, str]:
+    """Name of each member of a sample, and its type as `datasets` calls it."""
+    images = {f"{side}_image.{config.pack.image_format}": "Image()" for side in ("good", "bad")}
+    texts = dict.fromkeys(("prompt.txt", "reflection.txt", "subset.txt"), 'Value("string")')
+    return {**images, **texts, "meta.json": "Json()", "cot.json": "Json()"}
+
+
+def _recipe(config: JobConfig) -> str:
+    """How shards are read. What is in the JSON members differs from subset to subset, so no reader can guess their type
+    from the first samples."""
+    features = "".join(f'    "{name}": datasets.{kind},\n' for name, kind in _members(config).items())
+    return (
+        f"```python\nimport datasets\n\nfeatures = datasets.Features({{\n{features}}})\n"
+        "pairs = datasets.load_dataset(\n"
+        '    "webdataset", data_files="shards/*.tar", split="train", streaming=True, features=features\n)\n```\n\n'
+        'From the hub, `datasets.load_dataset("OWNER/NAME")` does it. The type `Json` is of newer versions of '
+        "`datasets`; `webdataset` reads the shards, too.\n"
+    )
+
+
+def _form(config: JobConfig) -> str:
+    """The same for the hub, as YAML."""
+    types = {"Image()": "image", 'Value("string")': "string", "Json()": "json"}
+    features = "".join(f"  - name: {name}\n    dtype: {types[kind]}\n" for name, kind in _members(config).items())
+    return (
+        "configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: shards/*.tar\n"
+        f"dataset_info:\n  features:\n{features}"
+    )
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:

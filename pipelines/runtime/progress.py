@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any, Self
@@ -49,8 +50,9 @@ class Progress:
         self.stages = {stage.name: stage for stage in stages}
         self.quiet = quiet
         self.started = time.time()
-        self._shown = self.started
         self._live = None
+
+        self._over = threading.Event()
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and not self.quiet:
@@ -59,9 +61,12 @@ class Progress:
 
             self._live = Live(self._table(), console=Console(stderr=True), refresh_per_second=4)
             self._live.start()
+        elif not self.quiet:
+            threading.Thread(target=self._keep_printing, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         if self._live is not None:
             self._live.update(self._table())
             self._live.stop()
@@ -86,8 +91,20 @@ class Progress:
         entry.seconds += seconds
         if self._live is not None:
             self._live.update(self._table())
-        elif not self.quiet and time.time() - self._shown > PLAIN_EVERY_S:
-            self._print_lines()
+
+    def _keep_printing(self) -> None:
+        """Lines every ten seconds; where no unit was done since the last ones, one that says that work goes on."""
+        shown = 0
+        while not self._over.wait(PLAIN_EVERY_S):
+            stages = list(self.stages.values())
+            done = sum(stage.done for stage in stages)
+            if done > shown:
+                self._print_lines()
+            else:
+                at = next((stage for stage in stages if stage.already + stage.done < stage.total), stages[-1])
+                elapsed_s = time.time() - self.started
+                say_error(f"{at.line(elapsed_s)}  at work for {format_seconds(elapsed_s)}")
+            shown = done
 
     def say(self, text: str) -> None:
         """A line of its own, into the log as well."""
@@ -103,10 +120,10 @@ class Progress:
             self._live.stop()
 
     def _print_lines(self) -> None:
-        self._shown = time.time()
-        for stage in self.stages.values():
+        elapsed_s = time.time() - self.started
+        for stage in list(self.stages.values()):
             if stage.total:
-                say(stage.line(self._shown - self.started), file=sys.stderr, flush=True)
+                say(stage.line(elapsed_s), file=sys.stderr, flush=True)
 
     def _table(self) -> Any:
         from rich.table import Table

@@ -53,12 +53,12 @@ def test_images_that_are_not_square_keep_their_aspect(tmp_path, capsys):
     assert "'wide' is no size" in capsys.readouterr().err
 
 
-HOSTILE = '<img src=x onerror=alert(1)> "quoted"\n🌟 second line'
+HOSTILE = '<image> "star" = there(1)\n🌟 second line'
 
 
 def test_several_prompts_make_one_page_and_a_folder_each(tmp_path, capsys):
     file = tmp_path / "more.txt"
-    file.write_text("a photo of two red circles\nune étoile\n")
+    file.write_text("a photo of two red circles\nDraw a star: it is there!\n")
     out = tmp_path / "all"
     prompts = ["a photo of a star", HOSTILE, "a photo of a star"]
     arguments = ["--prompts", str(file), "--out", str(out), "--search.width", "2", "--search.depth", "2"]
@@ -70,9 +70,9 @@ def test_several_prompts_make_one_page_and_a_folder_each(tmp_path, capsys):
     folders = sorted(path.name for path in out.iterdir() if path.is_dir())
     assert folders == [
         "1-a-photo-of-a-star",
-        "2-img-src-x-onerror-alert-1-quoted-second",
+        "2-image-star-there-1-second-line",
         "3-a-photo-of-two-red-circles",
-        "4-une-toile",
+        "4-draw-a-star-it-is-there",
     ]
     assert all(
         sorted(p.name for p in (out / name).iterdir()) == ["best.png", "filmstrip.png", "made_by.json"]
@@ -80,11 +80,16 @@ def test_several_prompts_make_one_page_and_a_folder_each(tmp_path, capsys):
     )
     page = (out / "index.html").read_text()
     assert page.count("data-item>") == 4
-    assert "<img src=x" not in page
+    assert "<image>" not in page
     assert page.count("<figure") == 4 * 4 + 4  # the answer twice
     assert all(f'href="{name}/best.png"' in page for name in folders)
     made_by = [json.loads((out / name / "made_by.json").read_text()) for name in folders]
-    assert [one["prompt"] for one in made_by] == [prompts[0], HOSTILE, "a photo of two red circles", "une étoile"]
+    assert [one["prompt"] for one in made_by] == [
+        prompts[0],
+        HOSTILE,
+        "a photo of two red circles",
+        "Draw a star: it is there!",
+    ]
     assert all(len(one["images"]) == 4 and one["images"][one["best"]] for one in made_by)
     text = Image.open(out / folders[0] / "best.png").text  # pyright: ignore[reportAttributeAccessIssue]
     assert text["noise_seed"] == str(made_by[0]["images"][made_by[0]["best"]]["seed"])
@@ -125,8 +130,8 @@ def test_prompts_that_cannot_be_are_said_before_a_model_is_loaded(tmp_path, caps
     assert "none.txt" in capsys.readouterr().err
     assert main(["reflect", "a", "b", "--together", "0", *out, *QUICK]) == 2
     assert "--together" in capsys.readouterr().err
-    assert main(["reflect", "At dawn the harbour wakes", *out, "--tools.verifier.kinds", "rules"]) == 2
-    assert "'At dawn the harbour wakes'" in capsys.readouterr().err
-    assert main(["reflect", "At dawn the harbour wakes", *out, "--tools.verifier.kinds", "atoms"]) == 2
+    assert main(["reflect", "A star beside its ring", *out, "--tools.verifier.kinds", "rules"]) == 2
+    assert "'A star beside its ring'" in capsys.readouterr().err
+    assert main(["reflect", "A star beside its ring", *out, "--tools.verifier.kinds", "atoms"]) == 2
     assert "--requirements.kind vlm" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()

@@ -79,7 +79,7 @@ def test_one_command_builds_four_subsets_and_a_new_prompt_redoes_no_image(tmp_pa
             meta = json.loads(sample["meta.json"])
             assert meta["good_score"] > meta["bad_score"]
             if sample["subset.txt"] == b"editing":
-                assert "cot.json" not in sample
+                assert sample["cot.json"] == b"null"
                 assert sample["prompt.txt"] == b"some coloured shapes on a grey background"
             else:
                 cot = json.loads(sample["cot.json"])

@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from commands.runs import Finish, work
+from pipelines.driver import RunOptions
 from pipelines.rejections import FAULTS, Rejections
-from schemas.records import Pair, Reason, Rejection
+from schemas.records import Pair, Quarantine, Reason, Rejection
 from tests.support.rows import prompt_row
+from tests.support.toy_job import ToyConfig, create
 
 STAGES = ["read_edits", "caption_images", "write_reflections"]
 
@@ -70,3 +73,28 @@ def test_a_prompt_without_pairs_is_told_by_its_pairs_reason():
     assert fault.reason == Reason.REFUSED_REFLECTION
     assert "I'm sorry" in fault.in_words()
     assert "\x1b" not in fault.in_words()
+
+
+def test_what_a_model_answered_and_what_rows_failed_of_is_told_however_rarely():
+    found = counted([Reason.MALFORMED_ANSWER] + [None] * 20, "write_reflections", "Sure!\nThe left one is better.")
+    row = replace(
+        prompt_row(30), pairs=(Pair(0, 0, 1, "x", rejection=Rejection("write_reflections", Reason.EMPTY_ANSWER)),)
+    )
+    found.add("rule", STAGES, row)
+    for number in (31, 32):
+        aside = Quarantine("score_drafts", "UnscoredError: m answers 'As an AI' where Yes or No is asked for")
+        found.add("rule", STAGES, replace(prompt_row(number), quarantine=aside))
+    assert not found.alike()
+    first, *others = found.told()
+    assert first.startswith("score_drafts: 2 prompts failed (UnscoredError), such as ")
+    assert "As an AI" in first
+    assert any("Sure! The left one is better." in line and "malformed_answer" in line for line in others)
+    assert any("empty_answer" in line for line in others)
+
+
+def test_the_console_names_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TOY_FAIL", "p003")
+    folder = create(str(tmp_path / "run"), ToyConfig(num_prompts=8))
+    assert work(folder, ToyConfig(num_prompts=8), RunOptions(quiet=True), Finish()) == 4
+    said = capsys.readouterr().err
+    assert "draw_squares: 1 prompts failed (ValueError), such as p003" in said

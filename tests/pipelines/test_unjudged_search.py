@@ -119,7 +119,7 @@ def test_what_the_world_s_judge_cannot_judge_names_the_ways_out(prompts, tmp_pat
 
 
 def test_a_plan_has_no_judge_either(prompts, capsys):
-    argv = ["plan", "search", "--prompts", str(prompts), *ARGS[:-1], "--judge.kind", "none", "--json", "--check"]
+    argv = ["plan", "search", "--prompts", str(prompts), *ARGS, "--judge.kind", "none", "--json", "--check"]
     argv.remove("--quiet")
     assert main(argv) == 0
     stages = [one["name"] for one in json.loads(capsys.readouterr().out)["stages"]]

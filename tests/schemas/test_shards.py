@@ -44,6 +44,7 @@ samples = st.builds(
     reflection=st.text(st.characters(exclude_categories=("Cs",)), max_size=50),
     prompt=st.text(st.characters(exclude_categories=("Cs",)), max_size=50),
     subset=st.sampled_from(["rule", "general", "length", "editing"]),
+    cot=st.none() | st.just({"verdict": "left"}),
     meta=st.none() | st.dictionaries(st.text("ab"), st.integers() | st.none() | st.floats(allow_nan=False)),
     image_format=st.sampled_from(["jpg", "png"]),
 )
@@ -59,7 +60,7 @@ def test_equal_samples_give_equal_bytes():
     assert encode_shard([sample(number) for number in range(3)]) == SHARD
 
 
-def test_the_bytes_of_a_fixed_shard_are_those_of_the_first_release():
+def test_the_bytes_of_a_fixed_shard_are_what_they_were():
     """PNG bytes depend on Pillow's zlib, so the members here are plain bytes: this is about the tar."""
     fixed = [replace(s, good_image=b"good" * 200, bad_image=b"bad" * 200) for s in SAMPLES]
     assert hashlib.sha256(encode_shard(fixed)).hexdigest() == GOLDEN.read_text().split()[0]
@@ -67,7 +68,15 @@ def test_the_bytes_of_a_fixed_shard_are_those_of_the_first_release():
 
 def test_members_of_a_sample_are_adjacent_and_named_as_published_loaders_read_them():
     names = [name for name, _ in read_members(SHARD, "shard")]
-    suffixes = ["good_image.png", "bad_image.png", "reflection.txt", "prompt.txt", "subset.txt", "meta.json"]
+    suffixes = [
+        "good_image.png",
+        "bad_image.png",
+        "reflection.txt",
+        "prompt.txt",
+        "subset.txt",
+        "meta.json",
+        "cot.json",
+    ]
     assert names == [f"{s.key}.{suffix}" for s in SAMPLES for suffix in suffixes]
 
 

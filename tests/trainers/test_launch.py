@@ -72,6 +72,17 @@ def test_resume_needs_a_checkpoint(folders, tmp_path, capsys):
     assert len(started) == 1
 
 
+def test_who_stops_at_once_hears_whether_anything_is_kept(folders, tmp_path):
+    def interrupted(config, rank):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="begins anew: there is no checkpoint yet"):
+        launch(interrupted, config(folders, tmp_path), tmp_path, LaunchConfig())
+    save_checkpoint(tmp_path / "checkpoints" / "step_00000007.pt", {"step": 7})
+    with pytest.raises(KeyboardInterrupt, match="goes on from the checkpoint of step 7"):
+        launch(interrupted, config(folders, tmp_path), tmp_path, LaunchConfig())
+
+
 class KillsWorkers(threading.Thread):
     """SIGKILL to one training worker as soon as there is a checkpoint of each of `steps`."""
 

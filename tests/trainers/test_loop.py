@@ -377,3 +377,19 @@ def test_a_checkpoint_from_before_data_was_known_by_its_contents_knows_its_place
     with pytest.raises(InputError, match=r"data was .*shards, is .*other\n"):
         loop(order, tmp_path, data="other", steps=6)
     assert loop(order, tmp_path, steps=6).step == 6
+
+
+def test_pairs_steps_and_the_first_step_are_told_and_what_is_done_after_a_restart(order, tmp_path, capsys):
+    loop(order, tmp_path, steps=2, report_every=50).run()
+    said = capsys.readouterr()
+    name = Slope.name
+    assert f"{name}: 20 pairs, 2 steps of 4\n" in said.out
+    assert f"{name} 1/2  the first step\n" in said.err
+    assert f"{name} 1/2  the first step took " in said.out
+    loop(order, tmp_path, steps=3, report_every=50).run()
+    said = capsys.readouterr()
+    assert f"{name}: 20 pairs, 3 steps of 4, of which 2 are done" in said.out
+    assert f"{name} 3/3  the first step" in said.err
+    rate = json.loads((tmp_path / "rate.json").read_text())
+    assert (rate["device"], rate["workers"]) == ("cpu", 1)
+    assert rate["samples_per_s"] > 0

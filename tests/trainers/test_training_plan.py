@@ -13,8 +13,9 @@ from tests.support.tiny_vlm import save_tiny_vlm
 from trainers import __main__ as trainers
 from trainers.corrector import CorrectorTrainingConfig
 from trainers.loop import LoopConfig, OptimizerConfig
+from trainers.measured_rate import keep_rate, rate_of
 from trainers.reflector import ReflectorTrainingConfig
-from trainers.training_plan import measured_rate, plan_corrector, plan_reflector, plan_verifier, print_plan
+from trainers.training_plan import plan_corrector, plan_reflector, plan_verifier, print_plan
 from trainers.verifier import (
     RewardModelConfig,
     RewardModelInTraining,
@@ -79,18 +80,61 @@ def test_the_command_says_it_and_touches_nothing(tmp_path, capsys):
     assert not out.exists()
 
 
-def test_an_earlier_runs_own_rate_is_taken(tmp_path, capsys):
-    assert measured_rate(tmp_path) is None
-    lines = ['{"step": 1, "samples_per_s": 10.0}', '{"step": 2, "held_out": 1.0}', '{"step": 3, "samples_per_s": 50.0}']
-    (tmp_path / "curve.jsonl").write_text("\n".join(lines))
+def test_the_rate_of_the_same_training_on_the_same_device_is_taken_and_whose_it_is_is_said(tmp_path, capsys):
     config = micro_corrector_training("", Path(tmp_path))
-    print_plan(plan_corrector(config), config.loop, tmp_path, "cpu", "h100", 1)
-    assert "0.02 s a sample" in capsys.readouterr().out
+    print_plan(plan_corrector(config), config, "cpu", "h100", 1)
+    assert "estimated" in capsys.readouterr().out
+    keep_rate(tmp_path, replace(config, data="elsewhere"), "cpu", 1, 50.0)
+    print_plan(plan_corrector(config), config, "cpu", "h100", 1)
+    step = f"{0.02 * config.loop.batch_size:.3g} s a step of {config.loop.batch_size}"
+    assert f"0.02 s a sample and worker, {step}; measured in {tmp_path} on cpu" in capsys.readouterr().out
+    config = replace(config, loop=replace(config.loop, batch_size=4))
+    keep_rate(tmp_path, config, "cpu", 2, 50.0)
+    print_plan(plan_corrector(config), config, "cpu", "h100", 4)
+    assert "0.04 s a sample and worker, 0.04 s a step of 4" in capsys.readouterr().out
+
+
+def test_the_rate_of_another_device_or_training_is_named_and_not_taken(tmp_path, capsys):
+    config = micro_corrector_training("", Path(tmp_path))
+    keep_rate(tmp_path, config, "cpu", 1, 50.0)
+    others = {
+        "of another device": (config, "cuda"),
+        "recompute False there, True here": (replace(config, recompute=True), "cpu"),
+        "loop.batch_size": (replace(config, loop=replace(config.loop, batch_size=16)), "cpu"),
+        "condition.rank": (replace(config, condition=replace(config.condition, rank=3)), "cpu"),
+    }
+    for why, (other, device) in others.items():
+        print_plan(plan_corrector(other), other, device, "h100", 1)
+        said = capsys.readouterr().out
+        assert why in said
+        assert f"{tmp_path} on cpu" in said
+        assert "estimated" in said
+    (tmp_path / "rate.json").write_text("{")
+    print_plan(plan_corrector(config), config, "cpu", "h100", 1)
+    assert "does not read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("measured", "planned", "same"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100", True),
+        ("NVIDIA A100-SXM4-80GB", "a100-80gb", True),
+        ("NVIDIA A100-SXM4-40GB", "a100-80gb", False),
+        ("NVIDIA GeForce RTX 4090", "rtx4090", True),
+        ("NVIDIA H200", "h100", False),
+        ("cpu", "h100", False),
+    ],
+)
+def test_gpus_by_the_names_that_they_give_themselves(measured, planned, same, tmp_path, monkeypatch):
+    config = micro_corrector_training("", Path(tmp_path))
+    monkeypatch.setattr("trainers.measured_rate.device_name", lambda device: measured)
+    keep_rate(tmp_path, config, "cuda", 1, 1.0)
+    assert (rate_of(tmp_path, config, planned)[0] is not None) == same
 
 
 def test_what_is_not_known_is_refused(tmp_path):
     config = micro_corrector_training("", tmp_path)
     with pytest.raises(InputError, match="no figures of 'tpu'"):
-        print_plan(plan_corrector(config), config.loop, tmp_path, "cuda", "tpu", 1)
+        print_plan(plan_corrector(config), config, "cuda", "tpu", 1)
     with pytest.raises(MissingWeightsError):
         plan_corrector(replace(config, generator=micro_generator("some/flux")))

@@ -223,7 +223,7 @@ def test_one_image_of_something_unknown_is_no_wrong_image(tmp_path, capsys):
     (tmp_path / "one.png").write_bytes(encode_png(np.full((32, 32, 3), 200, np.uint8)))
     assert main(["judge", "a photo of a cat", str(tmp_path / "one.png")], "inference") == 2
     said = capsys.readouterr().err
-    assert "unknown class 'cat'" in said
+    assert "do not know 'cat'" in said
     assert "--unjudged" not in said
     assert main(["judge", "a photo of a dragon", str(tmp_path / "one.png")], "inference") == 2
-    assert "'dragon' is no class that is known" in capsys.readouterr().err
+    assert "do not know 'dragon'" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 import json
 import re
 import tracemalloc
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.prompts.read_prompts import BadRow, iterate_prompts, read_prompts
+from inference.judges.known_words import KnownWords
+from pipelines.prompts.read_prompts import BadRow, Known, iterate_prompts, read_prompts
 from schemas.arrow import from_table, to_table
 from schemas.errors import InputError
 from schemas.records import ObjectClause, PromptRecord, PromptRow, Reason
@@ -113,9 +113,8 @@ def test_geneval_rows_become_clauses(tmp_path):
         },
         {"tag": "colors", "include": [{"class": "cat", "color": "red"}], "prompt": "z"},
     )
-    first, second, third = records(
-        path, "rule", known_classes=frozenset({"cat", "dog"}), known_colors=frozenset({"red"})
-    )
+    known = Known(KnownWords(frozenset({"cat", "dog"}), frozenset({"red"})))
+    first, second, third = records(path, "rule", known=known)
     assert (first.tag, first.include) == ("position", (ObjectClause("cat"), ObjectClause("dog", 1, None, "left of", 0)))
     assert (second.include, second.exclude) == ((ObjectClause("cat", 3),), (ObjectClause("cat", 4),))
     assert third == PromptRecord(
@@ -207,17 +206,17 @@ BAD_JSONL = [
 @pytest.mark.parametrize(("bad", "field", "problem"), BAD_JSONL, ids=[f"{row[1]}-{row[2]}" for row in BAD_JSONL])
 def test_a_bad_row_stops_with_file_line_and_field_or_becomes_a_rejection(tmp_path, bad, field, problem):
     path = file_of(tmp_path, {"prompt": "first"}, "", bad, {"prompt": "last"})
-    known: dict[str, Any] = {"known_classes": frozenset({"cat", "dog"}), "known_colors": frozenset({"red", "blue"})}
+    known = Known(KnownWords(frozenset({"cat", "dog"}), frozenset({"red", "blue"})))
 
     with pytest.raises(InputError) as caught:
-        list(read_prompts(path, "general", **known))
+        list(read_prompts(path, "general", known))
     error = caught.value
     assert (error.file, error.line, error.field, error.exit_code) == (str(path), 3, field, 2)
     assert problem in error.problem
     assert str(error).startswith(f"{path}:3: ")
     assert len(str(error)) < 1000
 
-    first, rejected, last = read_prompts(path, "general", skip_bad_rows=True, **known)
+    first, rejected, last = read_prompts(path, "general", known, skip_bad_rows=True)
     assert (first.prompt.text, last.prompt.text) == ("first", "last")
     assert (first.active, rejected.active, last.active) == (True, False, True)
     assert (rejected.rejection.stage, rejected.rejection.reason) == ("intake", Reason.BAD_INPUT_ROW.value)
@@ -287,7 +286,7 @@ def test_rule_prompts_need_tag_and_include(tmp_path, row, field):
 def test_what_a_rule_prompt_requires_is_told_from_its_words_where_nothing_else_says_it(tmp_path):
     lines = ("a photo of two red circles", "a photo of a star left of a ring")
     for path in (file_of(tmp_path, *lines, name="p.txt"), file_of(tmp_path, *({"prompt": line} for line in lines))):
-        counted, placed = records(path, "rule", known_classes=frozenset(("circle", "star", "ring")))
+        counted, placed = records(path, "rule", known=Known(KnownWords(frozenset(("circle", "star", "ring")))))
         assert (counted.tag, counted.subset, counted.prompt_id) == ("counting", "rule", "rule-000000")
         assert counted.include == (ObjectClause("circle", 2, "red"),)
         assert counted.exclude == (ObjectClause("circle", 3),)
@@ -301,7 +300,7 @@ def test_what_a_rule_prompt_requires_is_told_from_its_words_where_nothing_else_s
 def test_a_rule_prompt_in_no_form_or_with_an_unknown_word_is_named_with_its_line(tmp_path, text, problem):
     path = file_of(tmp_path, "a photo of a star", text, name="p.txt")
     with pytest.raises(InputError, match=problem) as caught:
-        records(path, "rule", known_classes=frozenset(["star"]))
+        records(path, "rule", known=Known(KnownWords(frozenset(["star"]))))
     assert (caught.value.line, caught.value.field) == (2, "prompt")
 
 

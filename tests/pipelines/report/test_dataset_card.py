@@ -11,6 +11,7 @@ from pipelines.conservation import tally
 from pipelines.report.dataset_card import write_card
 from pipelines.report.statistics import dataset_figures, difference_hash, num_similar
 from schemas.errors import WorkFailedError
+from tests.support.recorded_hub import Hub
 from tests.support.toy_job import ToyConfig, open_run
 from tests.support.toy_runs import run
 
@@ -80,21 +81,6 @@ def test_buckets_find_all_that_comparing_all_finds():
     hashes = [int(v) for v in rng.integers(0, 2**62, 60)]
     hashes += [h ^ sum(1 << int(bit) for bit in rng.integers(0, 64, rng.integers(1, 8))) for h in hashes]
     assert num_similar(hashes) == brute(hashes) > 20
-
-
-class Hub:
-    """Stands for huggingface_hub.HfApi, whose server cannot be reached from a test."""
-
-    def __init__(self, fails=False):
-        self.files, self.repos, self.fails = {}, [], fails
-
-    def create_repo(self, repo, **options):
-        self.repos.append((repo, options))
-
-    def create_commit(self, repo, operations, **options):
-        if self.fails:
-            raise OSError("no connection")
-        self.files |= {o.path_in_repo: o.path_or_fileobj for o in operations}
 
 
 def test_push_sends_every_shard_and_the_card_to_the_root(finished):

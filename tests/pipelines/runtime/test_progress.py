@@ -1,5 +1,8 @@
+import threading
+
 import pytest
 
+from pipelines.runtime import progress as module
 from pipelines.runtime.progress import Progress, StageProgress, format_seconds
 
 
@@ -30,3 +33,15 @@ def test_quiet_prints_nothing(capsys):
     with Progress([StageProgress("draw", total=1)], quiet=True) as progress:
         progress.add_counts("draw")
     assert capsys.readouterr().err == ""
+
+
+def test_a_long_unit_is_not_silent(capsys, monkeypatch):
+    monkeypatch.setattr(module, "PLAIN_EVERY_S", 0.02)
+    with Progress([StageProgress("draw", total=2, done=1), StageProgress("check", total=2)]):
+        threading.Event().wait(0.3)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].split()[:2] == ["draw", "1/2"]  # all stages, as one unit is done
+    assert lines[1].split()[:2] == ["check", "0/2"]
+    assert "draw" in lines[2]  # from here on what is being done
+    assert "at work for 0:00" in lines[2]
+    assert sum("check" in line for line in lines) == 2  # and all at the end
