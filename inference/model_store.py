@@ -15,6 +15,7 @@ from pathlib import Path
 
 from schemas.errors import InputError, MissingWeightsError
 from schemas.hub_storage import cached_snapshot
+from schemas.own_modules import full_name
 
 SHIPPED = {"micro": "microworld"}
 """First part of a shipped name -> the package whose folder holds what is named. It need not be installed."""
@@ -124,7 +125,7 @@ def shipped_path(name: str, kind: str) -> Path | None:
 
 def shipped_package(name: str) -> Path:
     """The folder of the package behind the first part of a shipped name. MissingWeightsError."""
-    found = importlib.util.find_spec(SHIPPED[name])  # looks it up and imports nothing
+    found = importlib.util.find_spec(full_name(SHIPPED[name]))  # looks it up and imports nothing
     if found is None or not found.submodule_search_locations:
         raise MissingWeightsError(f"{name!r} is the package {SHIPPED[name]!r}'s", expected="a full clone")
     return Path(found.submodule_search_locations[0])
