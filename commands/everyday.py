@@ -71,17 +71,18 @@ PAGES: dict[str, Everyday] = {
             "plan --preset flux --num-prompts 100000",
             "plan --preset flux --gpu-type l40s --gpus 4",
             "plan search --preset reflectionflow",
+            "plan --preset flux --fetch | bash -e",
         ),
         (
             *("run", "preset", "num-prompts", "subsets", "prompts", "annotate", "gpus", "gpu-type", "gpus-per-node"),
-            *("gpu-hour-cost", "check", "picture", "json"),
+            *("gpu-hour-cost", "check", "fetch", "json"),
         ),
     ),
     "plan search": Everyday(
         ("plan search --preset reflectionflow", "plan search --preset flux --num-prompts 100 --search.depth 4"),
         (
             *("run", "preset", "prompts", "num-prompts", "images-per-prompt", "search.width", "search.depth", "gpus"),
-            *("gpu-type", "gpus-per-node", "gpu-hour-cost", "check", "picture", "json"),
+            *("gpu-type", "gpus-per-node", "gpu-hour-cost", "check", "fetch", "json"),
         ),
     ),
     "status": Everyday(("status --run runs/mine",)),
@@ -136,7 +137,7 @@ PAGES: dict[str, Everyday] = {
     "score": Everyday(
         (
             'score "a photo of two red circles" a.png b.png',
-            'score "a photo of two red circles" a.png --kind trained --verifier micro/verifier',
+            'score "a photo of two red circles" a.png --kind trained \\\n  --verifier micro/verifier',
         )
     ),
     "questions": Everyday(('questions "a photo of a green heart" --out concept.yaml',)),
