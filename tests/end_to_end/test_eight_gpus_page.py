@@ -60,7 +60,7 @@ def test_the_page_leads_to_shards(tmp_path):
         words = shlex.split(re.sub(ON_GPUS, "", small))
         if words[0].startswith("deploy/"):
             words = ["bash", str(ROOT / words[0]), *words[1:]]
-        if words[3] == "run" or "--check" in words:
+        if words[3:4] == ["run"] or "--check" in words:
             words += TINY
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
