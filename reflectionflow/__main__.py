@@ -2,7 +2,7 @@
 
 import sys
 
-from reflectionflow.commands.main import main
+from reflectionflow.commands.main import main  # pyright: ignore[reportMissingImports] - see this package
 
 if __name__ == "__main__":
     sys.exit(main())

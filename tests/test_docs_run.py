@@ -30,7 +30,7 @@ def execute(parts: list[str]) -> dict[str, Any]:
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_micro_shards(tmp_path / "runs" / "demo" / "shards")
+    write_micro_shards(tmp_path / "runs" / "demo" / "shards", jpeg=True)
     return tmp_path
 
 

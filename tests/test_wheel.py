@@ -49,7 +49,7 @@ def test_modules_are_named_in_texts_only_where_their_full_name_is_asked_for():
 
 
 def test_a_module_has_one_name_in_a_checkout():
-    import reflectionflow.schemas.errors as theirs
+    import reflectionflow.schemas.errors as theirs  # pyright: ignore[reportMissingImports]
     from schemas import errors as ours
 
     assert theirs is ours
