@@ -4,6 +4,7 @@ inference. A command's module is imported when it is called, and has `main(argv)
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -105,6 +106,8 @@ def main(argv: Sequence[str] | None = None, package: str | None = None) -> int:
         say_error(f"error: unknown command {name!r}\n  expected: {known}")
         return 2
     guard_terminal()
+    if not faulthandler.is_enabled() and sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)  # where a library ends the process, it says what was being done
     try:
         return importlib.import_module(full_name(group.commands[name][0])).main(arguments[1:])
     except ReflectionFlowError as error:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import itertools
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -93,6 +94,8 @@ class RunFolder:
     def __init__(self, storage: Storage, info: RunInfo) -> None:
         self.storage, self.info = storage, info
         self._prompts: pq.ParquetFile | None = None
+        # Units in threads ask at once, and Arrow's reader, used by two threads, reads wrong or ends the process.
+        self._reading_prompts = threading.Lock()
 
     def __reduce__(self) -> tuple[type["RunFolder"], tuple[Storage, RunInfo]]:
         """Workers get the place and what was asked, and open files themselves."""
@@ -180,7 +183,8 @@ class RunFolder:
         start = segment.first_prompt + (unit - segment.first_unit) * self.info.unit_size
         stop = min(start + self.info.unit_size, segment.first_prompt + segment.num_prompts)
         first, last = start // _PROMPTS_ROW_GROUP, (stop - 1) // _PROMPTS_ROW_GROUP
-        rows = [row for group in range(first, last + 1) for row in self._prompt_group(group)]
+        with self._reading_prompts:
+            rows = [row for group in range(first, last + 1) for row in self._prompt_group(group)]
         offset = first * _PROMPTS_ROW_GROUP
         return rows[start - offset : stop - offset]
 

@@ -1,7 +1,11 @@
 import json
 import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +63,28 @@ def test_prompts_are_read_by_unit_beyond_one_row_group(tmp_path):
     opened, _ = open_run(str(tmp_path / "run"))
     assert [row for unit in opened.units() for row in opened.prompts(unit)] == prompts(config)
     assert len(opened.prompts(folder.num_units - 1)) == 2500 % 7
+
+
+def test_one_thread_at_a_time_reads_the_prompts(tmp_path, monkeypatch):
+    """Arrow's reader in two threads: `ReadRangeCache did not find matching cache entry`, or an abort of the process."""
+    config = ToyConfig(num_prompts=20, unit_size=5)
+    create(str(tmp_path / "run"), config)
+    opened, _ = open_run(str(tmp_path / "run"))
+    reading, most, read = threading.Semaphore(0), [], pq.ParquetFile.read_row_group
+
+    def noting(file, group, **how):
+        reading.release()
+        time.sleep(0.05)
+        most.append(reading._value)
+        found = read(file, group, **how)
+        reading.acquire()
+        return found
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", noting)
+    with ThreadPoolExecutor(4) as pool:
+        rows = [row for unit in pool.map(opened.prompts, opened.units()) for row in unit]
+    assert rows == prompts(config)
+    assert most == [1]  # and once for all
 
 
 def test_appended_prompts_are_found_in_new_units(tmp_path):
