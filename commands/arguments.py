@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import re
+import shutil
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -10,10 +12,13 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from commands import flag_groups
+from commands.everyday import PAGES, Everyday
+from commands.metavars import REGISTRY
 from commands.own_vlms import with_own_vlms
 from inference.vlm.vlm import VlmConfig
 from recipes import catalogue
 from schemas.errors import InputError
+from schemas.own_modules import program
 from schemas.places import local_path
 from schemas.terminal import say
 
@@ -27,27 +32,30 @@ def parse(
 ) -> T:
     """Arguments of a command. A usage error prints what was expected and exits with 2; `--help` exits with 0."""
     said, asked = flag_groups.take_help(as_named_now([with_home(argument) for argument in argv]))
-    kind: type = arguments
-    shown: Any = default
-    if default is not None:
-        kind, shown = flag_groups.laid_out(
-            default, flag_groups.Layout(flag_groups.named_groups(said), tuple(asked or ()))
-        )
+    default = flag_groups.required(arguments) if default is None else default
+    page = PAGES[command] if asked == [] else None
+    listed = frozenset(flag_groups.path_of(flag) for flag in page.flags) if page and page.flags else None
+    layout = flag_groups.Layout(flag_groups.named_groups(said), tuple(asked or ()), listed)
+    kind, shown = flag_groups.laid_out(default, layout)
+    if page is not None:
+        _say_examples(arguments, page, package)
     try:
         parsed = tyro.cli(
             kind,
             args=said,
-            prog=f"python -m {package} {command}",
+            prog=f"{program(package)} {command}",
+            description="" if page is not None else None,
             default=shown,
             config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff),
+            registry=REGISTRY,
         )
     except SystemExit as end:
-        if asked == [] and not end.code and default is not None:
-            _say_groups(default)
+        if asked is not None and not end.code:
+            _say_subjects(default, everything=asked == [()])
         raise
     declared = flag_groups.as_declared(parsed)
     _check_paths(declared, "-")
-    return declared  # pyright: ignore[reportReturnType] - tyro types a default of None as a result
+    return declared
 
 
 def as_named_now(argv: Sequence[str]) -> list[str]:
@@ -58,14 +66,27 @@ def as_named_now(argv: Sequence[str]) -> list[str]:
     return ["segmentation" if pair == (_KIND, "micro") else pair[1] for pair in zip(["", *named], named, strict=False)]
 
 
-def _say_groups(default: Any) -> None:
-    """What `--help` leaves out, and how to see it."""
-    if lines := flag_groups.group_lines(default):
-        say(
-            "\nMore flags, by subject: `--help SUBJECT` lists one, `--help all` all. Another kind of model has its own,"
-        )
-        say("once it is named: `--help generate.generator --generate.generator.kind diffusers`.\n")
+def _say_examples(arguments: type, page: Everyday, package: str) -> None:
+    """How an everyday page begins: what the command does, and how it is called."""
+    width = shutil.get_terminal_size().columns
+    say(textwrap.fill(" ".join((arguments.__doc__ or "").split()), width) + "\n")
+    for example in page.examples:
+        say(f"  {program(package)} " + example.replace("\n", "\n  "))
+    say()
+
+
+def _say_subjects(default: Any, everything: bool) -> None:
+    """How a help page ends: where the other flags are listed."""
+    lines = flag_groups.group_lines(default)
+    if everything and lines:
+        say("\nBy subject: `--help SUBJECT` lists one. Another kind of model has its own flags, once it is named:")
+        say("`--help generate.generator --generate.generator.kind diffusers`.\n")
         say("\n".join(lines))
+    elif not everything:
+        say("\nEvery flag: --help-all" + ("" if not lines else "; of one subject: --help SUBJECT, for example"))
+        subjects = dict.fromkeys(line.split()[0].partition(".")[0] for line in lines)
+        if subjects:
+            say(textwrap.fill(", ".join(subjects), shutil.get_terminal_size().columns))
 
 
 def with_home(argument: str) -> str:

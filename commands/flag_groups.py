@@ -1,7 +1,7 @@
 """The flags of a command, group by group. A group is a nested configuration, and its flags begin with its path:
 `--generate.generator.flux.num-steps`. Only the groups that a command line names are laid out for tyro (there are
-hundreds of flags, and each costs time); all others keep what the preset says. `--help` lists the command's own flags
-and the groups; `--help GROUP` those of one, `--help all` everything that is chosen."""
+hundreds of flags, and each costs time); all others keep what the preset says. `--help` lists everyday flags, `--help
+GROUP` those of one group, `--help-all` everything that is chosen."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
+from commands.metavars import hint_of
+
 Path = tuple[str, ...]
 CHOICES = ("kind", "kinds")
 HELP = ("-h", "--help")
-EVERYTHING = "all"
+EVERYTHING = "--help-all"
 _LAID_OUT: set[type] = set()  # classes that `laid_out` made
 _AS_IT_IS = (tyro.conf.Suppress, tyro.conf.Fixed)
 _KEPT = Annotated[Any, *_AS_IT_IS]
@@ -24,13 +26,15 @@ _KEPT = Annotated[Any, *_AS_IT_IS]
 def take_help(argv: Sequence[str]) -> tuple[list[str], list[Path] | None]:
     """A command line without the words behind `--help`, and the groups that they ask for, (()) for everything; None
     where no help is asked for."""
-    at = next((i for i, argument in enumerate(argv) if argument in HELP), None)
+    at = next((i for i, argument in enumerate(argv) if argument in (*HELP, EVERYTHING)), None)
     if at is None:
         return list(argv), None
+    if argv[at] == EVERYTHING:
+        return [*argv[:at], HELP[-1], *argv[at + 1 :]], [()]
     end = at + 1
     while end < len(argv) and not argv[end].startswith("-"):
         end += 1
-    return [*argv[: at + 1], *argv[end:]], [() if word == EVERYTHING else path_of(word) for word in argv[at + 1 : end]]
+    return [*argv[: at + 1], *argv[end:]], [path_of(word) for word in argv[at + 1 : end]]
 
 
 def path_of(flag: str) -> Path:
@@ -76,21 +80,33 @@ def with_named_kinds(
 
 @dataclass(frozen=True)
 class Layout:
-    """Which groups are laid out for tyro. named: those of which flags are given. asked: by `--help`; of these all
-    that is chosen, and of the others nothing."""
+    """Which flags are laid out for tyro. named: groups of which flags are given. asked: groups, by `--help`; of these
+    all that is chosen, and of the others nothing. everyday: flags that an everyday page lists, beside those of the
+    named groups; None: no such page is asked for."""
 
     named: frozenset[Path]
     asked: tuple[Path, ...] = ()
+    everyday: frozenset[Path] | None = None
 
-    def shows(self, path: Path) -> bool:
-        """Whether a group's own flags are listed."""
-        return not self.asked or any(path[: len(group)] == group for group in self.asked)
+    def shows(self, flag: Path) -> bool:
+        """Whether a flag is listed."""
+        if self.everyday is not None:
+            return flag in self.everyday or flag[:-1] in self.named
+        return not self.asked or any(flag[: len(group)] == group for group in self.asked)
 
     def opens(self, path: Path, is_chosen: bool) -> bool:
         """Whether anything of a group is."""
+        if self.everyday is not None and any(flag[: len(path)] == path for flag in self.everyday):
+            return True
         if path in self.named or any(group[: len(path)] == path for group in self.asked):
             return True
         return is_chosen and bool(self.asked) and self.shows(path)
+
+
+def required(kind: type) -> Any:
+    """A configuration of its defaults, whose fields without one have to be given."""
+    needs = [one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING]
+    return kind(**dict.fromkeys(needs, tyro.MISSING))
 
 
 def laid_out(config: Any, layout: Layout, path: Path = ()) -> tuple[type, Any]:
@@ -109,11 +125,13 @@ def laid_out(config: Any, layout: Layout, path: Path = ()) -> tuple[type, Any]:
         if tyro.conf.Suppress in extras:
             continue
         if not (is_members or is_dataclass(value)):
-            if not layout.shows(path):  # for help alone: what is required is then nothing
+            if not layout.shows(here):  # for help alone: what is required is then nothing
                 # Of its own type: tyro remembers what it found for a type and a value, and takes 0 for False.
                 is_required = value is tyro.MISSING
                 annotations[one.name] = _KEPT if is_required else Annotated[hints[one.name], *_AS_IT_IS]
                 values[one.name] = None if is_required else value
+            elif (said := hint_of(one.name, hints[one.name], value)) is not None:
+                annotations[one.name] = Annotated[hints[one.name], said]
         elif not (unnamed or layout.opens(here, one.name not in unchosen)):
             annotations[one.name] = _KEPT
         elif isinstance(value, tuple):

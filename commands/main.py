@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from schemas.atomic_file import NO_ROOM
 from schemas.errors import ReflectionFlowError
+from schemas.own_modules import INSTALLED, full_name, program, version
 from schemas.terminal import guard_terminal, say, say_error
 
 
@@ -75,6 +76,11 @@ GROUPS: dict[str, Group] = {
         },
         "interrupted",
     ),
+    "commands": Group(
+        "this command line itself",
+        {"completion": ("commands.completion", "print a script with which a shell completes commands and flags")},
+        "interrupted",
+    ),
 }
 """Names are unique over all groups."""
 
@@ -85,11 +91,14 @@ def main(argv: Sequence[str] | None = None, package: str | None = None) -> int:
     quarantine, or nearly all were rejected alike; 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     groups = GROUPS if package is None else {package: GROUPS[package]}
-    program = "reflectionflow" if package is None else f"python -m {package}"
+    started = "reflectionflow" if package is None else program(package)
     if not arguments or arguments[0] in ("-h", "--help"):
         with contextlib.suppress(BrokenPipeError):  # `--help | head`
-            _print_usage(program, groups)
+            _print_usage(started, groups)
         return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        say(f"reflectionflow {version()}")
+        return 0
     name = arguments[0]
     group = next((group for group in groups.values() if name in group.commands), None)
     if group is None:
@@ -100,7 +109,7 @@ def main(argv: Sequence[str] | None = None, package: str | None = None) -> int:
     if not faulthandler.is_enabled() and sys.__stderr__ is not None:
         faulthandler.enable(sys.__stderr__)  # where a library ends the process, it says what was being done
     try:
-        return importlib.import_module(group.commands[name][0]).main(arguments[1:])
+        return importlib.import_module(full_name(group.commands[name][0])).main(arguments[1:])
     except ReflectionFlowError as error:
         say_error(f"error: {error}")
         return error.exit_code
@@ -116,11 +125,11 @@ def main(argv: Sequence[str] | None = None, package: str | None = None) -> int:
         return 130
 
 
-def _print_usage(program: str, groups: Mapping[str, Group]) -> None:
-    say(f"usage: {program} COMMAND [--help]\n")
+def _print_usage(started: str, groups: Mapping[str, Group]) -> None:
+    say(f"usage: {started} COMMAND [--help]\n")
     for package, group in groups.items():
         if len(groups) > 1:
-            say(f"{group.what} (also: python -m {package})")
+            say(group.what + ("" if INSTALLED else f" (also: python -m {package})"))
         for name, (_, what) in group.commands.items():
             say(f"  {name:<13} {what}")
         if len(groups) > 1:

@@ -10,7 +10,7 @@ import tyro
 
 from commands.arguments import Preset, flag_value, parse_with_preset, preset_of
 from commands.runs import open_run, print_json
-from inference.model_store import SHIPPED, known_model, require_models
+from inference.model_store import SHIPPED, fetch_lines, known_model, require_models
 from pipelines.driver import RunOptions
 from pipelines.estimate import Estimate, estimate, is_on_gpu
 from pipelines.intake import count_prompts
@@ -53,6 +53,8 @@ class PlanArgs:
     node of each kind, and say what would fail. Exit code 2 when something would."""
     picture: Path | None = None
     """Draw which GPU does what into this SVG file."""
+    fetch: bool = False
+    """Only print what fetches the models that are not here, one command a line: `plan ... --fetch | bash -e`."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,17 @@ class SearchPlanArgs:
     ray) on one node of each kind, and say what would fail. Exit code 2 when something would."""
     picture: Path | None = None
     """Draw which GPU does what into this SVG file."""
+    fetch: bool = False
+    """Only print what fetches the models that are not here, one command a line: `plan ... --fetch | bash -e`."""
 
 
 def main(argv: Sequence[str]) -> int:
     """0; 2 when the run could not start (missing weights, a GPU too small, a stage that fails its check)."""
     arguments, config = _parsed(argv)
+    if arguments.fetch:
+        for line in fetch_lines(models_of(config)):
+            say(line)
+        return 0
     begun = _begun(arguments.run, config)
     number, no_prompts, prompts = 0, None, begun
     if isinstance(config, DatasetConfig):

@@ -14,6 +14,7 @@ from typing import Literal
 
 from commands.arguments import parse
 from schemas.errors import InputError
+from schemas.own_modules import full_name
 
 # Model -> (module with `train(config)`, minutes on two cores that its shipped weights took). In the order of `all`.
 MODELS: dict[str, tuple[str, float]] = {
@@ -104,5 +105,5 @@ def main(argv: Sequence[str]) -> int:
             evaluate=arguments.evaluate,
             from_exported=arguments.from_exported,
         )
-        importlib.import_module(module).train(config)
+        importlib.import_module(full_name(module)).train(config)
     return 0

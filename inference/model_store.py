@@ -9,45 +9,61 @@ import functools
 import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import InputError, MissingWeightsError
 from schemas.hub_storage import cached_snapshot
+from schemas.own_modules import full_name
 
 SHIPPED = {"micro": "microworld"}
 """First part of a shipped name -> the package whose folder holds what is named. It need not be installed."""
 ADAPTER = "adapter_config.json"
+WEIGHTS = "REFLECTIONFLOW_WEIGHTS"
+"""Environment variable: a folder where files of weights are looked for when they are not in the working directory."""
 _SAMPLE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
 class HubModel:
-    """What a person needs to know before fetching a model. source: of a model that is not fetched by its hub id."""
+    """What a person needs to know before fetching a model. source: of a model that is not fetched by its hub id.
+    include: patterns of the files that are read, where its repository has many others."""
 
     size: str
     licence: str
     source: str | None = None
+    include: tuple[str, ...] = ()
+
+
+_DIFFUSERS = ("*.json", "*/*")  # a folder a component; the single files at the top hold the same weights once more
+_TRANSFORMERS = ("*.json", "*.txt", "model.safetensors")  # and not the same weights for other libraries
 
 
 KNOWN_MODELS: dict[str, HubModel] = {
     "black-forest-labs/FLUX.1-dev": HubModel(
-        "34 GB", "FLUX.1 [dev] non-commercial, gated: accept it on the model page"
+        "34 GB", "FLUX.1 [dev] non-commercial, gated: accept it on the model page", include=_DIFFUSERS
     ),
-    "black-forest-labs/FLUX.1-schnell": HubModel("34 GB", "Apache-2.0"),
+    "black-forest-labs/FLUX.1-schnell": HubModel("34 GB", "Apache-2.0", include=_DIFFUSERS),
     "Qwen/Qwen-Image": HubModel("58 GB", "Apache-2.0"),
     "Qwen/Qwen-Image-Edit": HubModel("58 GB", "Apache-2.0"),
     "Qwen/Qwen-Image-Edit-2509": HubModel("58 GB", "Apache-2.0"),
     "Qwen/Qwen-Image-Edit-2511": HubModel("58 GB", "Apache-2.0"),
     "black-forest-labs/FLUX.1-Kontext-dev": HubModel(
-        "34 GB as a folder of diffusers", "FLUX.1 [dev] non-commercial, gated: accept it on the model page"
+        "34 GB as a folder of diffusers",
+        "FLUX.1 [dev] non-commercial, gated: accept it on the model page",
+        include=_DIFFUSERS,
     ),
     "meituan-longcat/LongCat-Image-Edit": HubModel("as its model page says", "Apache-2.0"),
-    "black-forest-labs/FLUX.2-klein-9b-kv": HubModel("as its model page says", "FLUX non-commercial"),
-    "black-forest-labs/FLUX.2-klein-4B": HubModel("16 GB as a folder of diffusers", "Apache-2.0"),
+    "black-forest-labs/FLUX.2-klein-9b-kv": HubModel(
+        "as its model page says", "FLUX non-commercial", include=_DIFFUSERS
+    ),
+    "black-forest-labs/FLUX.2-klein-4B": HubModel("16 GB as a folder of diffusers", "Apache-2.0", include=_DIFFUSERS),
     "black-forest-labs/FLUX.2-dev": HubModel(
-        "about 113 GB as a folder of diffusers", "FLUX non-commercial, gated: accept it on the model page"
+        "about 113 GB as a folder of diffusers",
+        "FLUX non-commercial, gated: accept it on the model page",
+        include=_DIFFUSERS,
     ),
     "Tongyi-MAI/Z-Image": HubModel("21 GB of 16-bit numbers; more where files are float32", "Apache-2.0"),
     "Tongyi-MAI/Z-Image-Turbo": HubModel("21 GB of 16-bit numbers; more where files are float32", "Apache-2.0"),
@@ -72,13 +88,15 @@ KNOWN_MODELS: dict[str, HubModel] = {
         "Apache-2.0",
         "https://github.com/IDEA-Research/GroundingDINO/releases/download/v0.1.0-alpha2/groundingdino_swinb_cogcoor.pth",
     ),
-    "google-bert/bert-base-uncased": HubModel("0.4 GB, of which config and tokenizer are used", "Apache-2.0"),
+    "google-bert/bert-base-uncased": HubModel(
+        "0.4 GB, of which config and tokenizer are used", "Apache-2.0", include=("*.json", "vocab.txt")
+    ),
     "sam_vit_h_4b8939.pth": HubModel(
         "2.6 GB", "Apache-2.0", "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth"
     ),
-    "openai/clip-vit-large-patch14": HubModel("1.7 GB", "MIT"),
-    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": HubModel("3.9 GB", "MIT"),
-    "yuvalkirstain/PickScore_v1": HubModel("3.9 GB", "MIT"),
+    "openai/clip-vit-large-patch14": HubModel("1.7 GB", "MIT", include=_TRANSFORMERS),
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": HubModel("3.9 GB", "MIT", include=_TRANSFORMERS),
+    "yuvalkirstain/PickScore_v1": HubModel("3.9 GB", "MIT", include=_TRANSFORMERS),
     "HPS_v2.1_compressed.pt": HubModel(
         "2.0 GB", "Apache-2.0", "https://huggingface.co/xswu/HPSv2/resolve/main/HPS_v2.1_compressed.pt"
     ),
@@ -126,7 +144,7 @@ def shipped_path(name: str, kind: str) -> Path | None:
 
 def shipped_package(name: str) -> Path:
     """The folder of the package behind the first part of a shipped name. MissingWeightsError."""
-    found = importlib.util.find_spec(SHIPPED[name])  # looks it up and imports nothing
+    found = importlib.util.find_spec(full_name(SHIPPED[name]))  # looks it up and imports nothing
     if found is None or not found.submodule_search_locations:
         raise MissingWeightsError(f"{name!r} is the package {SHIPPED[name]!r}'s", expected="a full clone")
     return Path(found.submodule_search_locations[0])
@@ -144,6 +162,16 @@ def base_model_of(folder: Path) -> str | None:
     return name
 
 
+def fetch_line(name: str) -> str:
+    """What to type to have a model, and of its repository the files that are read."""
+    known = known_model(name)
+    if known and known.source:
+        return f"curl -LO {known.source}"
+    repository, folder = _hub_parts(name)
+    patterns = (f"{folder}/*",) if folder else known.include if known else ()
+    return " ".join((f"hf download {repository}", *(f"--include '{pattern}'" for pattern in patterns)))
+
+
 def resolve_model(name: str) -> Path:
     """The local folder (or file) of a model. MissingWeightsError says how to get one that is not here."""
     shipped = shipped_path(name, "weights")
@@ -154,20 +182,29 @@ def resolve_model(name: str) -> Path:
             f"the shipped model {name!r} is not in {shipped.parent}",
             expected="a full clone of the repository, or `python -m trainers micro --model all` to train it",
         )
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
+    for path in (Path(name).expanduser(), Path(os.environ.get(WEIGHTS, ""), name)):
+        if path.exists():
+            return path
     cached = _hub_snapshot(name)
     if cached is not None:
         return cached
     known = known_model(name)
     about = f" ({known.size}; licence: {known.licence})" if known else ""
-    repository, folder = _hub_parts(name)
-    fetched = f"{repository} --include '{folder}/*'" if folder else name
-    how = f"a local folder, or a model in the hub cache: `hf download {fetched}` (HF_TOKEN for gated ones)"
+    how = f"a local folder, or a model in the hub cache: `{fetch_line(name)}` (HF_TOKEN for gated ones)"
     if known and known.source:
-        how = f"the file at this path (absolute for a cluster): `curl -LO {known.source}`"
+        how = f"the file at this path (absolute for a cluster): `{fetch_line(name)}`"
     raise MissingWeightsError(f"no weights for {name!r}{about}", expected=how)
+
+
+def fetch_lines(names: Iterable[str]) -> list[str]:
+    """What to type, one command a line, for the models that are not on this machine."""
+    lines = []
+    for name in dict.fromkeys(names):
+        try:
+            resolve_model(name)
+        except MissingWeightsError:
+            lines.append(fetch_line(name))
+    return lines
 
 
 def require_models(names: Iterable[str]) -> None:

@@ -26,6 +26,7 @@ from pipelines.stage import Link
 from schemas.configuration import content_key, nested_configs
 from schemas.errors import ForeignRunError
 from schemas.open_storage import open_storage
+from schemas.own_modules import INSTALLED, version
 from schemas.records import PromptRow, Subset
 from schemas.storage import Storage
 from schemas.telling import telling
@@ -147,7 +148,10 @@ def flags_of(config: JobConfig, link: Link) -> str:
 
 
 def _code_commit() -> str:
-    """Recorded for people; never compared."""
+    """Recorded for people; never compared. An installed package has a version: the folder that it lies in may be part
+    of a repository that has nothing to do with it."""
+    if INSTALLED:
+        return f"version {version()}"
     here = Path(__file__).parent
     environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
     try:

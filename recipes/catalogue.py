@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import recipes
 from schemas.errors import InputError
+from schemas.own_modules import full_name
 
 Part = Literal[
     "dataset",
@@ -79,4 +80,4 @@ def in_words() -> str:
 
 
 def _module(name: str) -> Any:
-    return importlib.import_module(f"recipes.{name.replace('-', '_')}")
+    return importlib.import_module(full_name(f"recipes.{name.replace('-', '_')}"))

@@ -1,12 +1,17 @@
+import os
 import re
 import shlex
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from commands.arguments import parse_with_preset
 from commands.main import GROUPS
+from commands.plan import PlanArgs, default_arguments
 from commands.run import parse_run
 
 ROOT = Path(__file__).parents[1]
@@ -93,11 +98,12 @@ python() { if [[ $1 == -c ]]; then echo 2; else trap 'exit 1' TERM; echo "python
 """
 
 
-@pytest.mark.parametrize("interrupted", [True, False])
-def test_the_slurm_script_queues_itself_again_when_it_is_interrupted(tmp_path, interrupted):
+@pytest.mark.parametrize(("interrupted", "code"), [(True, 1), (True, 2), (False, 1)])
+def test_the_slurm_script_queues_itself_again_when_it_is_interrupted(tmp_path, interrupted, code):
     assert subprocess.run(["bash", "-n", ROOT / "deploy" / "slurm.sbatch"]).returncode == 0
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    fake = FAKE_SLURM if interrupted else FAKE_SLURM.replace("100", "1")
+    fake = FAKE_SLURM.replace("exit 1", f"exit {code}")
+    fake = fake if interrupted else fake.replace("100", "1")
     (tmp_path / ".venv" / "bin" / "activate").write_text(fake)
     environment = {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "77", "SLURM_NNODES": "2"}
     environment |= {"SLURMD_NODENAME": "node0", "PATH": "/usr/bin:/bin"}
@@ -116,6 +122,94 @@ def test_the_slurm_script_queues_itself_again_when_it_is_interrupted(tmp_path, i
     flags = "--run /runs/x --runtime ray --preset flux --num-prompts 64"
     assert lines[-1] == f"python -m pipelines run {flags}\n"
     lines += rest.splitlines()  # the nodes start beside the driver: their lines come before its line or after it
-    assert ("scontrol requeue 77" in lines) == interrupted
+    assert ("scontrol requeue 77" in lines) == (interrupted and code == 1)  # a usage error is final
     assert any("ray start --head" in line for line in lines)
     assert any("ray start --address=" in line for line in lines)
+
+
+def test_every_pod_finds_the_models_where_the_job_fetched_them():
+    claim, job = yaml.safe_load_all((ROOT / "deploy" / "weights.yaml").read_text())
+    fetch = job["spec"]["template"]["spec"]
+    (container,) = fetch["containers"]
+    folder = container["volumeMounts"][0]["mountPath"]
+    assert fetch["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert container["command"][1:3] == ["/app/deploy/fetch_weights.sh", folder]
+    assert PlanArgs is type(parse_with_preset(PlanArgs, container["command"][3:], "plan", default_arguments))
+    cluster = KUBERAY["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        environment = {one["name"]: one["value"] for one in pod["containers"][0]["env"]}
+        assert environment["HF_HOME"] == f"{folder}/hf"
+        assert environment["REFLECTIONFLOW_WEIGHTS"] == folder
+        mount = next(one for one in pod["containers"][0]["volumeMounts"] if one["mountPath"] == folder)
+        volume = next(one for one in pod["volumes"] if one["name"] == mount["name"])
+        assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert container["image"] == cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["image"]
+
+
+def test_nodes_on_aws_fetch_the_models_to_where_they_are_looked_for():
+    (setup,) = LAUNCHER["worker_setup_commands"]
+    assert setup.startswith("bash /app/deploy/fetch_weights.sh /weights ")
+    options = " ".join(LAUNCHER["docker"]["run_options"])
+    assert "-e HF_HOME=/weights/hf -e REFLECTIONFLOW_WEIGHTS=/weights" in options
+    assert "-v /opt/weights:/weights" in options
+
+
+def test_the_script_fetches_what_is_missing_and_ends_at_a_usage_error(tmp_path):
+    """With stand-ins for `hf` and `curl`, which write down what they are asked for."""
+    for name in ("hf", "curl"):
+        tool = tmp_path / "bin" / name
+        tool.parent.mkdir(exist_ok=True)
+        tool.write_text(f'#!/bin/sh\necho "{name} $* in $HF_HOME" >> "{tmp_path}/asked"\n')
+        tool.chmod(0o755)
+    place = tmp_path / "weights"
+    place.mkdir()
+    (place / "sam_vit_h_4b8939.pth").write_bytes(b"here already")
+    path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin"
+    environment = {"PATH": path, "HOME": str(tmp_path)}
+    fetch = ["bash", str(ROOT / "deploy" / "fetch_weights.sh"), str(place)]
+    subprocess.run(fetch, env=environment, check=True, capture_output=True, cwd=tmp_path)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert f"hf download black-forest-labs/FLUX.1-dev --include *.json --include */* in {place}/hf" in asked
+    assert any(line.startswith("curl ") and "groundingdino_swint_ogc.pth" in line for line in asked)
+    assert not any("sam_vit_h" in line for line in asked)
+    wrong = subprocess.run([*fetch, "--preset", "none"], env=environment, capture_output=True, cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert (tmp_path / "asked").read_text().splitlines() == asked
+
+
+@pytest.mark.parametrize(
+    ("codes", "ended", "tries"), [("1 137 0", 0, 3), ("2 0", 2, 1), ("3 0", 3, 1), ("4 0", 4, 1), ("130 0", 130, 1)]
+)
+def test_only_work_that_may_succeed_is_tried_again(tmp_path, codes, ended, tries):
+    numbered = tmp_path / "tries"
+    command = f"echo >> {numbered}; set -- {codes}; shift $(($(wc -l < {numbered}) - 1)); exit $1"
+    again = ["bash", str(ROOT / "deploy" / "until_done.sh"), "bash", "-c", command]
+    done = subprocess.run(again, env={"PATH": "/usr/bin:/bin", "WAIT_S": "0"}, capture_output=True)
+    assert done.returncode == ended
+    assert len(numbered.read_text()) == tries
+
+
+def test_a_job_that_is_told_to_stop_is_not_started_again(tmp_path):
+    """TERM to the process group, as `ray job stop` sends it: the command gets one, finishes, and that is all."""
+    heard = tmp_path / "heard"
+    command = f'trap "echo TERM >> {heard}; exit 1" TERM; echo ready; for i in $(seq 200); do sleep .05; done'
+    script = subprocess.Popen(
+        ["bash", ROOT / "deploy" / "until_done.sh", "bash", "-c", command],
+        env={"PATH": "/usr/bin:/bin", "WAIT_S": "0"},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert script.stdout.readline() == b"ready\n"
+    os.killpg(script.pid, signal.SIGTERM)
+    assert script.wait(30) == 1
+    assert heard.read_text() == "TERM\n"
+
+
+def test_no_retry_loop_of_the_files_takes_a_usage_error_for_bad_luck():
+    assert KUBERAY["spec"]["backoffLimit"] == 0
+    assert KUBERAY["spec"]["entrypoint"].startswith("bash /app/deploy/until_done.sh python -m pipelines run ")
+    _, job = yaml.safe_load_all((ROOT / "deploy" / "weights.yaml").read_text())
+    (rule,) = job["spec"]["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    assert rule["onExitCodes"]["values"] == [2]

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -28,6 +27,7 @@ from pipelines.runtime.watch import Limits, WatchedTime
 from pipelines.served_vlms import served_vlms
 from pipelines.stage import Step, Workers
 from schemas.errors import CorruptDataError, WorkFailedError
+from schemas.own_modules import IMPORT_FOLDER
 from trainers.ray_cluster import join
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ WARN_EVERY_S = 60.0
 LOOK_EVERY_S = 5.0
 UNITS_LOST = 3
 """So many units that no worker came back with, and none in between that one did: the stage is to blame."""
-_ROOT = str(Path(__file__).parents[2])
 
 
 def pack(folder: RunFolder, config: JobConfig, index: int) -> None:
@@ -312,7 +311,7 @@ def _packed(reference: Any) -> None:
 def connect() -> None:
     """Join RAY_ADDRESS or the submitted job's cluster; without one, start a local one with more logical CPUs than
     cores, since most of a stage's time is one core's. See `trainers.ray_cluster.join`."""
-    environment = {"PYTHONPATH": _ROOT, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0")}
+    environment = {"PYTHONPATH": str(IMPORT_FOLDER), "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0")}
     join(environment, max(16, os.cpu_count() or 1))
 
 

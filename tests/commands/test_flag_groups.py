@@ -1,4 +1,4 @@
-"""Help lists a command's own flags and the groups; only groups that a command line names are laid out; kinds that it
+"""Help lists a group's flags; only groups that a command line names are laid out; kinds that it
 names get their configuration."""
 
 import pytest
@@ -23,9 +23,8 @@ def parsed(*flags, preset="micro"):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_help_of_a_run_fits_a_few_screens_and_names_every_group(capsys, preset):
-    lines = helped(capsys, "--help", preset=preset).splitlines()
-    assert len(lines) <= 250
+def test_help_of_everything_names_every_group(capsys, preset):
+    lines = helped(capsys, "--help-all", preset=preset).splitlines()
     for group in ("generate.generator", "reflect", "vlm", "filter.verifier"):
         assert any(line.split()[:1] == [group] for line in lines)
     assert any("--help SUBJECT" in line for line in lines)
@@ -48,7 +47,7 @@ def test_another_kinds_flags_are_listed_once_it_is_named(capsys):
 
 
 def test_help_of_all_lists_what_is_chosen(capsys):
-    listed = helped(capsys, "--help", "all")
+    listed = helped(capsys, "--help-all")
     assert "--num-prompts" in listed
     assert "--filter.verifier.vlm.prompt" in listed
 

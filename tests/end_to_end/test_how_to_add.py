@@ -240,7 +240,7 @@ def test_a_toy_stage_generator_reward_and_preset_are_run_planned_helped_and_repo
         assert "run a pilot" in of[name]["source"]
     assert "without nod_at_prompts, generate_candidates, score_rewards" in command(copy, "pipelines", "plan", *toy)
 
-    helped = command(copy, "pipelines", "run", "--preset", "toy", "--help", "all")
+    helped = command(copy, "pipelines", "run", "--preset", "toy", "--help-all")
     for word in ("toy", "--generate.generator.squares.side-px", "--rewards.rewards.0.darkness.scale", "--nod.nods"):
         assert word in helped
 
