@@ -21,7 +21,7 @@ td{padding:.15rem .8rem .15rem 0;border-bottom:1px solid #8884}h3{font-size:15px
 .tables{display:flex;flex-wrap:wrap;gap:1rem 2.5rem}.small{font-size:12px;color:#888;margin:.2rem 0}
 @media (prefers-color-scheme:dark){body{background:#17181a;color:#e8e8ea}}
 section{border-top:1px solid #8884;margin:1rem 0;padding:.3rem 0}.side{display:flex;flex-wrap:wrap;gap:.4rem}
-.sides{display:grid;grid-template-columns:1fr 1fr;gap:.2rem 1.5rem}figure{margin:0;width:150px;font-size:12px}
+.sides{display:grid;grid-template-columns:1fr 1fr;gap:.2rem 1.5rem}figure{margin:0;width:132px;font-size:12px}
 figure img{width:100%;box-sizing:border-box;image-rendering:pixelated;display:block;border:3px solid #c33}
 figure.ok img{border-color:#2a8f4a}
 """
