@@ -120,7 +120,7 @@ def test_a_search_scores_against_the_record_and_draws_the_words():
 
 def test_a_search_over_a_file_of_free_words_with_clauses_is_verified_by_rules(tmp_path):
     file = tmp_path / "prompts.jsonl"
-    said = {"tag": "counting", "include": [{"class": "star", "count": 2}], "prompt": "Stars, as many as you have eyes"}
+    said = {"tag": "counting", "include": [{"class": "star", "count": 2}], "prompt": "Stars: exactly two, please"}
     file.write_text(json.dumps(said) + "\n")
     run = str(tmp_path / "run")
     arguments = ["--prompts", str(file), "--search.strategy", "noise", "--search.width", "1", "--search.depth", "1"]
