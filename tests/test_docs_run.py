@@ -50,6 +50,7 @@ def test_the_pages_examples_run(place, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_pages_training_runs(place):
     execute([PARTS["Draw"].partition("\n\nprompt")[0], "from dataclasses import replace", PARTS["Train"]])
     assert list((place / "runs" / "corrector" / "corrector").glob("*.safetensors"))

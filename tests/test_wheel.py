@@ -71,6 +71,7 @@ def wheel(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_wheel_holds_the_packages_whole_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     inside = {name.removeprefix("reflectionflow/") for name in names if name.startswith("reflectionflow/")}
@@ -84,6 +85,7 @@ def test_the_wheel_holds_the_packages_whole_and_nothing_else(wheel):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_its_command_works_in_a_folder_where_its_names_are_taken(wheel, tmp_path):
     prefix, here = tmp_path / "prefix", tmp_path / "here"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--prefix", str(prefix)]

@@ -13,7 +13,7 @@ from tests.support.tiny_judge import save_tiny_clip
 from tests.support.tiny_models import save_tiny_bert, save_tiny_flux, save_tiny_grounding_dino, save_tiny_sam
 
 # Seven processes that import torch, five of which load models.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "eight_gpus.md").read_text(), re.DOTALL)
 LINES = [line.partition(" #")[0].strip() for line in "".join(BLOCKS).replace("\\\n", " ").splitlines()]
@@ -44,7 +44,7 @@ def lay_out_weights(folder: Path) -> None:
     save_tiny_sam(folder / "sam_vit_h_4b8939.pth")
 
 
-def test_the_page_leads_to_shards(tmp_path):
+def test_the_page_can_be_followed(tmp_path):
     weights = tmp_path / "weights"
     lay_out_weights(weights)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
@@ -69,5 +69,6 @@ def test_the_page_leads_to_shards(tmp_path):
         "fetch_weights.sh",
         *("plan", "plan", "run", "report", "run", "status", "verify", "report"),
     ]
-    assert list((tmp_path / "runs" / "first" / "shards").glob("*.tar"))
+    drawn = list((tmp_path / "runs" / "first" / "stages" / "generate_candidates").rglob("*.parquet"))
+    assert len(drawn) == 2  # four prompts, and two more: what random models draw need not make a pair
     assert (tmp_path / "runs" / "first" / "card" / "README.md").exists()
