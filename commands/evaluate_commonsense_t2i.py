@@ -44,7 +44,7 @@ from pipelines.commonsense_t2i import (
     summarise,
     with_rule,
 )
-from pipelines.kept_results import KeptResults
+from pipelines.kept_results import KEY, KeptResults, check_results
 from pipelines.report.commonsense_page import render_page
 from pipelines.runtime.progress import format_seconds
 from recipes import catalogue
@@ -131,11 +131,14 @@ def main(argv: Sequence[str]) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(error.strerror or str(error), file=str(out), field="--out", expected="a folder") from error
+    digests = {name: model_digest(name) for name in model_names(judge)}
+    key = content_key(load_prompt(judge.prompt) if judge.kind == "vlm" else "", output_config(judge, digests))
+    check_results(out, key)
     journal = StorageJournal(LocalStorage(out), "journal")
     rows = given or _drawn(arguments, pairs, out, journal)
     shown, skipped = _gathered(rows, pairs, given[0].folder if len(given) == 1 else out, arguments)
-    lines = _judged(shown, judge, out, journal, arguments)
-    summary = summarise(rows, pairs, lines, judge.label) | ({"skipped": skipped} if skipped else {})
+    lines = _judged(shown, judge, KeptResults(out / VERDICTS, key), journal, arguments)
+    summary = summarise(rows, pairs, lines, judge.label) | ({"skipped": skipped} if skipped else {}) | {KEY: key}
     write_whole(out / "results.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     write_whole(out / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     write_whole(out / "index.html", render_page(summary, pairs, lines, {one.name: one.path for one in shown}))
@@ -240,12 +243,9 @@ def _gathered(
 
 
 def _judged(
-    shown: Sequence[Shown], config: DescriptionJudgeConfig, out: Path, journal: Journal, arguments: Any
+    shown: Sequence[Shown], config: DescriptionJudgeConfig, kept: KeptResults, journal: Journal, arguments: Any
 ) -> list[dict[str, Any]]:
     """A line for each image, in order; those that are kept from an earlier start are not looked at again."""
-    digests = {name: model_digest(name) for name in model_names(config)}
-    words = load_prompt(config.prompt) if config.kind == "vlm" else ""
-    kept = KeptResults(out / VERDICTS, content_key(words, output_config(config, digests)))
     lines = [kept.line_of(one.name, one.sha256, one.metadata) for one in shown]
     left = [i for i, line in enumerate(lines) if line is None]
     if left:

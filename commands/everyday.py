@@ -43,13 +43,29 @@ PAGES: dict[str, Everyday] = {
     ),
     "distill": Everyday(("distill --concepts concepts --run runs/concepts",)),
     "evaluate": Everyday(
-        ("evaluate --run runs/searched", "evaluate geneval --images DIR", "evaluate geneval2 --run runs/searched")
+        (
+            "evaluate --run runs/searched",
+            "evaluate geneval --images DIR",
+            "evaluate geneval2 --run runs/searched",
+            "evaluate commonsense-t2i --data data.json --images DIR",
+        )
     ),
     "evaluate geneval2": Everyday(
         (
             "evaluate geneval2 --run runs/searched",
             "evaluate geneval2 --data geneval2_data.jsonl --images DIR",
         )
+    ),
+    "evaluate commonsense-t2i": Everyday(
+        (
+            "evaluate commonsense-t2i --data data.json --images DIR",
+            "evaluate commonsense-t2i --data data.json --write-expanded",
+            "evaluate commonsense-t2i --data data.json --preset micro --distilled runs/concepts",
+        ),
+        (
+            *("data", "images", "out", "preset", "num-images", "seed", "expanded", "write-expanded", "distilled"),
+            "skip-bad",
+        ),
     ),
     "harvest": Everyday(
         ("harvest --run runs/searched --out runs/next",),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.configuration import model_names
 from schemas.images import encode_png
+from schemas.own_modules import program
 from schemas.plain_text import readable
 from schemas.redaction import hide
 
@@ -32,7 +33,7 @@ class MadeBy:
     def of(cls, command: str, argv: Sequence[str], preset: str, *configs: Any) -> MadeBy:
         """command: its name, of `python -m inference`. configs: frozen dataclasses, of which the first are the
         settings."""
-        said = readable(hide(shlex.join(["python", "-m", "inference", command, *argv])))
+        said = readable(hide(f"{program('inference')} {shlex.join([command, *argv])}"))
         models = tuple(dict.fromkeys(name for config in configs for name in model_names(config)))
         return cls(said, preset, models, {type(config).__name__: asdict(config) for config in configs})
 

@@ -26,6 +26,7 @@ from trainers.dual_process import DualProcess, NotConvergedError
 from trainers.dual_process_config import DualProcessConfig
 
 PAGE = "index.html"
+CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,12 @@ def main(argv: Sequence[str]) -> int:
     """0 when the concept is learnt; 1 where the VLM does not give the wanted answers even then (the LoRA is kept)."""
     arguments = parse_with_preset(Arguments, argv, "dual-process", default_arguments, "trainers")
     concept = read_concept(arguments.config, arguments.concept)
+    _check_own(arguments.out)
     require_models(arguments.training.models)
     there = finished_key(arguments.out)
-    if arguments.resume and there is None and not Checkpoints(arguments.out / "checkpoints").steps():
+    if arguments.resume and there is None and not Checkpoints(arguments.out / CHECKPOINTS).steps():
         raise InputError(
-            f"no checkpoint in {arguments.out / 'checkpoints'}",
+            f"no checkpoint in {arguments.out / CHECKPOINTS}",
             field="--resume",
             expected="the --out of a training, or no --resume",
         )
@@ -99,6 +101,20 @@ def main(argv: Sequence[str]) -> int:
     say(f"the LoRA: {arguments.out}; look at it: {arguments.out / PAGE}; draw with it:")
     say(f"  {json.loads((arguments.out / CARD).read_text())['command']}")
     return 0
+
+
+def _check_own(out: Path) -> None:
+    """InputError for a folder with files that no distillation made: its README.md or LoRA would be written over."""
+    if (out / CARD).exists() or (out / CHECKPOINTS).exists():
+        return
+    found = next((path.name for path in out.iterdir() if not path.name.startswith(".")), None) if out.is_dir() else None
+    if found is not None:
+        raise InputError(
+            f"holds {found!r}, and is no concept's folder: nothing is written over",
+            file=str(out),
+            field="--out",
+            expected="a new folder, or one of this command",
+        )
 
 
 def _write_page(name: str, status: str, folder: Path) -> None:

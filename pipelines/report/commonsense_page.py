@@ -2,29 +2,61 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from inference.judges.commonsense_t2i import CommonsensePair
 from pipelines.commonsense_t2i import SIDES, figure_words
 from pipelines.report.pictures import data_uri
+from pipelines.report.shell import as_filter, render
 from schemas.named_file import MAX_IMAGE_BYTES, read_file
 
 MAX_PICTURES = 1200
-PICTURE_PX = 160
-_CSS = """
-body{font:15px/1.45 system-ui,sans-serif;margin:1.5rem auto;max-width:1200px;padding:0 1rem;color:#1c1c1e;
-background:#fff}h1,h3{overflow-wrap:anywhere}table{border-collapse:collapse}caption{text-align:left;font-weight:600}
-td{padding:.15rem .8rem .15rem 0;border-bottom:1px solid #8884}h3{font-size:15px;margin:.4rem 0}
-.tables{display:flex;flex-wrap:wrap;gap:1rem 2.5rem}.small{font-size:12px;color:#888;margin:.2rem 0}
-@media (prefers-color-scheme:dark){body{background:#17181a;color:#e8e8ea}}
-section{border-top:1px solid #8884;margin:1rem 0;padding:.3rem 0}.side{display:flex;flex-wrap:wrap;gap:.4rem}
-.sides{display:grid;grid-template-columns:1fr 1fr;gap:.2rem 1.5rem}figure{margin:0;width:132px;font-size:12px}
-figure img{width:100%;box-sizing:border-box;image-rendering:pixelated;display:block;border:3px solid #c33}
-figure.ok img{border-color:#2a8f4a}
-"""
+PICTURE_PX = 224
+Table = tuple[str, list[str], list[tuple[str, list[str]]]]
+"""Its title, heads of columns, and rows by name."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One image. what: for those who do not see it. about: its file, and what the judge said."""
+
+    uri: str
+    what: str
+    verdict: str
+    is_right: bool
+    about: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """Images of one row of the table. prompt: what was drawn, where it is not the pair's own."""
+
+    name: str
+    prompt: str
+    shown: tuple[Drawn, ...]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of a pair's two prompts."""
+
+    prompt: str
+    description: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """verdict: right or wrong, of all its tries."""
+
+    number: int
+    category: str
+    likelihood: str
+    verdict: str
+    sides: tuple[Side, ...]
 
 
 def render_page(
@@ -32,7 +64,7 @@ def render_page(
     pairs: Sequence[CommonsensePair],
     lines: Sequence[Mapping[str, Any]],
     files: Mapping[str, Path],
-) -> str:
+) -> bytes:
     """HTML without anything from elsewhere. files: of the lines, by their `filename`. Where there are too many images,
     the first tries of each pair are shown, and then the first pairs."""
     names = list(summary["rows"])
@@ -41,43 +73,47 @@ def render_page(
         of_pair.setdefault(line["pair"], []).append(line)
     a_try = len(SIDES) * len(names)
     tries = max(1, MAX_PICTURES // (a_try * len(of_pair)))
-    shown = sorted(of_pair)[: max(1, MAX_PICTURES // a_try)]
-    sections = "".join(_pair(number, pairs[number - 1], names, of_pair[number], tries, files) for number in shown)
-    skipped = f" {len(summary['skipped'])} faults are left out." if "skipped" in summary else ""
-    tables = "".join(
-        _table(f"{name}, 95 %", {"all": row["all"]} | row["by_category"]) for name, row in summary["rows"].items()
+    numbers = sorted(of_pair)[: max(1, MAX_PICTURES // a_try)]
+    shown = [_pair(number, pairs[number - 1], names, of_pair[number], tries, files) for number in numbers]
+    categories = sorted({one.category for one in shown})
+    tables = [_table("Both images right, 95 %", summary["rows"], ".1f")]
+    if summary["changes"]:
+        changes = {f"{name} − {row['against']}": row for name, row in summary["changes"].items()}
+        tables.append(_table("Change, 95 %", changes, "+.1f"))
+    figures = ", ".join(f"{name} {row['all'][0]:.1f}" for name, row in summary["rows"].items())
+    return render(
+        "commonsense.html.j2",
+        name=f"CommonsenseT2I: {figures}",
+        summary=summary,
+        num_images=len(lines),
+        tables=tables,
+        pairs=shown,
+        across=max(4, min(tries, max(line["image"] for line in lines))),
+        more=_left_out(len(of_pair) - len(shown), tries, lines),
+        filters=[
+            as_filter("verdict", "Pairs", {"right": "all images right", "wrong": "some are not"}),
+            as_filter("category", "Category", {name: name for name in categories}),
+        ],
+        words=["try", "given to", "judge", "95 %"],
     )
-    tables += "".join(
-        _table(f"{name} − {row['against']}", {"all": row["all"]} | row["by_category"])
-        for name, row in summary["changes"].items()
-    )
-    figures = ", ".join(f"{html.escape(name)} {row['all'][0]:.1f}" for name, row in summary["rows"].items())
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>CommonsenseT2I</title>
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<style>{_CSS}</style>
-<h1>CommonsenseT2I: {figures}</h1>
-<p>{summary["num_pairs"]} pairs, {len(lines)} images, judged by <b>{html.escape(summary["judge"])}</b>;
-figures of other judges cannot be compared with these. In % of tries with both images right, averaged over pairs.
-{skipped}</p><div class=tables>{tables}</div>
-<h2>Pairs</h2>
-<p>Green: the image supports its own description. Below it: which of the two it fits (1: the left one, 2: the right
-one), and which it was given to where it fits both.</p>{sections}
-<p>{_left_out(len(of_pair) - len(shown), tries, lines)}</p></html>"""
 
 
-def _table(title: str, scores: Mapping[str, Sequence[float | None]]) -> str:
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{figure_words(found, '.1f')}</td></tr>" for name, found in scores.items()
-    )
-    return f"<table><caption>{html.escape(title)}</caption>{rows}</table>"
+def _table(title: str, columns: Mapping[str, Mapping[str, Any]], form: str) -> Table:
+    """A row for all pairs, and one a category. form: of a number."""
+    categories = sorted({name for column in columns.values() for name in column["by_category"]})
+    rows = [("all", [figure_words(column["all"], form) for column in columns.values()])]
+    if categories != ["all"]:
+        found = [column["by_category"] for column in columns.values()]
+        rows += [(name, [figure_words(one[name], form) if name in one else "" for one in found]) for name in categories]
+    return title, list(columns), rows
 
 
 def _left_out(num_pairs: int, tries: int, lines: Sequence[Mapping[str, Any]]) -> str:
-    more = f"{num_pairs} more pairs" if num_pairs else ""
+    more = [f"{num_pairs:,} more pairs"] if num_pairs else []
     if len({line["image"] for line in lines}) > tries:
-        more += f"{' and ' if more else ''}more images of each pair"
-    return f"{more[:1].upper()}{more[1:]} are in results.jsonl." if more else ""
+        more.append("more images of each pair")
+    told = " and ".join(more)
+    return told[:1].upper() + told[1:]
 
 
 def _pair(
@@ -87,43 +123,34 @@ def _pair(
     lines: Sequence[Mapping[str, Any]],
     tries: int,
     files: Mapping[str, Path],
-) -> str:
-    heads = "".join(
-        f"<div><h3>{html.escape(pair.prompts[side - 1])}</h3>{html.escape(pair.descriptions[side - 1])}</div>"
+) -> Pair:
+    def row(name: str, side: int) -> Row:
+        drawn = [line for line in lines if (line["row"], line["side"]) == (name, side)][:tries]
+        prompt = next((line["prompt"] for line in drawn), "")
+        shown = tuple(_drawn(line, files[line["filename"]]) for line in drawn)
+        return Row(name, "" if prompt == pair.prompts[side - 1] else prompt, shown)
+
+    sides = tuple(
+        Side(pair.prompts[side - 1], pair.descriptions[side - 1], tuple(row(name, side) for name in names))
         for side in SIDES
     )
-    rows = ""
-    for name in names:
-        mine = [line for line in lines if line["row"] == name]
-        sides = ""
-        for side in SIDES:
-            drawn = [line for line in mine if line["side"] == side][:tries]
-            prompt = next((line["prompt"] for line in drawn), "")
-            said = html.escape(name) + (f": {html.escape(prompt)}" if prompt != pair.prompts[side - 1] else "")
-            figures = "".join(_figure(line, files[line["filename"]]) for line in drawn)
-            sides += f"<div><p class=small>{said}</p><div class=side>{figures}</div></div>"
-        rows += sides
-    likelihood = f", likelihood {html.escape(pair.likelihood)}" if pair.likelihood else ""
-    return (
-        f"<section><p class=small>pair {number}, {html.escape(pair.category)}{likelihood}</p>"
-        f"<div class=sides>{heads}{rows}</div></section>"
-    )
+    verdict = "right" if all(line["correct"] for line in lines) else "wrong"
+    return Pair(number, pair.category, pair.likelihood, verdict, sides)
 
 
-def _figure(line: Mapping[str, Any], file: Path) -> str:
-    image = data_uri(read_file(file, MAX_IMAGE_BYTES), PICTURE_PX)
-    said = verdict_words(line)
-    title = html.escape(f"{line['filename']}: {' / '.join(text for text in line['said'] if text)}", quote=True)
-    return (
-        f'<figure class="{"ok" if line["correct"] else "no"}" title="{title}">'
-        f'<img alt="" loading="lazy" src="{image}">{said}</figure>'
-    )
+def _drawn(line: Mapping[str, Any], file: Path) -> Drawn:
+    verdict = verdict_words(line)
+    what = f"Pair {line['pair']}, prompt {line['side']}, {line['row']}, image {line['image']}: {verdict}"
+    said = " / ".join(text for text in line["said"] if text)
+    about = line["filename"] + (f"; the judge said: {said}" if said else "")
+    return Drawn(data_uri(read_file(file, MAX_IMAGE_BYTES), PICTURE_PX), what, verdict, line["correct"], about)
 
 
 def verdict_words(line: Mapping[str, Any]) -> str:
-    """ "fits both, given to 2"."""
-    fits = (line["fits1"], line["fits2"])
-    if None in fits:
+    """ "fits both, given to the other"."""
+    own, other = (line["fits1"], line["fits2"]) if line["side"] == 1 else (line["fits2"], line["fits1"])
+    if None in (own, other):
         return "answer not understood"
-    words = {(True, True): "fits both", (True, False): "fits 1", (False, True): "fits 2"}.get(fits, "fits neither")
-    return f"{words}, given to {line['supports']}" if line["by_chance"] else words
+    if line["by_chance"]:
+        return f"fits both, given to {'this one' if line['correct'] else 'the other'}"
+    return {(True, False): "fits", (False, True): "fits the other"}.get((own, other), "fits neither")

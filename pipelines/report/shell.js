@@ -22,7 +22,7 @@ const pictures = () => [...document.querySelectorAll("main button.look")].filter
 function fromFigure(button) {
   const image = button.querySelector("img");
   const figure = button.closest("figure");
-  const heading = (button.closest("[data-item]")?.querySelector("[data-prompt]") ?? document.querySelector("h1")).textContent;
+  const heading = (button.closest("[data-item] :has([data-prompt]), [data-item]")?.querySelector("[data-prompt]") ?? document.querySelector("h1")).textContent;
   const about = el("div", { class: "about" }, el("h2", { id: "viewer-title" }, image.alt), el("p", { class: "prompt", dir: "auto" }, heading));
   const said = figure?.querySelector("figcaption");
   if (said) {

@@ -38,6 +38,8 @@ MEANINGS = {
     "GM": "The geometric mean of the probabilities of all expected answers: low where one of them is.",
     "AM": "Their arithmetic mean.",
     "atoms": "The single things that a prompt asks for; each has a question.",
+    "try": "An image of each of a pair's two prompts. It counts where both are right.",
+    "given to": "An image that fits both descriptions supports one of them, by a coin.",
     "95 %": "In brackets: where the score would lie with other prompts of the same kind. One prompt has no interval.",
     "learnt": "The VLM gives the wanted answers on seeds that were not trained on.",
     "not learnt": "It does not, even after training; what was made is kept.",

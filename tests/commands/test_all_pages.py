@@ -133,6 +133,8 @@ def test_a_visitor_of_any_page(browser, pages, kind, scheme):
         ("search", "outcome", "mended", "[data-item]"),
         ("search", "tag", "no tag", "[data-item]"),
         ("geneval2", "verdict", "right", "[data-item]"),
+        ("commonsense", "verdict", "right", "[data-item]"),
+        ("commonsense", "category", "Daily <i>Items</i>", "[data-item]"),
         ("concepts", "status", "failed", "[data-item]"),
     ],
 )

@@ -270,7 +270,7 @@ def test_base_and_expanded_prompts_are_drawn_and_compared(data, tmp_path, capsys
     assert results(out / "images" / "expanded")[1]["rows"]["expanded"]["all"][0] == 100.0
     page = (out / "index.html").read_text()
     assert page.count("<figure") == 16
-    assert "expanded: a dark lamp" in page
+    assert "expanded: <i>a dark lamp</i>" in page
 
 
 @pytest.mark.slow

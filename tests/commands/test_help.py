@@ -28,7 +28,7 @@ def metavars(lines: list[str]) -> list[str]:
 
 
 def test_every_command_has_a_page_and_no_page_is_left_over():
-    assert set(PAGES) == {*COMMANDS, "evaluate geneval2", "plan search"}
+    assert set(PAGES) == {*COMMANDS, "evaluate geneval2", "evaluate commonsense-t2i", "plan search"}
 
 
 @pytest.mark.parametrize("command", PAGES)

@@ -103,3 +103,32 @@ def test_a_concept_file_that_was_changed_by_hand_stays(tmp_path, capsys):
     assert main(["questions", STAR, "--out", str(path)]) == 2
     assert "not written over" in capsys.readouterr().err
     assert path.read_text().endswith("# mine\n")
+
+
+@pytest.mark.parametrize("flags", [["--images", "out"], ["--out", "out"]])
+def test_pairs_are_not_judged_into_a_folder_with_other_results(flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = ("prompt1", "prompt2", "description1", "description2")
+    Path("pairs.json").write_text(json.dumps([dict.fromkeys(names, STAR)]))
+    Path("out").mkdir()
+    Path("out/results.jsonl").write_text("{}\n")
+    before = files(tmp_path)
+    command = ["evaluate", "commonsense-t2i", "--data", "pairs.json", "--preset", "micro", "--judge.kind", "clip"]
+    for summary in (None, {KEY: "other", "judge": "someone"}):
+        if summary is not None:
+            Path("out/summary.json").write_text(json.dumps(summary))
+            before = files(tmp_path)
+        assert main([*command, *flags]) == 2
+        assert "not written over" in capsys.readouterr().err
+        assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["README.md", "pytorch_lora_weights.safetensors"])
+def test_a_concept_is_not_taught_into_a_folder_of_something_else(name, tmp_path, capsys):
+    concept, out = tmp_path / "star.yaml", tmp_path / "out"
+    assert main(["questions", STAR, "--out", str(concept)]) == 0
+    out.mkdir()
+    (out / name).write_text("mine")
+    assert main(["dual-process", "--preset", "micro", "--config", str(concept), "--out", str(out)]) == 2
+    assert f"holds '{name}'" in capsys.readouterr().err
+    assert files(out) == {name: b"mine"}

@@ -11,11 +11,13 @@ import numpy as np
 from commands.made_by import MadeBy
 from commands.reflect_page import folder_names, write_page, write_pictures
 from inference.dual.concept import QuestionAnswer, concept_of
+from inference.judges.commonsense_t2i import CommonsensePair
+from inference.judges.description_judge import Verdict
 from inference.search import Draft, SearchTrace
-from pipelines import geneval2
+from pipelines import commonsense_t2i, geneval2
 from pipelines.distill import ConceptOutcome, distill_folder
 from pipelines.evaluation import Evaluation, budgets_of, searched, summarise
-from pipelines.report import geneval2_page, search_page
+from pipelines.report import commonsense_page, geneval2_page, search_page
 from pipelines.report.page import build_report
 from pipelines.search_job import SearchJobConfig
 from recipes import catalogue
@@ -29,7 +31,7 @@ from trainers.distilled import Distilled, Evaluated, Point
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"> " + "w" * 120 + " a photo of a star"
 RING = AtomValue("object", "a <i>ring</i>", 0.9)
 RED = AtomValue("color", "red", 0.2, "Draw <b>it</b> red.")
-KINDS = ("report", "search", "unjudged", "geneval2", "reflect", "reflect-many", "concepts")
+KINDS = ("report", "search", "unjudged", "geneval2", "commonsense", "reflect", "reflect-many", "concepts")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def make_page(kind: str, folder: Path) -> Made:
         "search": lambda folder: _search(folder, is_judged=True),
         "unjudged": lambda folder: _search(folder, is_judged=False),
         "geneval2": _geneval2,
+        "commonsense": _commonsense,
         "reflect": lambda folder: _reflect(folder, [HOSTILE]),
         "reflect-many": lambda folder: _reflect(folder, ["a photo of a ring", HOSTILE, "two cats"]),
         "concepts": _concepts,
@@ -126,6 +129,42 @@ def _geneval2(folder: Path) -> Made:
     summary = geneval2.summarise(lines, "a <judge>") | {"skipped": {"x": "y"}}
     (folder / "index.html").write_bytes(geneval2_page.render_page(summary, lines, files))
     return Made(folder / "index.html", (HOSTILE, "a <judge>", "Is there <b>thing</b> 1?"))
+
+
+def _commonsense(folder: Path) -> Made:
+    pairs = [
+        CommonsensePair(
+            (HOSTILE if number == 1 else f"a lamp {number} with electricity", f"a lamp {number} without electricity"),
+            ("The <b>lamp</b> is lit", "The lamp is unlit"),
+            ("Daily <i>Items</i>", "Physical Laws")[number % 2],
+            "5" if number else "",
+        )
+        for number in range(4)
+    ]
+    expanded = [("a bright <b>lamp</b>", "a dark lamp")] * len(pairs)
+    rows = [
+        commonsense_t2i.Condition("base", folder / "base", [pair.prompts for pair in pairs]),
+        commonsense_t2i.Condition("expanded", folder / "expanded", expanded, "base"),
+    ]
+    fits = [(True, False), (False, True), (True, True), (False, False), (None, False)]
+    lines, files = [], {}
+    for row in rows:
+        for number in range(1, len(pairs) + 1):
+            for side in commonsense_t2i.SIDES:
+                for image in range(1, 5):
+                    path = commonsense_t2i.image_path(row.folder, number, side, image)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(encode_png(pixels(len(files), 32 if number < 3 else 300)))
+    for row in rows:
+        for one in commonsense_t2i.find_images(row, pairs, folder)[0]:
+            is_known = one.condition == "expanded" or one.pair == 1
+            said = fits[one.side - 1] if is_known else fits[(one.pair + one.side + one.image) % len(fits)]
+            line = commonsense_t2i.result_line(one, Verdict(said, ("1", "<b>0</b>")))
+            lines.append(commonsense_t2i.with_rule(one, line, 0))
+            files[one.name] = one.path
+    summary = commonsense_t2i.summarise(rows, pairs, lines, "a <judge>") | {"skipped": ["x: y"]}
+    (folder / "index.html").write_bytes(commonsense_page.render_page(summary, pairs, lines, files))
+    return Made(folder / "index.html", (HOSTILE, "a <judge>", "The <b>lamp</b> is lit", "a bright <b>lamp</b>"))
 
 
 def _reflect(folder: Path, prompts: list[str]) -> Made:
