@@ -60,7 +60,7 @@ PAGES: dict[str, Everyday] = {
         (
             "evaluate commonsense-t2i --data data.json --images DIR",
             "evaluate commonsense-t2i --data data.json --write-expanded",
-            "evaluate commonsense-t2i --data data.json --preset micro --distilled runs/concepts",
+            "evaluate commonsense-t2i --data data.json --distilled runs/concepts",
         ),
         (
             *("data", "images", "out", "preset", "num-images", "seed", "expanded", "write-expanded", "distilled"),

@@ -154,7 +154,7 @@ def _commonsense(folder: Path) -> Made:
                 for image in range(1, 5):
                     path = commonsense_t2i.image_path(row.folder, number, side, image)
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(encode_png(pixels(len(files), 32 if number < 3 else 300)))
+                    path.write_bytes(encode_png(pixels(10 * number + 4 * side + image, 32 if number < 3 else 300)))
     for row in rows:
         for one in commonsense_t2i.find_images(row, pairs, folder)[0]:
             is_known = one.condition == "expanded" or one.pair == 1
