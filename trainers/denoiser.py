@@ -132,7 +132,7 @@ def lora_parameters(network: Any) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in network.named_parameters() if p.requires_grad}
 
 
-def lora_to_save(network: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def lora_to_save(network: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The LoRA's tensors, and its configuration for the file's header, both with alpha = rank: what it is scaled by is
     in lora_B, since not every loader reads the header."""
     from peft import get_peft_model_state_dict

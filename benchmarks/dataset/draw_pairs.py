@@ -1,11 +1,12 @@
 """Draw pairs of a run as one picture: `python -m benchmarks.dataset.draw_pairs runs/demo docs/images/demo_pairs.png`.
 
-The first pairs of each subset, from the shards: the bad image with the boxes its check found, the reflection, the good
-image.
+The first pairs of each subset whose reflections are true by the judge, which no pipeline sees, from the shards: the bad
+image with the boxes its check found, the reflection, the good image.
 """
 
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -14,19 +15,46 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
+from benchmarks.dataset.referee import names_one_of
+from inference.judges.segmentation_judge import SegmentationJudge
+from microworld.family import micro_segmentation_judge
+from microworld.oracles import scene_of
+from microworld.scenes.corrections import corrections
+from microworld.scenes.instructions import split_sentences
+from microworld.scenes.long_captions import caption_of_text
 from schemas.images import decode_image
 from schemas.shards import ShardSample, read_samples
 
 SCENE_COLORS = {"True": "#16a34a", "False": "#dc2626"}
 
 
-def one_of_each_kind(run: Path, limit: int = 6) -> list[ShardSample]:
-    """The first pairs of every subset, in the order of the shards, a subset's of different tags; subsets take turns."""
+def true_by_the_judge() -> Callable[[ShardSample], bool]:
+    """Whether every sentence of a reflection names what the bad image needs. The instruction of an edit is true."""
+    judge = SegmentationJudge(micro_segmentation_judge())
+
+    def is_true(sample: ShardSample) -> bool:
+        if sample.subset == "editing":
+            return True
+        (objects,) = judge.find_objects([decode_image(sample.bad_image)])
+        scene = scene_of(objects, judge.config.thresholds.of((sample.meta or {}).get("tag")))
+        needed = corrections(caption_of_text(sample.prompt), scene)
+        return all(names_one_of(sentence, needed) for sentence in split_sentences(sample.reflection))
+
+    return is_true
+
+
+def one_of_each_kind(
+    run: Path, limit: int = 6, is_true: Callable[[ShardSample], bool] = lambda sample: True
+) -> list[ShardSample]:
+    """The first true pairs of every subset, in the order of the shards, a subset's of different tags; subsets take
+    turns."""
     chosen: dict[str, dict[str | None, ShardSample]] = {}
     for path in sorted((run / "shards").glob("*.tar")):
         with open(path, "rb") as file:
             for sample in read_samples(file, str(path)):
-                chosen.setdefault(sample.subset, {}).setdefault((sample.meta or {}).get("tag"), sample)
+                of_tag, tag = chosen.setdefault(sample.subset, {}), (sample.meta or {}).get("tag")
+                if tag not in of_tag and is_true(sample):
+                    of_tag[tag] = sample
     turns = sorted(
         (turn, subset, sample) for subset, of_tag in chosen.items() for turn, sample in enumerate(of_tag.values())
     )
@@ -74,4 +102,4 @@ def draw(samples: list[ShardSample], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw(one_of_each_kind(Path(sys.argv[1])), Path(sys.argv[2]))
+    draw(one_of_each_kind(Path(sys.argv[1]), is_true=true_by_the_judge()), Path(sys.argv[2]))

@@ -201,7 +201,7 @@ def table_2(setting: str, tables: Tables, pairs: list[CommonsensePair], argument
     return figures
 
 
-def _plain(interval: Interval) -> list[float]:
+def _plain(interval: Interval) -> list[float | None]:
     return interval.as_list()
 
 

@@ -40,9 +40,9 @@ def paired(better: Found, worse: Found, budget: int, other: int | None = None) -
     return score_of(better.evaluation.searches, gains)
 
 
-def plain(interval: Interval) -> list[float]:
+def plain(interval: Interval) -> list[float | None]:
     """For JSON."""
-    return [round(value, 4) for value in interval.as_list()]
+    return [None if value is None else round(value, 4) for value in interval.as_list()]
 
 
 def budgets_upto(largest: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_every_preset_s_command_draws_as_it_teaches(preset, tmp_path):
     assert words[:4] == ["python", "-m", "inference", "generate"]
     arguments = parse_with_preset(GenerateArgs, words[4:], "generate", default_arguments, "inference")
     assert arguments.prompt == "a photo of a man's hat"
-    drawn = arguments.generator.chosen
+    drawn: Any = arguments.generator.chosen
     assert drawn.lora == str(tmp_path / "my concept")
     if taught.kind == "flux":
         assert output_config(replace(drawn, lora="", batch_size=taught.batch_size), {}) == output_config(

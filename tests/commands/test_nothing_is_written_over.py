@@ -49,7 +49,8 @@ def test_images_get_a_new_folder_each_time_and_say_how_they_were_made(tmp_path, 
     assert words[:4] == ["python", "-m", "inference", "generate"]
     assert main([*words[3:], "--out", "again"]) == 0
     for name in ("image_0.png", "image_1.png"):
-        assert np.array_equal(*(decode_image((folder / name).read_bytes()) for folder in (folders[0], Path("again"))))
+        first, again = (decode_image((folder / name).read_bytes()) for folder in (folders[0], Path("again")))
+        assert np.array_equal(first, again)
     capsys.readouterr()
     before = files(tmp_path)
     assert main(["generate", STAR, "--out", "again", *QUICK]) == 2

@@ -96,8 +96,8 @@ def test_several_prompts_make_one_page_and_a_folder_each(tmp_path, capsys):
     # A prompt's images are those that it has alone.
     alone = tmp_path / "alone"
     assert main(["reflect", "a photo of two red circles", "--out", str(alone), *arguments[4:], *QUICK]) == 0
-    best = [decode_image((folder / "best.png").read_bytes()) for folder in (alone, out / folders[2])]
-    assert np.array_equal(*best)
+    by_itself, among_others = (decode_image((folder / "best.png").read_bytes()) for folder in (alone, out / folders[2]))
+    assert np.array_equal(by_itself, among_others)
     before = (alone / "index.html").read_bytes()
     assert main(["reflect", "a photo of a star", "--out", str(alone), *arguments[4:], *QUICK]) == 2
     assert "nothing is written over" in capsys.readouterr().err

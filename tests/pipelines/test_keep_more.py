@@ -48,7 +48,7 @@ def test_the_most_frequent_comes_first_and_what_no_setting_decides_is_left_out()
 
 def counted(shipped, **reasons):
     rejected = sum(reasons.values())
-    prompts = Counter({Outcome.SHIPPED: shipped, Outcome.REJECTED: rejected})
+    prompts: Counter[str] = Counter({Outcome.SHIPPED: shipped, Outcome.REJECTED: rejected})
     return Tally(prompts=prompts, reasons=Counter({Reason[name].value: n for name, n in reasons.items()}))
 
 

@@ -206,7 +206,11 @@ def _concepts(folder: Path) -> Made:
         curve = tuple(Point(step, 1 - step / 20, step / 20, 0) for step in range(20))
         concept = concept_of(name, HOSTILE, questions)
         (out / name).mkdir(parents=True)
-        write_card(out / name, Distilled(concept, "key", curve, before, taught, after > 0.5, 3.0), config)
+        write_card(
+            out / name,
+            Distilled(concept, "key", curve, before, taught, "" if after > 0.5 else "the answers did not rise", 3.0),
+            config,
+        )
         card = json.loads((out / name / "card.json").read_text())
         status = "learnt" if after > 0.5 else "not learnt"
         outcomes.append(

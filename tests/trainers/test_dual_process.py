@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,7 +127,8 @@ def test_what_saves_memory_changes_no_weight(flux, tmp_path):
     tiny_dual_process(flux).distill(tiny_concept(), tmp_path / "plain")
     models = tiny_dual_process(flux, vae_checkpointing=True, text_encoders_wait=True, gradient_checkpointing=True)
     moved, kept = [], []
-    move, vae = models.denoiser.text_encoders_to, models.denoiser.vae
+    move: Any = models.denoiser.text_encoders_to
+    vae: Any = models.denoiser.vae
     models.denoiser.text_encoders_to = lambda device: (moved.append(device), move(device))
     models.distill(tiny_concept(), tmp_path / "spared")
     assert moved == ["cpu", "cpu"]

@@ -235,7 +235,7 @@ def test_sana_is_taught_one_step_and_its_lora_loads_in_its_pipeline(tmp_path):
     models = DualProcess(config, teacher=tiny_teacher())
     denoiser: Any = models.denoiser
     assert type(denoiser) is SanaDenoiser
-    text = denoiser.encode("a photo of a red star")
+    text: Any = denoiser.encode("a photo of a red star")
     plain = draw(denoiser, text, [0, 1])
     found = models.distill(tiny_concept(), tmp_path / "out")
     assert len(found.curve) == 1

@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from benchmarks.dataset.draw_pairs import draw, one_of_each_kind
+from benchmarks.dataset.draw_pairs import draw, one_of_each_kind, true_by_the_judge
+from microworld.scenes.world import Scene, SceneObject, random_background, render
+from schemas.images import encode_png
 from schemas.shards import decode_shard, encode_shard
 from tests.support.micro_shards import write_micro_shards
 
@@ -35,3 +38,21 @@ def test_subsets_take_turns_and_a_tag_comes_once(run):
 def test_pairs_without_a_check_are_drawn_too(run, tmp_path):
     draw(one_of_each_kind(run), tmp_path / "pairs.png")
     assert (tmp_path / "pairs.png").stat().st_size > 10_000
+
+
+def test_what_is_not_true_is_not_drawn(run):
+    kinds = [(one.subset, one.meta["tag"]) for one in one_of_each_kind(run, is_true=lambda one: one.subset == "rule")]
+    assert kinds == [("rule", "colors"), ("rule", "position"), ("rule", "counting")]
+
+
+def test_a_reflection_is_true_where_the_judge_sees_what_it_says(run):
+    is_true = true_by_the_judge()
+    rule = next(
+        one for one in decode_shard((run / "shards/genref_000000.tar").read_bytes(), "") if one.subset == "rule"
+    )
+    scene = Scene(random_background(np.random.default_rng(0)), (SceneObject("star", "red", 10.0, 16.0, 11.0),))
+    image = encode_png(render([scene]).images[0])
+    sample = replace(rule, bad_image=image, prompt="a photo of a star and a ring")
+    assert is_true(replace(sample, reflection="Add a ring."))
+    assert not is_true(replace(sample, reflection="Replace the circle by a ring."))
+    assert not is_true(replace(sample, reflection="Add a ring. Make the star blue."))
