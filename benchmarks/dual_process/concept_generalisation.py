@@ -183,7 +183,7 @@ def print_tables(rows: Sequence[dict[str, Any]], changed: dict[str, Any]) -> Non
     print_table([*header, "trained on"], [[row["name"], *cells(row), row["prompts"][0]["prompt"]] for row in rows])
     print("What changed, 95 % over concepts:")
     names = ["judge_trained", "judge_others", "vlm_trained", "vlm_others"]
-    table = [[category, *(signed(Interval(*of[name])) for name in names)] for category, of in changed.items()]
+    table = [[category, *(signed(Interval.from_list(of[name])) for name in names)] for category, of in changed.items()]
     print_table(["concepts", *header[1:]], table)
 
 

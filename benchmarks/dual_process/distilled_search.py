@@ -160,7 +160,7 @@ def table(found: dict[str, list[Prompted]], budgets: Sequence[int]) -> dict[str,
     def mean(values: Sequence[float]) -> Interval:
         return mean_over_tags(values, [one.tag for one in prompts], [one.pair for one in prompts])
 
-    def change(of: list[Prompted], at: int, other: list[Prompted], other_at: int) -> list[float]:
+    def change(of: list[Prompted], at: int, other: list[Prompted], other_at: int) -> list[float | None]:
         return plain(mean([a.share_right(at) - b.share_right(other_at) for a, b in zip(of, other, strict=True)]))
 
     rows = []
@@ -200,9 +200,9 @@ def print_search(figures: dict[str, Any]) -> None:
                 row["generator"],
                 row["images"],
                 *(f"{row['by_tag'][tag]:.2f}" for tag in tags),
-                str(Interval(*row["right"])),
-                signed(Interval(*row["search adds"])) if row["images"] > 1 else "",
-                signed(Interval(*row["teaching adds"])) if row["generator"] == "taught" else "",
+                str(Interval.from_list(row["right"])),
+                signed(Interval.from_list(row["search adds"])) if row["images"] > 1 else "",
+                signed(Interval.from_list(row["teaching adds"])) if row["generator"] == "taught" else "",
                 f"{row['best there was'][0]:.2f}",
                 f"{row['vlm'][0]:.2f}",
             ]

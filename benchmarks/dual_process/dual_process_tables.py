@@ -126,7 +126,7 @@ def table_1(setting: str, pairs: list[CommonsensePair], results: dict[Task, dict
                 [
                     label,
                     *[f"{100 * by_category[name]:.1f}" for name in categories],
-                    f"{100 * mean.value:.1f} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]",
+                    Interval(100 * mean.value, 100 * mean.low, 100 * mean.high).shown(".1f"),
                 ]
             )
     print(f"\nTable 1, {setting}: % of tries with both images right, {len(pairs)} pairs")
@@ -141,7 +141,7 @@ def table_1(setting: str, pairs: list[CommonsensePair], results: dict[Task, dict
         ]
         names = ("pairs right", "images right", "the VLM's opinion", "unrelated prompts right")
         figures["differences"][label] = {name: _plain(change) for name, change in zip(names, changes, strict=True)}
-        rows.append([label, *[f"{i.value:+.3f} [{i.low:+.3f}, {i.high:+.3f}]" for i in changes]])
+        rows.append([label, *[i.shown("+.3f") for i in changes]])
     print("What the distillation changed, paired, 95 %:")
     print_table(["", "pairs right", "images right", "the VLM's opinion", "unrelated prompts right"], rows)
     expanded = mean_over_pairs(pairs, values["Expanded Prompt"] - values["Base Prompt"])
@@ -217,7 +217,7 @@ def plot(figures: dict[str, Any], path: Path) -> None:
         axes = figure.add_subplot(1, len(settings), number)
         rows = figures[setting]["table 1"]["rows"]
         for place, (label, row) in enumerate(rows.items()):
-            value, low, high = (100 * v for v in row["avg"])
+            value, low, high = 100 * np.array(row["avg"], float)
             color = "tab:blue" if label.endswith("Ours") else "0.7"
             axes.bar(place, value, color=color, yerr=[[value - low], [high - value]], capsize=4)
         axes.set_xticks(range(len(rows)), [label.replace(" Prompt", "\nPrompt") for label in rows], fontsize=7)

@@ -144,7 +144,7 @@ def print_gains(figures: dict[str, Any]) -> None:
         changes = [found[f"change, {what} resampled"] for what in ("references", "seeds")]
         opinions = [f"{found[f'vlm_{when}']:.2f}" for when in ("before", "after")]
         measured = [f"{found['before']:.2f}", f"{found['after']:.2f}"]
-        spread = [signed(Interval(*change)) for change in changes]
+        spread = [signed(Interval.from_list(change)) for change in changes]
         rows.append([kind, len(found["references"]), found["measured"], found["better"], *measured, *spread, *opinions])
     header = ["kind", "references", "measured", "better", "before", "after"]
     print("\nVisual prompts: agreement by pixels, before and after, and the VLM's opinion of the same images")

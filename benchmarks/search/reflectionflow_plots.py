@@ -83,7 +83,7 @@ def _curves(rows: list[dict[str, Any]], by: str, results: Path, name: str, title
     for kind in dict.fromkeys(row[by] for row in rows):
         points = [row for row in rows if row[by] == kind]
         budgets, scores = [p["budget"] for p in points], [p["score"][0] for p in points]
-        low, high = [p["score"][1] for p in points], [p["score"][2] for p in points]
+        low, high = np.array([p["score"][1:3] for p in points], float).T  # NaN where there is no interval
         color = COLORS.get(kind)
         axes.plot(budgets, scores, marker="o", color=color, label=LABELS.get(kind, kind))
         axes.fill_between(budgets, low, high, color=color, alpha=0.12, linewidth=0)
@@ -113,7 +113,7 @@ def _beside(rows: list[dict[str, Any]], results: Path) -> Path:
                 continue
             budgets, values = [budget for budget, _ in points], [value for _, value in points]
             axes.plot(budgets, [v[0] for v in values], marker="o", color=COLORS.get(kind), label=EDITOR_LABELS[kind])
-            low, high = [v[1] for v in values], [v[2] for v in values]
+            low, high = np.array([v[1:3] for v in values], float).T
             axes.fill_between(budgets, low, high, color=COLORS.get(kind), alpha=0.12, linewidth=0)
     ticks = sorted({row["budget"] for row in rows})
     for axes in (scores, gains):

@@ -115,8 +115,8 @@ def print_wordings(wordings: dict[str, Any]) -> None:
         [
             name,
             *(f"{found['by_tag'][tag]:.2f}" for tag in tags),
-            str(Interval(*found["right"])),
-            "" if name == AS_IT_STANDS else signed(Interval(*found["change"])),
+            str(Interval.from_list(found["right"])),
+            "" if name == AS_IT_STANDS else signed(Interval.from_list(found["change"])),
         ]
         for name, found in wordings.items()
     ]

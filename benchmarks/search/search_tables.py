@@ -110,7 +110,7 @@ def ladder(found: dict[str, Found], budget: int) -> dict[str, Any]:
 
 def signed(gain: Interval | None) -> str:
     """+0.042 [+0.010, +0.081]."""
-    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]" if gain else ""
+    return gain.shown("+.3f") if gain else ""
 
 
 def shape_table(found: dict[str, Found], largest: int, verifier: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def test_every_preset_s_command_draws_as_it_teaches(preset, tmp_path):
     words = shlex.split(drawing_command("a photo of a man's hat", flags, taught.drawn_by, tmp_path / "my concept"))
     assert words[:4] == ["python", "-m", "inference", "generate"]
     arguments = parse_with_preset(GenerateArgs, words[4:], "generate", default_arguments, "inference")
-    assert arguments.prompt == "a photo of a man's hat"
+    assert arguments.prompt == ("a photo of a man's hat",)
     drawn: Any = arguments.generator.chosen
     assert drawn.lora == str(tmp_path / "my concept")
     if taught.kind == "flux":

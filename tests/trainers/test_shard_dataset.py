@@ -162,7 +162,8 @@ def test_a_member_that_is_a_link_breaks_its_sample_alone(tmp_path):
 
 def test_meta_that_is_no_object_is_said(tmp_path):
     members = plain_sample(0, "rule").members()
-    (tmp_path / "genref_0.tar").write_bytes(tar_of(*members[:-1], (members[-1][0], b"[1]")))
+    bad = [(name, b"[1]" if name.endswith("meta.json") else data) for name, data in members]
+    (tmp_path / "genref_0.tar").write_bytes(tar_of(*bad))
     with pytest.raises(
         CorruptDataError, match=r"genref_0\.tar.*its meta\.json: is JSON, but a list; expected: a JSON object"
     ):

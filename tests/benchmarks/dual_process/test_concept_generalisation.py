@@ -77,7 +77,7 @@ def test_others_count_as_one_figure_a_concept(tmp_path):
     found = changes(rows)
     assert found["all"]["judge_trained"][0] == pytest.approx(0.625)
     assert found["all"]["judge_others"][0] == pytest.approx((0.25 - 0.125) / 2)
-    assert found["word"]["judge_others"] == [0.25, 0.25, 0.25]
+    assert found["word"]["judge_others"] == [0.25, None, None]  # of one concept
     assert found["tag"]["vlm_trained"][0] == pytest.approx(0.8)
     assert set(changes(rows[:1])) == {"all", "word"}
     plot(rows, tmp_path / "plot.png")
