@@ -2,16 +2,14 @@
 
 import base64
 import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.all_pages import KINDS, Made, make_page
+from tests.support.browser import real_browser
 from tests.support.page_reader import read_page
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +19,8 @@ def pages(tmp_path_factory) -> dict[str, Made]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is part of the dev extra")
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.fail(f"no browser on PATH (looked for {', '.join(NAMES)}): `apt-get install chromium`")
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+    with real_browser() as launched:
         yield launched
-        launched.close()
 
 
 def _templates() -> list[Path]:

@@ -1,6 +1,5 @@
 """The page in a real browser: filters, pictures, no errors, and hostile prompts that stay text."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +8,12 @@ import pytest
 
 from pipelines.report.page import build_report
 from schemas.records import PromptRecord
+from tests.support.browser import real_browser
 from tests.support.invented_run import Invented, invented_run
 from tests.support.page_reader import read_page
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"> a photo of a star"
 
 
@@ -24,14 +23,8 @@ def _hostile(index: int, prompt: PromptRecord) -> PromptRecord:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is part of the dev extra")
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.fail(f"no browser on PATH (looked for {', '.join(NAMES)}): `apt-get install chromium`")
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+    with real_browser() as launched:
         yield launched
-        launched.close()
 
 
 def test_a_visitor_filters_looks_closer_and_sees_no_error(browser, tmp_path: Path) -> None:
