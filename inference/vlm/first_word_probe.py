@@ -17,7 +17,7 @@ from inference.vlm.yes_no_verifier import YesNoVerifierConfig
 from schemas.configuration import nested_configs
 from schemas.errors import AccessError, RequestFailedError
 
-_QUESTION = "Is three more than two? Answer Yes or No."
+QUESTION = "Is three more than two? Answer Yes or No."
 _INSTEAD = {
     YesNoVerifierConfig: "verifier 'vlm' needs them: `verifier.kinds prompted` is asked for scores in words, and "
     "`trained`, `rules` and `rewards` ask no endpoint",
@@ -51,7 +51,7 @@ def _probe(vlm: VlmConfig, why: str) -> None:
     asked = replace(vlm, retries=0)
     try:
         with contextlib.suppress(openai.OpenAIError, RequestFailedError):
-            asked.open().first_word_probabilities([ChatRequest(_QUESTION)], ("Yes", "No"))
+            asked.open().first_word_probabilities([ChatRequest(QUESTION)], ("Yes", "No"))
     except AccessError as error:
         if "log-probabilities" not in error.problem:
             raise
