@@ -176,7 +176,7 @@ def test_questions_to_a_server_judge_any_prompt_and_are_asked_once(prompts, tmp_
     assert summary["budgets"][-1]["by_tag"] == {"colors": 1.0, "no tag": 0.5, "overall": 0.75}
     page = (run / "evaluation" / "index.html").read_text()
     assert "Soft-TIFA GM" in page
-    assert page.count('<b class="ok">right</b></h3>') == 2
+    assert page.count('<b class="right-text">right</b></h3>') == 2
 
 
 def test_a_judge_that_chooses_is_refused_before_anything_is_written(prompts, tmp_path, capsys):
