@@ -3,6 +3,7 @@
 The server answers as a VLM would, and as some do: broken JSON, refusals, nothing at all, JSON of another form.
 """
 
+import html
 import json
 import math
 import multiprocessing
@@ -166,7 +167,7 @@ def test_twenty_free_prompts_are_read_searched_and_reported(searched):
             "the VLM was asked what this prompt requires, and none of its 3 answers"
         )
         assert why in str(record.requirements_note)
-        assert why.replace("'", "&#x27;") in page
+        assert why in html.unescape(page)
     assert rows[shown(LONG)].prompt.requirements_note == "the first 16 of 17 requirements"
     assert page.count("as a whole alone") == len(BAD)
     assert page.count("as a VLM reads it") == 20 - len(BAD)
