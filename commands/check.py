@@ -20,7 +20,7 @@ from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.plain_text import one_line
 from schemas.records import Check
-from schemas.telling import telling
+from schemas.telling import loading
 from schemas.terminal import say
 
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     record = parse_prompt(prompt, known=load_vocabulary(arguments.vocabulary).known)
     files, images = read_images(arguments.images, arguments.skip_bad)
     require_models(model_names(config))
-    with telling(f"loading {', '.join(model_names(config))}"):
+    with loading(model_names(config)):
         grounded_sam = config.open()
     checks = grounded_sam.check(images, [record] * len(images))
     if arguments.json:

@@ -16,7 +16,7 @@ from inference.rewards.clip_reward import ClipRewardConfig
 from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.errors import InputError
-from schemas.telling import telling
+from schemas.telling import loading
 from schemas.terminal import say
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     say_faults([fault for fault in looked_at if isinstance(fault, InputError)], skip_bad=False)
     from inference.judges.drift import chance_level, cmmd
 
-    with telling(f"loading {', '.join(model_names(config))}"):
+    with loading(model_names(config)):
         reward = config.open()
     size = config.batch_size  # not all images in memory
     before, after = (

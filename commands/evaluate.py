@@ -24,7 +24,7 @@ from recipes import catalogue
 from schemas.atomic_file import write_whole
 from schemas.configuration import content_key, model_names, output_config
 from schemas.errors import ForeignRunError, InputError
-from schemas.telling import telling
+from schemas.telling import loading
 from schemas.terminal import say
 
 
@@ -113,7 +113,7 @@ def evaluate_folder(folder: Path, arguments: EvaluateArgs) -> None:
             raise InputError(
                 "the results would be written over it", file=str(arguments.official), field="--out", expected="a folder"
             )
-    with telling(f"loading {', '.join(model_names(config))}"):
+    with loading(model_names(config)):
         judge = config.open()
     try:
         out.mkdir(parents=True, exist_ok=True)

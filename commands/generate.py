@@ -17,7 +17,7 @@ from recipes import catalogue
 from schemas.configuration import model_names, stable_seed
 from schemas.errors import InputError
 from schemas.new_file import new_folder, short_name, write_new
-from schemas.telling import telling
+from schemas.telling import loading
 from schemas.terminal import say
 
 IMAGES = Path("images")
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _draw(prompt: str, arguments: GenerateArgs, config: GeneratorConfig, folder: Path, made_by: MadeBy) -> None:
     started = time.perf_counter()
-    with telling(f"loading {', '.join(model_names(config)) or 'nothing: a server draws'}"):
+    with loading(model_names(config), "nothing: a server draws"):
         generator = config.with_batch_size(min(config.batch_size, arguments.num_images)).open()
     loaded = time.perf_counter()
     seeds = [stable_seed(arguments.seed, prompt, i) for i in range(arguments.num_images)]

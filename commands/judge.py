@@ -21,7 +21,7 @@ from pipelines.prompts.known_prompts import require_known
 from recipes import catalogue
 from schemas.configuration import model_names
 from schemas.plain_text import one_line
-from schemas.telling import telling
+from schemas.telling import loading
 from schemas.terminal import say
 
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     count_unjudged([Asked(record)], known, config.label)
     from inference.judges.geneval_scoring import judge_objects
 
-    with telling(f"loading {', '.join(model_names(config))}"):
+    with loading(model_names(config)):
         judge = config.open()
     if isinstance(judge, QuestionsJudge):
         found = [[] for _ in images]

@@ -34,7 +34,7 @@ from schemas.errors import InputError
 from schemas.new_file import new_folder, short_name
 from schemas.plain_text import one_line
 from schemas.records import Cost, PromptRecord
-from schemas.telling import telling
+from schemas.telling import loading
 from schemas.terminal import say
 
 REFLECTED = Path("reflected")
@@ -106,7 +106,7 @@ def _search(
     made_by: MadeBy,
 ) -> None:
     started = time.monotonic()
-    with telling(f"loading {', '.join(dict.fromkeys(model_names(config)))}"):
+    with loading(model_names(config)):
         tools = config.open()
         reader = reading.open()
     say(f"models loaded in {time.monotonic() - started:.1f} s")

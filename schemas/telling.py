@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from schemas.terminal import say_error
 
@@ -29,3 +29,8 @@ def telling(what: str, tell: Callable[[str], None] = say_error) -> Iterator[None
     finally:
         over.set()
         telling_on.join()
+
+
+def loading(models: Iterable[str], otherwise: str = "nothing") -> AbstractContextManager[None]:
+    """`telling` of models by their names, each once. otherwise: said where there are none, as of a server's."""
+    return telling(f"loading {', '.join(dict.fromkeys(models)) or otherwise}")

@@ -42,7 +42,7 @@ def paired(better: Found, worse: Found, budget: int, other: int | None = None) -
 
 def plain(interval: Interval) -> list[float | None]:
     """For JSON."""
-    return [None if value is None else round(value, 4) for value in interval.as_list()]
+    return interval.as_list(digits=4)
 
 
 def budgets_upto(largest: int) -> list[int]:

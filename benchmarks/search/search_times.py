@@ -86,7 +86,7 @@ def equal_time_rows(
                 "budget": budget,
                 "seconds": time,
                 "noise_budget": allowed[-1],
-                "gain": [None if v is None else round(v, 4) for v in gain.as_list()],
+                "gain": gain.as_list(digits=4),
             }
         )
     return rows

@@ -29,9 +29,10 @@ class Interval:
             return f"{self.value:{form}}"
         return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
-    def as_list(self) -> list[float | None]:
-        """For JSON: value, low, high; None for NaN."""
-        return [None if math.isnan(value) else value for value in (self.value, self.low, self.high)]
+    def as_list(self, digits: int | None = None) -> list[float | None]:
+        """For JSON: value, low, high, rounded where `digits` are said; None for NaN."""
+        found = (self.value, self.low, self.high)
+        return [None if math.isnan(one) else one if digits is None else round(one, digits) for one in found]
 
     @classmethod
     def from_list(cls, found: Sequence[float | None]) -> Interval:
