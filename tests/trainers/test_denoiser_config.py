@@ -14,9 +14,9 @@ from trainers.flux_denoiser import LORA_TARGETS, TEXT_TARGETS
 from trainers.sana_denoiser import SanaConfig
 from trainers.vqa_loss import TeacherConfig
 
-# The micro preset's, with three prompts to keep.
+# The micro preset's as it was then (its texts were cut at 48 tokens), with three prompts to keep.
 PLAIN = DualProcessConfig(  # what all defaults were then
-    DenoiserConfig(flux=micro_flux()), TeacherConfig("micro/vlm"), weight_decay=0.01
+    DenoiserConfig(flux=replace(micro_flux(), text_lengths=(16, 32, 48))), TeacherConfig("micro/vlm"), weight_decay=0.01
 )
 MICRO = replace(
     PLAIN,
