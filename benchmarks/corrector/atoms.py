@@ -36,7 +36,7 @@ from inference.verifier import VerifierKind
 from microworld.family import micro_flux, micro_segmentation_judge, micro_vlm
 from microworld.scenes import evaluation_split
 from microworld.scenes.evaluation_split import evaluation_seed
-from recipes import micro
+from recipes import micro, micro_paper
 from schemas.records import AtomValue, Check, Cost, PromptRecord
 
 CHOOSERS: tuple[tuple[VerifierKind, ...], ...] = (
@@ -118,7 +118,7 @@ def written(wrong: Sequence[WrongImage]) -> dict[str, Said]:
     atoms = [opinion.atoms for opinion in opinions["atoms"]]
     scores = np.mean([[opinion.score for opinion in of_kind] for of_kind in opinions.values()], axis=0).tolist()
     checks = micro.grounding().open().check(images, records)
-    tools = micro.search().tools
+    tools = micro_paper.search().tools
     assert tools.critic is not None
     assert tools.critic.vlm is not None
     reflecting = replace(tools.critic, vlm=replace(tools.critic.vlm, reflector="micro/reflector"))
@@ -187,7 +187,7 @@ def measure_corrections(
 ) -> dict[str, dict[str, Any]]:
     """Share right after the corrector was told, and by tag; where a writer says nothing, or finds nothing wrong, of the
     images that are drawn afresh, as in a search."""
-    config = micro.search().tools.corrector
+    config = micro_paper.search().tools.corrector
     assert config is not None
     corrector = config.open(generator)
     prompts = [w.prompt for w in wrong for _ in range(tries)]
