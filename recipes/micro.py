@@ -140,9 +140,9 @@ def dataset() -> DatasetConfig:
 
 
 def search() -> SearchJobConfig:
-    """The micro world's own benchmark, searched in the best way that was found on prompts that are not sealed: what the
-    verifier finds to fail is said, and what it does not know, the trained reflector; chains go on from their best image
-    (docs/findings/search_hard_prompts.md). Eight images a prompt: sixteen cost twice as much and find little more. The
+    """The micro world's own benchmark, searched in the best way that was found on prompts that are not sealed
+    (docs/findings/search.md): what the verifier finds to fail is said, and what it does not know, the trained reflector
+    says; chains go on from their best image; eight images a prompt, where it is furthest ahead of best of N. The
     paper's own way is `micro_paper`."""
     critic = VlmCriticConfig(
         reflector="micro/reflector",

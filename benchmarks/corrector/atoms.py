@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from benchmarks.corrector.corrector_gain import as_data
+from benchmarks.corrector.corrector_gain import as_data, cell_of
 from benchmarks.corrector.verifier_reflector import measure_reflections
 from benchmarks.corrector.wrong_images import WrongImage, draw_tries, find_wrong_images
 from benchmarks.dataset.referee import names_one_of
@@ -242,12 +242,9 @@ def measure(arguments: Arguments) -> dict[str, Any]:
 def show(figures: dict[str, Any]) -> None:
     """The tables that people read."""
 
-    def cell(data: dict[str, float]) -> str:
-        return f"{data['value']:.3f} [{data['low']:.3f}, {data['high']:.3f}]"
-
     if "ranking" in figures:
         print(f"best of {figures['candidates']}")
-        rows = [[name, cell(row["right"]), cell(row["leads_by"])] for name, row in figures["ranking"].items()]
+        rows = [[name, cell_of(row["right"]), cell_of(row["leads_by"])] for name, row in figures["ranking"].items()]
         print_table(["chosen by", "right", "leads the first by"], rows)
     for part, key in (("reflections", "names_a_flaw"), ("corrections", "right")):
         if part in figures:
@@ -259,8 +256,8 @@ def show(figures: dict[str, Any]) -> None:
                 [
                     [
                         name,
-                        cell(row[key]),
-                        cell(row["leads_reflector_by"]),
+                        cell_of(row[key]),
+                        cell_of(row["leads_reflector_by"]),
                         row.get("vlm_tokens_an_image", ""),
                         *(f"{row['by_tag'][tag]['value']:.2f}" for tag in tags),
                     ]

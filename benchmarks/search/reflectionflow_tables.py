@@ -271,8 +271,8 @@ def _openings(arguments: Arguments, circumstances: Circumstances) -> list[dict[s
 
 def _base_job(arguments: Arguments, job: SearchJobConfig) -> SearchJobConfig:
     """What all searches share: whatever the arms do not vary is as the flags say it, or as in the paper, and the models
-    are the preset's. The micro models work in large units, a thread each: two searches side by side take half
-    the time of one on two threads."""
+    are the preset's. The micro models work in large units, a thread each: two searches side by side take half the time
+    of one on two threads."""
     tools = job.tools
     if "trained" in arguments.verifier and not arguments.model("verifier"):
         named = arguments.trained_verifier or "none is named"
@@ -295,7 +295,7 @@ def _base_job(arguments: Arguments, job: SearchJobConfig) -> SearchJobConfig:
         requirements=RequirementsConfig(),
         tools=replace(tools, verifier=verifier, critic=critic, corrector=corrector),
     )
-    if arguments.preset != "micro":
+    if not arguments.preset.startswith("micro"):
         return job
     return replace(job, unit_size=60, num_threads=1, vlm=replace(job.vlm, batch_size=128))
 

@@ -136,7 +136,8 @@ def main() -> None:
 
     torch.set_num_threads(arguments.num_threads)
     job = catalogue.load(arguments.preset, "search")
-    if job.tools.critic is None or job.tools.critic.kind != "vlm" or job.tools.critic.vlm.reflector:
+    critic = job.tools.critic
+    if critic is None or critic.kind != "vlm" or critic.vlm is None or critic.vlm.reflector:
         raise InputError(f"{arguments.preset}: more than one VLM reflects", field="--preset", expected="micro-paper")
     strategy: Strategy = "noise+prompt+reflection" if arguments.corrector else "noise+prompt"
     search_config = SearchConfig(2, arguments.depth, strategy)
