@@ -33,7 +33,8 @@ PAGES: dict[str, Everyday] = {
     "search": Everyday(
         (
             "search --run runs/searched --prompts composed --num-prompts 50",
-            "search --run runs/deep --search.width 2 --search.depth 4",
+            "search --run runs/deep --search.depth 8",
+            "search --run runs/paper --preset micro-paper",
             "search --run runs/mine --preset flux --prompts my_prompts.txt \\\n  --requirements.kind vlm",
         ),
         (

@@ -39,6 +39,8 @@ from schemas.terminal import say
 
 REFLECTED = Path("reflected")
 """Where a call without --out makes its folder; git ignores it."""
+LIVE_DEPTH = 4
+"""Rounds that somebody waits for: a preset's own number is for searches over many prompts."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class ReflectArgs:
     """Whose nouns a prompt may speak of, where its words tell what it requires: everyday, micro, or a JSON file."""
     seed: int = 0
     """Seed of the noise."""
-    search: SearchConfig = field(default_factory=lambda: SearchConfig(width=2, depth=4))
+    search: SearchConfig = field(default_factory=lambda: SearchConfig(depth=LIVE_DEPTH))
     preset: Preset = field(default_factory=catalogue.default)
     vlm: VlmConfig = field(default_factory=VlmConfig)
     """Who reflects and verifies."""
@@ -72,7 +74,12 @@ def default_arguments(preset: str) -> ReflectArgs:
     """What a preset says."""
     job = catalogue.load(preset, "search")
     return ReflectArgs(
-        preset=preset, vocabulary=job.vocabulary, vlm=job.vlm, requirements=job.requirements, tools=job.tools
+        preset=preset,
+        vocabulary=job.vocabulary,
+        search=replace(job.search, depth=min(job.search.depth, LIVE_DEPTH)),
+        vlm=job.vlm,
+        requirements=job.requirements,
+        tools=job.tools,
     )
 
 
@@ -116,7 +123,7 @@ def _search(
     started = time.monotonic()
     for start in range(0, len(asked), arguments.together):
         some = asked[start : start + arguments.together]
-        records = [(one.record, Cost()) for one in some]
+        records = [(arguments.requirements.told(one.record), Cost()) for one in some]
         if reader is not None:
             records = read_requirements(reader, [one.record for one in some])
         searches = [SearchTrace(record.text, record=record, cost=cost) for record, cost in records]

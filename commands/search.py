@@ -21,8 +21,9 @@ from schemas.errors import ForeignRunError
 
 @dataclass(frozen=True)
 class SearchArgs:
-    """Search for the best image of every prompt. On a folder that holds this search already, it goes on; with more
-    --search.depth, it goes deeper."""
+    """Search for the best image of every prompt, in the best way that is known for a preset's models; the paper's own
+    way is `--preset micro-paper`, and with GPUs `reflectionflow`. On a folder that holds this search already, it goes
+    on; with more --search.depth, it goes deeper."""
 
     run: RunDir
     preset: Preset

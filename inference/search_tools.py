@@ -50,10 +50,11 @@ class SearchToolsConfig:
             if self.critic is None:
                 raise InputError(f"strategy {search.strategy!r}", field="tools.critic", expected="who reflects")
             if self.critic.kind == "atoms" and "atoms" not in self.verifier.kinds:
+                beside = f"--tools.verifier.kinds {' '.join([*self.verifier.kinds, 'atoms'])}, or "
                 raise InputError(
                     f"critic 'atoms' with verifier {' '.join(self.verifier.kinds)}: nobody says what fails",
                     field="--tools.critic.kind",
-                    expected=f"--tools.verifier.kinds {' '.join([*self.verifier.kinds, 'atoms'])}, or another critic",
+                    expected=("" if "rewards" in self.verifier.kinds else beside) + "--tools.critic.kind vlm",
                 )
             critic = self.critic.only_what_is_used(vlm)
         quality = None

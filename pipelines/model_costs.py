@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+from inference.critic import CriticConfig
 from inference.editors.editor import EditorCorrectorConfig
 from inference.editors.editor_classes import EDITOR_CLASSES
 from inference.flux.generator import FluxGeneratorConfig
@@ -22,6 +23,7 @@ from inference.rewards.clip_reward import ClipRewardConfig
 from inference.rewards.hpsv3 import Hpsv3Config
 from inference.rewards.reward import RewardConfig
 from inference.rewards.vqa_score import VqaScoreConfig
+from inference.search import Strategy
 from inference.search_tools import SearchToolsConfig
 from inference.verifier import VerifierConfig
 from inference.vlm.vlm import VlmConfig
@@ -38,6 +40,9 @@ HEADROOM = 0.9
 """Models share a GPU when they are not expected to fill more of it than this: the figures are estimates."""
 CPU_SOURCE = "stated: models of a few million parameters on two cores of a server CPU without AMX"
 
+TINY_VLM_SECONDS = 0.01
+"""Of a short answer of a VLM of a few million parameters, many asked together (measured: docs/findings/search_cost.md,
+8 ms a reflection, 7 ms a yes)."""
 DRAWN_ELSEWHERE = StageCosts(None, "drawn elsewhere; seconds unknown: run a pilot, then `plan --run` on it")
 """By a server, which takes no memory here."""
 
@@ -250,7 +255,7 @@ def grounding_costs(grounded_sam: GroundedSamConfig, gpu: Gpu | None) -> StageCo
     )
 
 
-def draft_costs(tools: SearchToolsConfig, gpu: Gpu | None) -> StageCosts:
+def draft_costs(tools: SearchToolsConfig, gpu: Gpu | None, strategy: Strategy) -> StageCosts:
     """Of one image of a search that is corrected: what was said of the image before, drawing, verifying."""
     drawing = generator_costs(tools.generator, gpu)
     if tools.corrector is not None and tools.corrector.editor is not None:
@@ -264,12 +269,11 @@ def draft_costs(tools: SearchToolsConfig, gpu: Gpu | None) -> StageCosts:
         return StageCosts(None, DRAWN_ELSEWHERE.source, memory, how)
     if drawing.seconds is None:
         return StageCosts(None, drawing.source, memory, how)
-    asked = (
-        [(stated.REFLECT_SECONDS + stated.CAPTION_SECONDS, "a reflection and a refined prompt")] if tools.critic else []
-    )
-    asked += [verifier_seconds(kind) for kind in tools.verifier.kinds]
+    said = critic_seconds(tools.critic, strategy)
+    asked = ([said] if said[0] else []) + [verifier_seconds(kind, tools.verifier) for kind in tools.verifier.kinds]
     if gpu is None:
-        return cpu_costs(drawing.seconds + 0.1 * len(asked))
+        asks = critic_seconds(tools.critic, strategy, each=TINY_VLM_SECONDS)[0]
+        return cpu_costs(drawing.seconds + asks + sum(map(_tiny_verifier_seconds, tools.verifier.kinds)))
     drawn = drawing.seconds * (correction_share(tools) if tools.corrector else 1.0)
     parts = [f"{seconds:.2f} s {what}" for seconds, what in asked]
     source = f"{drawing.source}; here {drawn:.2f} s an image" + (" that is corrected" if tools.corrector else "")
@@ -313,15 +317,33 @@ def correction_share(tools: SearchToolsConfig) -> float:
     return passes * pass_tflop(tools.generator, chosen, shown) / pass_tflop(tools.generator, chosen)
 
 
-def verifier_seconds(kind: str) -> tuple[float, str]:
+def critic_seconds(critic: CriticConfig | None, strategy: Strategy, each: float = 0.0) -> tuple[float, str]:
+    """Of what is said of one image, and in words; 0 where nothing is. each: of every question to the VLM, else as it is
+    stated. The critic `atoms` asks only where it does not know."""
+    if critic is None or strategy == "noise":
+        return 0.0, ""
+    refines = "prompt" in strategy
+    share = stated.ATOMS_ASK_SHARE if critic.kind == "atoms" else 1.0
+    seconds = share * (each or stated.REFLECT_SECONDS) + refines * (each or stated.CAPTION_SECONDS)
+    what = "a reflection" if share == 1.0 else f"a reflection of {share:.0%} of images"
+    return seconds, what + (" and a refined prompt" if refines else "")
+
+
+def verifier_seconds(kind: str, verifier: VerifierConfig) -> tuple[float, str]:
     """Of one image, and in words."""
+    looks = verifier.atoms is not None and verifier.atoms.grounding is not None
     seconds = {
         "prompted": stated.REFLECT_SECONDS,
         "rules": stated.GROUNDING_SECONDS,
-        "atoms": stated.GROUNDING_SECONDS,
+        "atoms": stated.GROUNDING_SECONDS if looks else stated.QUESTIONS_AN_IMAGE * stated.FILTER_SECONDS,
         "rewards": stated.REWARD_SECONDS,
     }
     return seconds.get(kind, stated.FILTER_SECONDS), f"by the verifier {kind!r}"
+
+
+def _tiny_verifier_seconds(kind: str) -> float:
+    """Of one image, by a tiny model on two cores."""
+    return {"rules": 0.05, "atoms": 0.05, "rewards": 0.005, "judge": 0.02}.get(kind, TINY_VLM_SECONDS)
 
 
 def verifier_gib(verifier: VerifierConfig) -> float | None:

@@ -88,7 +88,7 @@ class SearchJobConfig:
         once = replace(search, depth=1, seed=0)  # the seed is the run's
         draft = DraftRoundConfig(once, self.tools.for_search(search, self.vlm), self.workers)
         links = []
-        if self.requirements.kind != "none":
+        if self.requirements.kind == "vlm":
             reading = ReadRequirementsConfig(self.requirements.only_what_is_used(self.vlm), self.workers)
             links.append(Link(ReadRequirements, reading))
         links.append(Link(DraftRound, draft))
@@ -116,7 +116,7 @@ def search_prompts(config: SearchJobConfig, asked: Sequence[Asked] | None = None
     for one in asked_prompts(config) if asked is None else asked:
         for number in range(config.images_per_prompt):
             name = one.record.prompt_id if config.images_per_prompt == 1 else f"{one.record.prompt_id}-{number}"
-            yield PromptRow(replace(one.record, prompt_id=name))
+            yield PromptRow(replace(config.requirements.told(one.record), prompt_id=name))
 
 
 def num_unjudged(config: SearchJobConfig, asked: Sequence[Asked]) -> int:
@@ -160,8 +160,8 @@ def _check_all_is_said(kinds: Sequence[VerifierKind], requirements: Requirements
             file=free[0].file,
             line=free[0].line,
             field="requirements.kind",
-            expected="--requirements.kind vlm (a VLM reads such prompts, once each); or include or vqa_list beside "
-            "them; or a verifier that needs neither (vlm, prompted, trained, rewards)",
+            expected="--requirements.kind vlm (a VLM reads such prompts, once each), or whole (each is one question); "
+            "or include or vqa_list beside them; or a verifier that needs neither (vlm, prompted, trained, rewards)",
         )
 
 

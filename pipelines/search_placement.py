@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from inference.vlm.vlm import VlmConfig
 from pipelines import stated_figures as stated
-from pipelines.model_costs import HEADROOM, vllm_gib, vllm_memory
+from pipelines.model_costs import HEADROOM, critic_seconds, vllm_gib, vllm_memory
 from pipelines.placement import Cluster, Placement, StageEstimate, require_fitting
 from pipelines.search_job import SearchJobConfig
 from pipelines.served_vlms import served_vlms
@@ -93,7 +93,6 @@ def flags_of(config: SearchJobConfig, served: Sequence[VlmConfig]) -> list[str]:
 
 def _answering_share(config: SearchJobConfig, drafting: StageEstimate) -> float:
     """Of a round's time, what is spent on questions (stated)."""
-    asked = stated.REFLECT_SECONDS + stated.CAPTION_SECONDS if config.tools.critic else 0.0
-    asked += stated.FILTER_SECONDS
+    asked = critic_seconds(config.tools.critic, config.search.strategy)[0] + stated.FILTER_SECONDS
     each = drafting.seconds_per_item or asked
     return min(asked / each, 0.5)

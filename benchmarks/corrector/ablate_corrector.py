@@ -24,7 +24,7 @@ from diffusers import FluxTransformer2DModel
 from safetensors.torch import load_file
 
 from benchmarks.corrector.corrector_gain import Arguments as GainArguments
-from benchmarks.corrector.corrector_gain import Gain, as_data
+from benchmarks.corrector.corrector_gain import Gain, as_data, cell_of
 from benchmarks.results_file import Circumstances, print_table, run_command, save
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux
@@ -357,8 +357,8 @@ def _mean(values: np.ndarray, clusters: list[str]) -> Interval:
 def show(figures: dict[str, dict[str, Any]]) -> None:
     """The table that people read."""
 
-    def cell(data: dict[str, float] | None) -> str:
-        return "" if data is None else f"{data['value']:+.3f} [{data['low']:+.3f}, {data['high']:+.3f}]"
+    def cell(data: dict[str, float | None] | None) -> str:
+        return cell_of(data, "+.3f")
 
     rows = []
     for choice, row in figures.items():

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from benchmarks.corrector.corrector_gain import as_data
+from benchmarks.corrector.corrector_gain import as_data, cell_of
 from benchmarks.corrector.verifier_reflector import measure_reflections
 from benchmarks.corrector.wrong_images import WrongImage, draw_tries, find_wrong_images
 from benchmarks.dataset.referee import names_one_of
@@ -36,7 +36,7 @@ from inference.verifier import VerifierKind
 from microworld.family import micro_flux, micro_segmentation_judge, micro_vlm
 from microworld.scenes import evaluation_split
 from microworld.scenes.evaluation_split import evaluation_seed
-from recipes import micro
+from recipes import micro, micro_paper
 from schemas.records import AtomValue, Check, Cost, PromptRecord
 
 CHOOSERS: tuple[tuple[VerifierKind, ...], ...] = (
@@ -118,7 +118,7 @@ def written(wrong: Sequence[WrongImage]) -> dict[str, Said]:
     atoms = [opinion.atoms for opinion in opinions["atoms"]]
     scores = np.mean([[opinion.score for opinion in of_kind] for of_kind in opinions.values()], axis=0).tolist()
     checks = micro.grounding().open().check(images, records)
-    tools = micro.search().tools
+    tools = micro_paper.search().tools
     assert tools.critic is not None
     assert tools.critic.vlm is not None
     reflecting = replace(tools.critic, vlm=replace(tools.critic.vlm, reflector="micro/reflector"))
@@ -187,7 +187,7 @@ def measure_corrections(
 ) -> dict[str, dict[str, Any]]:
     """Share right after the corrector was told, and by tag; where a writer says nothing, or finds nothing wrong, of the
     images that are drawn afresh, as in a search."""
-    config = micro.search().tools.corrector
+    config = micro_paper.search().tools.corrector
     assert config is not None
     corrector = config.open(generator)
     prompts = [w.prompt for w in wrong for _ in range(tries)]
@@ -242,12 +242,9 @@ def measure(arguments: Arguments) -> dict[str, Any]:
 def show(figures: dict[str, Any]) -> None:
     """The tables that people read."""
 
-    def cell(data: dict[str, float]) -> str:
-        return f"{data['value']:.3f} [{data['low']:.3f}, {data['high']:.3f}]"
-
     if "ranking" in figures:
         print(f"best of {figures['candidates']}")
-        rows = [[name, cell(row["right"]), cell(row["leads_by"])] for name, row in figures["ranking"].items()]
+        rows = [[name, cell_of(row["right"]), cell_of(row["leads_by"])] for name, row in figures["ranking"].items()]
         print_table(["chosen by", "right", "leads the first by"], rows)
     for part, key in (("reflections", "names_a_flaw"), ("corrections", "right")):
         if part in figures:
@@ -259,8 +256,8 @@ def show(figures: dict[str, Any]) -> None:
                 [
                     [
                         name,
-                        cell(row[key]),
-                        cell(row["leads_reflector_by"]),
+                        cell_of(row[key]),
+                        cell_of(row["leads_reflector_by"]),
                         row.get("vlm_tokens_an_image", ""),
                         *(f"{row['by_tag'][tag]['value']:.2f}" for tag in tags),
                     ]

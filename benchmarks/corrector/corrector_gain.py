@@ -222,9 +222,14 @@ def asked_for(edits: Sequence[Edit]) -> str:
     return operations.pop() if len(operations) == 1 else "several"
 
 
-def as_data(interval: Interval) -> dict[str, float]:
-    """Rounded, for the results file."""
-    return {"value": round(interval.value, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}
+def as_data(interval: Interval) -> dict[str, float | None]:
+    """Rounded, for the results file; None where there is no interval, as of one prompt."""
+    return dict(zip(("value", "low", "high"), interval.as_list(4), strict=True))
+
+
+def cell_of(data: Mapping[str, float | None] | None, form: str = ".3f") -> str:
+    """What `as_data` made, in a table; empty for None. form: of each number."""
+    return "" if data is None else Interval.from_list([data[name] for name in ("value", "low", "high")]).shown(form)
 
 
 def _label(name: str, way: str) -> str:
@@ -301,8 +306,8 @@ def print_figures(figures: dict[str, Any]) -> None:
     print(f"\nreflections that name a flaw: {told}")
 
 
-def _cell(data: dict[str, float]) -> str:
-    return f"{data['value']:+.3f} [{data['low']:+.3f}, {data['high']:+.3f}]"
+def _cell(data: dict[str, float | None]) -> str:
+    return cell_of(data, "+.3f")
 
 
 def draw_sheet(gain: Gain, name: str, path: Path, shown: int = 12) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from benchmarks.corrector.corrector_gain import as_data
+from benchmarks.corrector.corrector_gain import as_data, cell_of
 from benchmarks.corrector.wrong_images import WrongImage, find_wrong_images, reflections_by
 from benchmarks.dataset.referee import names_one_of
 from benchmarks.results_file import Circumstances, name_on_split, print_table, run_command, save
@@ -249,9 +249,6 @@ def measure(arguments: Arguments) -> dict[str, Any]:
 def show(figures: dict[str, Any]) -> None:
     """The tables that people read."""
 
-    def cell(data: dict[str, float] | None) -> str:
-        return "" if data is None else f"{data['value']:.3f} [{data['low']:.3f}, {data['high']:.3f}]"
-
     if "pairs" in figures:
         rows = figures["pairs"]
         subsets = [name for name in next(iter(rows.values())) if name not in ("all", "pairs", "trained_leads_by")]
@@ -260,16 +257,16 @@ def show(figures: dict[str, Any]) -> None:
             [
                 [
                     name,
-                    cell(row["all"]),
+                    cell_of(row["all"]),
                     *(f"{row[s]['value']:.3f}" for s in subsets),
-                    cell(row.get("trained_leads_by")),
+                    cell_of(row.get("trained_leads_by")),
                 ]
                 for name, row in rows.items()
             ],
         )
     if "ranking" in figures:
         print(f"\nbest of {figures['ranking_candidates']}")
-        rows = [[n, cell(r["right"]), cell(r.get("trained_leads_by"))] for n, r in figures["ranking"].items()]
+        rows = [[n, cell_of(r["right"]), cell_of(r.get("trained_leads_by"))] for n, r in figures["ranking"].items()]
         print_table(["chosen by", "right", "trained leads by"], rows)
     if "reflections" in figures:
         print()
@@ -278,8 +275,8 @@ def show(figures: dict[str, Any]) -> None:
             [
                 [
                     name,
-                    cell(row["names_a_flaw"]),
-                    cell(row.get("leads_by")),
+                    cell_of(row["names_a_flaw"]),
+                    cell_of(row.get("leads_by")),
                     *(f"{row[key]:.3f}" for key in ("anywhere", "nothing_else", "instructions")),
                 ]
                 for name, row in figures["reflections"].items()

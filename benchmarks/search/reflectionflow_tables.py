@@ -64,6 +64,7 @@ from commands.arguments import flag_value
 from inference.corrector import CorrectorConfig
 from inference.flux.corrector import FluxCorrectorConfig
 from inference.model_store import model_digest, resolve_model
+from inference.requirements.reader import RequirementsConfig
 from inference.search import Carry, Strategy
 from inference.verifier import VerifierKind
 from inference.vlm.vlm import VlmConfig
@@ -269,8 +270,9 @@ def _openings(arguments: Arguments, circumstances: Circumstances) -> list[dict[s
 
 
 def _base_job(arguments: Arguments, job: SearchJobConfig) -> SearchJobConfig:
-    """What all searches share. The micro models work in large units, a thread each: two searches side by side take half
-    the time of one on two threads."""
+    """What all searches share: whatever the arms do not vary is as the flags say it, or as in the paper, and the models
+    are the preset's. The micro models work in large units, a thread each: two searches side by side take half the time
+    of one on two threads."""
     tools = job.tools
     if "trained" in arguments.verifier and not arguments.model("verifier"):
         named = arguments.trained_verifier or "none is named"
@@ -280,7 +282,7 @@ def _base_job(arguments: Arguments, job: SearchJobConfig) -> SearchJobConfig:
         verifier = replace(verifier, trained=replace(verifier.trained, model=arguments.model("verifier")))
     critic = tools.critic
     if critic is not None and critic.vlm is not None:
-        critic = replace(critic, vlm=replace(critic.vlm, reflector=arguments.reflector))
+        critic = replace(critic, kind="vlm", vlm=replace(critic.vlm, reflector=arguments.reflector))
     corrector = tools.corrector or CorrectorConfig()
     lora = arguments.model("corrector")
     corrector = replace(corrector, flux=replace(corrector.flux or FluxCorrectorConfig(), lora=lora))
@@ -290,9 +292,10 @@ def _base_job(arguments: Arguments, job: SearchJobConfig) -> SearchJobConfig:
         prompts=arguments.split,
         num_prompts=arguments.num_prompts,
         search=replace(job.search, carry=arguments.carry),
+        requirements=RequirementsConfig(),
         tools=replace(tools, verifier=verifier, critic=critic, corrector=corrector),
     )
-    if arguments.preset != "micro":
+    if not arguments.preset.startswith("micro"):
         return job
     return replace(job, unit_size=60, num_threads=1, vlm=replace(job.vlm, batch_size=128))
 

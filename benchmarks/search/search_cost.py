@@ -22,6 +22,7 @@ from inference.search import SearchConfig, SearchTools, Strategy, search
 from inference.search_tools import SearchToolsConfig
 from pipelines.search_job import SearchJobConfig, search_prompts
 from recipes import catalogue
+from schemas.errors import InputError
 
 TOGETHER = {"one chain at a time": (1, 1), "a prompt's chains together": (2, 2), "a unit's chains together": (2, 0)}
 """By name: chains of a prompt in one call (the others are searched after it), and images a forward pass (0: the
@@ -32,7 +33,8 @@ configuration's)."""
 class Arguments:
     """Which models, and how much of them is timed."""
 
-    preset: str = "micro"
+    preset: str = "micro-paper"
+    """Whose search it is; one VLM must reflect and refine."""
     corrector: str = "micro/corrector"
     """A corrector's folder or name; empty: the strategy is noise + prompt."""
     num_prompts: int = 16
@@ -134,6 +136,9 @@ def main() -> None:
 
     torch.set_num_threads(arguments.num_threads)
     job = catalogue.load(arguments.preset, "search")
+    critic = job.tools.critic
+    if critic is None or critic.kind != "vlm" or critic.vlm is None or critic.vlm.reflector:
+        raise InputError(f"{arguments.preset}: more than one VLM reflects", field="--preset", expected="micro-paper")
     strategy: Strategy = "noise+prompt+reflection" if arguments.corrector else "noise+prompt"
     search_config = SearchConfig(2, arguments.depth, strategy)
     job = replace(job, num_prompts=arguments.num_prompts, search=search_config)

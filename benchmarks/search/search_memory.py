@@ -83,7 +83,7 @@ class Grey(OneCallAnImage):
 def measure(folder: Path, num_prompts: int, depth: int) -> dict[str, float]:
     """Peak memory of this process, MiB: before the search, of driving it, and with its evaluation."""
     (folder / "prompts.txt").write_text("a photo of a red star\n" * num_prompts)
-    job, options = catalogue.load("micro", "search"), catalogue.load("micro", "run_options")
+    job, options = catalogue.load("micro-paper", "search"), catalogue.load("micro-paper", "run_options")
     job = replace(job, prompts=str(folder / "prompts.txt"), search=SearchConfig(2, depth, "noise"))
     grey = Grey()
     with (

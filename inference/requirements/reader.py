@@ -24,9 +24,9 @@ MAX_NOTE_CHARS = 200
 class RequirementsConfig:
     """Whether a model reads what free prompts ask for, and which."""
 
-    kind: Literal["none", "vlm"] = "none"
-    """none: what a prompt's file or its words say, and nothing else; vlm: prompts that say nothing in either are read
-    by a VLM, once each, into objects and questions."""
+    kind: Literal["none", "whole", "vlm"] = "none"
+    """none: what a prompt's file or its words say, and nothing else. Of prompts that say nothing in either, whole: each
+    is one question, whether the image shows it; vlm: a VLM reads them, once each, into objects and questions."""
     vlm: VlmConfig | None = None
     """The run's VLM, unless the reader has one of its own."""
     prompt: str = template_field("requirements")
@@ -40,13 +40,15 @@ class RequirementsConfig:
 
     def only_what_is_used(self, vlm: VlmConfig) -> RequirementsConfig:
         """`vlm` is who is asked where no other is named."""
-        if self.kind == "none":
-            return RequirementsConfig()
-        return replace(self, vlm=self.vlm or vlm)
+        return replace(self, vlm=self.vlm or vlm) if self.kind == "vlm" else RequirementsConfig()
+
+    def told(self, record: PromptRecord) -> PromptRecord:
+        """A prompt that says nothing with one question on all of it, where that is asked for; others as they are."""
+        return _with(record, _whole(record.text)) if self.kind == "whole" and record.is_free else record
 
     def open(self, journal: Journal | None = None) -> RequirementsReader | None:
-        """Load the VLM; None for kind none. MissingWeightsError, InputError."""
-        if self.kind == "none":
+        """Load the VLM; None where none reads. MissingWeightsError, InputError."""
+        if self.kind != "vlm":
             return None
         return RequirementsReader((self.vlm or VlmConfig()).open(journal), load_prompt(self.prompt), self.max_attempts)
 
@@ -106,7 +108,7 @@ def _with(record: PromptRecord, told: PromptRecord) -> PromptRecord:
     )
 
 
-def _whole(text: str, why: str) -> PromptRecord:
+def _whole(text: str, why: str | None = None) -> PromptRecord:
     return PromptRecord(
         "prompt",
         text,

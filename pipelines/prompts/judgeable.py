@@ -49,11 +49,12 @@ class Unjudgeable:
 def why_not_judged(prompt: PromptRecord, known: KnownWords) -> Unjudgeable | None:
     """Why a judge who knows these words cannot judge images of a prompt; None where it can. What a VLM read in a prompt
     is no ground to judge by, and clauses beside questions are only a part of what is asked for."""
-    if prompt.requirements_from in (RequirementSource.VLM, RequirementSource.FALLBACK):
+    if prompt.requirements_from == RequirementSource.VLM:
         return Unjudgeable("a VLM said what it requires", "include", "GenEval's tag and include beside it")
     if not prompt.include and not prompt.exclude:
         expected = "GenEval's tag and include beside it, or a text in one of its forms"
-        said = "it says what must be seen in questions alone" if prompt.questions else ""
+        is_asked_whole = prompt.requirements_from == RequirementSource.FALLBACK
+        said = "it says what must be seen in questions alone" if prompt.questions and not is_asked_whole else ""
         return Unjudgeable(said or "nothing is said of what must be seen", "include", expected)
     if prompt.questions:
         return Unjudgeable("some of what must be seen is said in questions", "questions", "include and exclude alone")

@@ -48,7 +48,7 @@ class DraftRound(Stage):
 
     @classmethod
     def costs(cls, config: DraftRoundConfig, gpu: Gpu | None) -> StageCosts:
-        return draft_costs(config.tools, gpu)
+        return draft_costs(config.tools, gpu, config.search.strategy)
 
     def load(self) -> None:
         self.tools = self.config.tools.open(self.journal)

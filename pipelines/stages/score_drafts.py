@@ -32,7 +32,7 @@ class ScoreDrafts(Stage):
 
     @classmethod
     def costs(cls, config: ScoreDraftsConfig, gpu: Gpu | None) -> StageCosts:
-        seconds = sum(verifier_seconds(kind)[0] for kind in config.verifier.kinds)
+        seconds = sum(verifier_seconds(kind, config.verifier)[0] for kind in config.verifier.kinds)
         if gpu is None:
             return cpu_costs(seconds)
         source = "stated: an assumption; measure it with a pilot run"

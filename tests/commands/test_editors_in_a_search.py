@@ -14,7 +14,7 @@ from tests.support.tiny_models.editors import save_editor
 
 EDITOR = ("--tools.corrector.kind", "editor")
 QUICK = ("--search.width", "1", "--search.depth", "2", "--search.strategy", "reflection")
-SCORED = ("--tools.verifier.kinds", "rewards")
+SCORED = ("--tools.verifier.kinds", "rewards", "--tools.critic.kind", "vlm")
 
 
 @pytest.fixture(scope="module")

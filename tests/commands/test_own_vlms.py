@@ -63,7 +63,7 @@ def test_an_endpoint_for_all_and_another_model_there_for_one():
 def test_roles_of_a_search_have_their_own():
     job = searched("--tools.critic.vlm.reflector-vlm.model", "micro/reflector", "--tools.verifier.vlm.vlm.model", "a/b")
     tools = job.tools.for_search(job.search, job.vlm)
-    assert tools.critic.writer(job.vlm) == "micro/reflector"
+    assert tools.critic.writer(job.vlm) == "atoms, else micro/reflector"
     assert tools.critic.vlm.vlm.model == "micro/vlm"
     assert tools.verifier.vlm.vlm.model == "a/b"
     assert set(models_of(job)) >= {"micro/reflector", "micro/vlm", "a/b"}

@@ -69,4 +69,4 @@ def test_of_a_search_too(file, tmp_path, capsys):
     new_search_run(str(run), "micro", job)
     for command in (("--run", run), ("search", "--run", run)):
         plan = planned(capsys, *command)
-        assert (plan["num_prompts"], plan["num_images"]) == (6, 6 * 32)
+        assert (plan["num_prompts"], plan["num_images"]) == (6, 6 * 8)

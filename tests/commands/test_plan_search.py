@@ -7,8 +7,18 @@ import pytest
 
 from commands.plan import GENEVAL_FILE, main, num_searches
 from pipelines.estimate import estimate
+from pipelines.model_costs import correction_share, draft_costs, generator_costs, verifier_seconds
 from pipelines.placement import Cluster
-from pipelines.stated_figures import flux_pass_tflop
+from pipelines.stated_figures import (
+    ATOMS_ASK_SHARE,
+    CAPTION_SECONDS,
+    FILTER_SECONDS,
+    GPUS,
+    GROUNDING_SECONDS,
+    QUESTIONS_AN_IMAGE,
+    REFLECT_SECONDS,
+    flux_pass_tflop,
+)
 from recipes import catalogue
 from schemas.image_size import ImageSize
 
@@ -62,6 +72,35 @@ def test_a_corrected_image_takes_longer_by_its_condition_and_as_many_steps_as_it
     flux = replace(job.tools.corrector.flux, num_steps=15)
     half = replace(job, tools=replace(job.tools, corrector=replace(job.tools.corrector, flux=flux)))
     assert seconds(half) == pytest.approx(drawn * share / 2 + 0.6)
+
+
+def test_what_a_vlm_is_asked_depends_on_what_is_said_and_by_whom():
+    job = catalogue.load("flux", "search")
+
+    def asked(strategy, critic, *kinds) -> float:
+        tools = replace(
+            job.tools,
+            critic=replace(job.tools.critic, kind=critic),
+            verifier=replace(job.tools.verifier, kinds=kinds),
+            corrector=job.tools.corrector if "reflection" in strategy else None,
+        )
+        search = replace(job.search, strategy=strategy)
+        costs = draft_costs(tools.for_search(search, job.vlm), GPUS["h100"], strategy)
+        drawing = generator_costs(job.tools.generator, GPUS["h100"]).seconds or 0.0
+        return (costs.seconds or 0.0) - drawing * (correction_share(tools) if tools.corrector else 1)
+
+    assert asked("noise", "vlm", "vlm") == pytest.approx(FILTER_SECONDS)
+    assert asked("reflection", "vlm", "vlm") == pytest.approx(REFLECT_SECONDS + FILTER_SECONDS)
+    both = REFLECT_SECONDS + CAPTION_SECONDS + FILTER_SECONDS
+    assert asked("noise+prompt+reflection", "vlm", "vlm") == pytest.approx(both)
+    told = ATOMS_ASK_SHARE * REFLECT_SECONDS + GROUNDING_SECONDS
+    assert asked("reflection", "atoms", "atoms") == pytest.approx(told)
+    assert asked("reflection", "atoms", "vlm", "atoms") == pytest.approx(told + FILTER_SECONDS)
+
+
+def test_without_a_detector_every_requirement_is_a_question():
+    verifier = catalogue.load("images-api", "search").tools.verifier
+    assert verifier_seconds("atoms", verifier)[0] == pytest.approx(QUESTIONS_AN_IMAGE * FILTER_SECONDS)
 
 
 def test_a_budget_that_is_shared_out_is_what_is_planned():

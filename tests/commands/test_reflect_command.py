@@ -130,8 +130,8 @@ def test_prompts_that_cannot_be_are_said_before_a_model_is_loaded(tmp_path, caps
     assert "none.txt" in capsys.readouterr().err
     assert main(["reflect", "a", "b", "--together", "0", *out, *QUICK]) == 2
     assert "--together" in capsys.readouterr().err
-    assert main(["reflect", "A star beside its ring", *out, "--tools.verifier.kinds", "rules"]) == 2
+    assert main(["reflect", "A star beside its ring", *out, *QUICK, "--tools.verifier.kinds", "rules"]) == 2
     assert "'A star beside its ring'" in capsys.readouterr().err
-    assert main(["reflect", "A star beside its ring", *out, "--tools.verifier.kinds", "atoms"]) == 2
+    assert main(["reflect", "A star beside its ring", *out, "--requirements.kind", "none"]) == 2
     assert "--requirements.kind vlm" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()

@@ -116,7 +116,7 @@ def test_killed_drivers_and_a_killed_server_have_nothing_drawn_twice_and_lose_no
         drive, output, "search", "--run", search, *common, "--num-prompts", "3", "--unit-size", "3",
         "--search.width", "2", "--search.depth", "3", "--tools.verifier.kinds", "rewards",
         "--tools.generator.images-api.size-px", "32", *server_flags("--tools.generator", base_url),
-        "--tools.corrector.kind", "images-api",
+        "--tools.corrector.kind", "images-api", "--preset", "micro-paper",
     )  # fmt: skip
 
     def lines() -> list[list[str]]:

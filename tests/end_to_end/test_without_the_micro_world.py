@@ -12,7 +12,7 @@ from tests.support.import_rules import module_of
 
 ROOT = Path(__file__).parents[2]
 KEPT = ("schemas", "inference", "trainers", "pipelines", "recipes", "commands")
-GONE = ("recipes/micro.py", "recipes/micro_gpu.py")
+GONE = ("recipes/micro.py", "recipes/micro_gpu.py", "recipes/micro_paper.py")
 
 
 @pytest.fixture(scope="module")

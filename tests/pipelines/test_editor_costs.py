@@ -22,7 +22,7 @@ def costs(job, **editor):
     tools = job.tools
     if editor:
         tools = replace(tools, corrector=CorrectorConfig("editor", None, editor=EditorCorrectorConfig(**editor)))
-    return draft_costs(tools.for_search(job.search, job.vlm), GPUS["h100"])
+    return draft_costs(tools.for_search(job.search, job.vlm), GPUS["h100"], job.search.strategy)
 
 
 def test_one_model_that_draws_and_edits_is_counted_once():

@@ -20,7 +20,7 @@ from schemas.shards import decode_shard
 SEARCH = (
     *("--prompts", "composed", "--num-prompts", "10", "--unit-size", "4", "--seed", "3", "--num-threads", "1"),
     *("--search.width", "2", "--search.depth", "3", "--search.strategy", "reflection", "--quiet"),
-    *("--tools.generator.flux.num-steps", "2"),
+    *("--tools.generator.flux.num-steps", "2", "--preset", "micro-paper"),
 )
 # A random corrector betters little: every image that scores higher than its parent counts here.
 ANY_GAIN = ("--harvest.max-bad", "99", "--harvest.min-good", "-99", "--harvest.min-gain", "0.05", "--quiet")

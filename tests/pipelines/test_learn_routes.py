@@ -30,7 +30,7 @@ SEARCH = (
     *("--prompts", "composed", "--num-prompts", "12", "--unit-size", "4", "--seed", "3", "--num-threads", "1"),
     *("--search.width", "2", "--search.depth", "3", "--search.strategy", "reflection", "--quiet"),
     *("--search.carry", "best", "--search.patience", "1", "--tools.verifier.kinds", "atoms"),
-    *("--tools.generator.flux.num-steps", "2"),
+    *("--tools.generator.flux.num-steps", "2", "--tools.critic.kind", "vlm"),
 )
 
 

@@ -22,7 +22,7 @@ def arguments(run, num_prompts=100, depth=3):
     return [
         *("search", "--run", str(run), "--num-prompts", str(num_prompts), "--unit-size", "4", "--num-threads", "1"),
         *("--search.strategy", "noise+prompt", "--search.width", "1", "--search.depth", str(depth), "--quiet"),
-        *("--tools.generator.flux.num-steps", "1"),
+        *("--tools.generator.flux.num-steps", "1", "--preset", "micro-paper"),
     ]
 
 

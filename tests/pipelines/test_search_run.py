@@ -260,7 +260,7 @@ def test_the_page_has_filmstrips(searched):
         (["--allocation.budget", "4"], "compare images of one prompt"),
         (["--search.max-edits=-1"], "0 or more"),
         (
-            ["--search.strategy", "noise+prompt+reflection", "--search.max-quality-drop", "2"],
+            ["--search.strategy", "reflection", "--tools.critic.kind", "vlm", "--search.max-quality-drop", "2"],
             "without a quality reward",
         ),
         (["--tools.verifier.kinds", "rewards", "rewards"], "different verifiers"),

@@ -105,7 +105,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 MICRO_KINDS = ("segmentation", "pixels")  # of a judge of drawings, and of a palette
 OWN_SIZES = ("min_core_px", "strip_px", "patch_px", "swin_pretrain_px")  # no image's
 MIN_PX = 256
-MICRO_ALONE = ("micro", "micro-gpu")
+MICRO_ALONE = ("micro", "micro-gpu", "micro-paper")
 ELSEWHERE = [(name, part) for name, part in SAID if name not in MICRO_ALONE]
 
 

@@ -26,7 +26,7 @@ DOORS = {
 }
 """The only files that reach further than their package may, and what for: a world's prompts to the intake, and the
 modules that `python -m` starts."""
-OF_MICRO = ("recipes/micro.py", "recipes/micro_gpu.py")
+OF_MICRO = ("recipes/micro.py", "recipes/micro_gpu.py", "recipes/micro_paper.py")
 HEAVY = {
     "datasets",
     "diffusers",

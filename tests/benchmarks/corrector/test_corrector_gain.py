@@ -1,10 +1,12 @@
 """The corrector's benchmark: what it takes for wrong, what it tells, and that doing nothing is measured as nothing."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.corrector.corrector_gain import Arguments, asked_for, measure, short_names, text_alone
+from benchmarks.corrector.corrector_gain import Arguments, as_data, asked_for, cell_of, measure, short_names, text_alone
 from benchmarks.corrector.underspecified import open_prompts
 from benchmarks.corrector.wrong_images import WrongImage, reflections_of_others, say
 from benchmarks.dataset.referee import names_one_of
@@ -12,6 +14,7 @@ from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux
 from inference.flux.corrector import CorrectorDescription, save_corrector
 from inference.flux.generator import FluxGenerator
+from inference.judges.intervals import Interval, mean_over_tags
 from inference.judges.segmentation_judge import SegmentationJudge
 from inference.prompt_grammar import parse_prompt
 from microworld.family import micro_flux, micro_segmentation_judge
@@ -35,6 +38,14 @@ GENERATOR = micro_flux(num_steps=1, batch_size=16)
 )
 def test_the_right_reflection_says_what_the_judge_saw_missing(text, objects, told):
     assert say(needed(text, *objects), 40) == told
+
+
+def test_a_figure_of_one_prompt_is_json_and_has_no_interval():
+    found = as_data(mean_over_tags([1.0], ["colors"], ["one text"]))
+    assert json.loads(json.dumps(found, allow_nan=False)) == {"value": 1.0, "low": None, "high": None}
+    assert cell_of(found) == "1.000"
+    assert cell_of(as_data(Interval(0.25, 0.1, 0.4)), "+.3f") == "+0.250 [+0.100, +0.400]"
+    assert cell_of(None) == ""
 
 
 def test_a_reflection_ends_with_a_whole_sentence():

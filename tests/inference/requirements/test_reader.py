@@ -201,6 +201,7 @@ def test_who_reads_is_the_run_s_vlm_unless_another_is_named():
     assert RequirementsConfig("vlm").only_what_is_used(vlm).vlm == vlm
     assert RequirementsConfig("vlm", own).only_what_is_used(vlm).vlm == own
     assert RequirementsConfig("none", own, max_attempts=2).only_what_is_used(vlm) == RequirementsConfig()
-    assert RequirementsConfig().open() is None
+    assert RequirementsConfig("whole", own).only_what_is_used(vlm) == RequirementsConfig()
+    assert RequirementsConfig().open() is RequirementsConfig("whole").open() is None
     with pytest.raises(InputError, match="at least 1"):
         RequirementsConfig(max_attempts=0)

@@ -79,7 +79,7 @@ def test_a_search_is_not_begun(tmp_path, capsys):
     run = tmp_path / "run"
     with chat_server(without, models=("m",)) as server:
         there = ("--vlm.model", "", "--vlm.endpoint-model", "m", "--vlm.base-url", server.base_url)
-        assert main(["search", "--run", str(run), "--tools.verifier.kinds", "vlm", *there]) == 2
+        assert main(["search", "--run", str(run), "--preset", "micro-paper", *there]) == 2
         assert len(server.payloads) == 1
     assert "no log-probabilities" in capsys.readouterr().err
     assert not run.exists()

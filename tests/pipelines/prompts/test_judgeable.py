@@ -130,7 +130,7 @@ def test_production_s_judge_knows_all_of_geneval_s_prompts_and_few_composed_of_e
 
 
 SEARCH = ["--search.strategy", "noise", "--search.width", "1", "--search.depth", "1", "--tools.verifier.kinds", "vlm"]
-SEARCH += ["--num-threads", "1", "--quiet", "--no-closed-vocabulary"]
+SEARCH += ["--num-threads", "1", "--quiet", "--no-closed-vocabulary", "--preset", "micro-paper"]
 SAID = [
     {"tag": "single_object", "include": [{"class": "star", "count": 1}], "prompt": "a photo of a star"},
     {"tag": "single_object", "include": [{"class": "dragon", "count": 1}], "prompt": "a photo of a dragon"},

@@ -132,13 +132,13 @@ def test_no_detector_s_judge_judges_what_questions_ask_or_a_vlm_said(tmp_path):
     clauses = {"tag": "single_object", "include": [{"class": "bench"}], "prompt": "x"}
     plain, both, questions = searched(lines(tmp_path, clauses, clauses | {"vqa_list": VQA}, ROW))
     assert why_not_judged(plain, KnownWords()) is None
-    said = [
-        why_not_judged(record, KnownWords()) for record in (both, questions, replace(plain, requirements_from="vlm"))
-    ]
+    read, whole = replace(plain, requirements_from="vlm"), replace(questions, requirements_from="fallback")
+    said = [why_not_judged(record, KnownWords()) for record in (both, questions, read, whole)]
     assert [one and one.problem for one in said] == [
         "some of what must be seen is said in questions",
         "it says what must be seen in questions alone",
         "a VLM said what it requires",
+        "nothing is said of what must be seen",
     ]
 
 

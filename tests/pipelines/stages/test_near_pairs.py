@@ -109,7 +109,7 @@ def test_a_search_that_nobody_checked_by_atoms_is_refused(tmp_path, capsys):
     from pipelines.search_job import search_prompts
 
     said = ["--prompts", "composed", "--num-prompts", "4", "--search.strategy", "reflection"]
-    said += ["--tools.verifier.kinds", "rules", "--run", str(tmp_path / "search")]
+    said += ["--tools.verifier.kinds", "rules", "--tools.critic.kind", "vlm", "--run", str(tmp_path / "search")]
     job = parse_with_preset(SearchArgs, said, "search", default_arguments).job
     rows = list(search_prompts(job))
     new_run(str(tmp_path / "search"), "micro", "search", job, rows, lambda: ({"rule": len(rows)}, {}))
