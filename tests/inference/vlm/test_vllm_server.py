@@ -1,4 +1,5 @@
-"""The vLLM server of our own: it comes back when it is killed, and leaves no process behind, however its user ends."""
+"""The vLLM server of our own: what starts it, and when; it comes back when it is killed, and leaves no process behind,
+however its user ends. A real vLLM: `test_vllm.py`."""
 
 import fcntl
 import os
@@ -10,7 +11,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -23,7 +23,7 @@ from schemas.errors import InputError, MissingWeightsError, WorkFailedError
 from schemas.storage import LocalStorage
 from tests.support.fake_vllm import A_VLM, fake_vllm
 from tests.support.processes import processes_with, wait_until
-from tests.support.vllm_of_micro import model_folder, server_of
+from tests.support.vllm_of_micro import model_folder
 
 ROOT = Path(__file__).parents[3]
 
@@ -298,28 +298,3 @@ def test_threads_that_wait_for_one_start_fail_with_it_and_the_next_tries_again(t
     with pytest.raises(WorkFailedError):
         vlm.answer([ChatRequest("And now?")])
     assert broken.starts == 4
-
-
-@pytest.mark.vllm
-@pytest.mark.timeout(900)
-def test_vllm_comes_back_when_it_or_its_engine_is_killed_and_leaves_nothing(tmp_path):
-    folder = model_folder(tmp_path)
-    server = server_of(folder)
-    address = server.ensure()
-    for name in (f"--port {urlsplit(address).port}", "EngineCore"):
-        victims = processes_with(name)
-        victims = {p: line for p, line in victims.items() if "vllm_guard" not in line and p != os.getpid()}
-        assert victims, f"no process named {name}"
-        os.kill(max(victims), signal.SIGKILL)
-        # A server whose engine died says for a moment that it is well.
-        wait_until(lambda address=address: server.ensure() != address, 480)
-        address = server.ensure()
-    server.close()
-    wait_until(lambda: not processes_with("vllm.entrypoints") and not processes_with("EngineCore"))
-
-    code = (
-        "import os, signal\nfrom pathlib import Path\nfrom tests.support.vllm_of_micro import server_of\n"
-        f"server = server_of(Path({str(folder)!r}))\nserver.ensure()\nos.kill(os.getpid(), signal.SIGKILL)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=480).returncode == -signal.SIGKILL
-    wait_until(lambda: not processes_with("vllm.entrypoints") and not processes_with("EngineCore"))
