@@ -47,7 +47,7 @@ def run(data, out, kill_at=None):
         if kill_at is not None and steps and steps[-1] >= kill_at:
             process.kill()
             break
-        time.sleep(0.01)
+        time.sleep(0.002)
     process.join()
     assert process.exitcode in (0, -signal.SIGKILL), said.read_text()
     return process.exitcode
