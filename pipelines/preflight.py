@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from inference.vlm.vllm_server import started_when_opened
 from pipelines.jobs import DatasetConfig, JobConfig, resolve_chains
 from pipelines.pack_shards import pack_shard, shard_ranges
 from pipelines.run_folder import RunFolder
@@ -109,7 +110,8 @@ def _check(
     _forget_peak()
     started = time.time()
     try:
-        worker.stage(step)
+        with started_when_opened():
+            worker.stage(step)
     except Exception as error:  # whatever it is, it is what the run would die of
         return replace(check, problem=f"its models do not load: {_words(error)}", load_s=time.time() - started)
     check = replace(check, load_s=time.time() - started, memory_gib=_peak_gib())

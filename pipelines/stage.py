@@ -55,7 +55,8 @@ class Stage(ABC):
         self.journal = journal
 
     def load(self) -> None:  # noqa: B027 - most stages that only count have nothing to load
-        """Load models; called once by each worker before the first rows."""
+        """Load models; called once by each worker before the first rows. torch has the run's number of threads by
+        then, for a stage that has a `load` of its own."""
 
     def shrink(self) -> bool:
         """Go on with less memory, after running out of it. False where there is nothing left to give up."""

@@ -16,6 +16,8 @@ hypothesis.settings.load_profile("beside others")
 
 # Before torch is imported, and for every process that a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray gives its workers way to everything else: a test that waits for them beside another's would starve.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -95,23 +95,17 @@ class _Question:
 class EndpointVlm:
     """See `inference.interfaces.Vlm`."""
 
-    def __init__(self, config: EndpointConfig, journal: Journal | None = None) -> None:
-        """Opens no connection yet. InputError for a configuration that cannot work."""
+    def __init__(
+        self, config: EndpointConfig, journal: Journal | None = None, address: Callable[[], str] | None = None
+    ) -> None:
+        """Opens no connection yet. address: where it answers now, in place of `base_url`; asked whenever there is
+        something that the journal does not answer. InputError for a configuration that cannot work."""
         if config.concurrency < 1:
             raise InputError(f"{config.concurrency} requests at once", field="concurrency", expected="at least 1")
-        self.config, self._journal = config, journal
+        self.config, self._journal, self._address = config, journal, address
         self._room = threading.BoundedSemaphore(config.concurrency)  # of all who ask at the same time
         self._extra_body = read_extra_body(config.extra_body)
-        self._client = OpenAiClient(
-            Reached(
-                config.base_url,
-                config.model,
-                config.api_key_env,
-                config.headers,
-                config.timeout_s,
-                config.max_retries,
-            )
-        )
+        self._client = self._client_at(config.base_url)
 
     def check(self) -> None:
         """Ask for the list of models. AccessError where the key is wrong; whatever else is wrong shows later."""
@@ -146,6 +140,18 @@ class EndpointVlm:
         asked = [request.text for request in requests]
         check_answered(found, together, asked, self.config.answer_floor, self.config.model, _ADVICE)
         return table[:, : len(words)].astype(np.float32)
+
+    def _client_at(self, base_url: str) -> OpenAiClient:
+        config = self.config
+        patience = config.timeout_s, config.max_retries
+        return OpenAiClient(Reached(base_url, config.model, config.api_key_env, config.headers, *patience))
+
+    def _client_now(self) -> OpenAiClient:
+        """Of where it answers now."""
+        client = self._client
+        if self._address is not None and (base_url := self._address()) != client.at.base_url:
+            client = self._client = self._client_at(base_url)
+        return client
 
     def _payload(self, request: ChatRequest, image_names: Sequence[str]) -> dict[str, Any]:
         content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": name}} for name in image_names]
@@ -196,8 +202,9 @@ class EndpointVlm:
             self.config.image_format,
             self.config.max_image_pixels,
         )
+        client = self._client_now() if missing else self._client
         with ThreadPoolExecutor(self.config.concurrency) as pool:
-            futures = {key: pool.submit(self._ask, question, images, read) for key, question in missing.items()}
+            futures = {key: pool.submit(self._ask, client, question, images, read) for key, question in missing.items()}
             running = set(futures.values())
             while running:
                 done, running = wait(running, return_when=FIRST_EXCEPTION)
@@ -211,11 +218,11 @@ class EndpointVlm:
         known |= {key: future.result() for key, future in futures.items()}
         return [known[question.key] for question in questions]
 
-    def _ask(self, question: _Question, images: EncodedOnce, read: Read[T]) -> T:
+    def _ask(self, client: OpenAiClient, question: _Question, images: EncodedOnce, read: Read[T]) -> T:
         try:
             urls = {name: images.url(name, image) for name, image in question.images.items()}
             with self._room:
-                value = self._ask_patiently(_with_images(question.payload, urls), read)
+                value = self._ask_patiently(client, _with_images(question.payload, urls), read)
         except Exception as error:
             hide_in(error)
             raise
@@ -228,29 +235,29 @@ class EndpointVlm:
         assert answer is not None, "what was just read does not read"
         return answer
 
-    def _ask_patiently(self, payload: dict[str, Any], read: Read[Any]) -> dict[str, Any]:
+    def _ask_patiently(self, client: OpenAiClient, payload: dict[str, Any], read: Read[Any]) -> dict[str, Any]:
         import openai
 
         garbage: Exception | None = None
         for _ in range(_GARBAGE_ATTEMPTS):
             try:
-                value = read.of_completion(self._complete(payload))
-                self._client.has_answered = True
+                value = read.of_completion(self._complete(client, payload))
+                client.has_answered = True
                 return value
             except (*NO_ANSWER, openai.APIResponseValidationError) as error:
                 garbage = error  # half a JSON, a page of HTML, a completion without choices
             except (openai.APITimeoutError, openai.InternalServerError) as error:
-                if not self._client.lives():
+                if not client.lives():
                     raise
-                raise RequestFailedError(f"{self.config.base_url} lives, but not for this request: {error}") from error
+                raise RequestFailedError(f"{client.at.base_url} lives, but not for this request: {error}") from error
         assert garbage is not None
-        raise RequestFailedError(f"{self.config.base_url} answers no chat completion: {garbage}") from garbage
+        raise RequestFailedError(f"{client.at.base_url} answers no chat completion: {garbage}") from garbage
 
-    def _complete(self, payload: dict[str, Any]) -> Any:
+    def _complete(self, client: OpenAiClient, payload: dict[str, Any]) -> Any:
         """The completion, of a request without what the endpoint turns out to refuse. AccessError."""
         import openai
 
-        place = self.config.base_url, self.config.model
+        place = client.at.base_url, self.config.model
         dialect = dialect_of(*place)
         while True:
             said = dialect.spoken(payload)
@@ -263,13 +270,13 @@ class EndpointVlm:
                 more[_TEMPLATE] = _THINKING_OFF | own
             body = more | self._extra_body | ({_TEMPLATE: more[_TEMPLATE]} if _TEMPLATE in more else {})
             try:
-                completion = self._client.api.chat.completions.create(**said, extra_body=body)
+                completion = client.api.chat.completions.create(**said, extra_body=body)
             except openai.APIStatusError as error:
                 is_complaint = error.status_code in (400, 422)
                 changed = dialect.after(words_of(error), error.param, said | more) if is_complaint else None
                 if changed is None:
-                    if self._is_refusal(error):
-                        raise self._refusal(error) from None
+                    if _is_refusal(client, error):
+                        raise _refusal(client, error) from None
                     error.args = (shown(error),)
                     raise
                 dialect = changed
@@ -277,22 +284,24 @@ class EndpointVlm:
                 remember(*place, dialect)
                 return completion
 
-    def _is_refusal(self, error: Any) -> bool:
-        """Whether the endpoint would say this to any request."""
-        return "logprobs" in words_of(error) or self._client.is_refusal(error)
-
-    def _refusal(self, error: Any) -> AccessError:
-        if "logprobs" not in (said := shown(error)):
-            return self._client.refusal(error)
-        return AccessError(
-            f"{self.config.model} at {self.config.base_url} gives no log-probabilities: {said}",
-            field="--vlm.base-url",
-            expected="a server that supports `logprobs` (vLLM does), or a verifier that is asked for scores",
-        )
-
     def _recall(self, key: str, read: Read[T]) -> T | None:
         kept = None if self._journal is None else self._journal.get(key)
         return None if kept is None else read.of_kept(kept)
+
+
+def _is_refusal(client: OpenAiClient, error: Any) -> bool:
+    """Whether the endpoint would say this to any request."""
+    return "logprobs" in words_of(error) or client.is_refusal(error)
+
+
+def _refusal(client: OpenAiClient, error: Any) -> AccessError:
+    if "logprobs" not in (said := shown(error)):
+        return client.refusal(error)
+    return AccessError(
+        f"{client.at.model} at {client.at.base_url} gives no log-probabilities: {said}",
+        field="--vlm.base-url",
+        expected="a server that supports `logprobs` (vLLM does), or a verifier that is asked for scores",
+    )
 
 
 def payload_key(*asked: Any) -> str:

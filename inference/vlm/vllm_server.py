@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -19,9 +20,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +34,7 @@ from inference.vlm import vllm_guard
 from inference.vlm.adapters import merged_folder
 from schemas.configuration import content_key
 from schemas.errors import WorkFailedError
+from schemas.telling import telling
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +139,8 @@ class VllmServer:
         # Waits where a guard is ending what nobody used until now.
         fcntl.flock(self._users, fcntl.LOCK_SH)
         self._finalizer = weakref.finalize(self, _let_go, self.runtime, self._users)
+        self._starting = threading.Lock()
+        self._failed_at, self._failure = -math.inf, ""
 
     @property
     def log_path(self) -> Path:
@@ -148,12 +153,32 @@ class VllmServer:
         return _is_guarded(self.runtime)
 
     def ensure(self) -> str:
-        """See `Server`: starts vLLM unless it answers, and waits until it does."""
+        """See `Server`: starts vLLM unless it answers, and waits until it does. Threads that come meanwhile wait for
+        the same start, and fail with it."""
+        if address := self._answering():
+            return address
+        came = time.monotonic()
+        with waiting(), self._starting:
+            if self._failed_at > came:
+                raise WorkFailedError(self._failure)
+            with telling(f"starting vLLM of {self.config.model} (it says in {self.log_path})"):
+                try:
+                    return self._started()
+                except WorkFailedError:
+                    raise
+                except Exception as error:  # of merging an adapter, of a full disk
+                    raise self._failed(
+                        f"of {self.config.model} does not start: {type(error).__name__}: {error}"
+                    ) from error
+
+    def _answering(self) -> str:
+        """The address, where it is well; "" elsewhere."""
+        port = vllm_guard.read_state(self.runtime).get("port", 0)
+        return f"http://127.0.0.1:{port}/v1" if port and answers(f"http://127.0.0.1:{port}/health", 2) else ""
+
+    def _started(self) -> str:
         starts, deadline = 0, time.monotonic() + self.config.start_timeout_s
-        while True:
-            port = vllm_guard.read_state(self.runtime).get("port", 0)
-            if port and answers(f"http://127.0.0.1:{port}/health", 2):
-                return f"http://127.0.0.1:{port}/v1"
+        while not (address := self._answering()):
             if time.monotonic() > deadline:
                 self._end()  # it may hang: the next `ensure` of anybody begins anew
                 self._fail(f"in {self.config.start_timeout_s:.0f} s")
@@ -163,6 +188,7 @@ class VllmServer:
                     self._fail(f"after {starts} starts")
                 starts += self._start()
             time.sleep(0.25)
+        return address
 
     def close(self) -> None:
         """Let go of it; it ends, with all its processes, unless others use it."""
@@ -202,9 +228,26 @@ class VllmServer:
 
     def _fail(self, when: str) -> None:
         said = self.log_path.read_text(errors="replace")[-2000:] if self.log_path.exists() else ""
-        raise WorkFailedError(
-            f"vLLM does not serve {self.config.model} {when}; its last words ({self.log_path}):\n{said}"
-        )
+        raise self._failed(f"does not serve {self.config.model} {when}; its last words ({self.log_path}):\n{said}")
+
+    def _failed(self, how: str) -> WorkFailedError:
+        self._failed_at, self._failure = time.monotonic(), f"vLLM {how}"
+        return WorkFailedError(self._failure)
+
+
+who_wait: set[int] = set()
+"""Threads of this process that wait for a vLLM to start: whatever else they are at does not take long for that."""
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """This thread does."""
+    thread = threading.get_ident()
+    who_wait.add(thread)
+    try:
+        yield
+    finally:
+        who_wait.discard(thread)
 
 
 _opens: Callable[[VllmServerConfig], Server] = VllmServer
@@ -213,6 +256,24 @@ _opens: Callable[[VllmServerConfig], Server] = VllmServer
 def open_server(config: VllmServerConfig) -> Server:
     """Whatever serves models here."""
     return _opens(config)
+
+
+@contextlib.contextmanager
+def started_when_opened() -> Iterator[None]:
+    """What is opened inside is started at once, where it is else by the first question: for whoever must know that it
+    starts, or wants it up before there is work."""
+    before = _opens
+
+    def opens(config: VllmServerConfig) -> Server:
+        server = before(config)
+        server.ensure()
+        return server
+
+    serve_with(opens)
+    try:
+        yield
+    finally:
+        serve_with(before)
 
 
 def serve_with(opens: Callable[[VllmServerConfig], Server]) -> None:

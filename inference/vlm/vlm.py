@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-
-from inference.interfaces import ChatAnswer, ChatRequest, Vlm
+from inference.interfaces import Vlm
 from inference.model_store import base_model_of, resolve_model
 from inference.vlm.adapters import check_vlm
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm, Journal
@@ -21,6 +18,8 @@ from inference.vlm.vllm_server import VllmServerConfig, open_server
 from schemas.configuration import execution_field, model_field
 from schemas.errors import InputError
 
+VLLM_TO_COME = "http://127.0.0.1/v1"
+"""Until a vLLM of our own has an address."""
 _SHARED_MAX_IMAGES = 4  # of a request: who asks with one image and who asks with two share a vLLM
 
 
@@ -173,14 +172,19 @@ class VlmConfig:
             check_vlm(folder if base is None else resolve_model(base))
 
     def open(self, journal: Journal | None = None) -> Vlm:
-        """Load, start or reach it. journal: for answers of endpoints and of vLLM. MissingWeightsError, InputError;
-        AccessError for a wrong key."""
+        """Load or reach it. journal: for answers of endpoints and of vLLM. MissingWeightsError, InputError; AccessError
+        for a wrong key.
+
+        A vLLM of our own is started by the first question that the journal does not answer, and again where it died;
+        WorkFailedError of that question where it does not start."""
         if self.endpoint_model:
             endpoint = EndpointVlm(_endpoint(self, self.base_url, self.endpoint_model), journal)
             endpoint.check()
             return endpoint
         if self.kind == "vllm":
-            return VllmVlm(self, journal)
+            self.check()
+            server = open_server(self.server)
+            return EndpointVlm(_endpoint(self, VLLM_TO_COME, self.model), journal, server.ensure)
         return InProcessVlm(
             InProcessVlmConfig(
                 self.model,
@@ -193,33 +197,6 @@ class VlmConfig:
                 self.answer_floor,
             )
         )
-
-
-class VllmVlm:
-    """A local model behind a vLLM of our own. See `inference.interfaces.Vlm`."""
-
-    def __init__(self, config: VlmConfig, journal: Journal | None = None) -> None:
-        """Has vLLM started and waits for it. MissingWeightsError; WorkFailedError when it does not start."""
-        self._config, self._journal = config, journal
-        self._server = open_server(config.server)
-        self._opened: EndpointVlm | None = None
-        self._asked()
-
-    def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
-        """Answers in the order of the requests; a vLLM that died is started again first."""
-        return self._asked().answer(requests)
-
-    def first_word_probabilities(self, requests: Sequence[ChatRequest], words: Sequence[str]) -> np.ndarray:
-        """float32 (n, words): the probability that each answer starts with each word."""
-        return self._asked().first_word_probabilities(requests, words)
-
-    def _asked(self) -> EndpointVlm:
-        """At the address where it answers now."""
-        base_url = self._server.ensure()
-        opened = self._opened
-        if opened is None or opened.config.base_url != base_url:
-            opened = self._opened = EndpointVlm(_endpoint(self._config, base_url, self._config.model), self._journal)
-        return opened
 
 
 def _endpoint(config: VlmConfig, base_url: str, model: str) -> EndpointConfig:

@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 from ray.util.metrics import Counter, Histogram
 
-from inference.vlm.vllm_server import serve_with
+from inference.vlm.vllm_server import serve_with, started_when_opened
 from pipelines.run_folder import RunFolder
 from pipelines.runtime.failures import FailurePolicy
 from pipelines.runtime.progress import format_seconds
@@ -69,8 +69,9 @@ class StageActor:
         log_to_run(folder, step.name)
 
     def load(self) -> None:
-        """Load this stage's models, before there is a unit for them."""
-        self.worker.stage(self.step)
+        """Load this stage's models, and have its VLMs deployed, before there is a unit for them."""
+        with started_when_opened():
+            self.worker.stage(self.step)
 
     def make(self, steps: list[Step], index: int, unit: int, with_care: bool) -> BlockReport:
         """Make a unit's block of a step of this stage. Safe to repeat: a block that is there is left as it is.

@@ -203,7 +203,7 @@ class UnitWorker:
     def _loaded(self, step: Step) -> Stage:
         if step.link.stage.load is not Stage.load:
             self.say(f"{step.name}: loading its models")
-        _set_threads(self.num_threads)
+            _set_threads(self.num_threads)  # a stage that only counts needs no torch, which takes seconds to import
         stage = step.link.stage(step.link.config, self.folder.info.seed, step.barrier_value)
         stage.keep_journal(StorageJournal(self.folder.storage, f"journal/{step.name}"))
         try:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
+from inference.vlm.vllm_server import who_wait
 from pipelines.run_folder import RunFolder
 from pipelines.runtime import given_up
 from pipelines.runtime.failures import FailurePolicy
@@ -80,7 +81,8 @@ class Watchdog:
             self._look(clock.look())
 
     def _look(self, now: float) -> None:
-        at_work = list(self.worker.at_work.values())
+        # The start of a server, which has a limit of its own, is none of a unit's time.
+        at_work = [at for thread, at in dict(self.worker.at_work).items() if thread not in who_wait]
         self._began = {at: self._began.get(at, now) for at in at_work}
         self._said = {at: self._said.get(at, self._began[at]) for at in at_work}
         for at in at_work:

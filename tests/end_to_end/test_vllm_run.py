@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from microworld.weights_folder import MICRO_WEIGHTS
-from tests.support.processes import processes_with
+from tests.support.processes import lines_above, processes_with
+from tests.support.vllm_of_micro import vllm_processes
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [
@@ -27,7 +28,7 @@ def pipelines(*arguments, timeout=1500):
     command = [sys.executable, "-m", "pipelines", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
+    return done
 
 
 def kill_servers(run, kills, stop):
@@ -35,7 +36,7 @@ def kill_servers(run, kills, stop):
     seen, victims = 0, ["VlmServer:micro--vlm", "EngineCore"]
     while victims and not stop.wait(0.2):
         answers = len(list((run / "journal").rglob("*.json")))
-        servers = processes_with(victims[0])
+        servers = {pid for pid in processes_with(victims[0]) if any("raylet" in line for line in lines_above(pid))}
         if servers and answers > seen:
             os.kill(min(servers), signal.SIGKILL)
             kills.append(victims.pop(0))
@@ -59,7 +60,7 @@ def test_vllm_serves_a_run_under_ray_and_comes_back_when_it_is_killed(tmp_path):
         stop.set()
         killer.join()
     assert len(kills) == 2
-    found = json.loads(pipelines("verify", "--run", str(run), "--deep", "--json"))
+    found = json.loads(pipelines("verify", "--run", str(run), "--deep", "--json").stdout)
     assert found["problems"] == []
     assert found["prompts"]["pending"] == found["prompts"]["quarantined"] == 0
     journal = {path: path.stat().st_mtime_ns for path in (run / "journal").rglob("*.json")}
@@ -67,9 +68,11 @@ def test_vllm_serves_a_run_under_ray_and_comes_back_when_it_is_killed(tmp_path):
     # What was paid for is not asked again, by whoever.
     for block in (run / "stages" / "write_reflections").rglob("*.parquet"):
         block.unlink()
-    pipelines("resume", "--run", str(run), "--schedule", "staged")  # by a vLLM of this machine's, units in threads
+    # All answers are there: the resume starts no vLLM of this machine's.
+    resumed = pipelines("resume", "--run", str(run), "--schedule", "staged")
+    assert "starting vLLM" not in resumed.stderr
     assert {path: path.stat().st_mtime_ns for path in (run / "journal").rglob("*.json")} == journal
     deadline = time.monotonic() + 60
-    while processes_with("vllm.entrypoints") or processes_with("EngineCore"):
+    while vllm_processes("raylet"):
         assert time.monotonic() < deadline, "a process of vLLM stayed behind"
         time.sleep(0.5)

@@ -18,7 +18,7 @@ CONTEXT.set_forkserver_preload(["torch", "diffusers", "transformers", "pyarrow.p
 KILLS = 10
 
 
-def arguments(run, num_prompts=100, depth=3):
+def arguments(run, num_prompts=60, depth=3):
     return [
         *("search", "--run", str(run), "--num-prompts", str(num_prompts), "--unit-size", "4", "--num-threads", "1"),
         *("--search.strategy", "noise+prompt", "--search.width", "1", "--search.depth", str(depth), "--quiet"),
@@ -60,11 +60,11 @@ def test_a_search_killed_ten_times_at_random_ends_with_the_same_results(tmp_path
     for kill in range(KILLS):
         process = start(run)
         # A few blocks further each time, so that ten kills fall on ten places of the run.
-        wanted, until = len(kept) + num_blocks // (KILLS + 2), time.monotonic() + 300
+        wanted, until = len(kept) + num_blocks // (KILLS + 4), time.monotonic() + 300
         while process.is_alive() and len(list((run / "stages").rglob("[0-9]*.parquet"))) < wanted:
             assert time.monotonic() < until, (run.parent / "output.txt").read_text()
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.4))
+        time.sleep(moments.uniform(0, 0.2))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL, f"kill {kill} came too late"

@@ -113,10 +113,7 @@ def knows_micro(sources: Mapping[str, str]) -> dict[str, list[str]]:
         if path in OF_MICRO or path in DOORS or path.startswith("microworld/"):
             continue
         found = {name for name in imported(source) if name.partition(".")[0] == "microworld"}
-        texts = {
-            n.value for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Constant) and isinstance(n.value, str)
-        }
-        found |= {text for text in texts if text.startswith("micro/")}
+        found |= {text for text in constants(source) if text.startswith("micro/")}
         if found:
             wrong[path] = sorted(found)
     return wrong

@@ -1,5 +1,6 @@
 """Looking at processes from outside, and waiting for what they do."""
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -25,3 +26,19 @@ def wait_until(holds, seconds=120.0):
     while not holds():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.1)
+
+
+def lines_above(pid):
+    """Command lines of a process's ancestors that live, its parent's first."""
+    found = []
+    while pid := _parent_of(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+def _parent_of(pid):
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0

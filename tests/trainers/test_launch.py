@@ -125,7 +125,7 @@ class StopsOnce(threading.Thread):
 def cluster():
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False)
+    ray.init("local", num_cpus=2, include_dashboard=False)  # not one that another test started
     yield
     ray.shutdown()
 

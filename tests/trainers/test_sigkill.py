@@ -1,47 +1,56 @@
 """A training process that is killed for good, three times: its corrector and curve are those of one left alone."""
 
+import multiprocessing
 import os
 import random
 import re
 import signal
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from commands.main import main
 from tests.support.curves import loss_curve
 from tests.support.micro_shards import write_micro_shards
 
-ROOT = Path(__file__).parents[2]
+CONTEXT = multiprocessing.get_context("forkserver")  # five processes, and the imports once
+CONTEXT.set_forkserver_preload(["torch", "diffusers", "transformers", "peft", "trainers.corrector"])
 STEPS = 24
 
 
-def start(data, out):
-    command = [sys.executable, "-m", "trainers", "corrector", "--data", str(data), "--out", str(out), "--bf16", "False"]
-    command += ["--loop.steps", str(STEPS), "--loop.batch-size", "8", "--loop.micro-batch", "8"]
-    command += ["--loop.checkpoint-every", "2", "--loop.evaluate-every", "8", "--loop.report-every", "3"]
-    command += ["--condition.rank", "4", "--condition.alpha", "4", "--num-evaluated", "4", "--loop.ema-decay", "0.9"]
-    command += ["--encode.ahead", "--held-out-share", "0.2"]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
+def arguments(data, out):
+    argv = ["corrector", "--data", str(data), "--out", str(out), "--bf16", "False"]
+    argv += ["--loop.steps", str(STEPS), "--loop.batch-size", "8", "--loop.micro-batch", "8"]
+    argv += ["--loop.checkpoint-every", "2", "--loop.evaluate-every", "8", "--loop.report-every", "3"]
+    argv += ["--condition.rank", "4", "--condition.alpha", "4", "--num-evaluated", "4", "--loop.ema-decay", "0.9"]
+    return [*argv, "--encode.ahead", "--held-out-share", "0.2"]
+
+
+def train(argv, output):
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.stdout.reconfigure(line_buffering=True)
+    sys.exit(main(argv))
 
 
 def run(data, out, kill_at=None):
     """The exit code; with `kill_at` the process is killed as soon as it reports that step."""
-    process = start(data, out)
-    assert process.stdout is not None
-    for line in process.stdout:
-        step = re.match(rf"corrector (\d+)/{STEPS}  loss ", line)
-        if kill_at is not None and step and int(step[1]) >= kill_at:
-            process.send_signal(signal.SIGKILL)
-    return process.wait()
+    said = data.parent / "said.txt"
+    said.write_text("")
+    process = CONTEXT.Process(target=train, args=(arguments(data, out), str(said)))
+    process.start()
+    while process.is_alive():
+        steps = [int(step) for step in re.findall(rf"^corrector (\d+)/{STEPS}  loss ", said.read_text(), re.MULTILINE)]
+        if kill_at is not None and steps and steps[-1] >= kill_at:
+            process.kill()
+            break
+        time.sleep(0.002)
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL), said.read_text()
+    return process.exitcode
 
 
 @pytest.mark.slow

@@ -1,23 +1,29 @@
-"""The vLLM server of our own: it comes back when it is killed, and leaves no process behind, however its user ends."""
+"""The vLLM server of our own: what starts it, and when; it comes back when it is killed, and leaves no process behind,
+however its user ends. A real vLLM: `test_vllm.py`."""
 
 import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
-from inference.vlm import vllm_guard
-from inference.vlm.vllm_server import VllmServer, VllmServerConfig
+from inference.interfaces import ChatRequest
+from inference.vlm import vllm_guard, vllm_server
+from inference.vlm.journal import StorageJournal
+from inference.vlm.vllm_server import VllmServer, VllmServerConfig, started_when_opened, who_wait
 from inference.vlm.vlm import VlmConfig
-from schemas.errors import WorkFailedError
+from schemas.errors import InputError, MissingWeightsError, WorkFailedError
+from schemas.storage import LocalStorage
+from tests.support.fake_vllm import A_VLM, fake_vllm
 from tests.support.processes import processes_with, wait_until
-from tests.support.vllm_of_micro import model_folder, server_of
+from tests.support.vllm_of_micro import model_folder
 
 ROOT = Path(__file__).parents[3]
 
@@ -136,43 +142,18 @@ def test_the_guard_passes_the_exit_code_on(tmp_path):
         assert subprocess.Popen(command).wait(60) == 7
 
 
-FAKE_SERVER = """
-import http.server, sys
-port = int(sys.argv[sys.argv.index("--port") + 1])
-class Healthy(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-    def log_message(self, *said):
-        pass
-http.server.HTTPServer(("127.0.0.1", port), Healthy).serve_forever()
-"""
-"""Where `vllm.entrypoints.openai.api_server` would be: what starts, shares and ends it is what is tested."""
-
-A_VLM = '{"model_type": "qwen2_5_vl", "vision_config": {}}'  # all that is looked at before it is served
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    return fake_vllm(tmp_path, monkeypatch)
 
 
 @pytest.fixture
-def at_once(tmp_path, monkeypatch):
+def at_once(fake):
     """A configuration whose server is up at once."""
-    package = tmp_path / "packages" / "vllm" / "entrypoints" / "openai"
-    package.mkdir(parents=True)
-    for folder in (package, *package.parents[:2]):
-        (folder / "__init__.py").touch()
-    (package / "api_server.py").write_text(FAKE_SERVER)
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(A_VLM)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
-    return VllmServerConfig(str(tmp_path / "model"), device="cpu", start_timeout_s=60)
+    return VllmServerConfig(fake.model, device="cpu", start_timeout_s=60)
 
 
-def servers_of(config):
-    found = processes_with(f"--served-model-name {config.model}")
-    return [pid for pid, line in found.items() if "vllm_guard" not in line]
-
-
-def test_two_processes_share_one_server_and_the_last_one_ends_it(at_once):
+def test_two_processes_share_one_server_and_the_last_one_ends_it(fake, at_once):
     code = (
         "import sys\nfrom inference.vlm.vllm_server import VllmServer, VllmServerConfig\n"
         f"server = VllmServer({at_once!r})\nprint(server.ensure(), flush=True)\nsys.stdin.read()"
@@ -184,35 +165,35 @@ def test_two_processes_share_one_server_and_the_last_one_ends_it(at_once):
     ]
     addresses = {process.stdout.readline() for process in users}
     assert len(addresses) == 1
-    assert len(servers_of(at_once)) == 1
+    assert len(fake.servers()) == 1
     users[0].kill()
     users[1].stdin.close()
     assert [process.wait(60) for process in users[:2]] == [-signal.SIGKILL, 0]
     time.sleep(1)
-    assert len(servers_of(at_once)) == 1
+    assert len(fake.servers()) == 1
     users[2].kill()
-    wait_until(lambda: not servers_of(at_once))
+    wait_until(lambda: not fake.servers())
 
 
-def test_a_server_that_was_killed_is_started_again_where_it_is_asked_for(at_once):
+def test_a_server_that_was_killed_is_started_again_where_it_is_asked_for(fake, at_once):
     server, other = VllmServer(at_once), VllmServer(at_once)
     first = server.ensure()
     assert other.ensure() == first
-    os.kill(servers_of(at_once)[0], signal.SIGKILL)
+    os.kill(fake.servers()[0], signal.SIGKILL)
     wait_until(lambda: not server.is_running)
     again = server.ensure()
     assert other.ensure() == again
-    assert len(servers_of(at_once)) == 1
+    assert len(fake.servers()) == 1
     server.close()
     assert other.ensure() == again
     other.close()
-    assert not servers_of(at_once)  # it is waited for, since its GPU is wanted next
+    assert not fake.servers()  # it is waited for, since its GPU is wanted next
 
 
-def test_other_arguments_are_another_server(at_once):
+def test_other_arguments_are_another_server(fake, at_once):
     one, other = VllmServer(at_once), VllmServer(replace(at_once, gpu_memory=0.4))
     assert one.ensure() != other.ensure()
-    assert len(servers_of(at_once)) == 2
+    assert len(fake.servers()) == 2
     one.close()
     other.close()
 
@@ -240,30 +221,80 @@ def test_vllm_is_told_how_many_images_a_request_holds(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "vllm.py").write_text("import sys\nraise RuntimeError(' '.join(sys.argv))")
     config = VlmConfig(model=str(model_folder(tmp_path)), max_images=5, device="cpu", dtype="float32")
+    vlm = config.open()
     with pytest.raises(WorkFailedError, match=r'--limit-mm-per-prompt {"image":5} --max-model-len'):
-        config.open()
+        vlm.answer([ChatRequest("Who are you?")])
 
 
-@pytest.mark.vllm
-@pytest.mark.timeout(900)
-def test_vllm_comes_back_when_it_or_its_engine_is_killed_and_leaves_nothing(tmp_path):
-    folder = model_folder(tmp_path)
-    server = server_of(folder)
-    address = server.ensure()
-    for name in (f"--port {urlsplit(address).port}", "EngineCore"):
-        victims = processes_with(name)
-        victims = {p: line for p, line in victims.items() if "vllm_guard" not in line and p != os.getpid()}
-        assert victims, f"no process named {name}"
-        os.kill(max(victims), signal.SIGKILL)
-        # A server whose engine died says for a moment that it is well.
-        wait_until(lambda address=address: server.ensure() != address, 480)
-        address = server.ensure()
-    server.close()
-    wait_until(lambda: not processes_with("vllm.entrypoints") and not processes_with("EngineCore"))
+def vlm_config(fake):
+    return VlmConfig(model=fake.model, device="cpu", vllm_arguments=())
 
-    code = (
-        "import os, signal\nfrom pathlib import Path\nfrom tests.support.vllm_of_micro import server_of\n"
-        f"server = server_of(Path({str(folder)!r}))\nserver.ensure()\nos.kill(os.getpid(), signal.SIGKILL)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=480).returncode == -signal.SIGKILL
-    wait_until(lambda: not processes_with("vllm.entrypoints") and not processes_with("EngineCore"))
+
+def test_it_is_started_by_the_first_question_that_the_journal_does_not_answer(fake, tmp_path):
+    journal = StorageJournal(LocalStorage(tmp_path / "journal"))
+    vlm = vlm_config(fake).open(journal)
+    assert fake.starts == 0
+    told = [ChatRequest("Is it red?"), ChatRequest("Is it blue?")]
+    answers = vlm.answer(told)
+    assert fake.starts == 1
+    del vlm
+    wait_until(lambda: not fake.servers())
+
+    again = vlm_config(fake).open(journal)
+    assert again.answer(told[::-1]) == answers[::-1]
+    assert fake.starts == 1
+    assert again.answer([*told, ChatRequest("Is it green?")])[:2] == answers
+    assert fake.starts == 2
+    del again
+    assert not fake.servers()
+
+
+def test_weights_that_are_missing_or_no_vlm_s_are_named_before_anything_is_asked(tmp_path):
+    with pytest.raises(MissingWeightsError, match="no-such-folder"):
+        VlmConfig(model=str(tmp_path / "no-such-folder"), device="cpu").open()
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(InputError, match="sees no images"):
+        VlmConfig(model=str(tmp_path), device="cpu").open()
+
+
+def test_what_keeps_weights_from_being_made_ready_ends_the_job_as_a_server_that_does_not_start(fake, monkeypatch):
+    """Nothing else would: an error of a question puts its row in quarantine."""
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(vllm_server, "merged_folder", full)
+    vlm = vlm_config(fake).open()
+    with pytest.raises(WorkFailedError, match="does not start: OSError: no space left"):
+        vlm.answer([ChatRequest("Who are you?")])
+
+
+def test_who_must_know_that_it_starts_has_it_started_when_it_is_opened(fake, tmp_path, monkeypatch):
+    with started_when_opened():
+        vlm = vlm_config(fake).open()
+        assert len(fake.servers()) == 1
+    del vlm
+    (tmp_path / "broken").mkdir()
+    broken = fake_vllm(tmp_path / "broken", monkeypatch, broken=True)
+    with started_when_opened(), pytest.raises(WorkFailedError, match="no such card"):
+        vlm_config(broken).open()
+    vlm_config(broken).open()  # outside it is not
+
+
+def test_threads_that_wait_for_one_start_fail_with_it_and_the_next_tries_again(tmp_path, monkeypatch):
+    broken = fake_vllm(tmp_path, monkeypatch, broken=True)
+    vlm = vlm_config(broken).open()
+    together = threading.Barrier(6)
+
+    def ask(number):
+        together.wait()
+        with pytest.raises(WorkFailedError, match=r"after 2 starts; its last words(?s:.*)no such card"):
+            vlm.answer([ChatRequest(f"Is it number {number}?")])
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(ask, range(6)))
+    assert broken.starts == 2
+    assert not who_wait
+    with pytest.raises(WorkFailedError):
+        vlm.answer([ChatRequest("And now?")])
+    assert broken.starts == 4
