@@ -36,6 +36,8 @@ def _all(reasons: Mapping[str, int], config: DatasetConfig) -> Iterator[tuple[in
     )
     disagrees = "pairs were turned down by the verifier"
     yield count(Reason.VERIFIER_DISAGREES), disagrees, _half(config.filter.min_margin, "filter")
+    more_said = "pairs differed in more than their reflections say"
+    yield count(Reason.UNEXPLAINED_DIFFERENCE), more_said, ""
     yield count(Reason.LOW_QUALITY), "had no good image above --quality.min", ""
 
 

@@ -137,6 +137,8 @@ def _pair_json(card: PairCard, images: _Images) -> dict[str, Any]:
         "analysis": card.analysis,
         "annotator": card.annotator,
         "paired_by": plain(card.paired_by),
+        "likeness": card.likeness,
+        "likeness_by": card.likeness_by,
     }
 
 
