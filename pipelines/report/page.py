@@ -78,6 +78,7 @@ def _render(
         counts=data.figures.counts.as_json(),
         notes=data.notes,
         shown=_Shown.of(pairs, prompts),
+        measures_likeness=any(card.likeness is not None for card in pairs),
         intake=_facts(info.intake),
         config=cut(json.dumps(info.config, indent=2, sort_keys=True, ensure_ascii=False), 20_000),
         cards=island(cards),
