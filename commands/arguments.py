@@ -32,7 +32,9 @@ def parse(
 ) -> T:
     """Arguments of a command. A usage error prints what was expected and exits with 2; `--help` exits with 0."""
     said, asked = flag_groups.take_help(as_named_now([with_home(argument) for argument in argv]))
-    default = flag_groups.required(arguments) if default is None else default
+    if default is None:
+        required = flag_groups.required(arguments)
+        default = flag_groups.with_named_kinds(required, said, but=VlmConfig, flagged=True)
     page = PAGES[command] if asked == [] else None
     listed = frozenset(flag_groups.path_of(flag) for flag in page.flags) if page and page.flags else None
     layout = flag_groups.Layout(flag_groups.named_groups(said), tuple(asked or ()), listed)

@@ -138,6 +138,15 @@ class Reward(Protocol):
         ...
 
 
+class Likeness(Protocol):
+    """How alike images are."""
+
+    def between(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """images uint8 (H, W, 3), of any sizes -> float32 (n, n): 1 for equal ones, less for others, on a scale of its
+        own; the same for (i, j) as for (j, i)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Opinion:
     """What a verifier says of an image: its score, what that cost, and why it scores so, in words that reflector and

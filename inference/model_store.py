@@ -95,6 +95,7 @@ KNOWN_MODELS: dict[str, HubModel] = {
         "2.6 GB", "Apache-2.0", "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth"
     ),
     "openai/clip-vit-large-patch14": HubModel("1.7 GB", "MIT", include=_TRANSFORMERS),
+    "facebook/dinov2-base": HubModel("0.3 GB", "Apache-2.0", include=_TRANSFORMERS),
     "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": HubModel("3.9 GB", "MIT", include=_TRANSFORMERS),
     "yuvalkirstain/PickScore_v1": HubModel("3.9 GB", "MIT", include=_TRANSFORMERS),
     "HPS_v2.1_compressed.pt": HubModel(

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipelines.jobs import resolve_chains
 from pipelines.pack_shards import PackShardsConfig
@@ -29,7 +29,8 @@ class HarvestJobConfig:
 
     def links(self) -> dict[str, list[Link]]:
         """One stage."""
-        return {Subset.RULE: [Link(HarvestPairs, self.harvest)]}
+        likeness = self.harvest.likeness and self.harvest.likeness.only_what_is_used()
+        return {Subset.RULE: [Link(HarvestPairs, replace(self.harvest, likeness=likeness))]}
 
 
 def harvested(folder: RunFolder, config: SearchJobConfig) -> tuple[tuple[str, ...], str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from inference.likeness.likeness import LikenessConfig
 from inference.vlm.vlm import VlmConfig
 from pipelines.pack_shards import PackShardsConfig
 from pipelines.prompts.compose_rules import TagWeights
@@ -21,7 +22,7 @@ from pipelines.stages.score_rewards import ScoreRewards, ScoreRewardsConfig
 from pipelines.stages.select_by_reward import SelectByLength, SelectByReward, SelectByRewardConfig
 from pipelines.stages.select_pairs import DifficultyTertiles, SelectPairs, SelectPairsConfig
 from pipelines.stages.write_reflections import WriteReflections, WriteReflectionsConfig
-from schemas.configuration import model_names, routes_names, template_names
+from schemas.configuration import added_field, model_names, routes_names, template_names
 from schemas.errors import InputError
 
 SubsetName = Literal["rule", "general", "length", "editing"]
@@ -86,6 +87,8 @@ class DatasetConfig:
     select: SelectPairsConfig = field(default_factory=SelectPairsConfig)
     rewards: ScoreRewardsConfig = field(default_factory=ScoreRewardsConfig)
     pair: SelectByRewardConfig = field(default_factory=SelectByRewardConfig)
+    likeness: LikenessConfig | None = added_field(None)
+    """What measures how alike the two images of every pair are, from `--likeness.kind` on; none: nobody does."""
     quality: QualityConfig = field(default_factory=QualityConfig)
     vlm: VlmConfig = field(default_factory=VlmConfig)
     """Who condenses, captions, writes reflections, and verifies where there is no trained verifier. A stage may have
@@ -115,13 +118,21 @@ class DatasetConfig:
         quality = self.quality.over(rewards)
         if quality and self.subsets == ("editing",):
             raise InputError("a floor for edits, which nothing scores", field="quality.min", expected="other subsets")
-        pair = replace(self.pair, quality=quality)
-        select = Link(SelectPairs, replace(self.select, quality=quality), barrier=tertiles)
+        likeness = self.likeness and self.likeness.only_what_is_used()
+        for name, partner in (("select", self.select.partner), ("pair", self.pair.partner)):
+            if partner == "nearest" and likeness is None:
+                raise InputError(
+                    "nearest by what?",
+                    field=f"{name}.partner",
+                    expected="with it --likeness.kind pixels (drawings of flat colours), clip or dino",
+                )
+        pair = replace(self.pair, quality=quality, likeness=likeness)
+        select = Link(SelectPairs, replace(self.select, quality=quality, likeness=likeness), barrier=tertiles)
         chains: dict[str, list[Link]] = {
             "rule": [generate, Link(GroundObjects, ground), *([score] if quality else []), select],
             "general": [generate, score, Link(SelectByReward, pair)],
             "length": [Link(CondensePrompts, condense), generate, score, Link(SelectByLength, pair)],
-            "editing": [Link(ReadEdits, self.read_edits), Link(CaptionImages, caption)],
+            "editing": [Link(ReadEdits, replace(self.read_edits, likeness=likeness)), Link(CaptionImages, caption)],
         }
         last = [Link(WriteReflections, reflect), Link(FilterPairs, replace(self.filter, verifier=verifier))]
         return {subset: chains[subset] + (last if self.annotate else []) for subset in self.subsets}

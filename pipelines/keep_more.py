@@ -36,11 +36,21 @@ def _all(reasons: Mapping[str, int], config: DatasetConfig) -> Iterator[tuple[in
     )
     disagrees = "pairs were turned down by the verifier"
     yield count(Reason.VERIFIER_DISAGREES), disagrees, _half(config.filter.min_margin, "filter")
+    more_said = "pairs differed in more than their reflections say"
+    yield count(Reason.UNEXPLAINED_DIFFERENCE), more_said, _more_partners(config)
     yield count(Reason.LOW_QUALITY), "had no good image above --quality.min", ""
 
 
 def _half(margin: float, where: str) -> str:
     return f"--{where}.min-margin {margin / 2:g}" if margin > 0 else ""
+
+
+def _more_partners(config: DatasetConfig) -> str:
+    """All images may be partners: of them, explained pairs come first. "" where they may already, or chance decides."""
+    select, number = config.select, config.generate.candidates_per_prompt
+    if select.partner != "nearest" or min(select.top_k, select.bottom_k) >= number:
+        return ""
+    return f"--select.top-k {number} --select.bottom-k {number}"
 
 
 def _fewer_steps(config: DatasetConfig) -> str:

@@ -18,6 +18,7 @@ from inference.grounding.grounded_sam import GroundedSamConfig
 from inference.grounding.grounding_dino import GroundingDinoConfig
 from inference.grounding.sam import SamConfig
 from inference.judges.judge import JudgeConfig
+from inference.likeness.likeness import LikenessConfig
 from inference.model_store import resolve_model
 from inference.rewards.clip_reward import ClipRewardConfig
 from inference.rewards.hpsv3 import Hpsv3Config
@@ -82,6 +83,16 @@ def reward_costs(rewards: Sequence[RewardConfig], gpu: Gpu | None) -> StageCosts
         return cpu_costs(0.005)
     source = "stated: an assumption; measure it with a pilot run"
     return StageCosts(stated.REWARD_SECONDS, source, *rewards_gib(rewards))
+
+
+def likeness_costs(likeness: LikenessConfig | None, gpu: Gpu | None) -> StageCosts:
+    """Of making one prompt's pairs. likeness: None where nobody measures it."""
+    if likeness is None:
+        return cpu_costs(0.0002)
+    if likeness.kind == "pixels" or gpu is None:
+        return cpu_costs(0.03)
+    on_gpu = chosen_kind(likeness).device != "cpu"
+    return StageCosts(None, UNKNOWN.source, None if on_gpu else 0.0)
 
 
 def rewards_gib(rewards: Sequence[RewardConfig]) -> tuple[float | None, str]:

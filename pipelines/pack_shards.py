@@ -188,6 +188,7 @@ def _meta(row: PromptRow, pair: Pair, good: Candidate, bad: Candidate) -> dict[s
     prompt = row.prompt
     reflection = pair.reflection
     scores = {"good_score": pair.good_score, "bad_score": pair.bad_score} if pair.good_score is not None else {}
+    alike = {"likeness": pair.likeness, "likeness_by": pair.likeness_by} if pair.likeness is not None else {}
     condensed = {"condensed": row.condensed} if row.condensed is not None else {}
     return {
         "prompt_id": prompt.prompt_id,
@@ -201,6 +202,7 @@ def _meta(row: PromptRow, pair: Pair, good: Candidate, bad: Candidate) -> dict[s
         "good": _candidate_meta(good),
         "bad": _candidate_meta(bad),
         **scores,
+        **alike,
         **condensed,
     }
 

@@ -63,6 +63,12 @@ class Stage(ABC):
         return False
 
     @classmethod
+    def needs_images(cls, config: Any) -> bool:
+        """Whether candidates must come with their PNG bytes. config: the stage's own."""
+        del config
+        return cls.reads_images
+
+    @classmethod
     def is_client(cls, config: Any) -> bool:
         """Whether all its work is to ask servers: then a worker needs no GPU and has several units under way. config:
         the stage's own."""
@@ -118,6 +124,11 @@ class Link:
         """Who does it on Ray."""
         workers: Workers = self.config.workers
         return replace(workers, gpus=0.0) if self.is_client else workers
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether candidates must come with their PNG bytes."""
+        return self.stage.needs_images(self.config)
 
     @property
     def is_client(self) -> bool:

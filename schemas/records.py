@@ -62,6 +62,7 @@ class Reason(StrEnum):
     CHANGES_NOTHING = "reflection_changes_nothing"
     REFLECTION_NAMES_SIDE = "reflection_names_side"
     VERIFIER_DISAGREES = "verifier_disagrees"
+    UNEXPLAINED_DIFFERENCE = "unexplained_difference"
     NO_PAIR_LEFT = "no_pair_left"
     BENCHMARK_PROMPT = "benchmark_prompt"
 
@@ -273,7 +274,8 @@ class Reflection:
 class Pair:
     """A good and a bad candidate of one prompt, by candidate index, and why they were paired.
 
-    good_score, bad_score: what the verifier gave the two images, on its own scale.
+    good_score, bad_score: what the verifier gave the two images, on its own scale. likeness: how alike they are, 1 for
+    equal ones, on the scale of what measured it (`likeness_by`: pixels, clip or dino); None where nobody did.
     """
 
     index: int
@@ -284,6 +286,8 @@ class Pair:
     rejection: Rejection | None = None
     good_score: float | None = None
     bad_score: float | None = None
+    likeness: float | None = None
+    likeness_by: str | None = None
 
 
 @dataclass(frozen=True)

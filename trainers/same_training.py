@@ -20,6 +20,7 @@ ADDED: dict[str, Any] = {
     "held_out_batch.sizes": (),
     "generator.sizes": (),
     "generator.flux.shift": 0.0,
+    "generator.flux.shared_noise": 0.0,
     "model.right_share": 0.0,
     "model.full": False,
     "comparisons.image": "",

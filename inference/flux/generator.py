@@ -45,6 +45,9 @@ class FluxGeneratorConfig:
     shift: float = added_field(0.0)
     """Of the denoising times towards noise, of every size the same (SD 3, Esser et al. 2024, Eq. 23); 0: as the model's
     scheduler has it, which is by size for FLUX.1-dev."""
+    shared_noise: float = added_field(0.0)
+    """Share of the noise's variance that all images of one prompt have in common, 0 to 1: the more, the more alike they
+    are, right ones and wrong ones; at 1 they are all the same."""
     size_px: int = 1024
     """Height and width, where no sizes are named."""
     text_lengths: tuple[int, ...] = (512,)
@@ -115,6 +118,8 @@ class FluxGenerator:
             )
         if config.shift < 0:
             raise InputError(f"a shift of {config.shift}", field="shift", expected="0 or more; 1 changes no time")
+        if not 0 <= config.shared_noise <= 1:
+            raise InputError(f"{config.shared_noise}", field="shared_noise", expected="a share, 0 to 1")
         if not config.text_lengths or list(config.text_lengths) != sorted(set(config.text_lengths)):
             raise InputError(f"text lengths {config.text_lengths}", field="text_lengths", expected="numbers that rise")
         self.config = config
@@ -163,7 +168,8 @@ class FluxGenerator:
         for length in self.config.text_lengths:
             text = self.encode_text("", length)
             for size in dict.fromkeys(sizes) or [self._default_size]:
-                self._draw([text] * self.config.batch_size, range(self.config.batch_size), None, size)
+                count = self.config.batch_size
+                self._draw([text] * count, [""] * count, range(count), None, size)
 
     def generate(
         self,
@@ -200,9 +206,8 @@ class FluxGenerator:
 
         def draw(batch: list[int]) -> list[np.ndarray]:
             negative_text = negative.get(lengths[prompts[batch[0]]])
-            return self._draw(
-                [texts[both[i]] for i in batch], [seeds[i] for i in batch], negative_text, sizes[batch[0]]
-            )
+            drawn = [prompts[i] for i in batch], [seeds[i] for i in batch]
+            return self._draw([texts[both[i]] for i in batch], *drawn, negative_text, sizes[batch[0]])
 
         shapes = [(lengths[text], size) for text, size in zip(prompts, sizes, strict=True)]
         yield from draw_in_batches(shapes, self.config.batch_size, draw)
@@ -245,16 +250,21 @@ class FluxGenerator:
     def _draw(
         self,
         texts: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        prompts: Sequence[str],
         seeds: Sequence[int],
         negative: tuple[torch.Tensor, torch.Tensor] | None,
         size: ImageSize,
     ) -> list[np.ndarray]:
         import torch
 
+        from inference.flux.latents import partly_shared_noise
+
         config = self.config
-        guided = {}
+        more: dict[str, Any] = {}
+        if config.shared_noise:
+            more["latents"] = partly_shared_noise(self.pipeline, prompts, seeds, size, config.shared_noise)
         if negative is not None:
-            guided = {
+            more |= {
                 "true_cfg_scale": config.true_cfg_scale,
                 "negative_prompt_embeds": negative[0].expand(len(texts), -1, -1),
                 "negative_pooled_prompt_embeds": negative[1].expand(len(texts), -1),
@@ -270,7 +280,7 @@ class FluxGenerator:
             # Noise is drawn on the CPU, one generator an image: the same on every device and in every batch.
             generator=[torch.Generator("cpu").manual_seed(seed % 2**63) for seed in seeds],
             output_type="np",
-            **guided,
+            **more,
         )
         return pixels_of(output.images)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from schemas.configuration import stable_seed
 from schemas.errors import InputError
 from schemas.image_size import ImageSize
 
@@ -137,11 +138,25 @@ def resized(image: np.ndarray, size: ImageSize) -> np.ndarray:
 
 def _noise(seeds: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     """Normal noise of the shape of `like`, drawn on the CPU, each image's by its own seed."""
+    return seeded_noise(seeds, like.shape[1:]).to(like)
+
+
+def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
+    """Normal noise float32 (B, *shape), drawn on the CPU, each image's by its own seed."""
     import torch
 
-    shape = like.shape[1:]
-    drawn = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed % 2**63)) for seed in seeds]
-    return torch.stack(drawn).to(like)
+    return torch.stack([torch.randn(shape, generator=torch.Generator("cpu").manual_seed(s % 2**63)) for s in seeds])
+
+
+def partly_shared_noise(
+    pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], size: ImageSize, share: float
+) -> torch.Tensor:
+    """Tokens (B, N, channels) of normal noise. share: of its variance, in [0, 1], which all images of one prompt have
+    in common; the rest is each image's own, by its seed."""
+    rows, columns = token_grid(pipeline, size)
+    shape = (pipeline.transformer.config.in_channels // 4, 2 * rows, 2 * columns)
+    common = seeded_noise([stable_seed("shared noise", prompt) for prompt in prompts], shape)
+    return pack(share**0.5 * common + (1 - share) ** 0.5 * seeded_noise(seeds, shape))
 
 
 def decode_tokens(pipeline: Any, tokens: torch.Tensor, size: ImageSize) -> torch.Tensor:

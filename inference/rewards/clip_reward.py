@@ -100,6 +100,13 @@ class ClipReward:
 
         return self._embed(images, embed)
 
+    def between(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """How alike images are to it: float32 (n, n), the cosine of each two images' embeddings."""
+        if not images:
+            return np.zeros((0, 0), np.float32)
+        features = self.embed_images(images)
+        return np.minimum(features @ features.T, np.float32(1.0))
+
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors float32 (n, d); what is longer than the model reads is cut."""
 

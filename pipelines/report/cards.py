@@ -68,6 +68,8 @@ class PairCard:
     analysis: str
     annotator: str
     paired_by: str
+    likeness: float | None = None
+    likeness_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def pair_card(row: PromptRow, pair: Pair, key: str, unit: int, image_px: int) ->
         analysis=cut(reflection.analysis or "") if reflection else "",
         annotator=cut(reflection.annotator, 100) if reflection else "",
         paired_by=cut(pair.paired_by, 100),
+        likeness=None if pair.likeness is None else finite(pair.likeness),
+        likeness_by=cut(pair.likeness_by or "", 60),
     )
 
 

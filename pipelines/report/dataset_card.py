@@ -11,7 +11,7 @@ from typing import Any
 from inference.model_store import SHIPPED, known_model
 from pipelines.jobs import JobConfig, models_of
 from pipelines.report.drawn_elsewhere import NOT_IDENTICAL, servers_that_draw
-from pipelines.report.statistics import DatasetFigures, as_json, dataset_figures
+from pipelines.report.statistics import DatasetFigures, as_json, dataset_figures, likeness_figures
 from pipelines.run_folder import RunFolder
 from schemas.records import Cost
 
@@ -56,6 +56,7 @@ def render_card(
         "".join(f"![{title.replace('_', ' ')}]({title}.svg)\n\n" for title in pictures),
         "## What was turned down\n\n" + _reason_tables(figures),
         "## Reflections\n\n" + _reflections(figures),
+        *_likeness(figures),
         "## Repetition and contamination\n\n" + _repetition(figures),
         "## Cost\n\n" + _cost_table(figures.cost, num_pairs),
         "## Models\n\n" + _model_table(folder, config, figures),
@@ -165,6 +166,23 @@ def _reflections(figures: DatasetFigures) -> str:
     openings = ", ".join(f"“{words}…” {count:,}" for words, count in figures.openings.most_common(8))
     parts.append(f"Most frequent openings: {openings or 'none'}.\n")
     return "\n".join(parts)
+
+
+def _likeness(figures: DatasetFigures) -> list[str]:
+    """A section, where likeness was measured."""
+    measured = likeness_figures(figures)
+    if not measured:
+        return []
+    rows = [(f"`{one['subset']}`", *(one[name] for name in ("by", "pairs", "p10", "p50", "p90"))) for one in measured]
+    said = (
+        "How alike the two images of a pair are: 1 for equal ones. `clip` and `dino` are the cosine of features, "
+        "`pixels` one less the mean absolute difference. Each pair's own stands in its `meta.json`.\n\n"
+    )
+    return [
+        "## Likeness\n\n"
+        + said
+        + _table(("subset", "by", "pairs", "one in ten below", "median", "one in ten above"), rows)
+    ]
 
 
 def _repetition(figures: DatasetFigures) -> str:

@@ -69,7 +69,8 @@ def _candidate_lines(candidate: Candidate, prompt: str) -> Iterator[str]:
 
 
 def _pair_lines(pair: Pair) -> Iterator[str]:
-    yield f"  pair {pair.index}: bad {pair.bad} -> good {pair.good}, paired by {plain(pair.paired_by)}"
+    alike = "" if pair.likeness is None else f", likeness {pair.likeness:.3f} by {one_line(pair.likeness_by or '?')}"
+    yield f"  pair {pair.index}: bad {pair.bad} -> good {pair.good}, paired by {plain(pair.paired_by)}{alike}"
     if pair.reflection is not None:
         yield f"    {one_line(pair.reflection.text)} ({one_line(pair.reflection.annotator)})"
     if pair.rejection is not None:
@@ -80,6 +81,9 @@ def sample_lines(sample: ShardSample) -> Iterator[str]:
     """A sample of a shard; published ones have no meta."""
     yield f"{sample.key}: {one_line(sample.prompt)} ({sample.subset})"
     yield f"  {one_line(sample.reflection)}"
+    likeness = (sample.meta or {}).get("likeness")
+    if isinstance(likeness, float | int):
+        yield f"  likeness {likeness:.3f} by {one_line(str((sample.meta or {}).get('likeness_by')))}"
     for side, image in (("bad", sample.bad_image), ("good", sample.good_image)):
         about = (sample.meta or {}).get(side) or {}
         check = about.get("check") or {}

@@ -125,7 +125,8 @@ function shot(picture, side, card) {
 }
 
 function arrow(card) {
-  const by = [card.annotator && `written by ${card.annotator}`, card.paired_by && `paired by ${card.paired_by}`].filter(Boolean).join(" · ");
+  const alike = card.likeness === null ? "" : `likeness ${fixed(card.likeness)} by ${card.likeness_by}`;
+  const by = [card.annotator && `written by ${card.annotator}`, card.paired_by && `paired by ${card.paired_by}`, alike].filter(Boolean).join(" · ");
   const node = el("div", { class: "arrow" }, el("blockquote", { dir: "auto" }, card.reflection || "no reflection"), el("div", { class: "line" }), el("p", { class: "hint" }, by));
   if (card.analysis) node.append(el("details", {}, el("summary", {}, "analysis"), el("p", { dir: "auto" }, card.analysis)));
   return node;
@@ -212,7 +213,11 @@ function counted(field) {
 function matching() {
   const wanted = filters.text.toLowerCase().split(/\s+/).filter(Boolean);
   const same = (card) => ["outcome", "tag", "subset", "difficulty"].every((field) => !filters[field] || shownAs(card[field]) === filters[field]);
-  return cards.filter((card) => same(card) && wanted.every((word) => card.searched.includes(word)));
+  const found = cards.filter((card) => same(card) && wanted.every((word) => card.searched.includes(word)));
+  if (!filters.order) return found;
+  const likeness = (card) => card.likeness ?? -Infinity; // what was not measured comes last, whatever the order
+  const sign = filters.order === "most" ? 1 : -1;
+  return found.sort((a, b) => (likeness(a) === -Infinity) - (likeness(b) === -Infinity) || sign * (likeness(b) - likeness(a)) || 0);
 }
 
 function draw(more = false) {
@@ -237,6 +242,7 @@ for (const field of ["tag", "subset", "difficulty"]) {
   byId(field).append(el("option", { value: "" }, "all"), ...values.map(([value, count]) => el("option", { value }, `${value === NONE ? `no ${field}` : words(value)} (${count})`)));
   byId(field).closest("label").hidden = values.length < 2;
 }
+byId("order").closest("label").hidden = cards.every((card) => (card.likeness ?? null) === null);
 const outcomes = [["", cards.length], ...["shipped", "rejected", "quarantined"].map((name) => [name, cards.filter((card) => card.outcome === name).length])];
 for (const [name, count] of outcomes.filter(([value, number]) => !value || number)) {
   const input = el("input", { type: "radio", name: "outcome", value: name, ...(name ? {} : { checked: "" }) });

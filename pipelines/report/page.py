@@ -78,6 +78,7 @@ def _render(
         counts=data.figures.counts.as_json(),
         notes=data.notes,
         shown=_Shown.of(pairs, prompts),
+        measures_likeness=any(card.likeness is not None for card in pairs),
         intake=_facts(info.intake),
         config=cut(json.dumps(info.config, indent=2, sort_keys=True, ensure_ascii=False), 20_000),
         cards=island(cards),
@@ -137,6 +138,8 @@ def _pair_json(card: PairCard, images: _Images) -> dict[str, Any]:
         "analysis": card.analysis,
         "annotator": card.annotator,
         "paired_by": plain(card.paired_by),
+        "likeness": card.likeness,
+        "likeness_by": card.likeness_by,
     }
 
 

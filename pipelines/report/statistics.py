@@ -39,7 +39,8 @@ class DatasetFigures:
     """Everything a card says.
 
     judged, agreed: pairs by the side of their good image that an annotator compared, and whose label it gave.
-    words: of shipped reflections, by number. overlaps: shipped prompts that repeat a benchmark's, by kind.
+    words: of shipped reflections, by number. likeness: of shipped pairs, by subset and what measured it.
+    overlaps: shipped prompts that repeat a benchmark's, by kind.
     """
 
     subsets: dict[str, SubsetFigures] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class DatasetFigures:
     agreed: Counter[str] = field(default_factory=Counter)
     annotators: Counter[str] = field(default_factory=Counter)
     words: Counter[int] = field(default_factory=Counter)
+    likeness: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     openings: Counter[str] = field(default_factory=Counter)
     equal_reflections: int = 0
     equal_prompts: int = 0
@@ -127,11 +129,23 @@ def _count_row(figures: DatasetFigures, subset: SubsetFigures, row: PromptRow) -
             figures.judged[reflection.good_side] += 1
             figures.agreed[reflection.good_side] += reflection.verdict == reflection.good_side
     for pair in shipped:
+        if pair.likeness is not None:
+            measured = figures.likeness.setdefault((row.prompt.subset, pair.likeness_by or "?"), [])
+            measured.append(pair.likeness)
         if pair.reflection is not None:
             figures.annotators[pair.reflection.annotator] += 1
             words = re.findall(r"[^\W_]+", pair.reflection.text.lower())
             figures.words[len(words)] += 1
             figures.openings[" ".join(words[:_OPENING_WORDS])] += 1
+
+
+def likeness_figures(figures: DatasetFigures) -> list[dict[str, object]]:
+    """Of each subset whose pairs were measured: how many, and what one in ten, half, and nine in ten are below."""
+    return [
+        {"subset": subset, "by": by, "pairs": len(values)}
+        | {f"p{share}": round(float(np.percentile(values, share)), 4) for share in (10, 50, 90)}
+        for (subset, by), values in sorted(figures.likeness.items())
+    ]
 
 
 def _shipped_images(row: PromptRow) -> Iterator[tuple[str, np.ndarray]]:
@@ -182,6 +196,7 @@ def as_json(figures: DatasetFigures) -> dict[str, object]:
         "agreement": {side: figures.agreement(side) for side in ("left", "right")},
         "annotators": dict(figures.annotators.most_common()),
         "reflection_words": dict(sorted(figures.words.items())),
+        **({"likeness": alike} if (alike := likeness_figures(figures)) else {}),
         "openings": dict(figures.openings.most_common(_MAX_NAMED)),
         "equal_reflections": figures.equal_reflections,
         "equal_prompts": figures.equal_prompts,

@@ -29,6 +29,7 @@ MEANINGS = {
     "judge": "Who says right or wrong in the end. The search never sees it.",
     "verifier": "Who scores images during a search; the image it likes best is delivered.",
     "reflection": "What was said to be wrong with an image, as an instruction for drawing it again.",
+    "likeness": "How alike the two images of a pair are: 1 for equal ones, on the scale of what measured it.",
     "budget": "How many images a search may draw.",
     "best there was": "The score if the judge itself had chosen among the images: no verifier can do better.",
     "round": "Every chain draws one image a round.",

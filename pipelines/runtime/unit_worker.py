@@ -130,7 +130,7 @@ class UnitWorker:
     ) -> list[PromptRow]:
         stage = self.stage(step)
         with self._gates[step.loaded_as].entered(self._image_bytes(steps[: step.index + 1], unit)):
-            if step.link.stage.reads_images:
+            if step.link.reads_images:
                 rows = self.load_images(steps[: step.index], unit, rows)
             had_images = [{c.index for c in row.candidates} for row in rows]
             started = time.time()
@@ -170,7 +170,7 @@ class UnitWorker:
     def _image_bytes(self, steps: Sequence[Step], unit: int) -> int:
         """What the last step reads of the others' images, where several units may do so at once."""
         *upstream, step = steps
-        if not step.link.stage.reads_images or not step.link.is_client:
+        if not step.link.reads_images or not step.link.is_client:
             return 0
         paths = [self.folder.block_path(s.name, s.key, unit) for s in upstream if s.link.stage.makes_images]
         return sum(self.folder.storage.size(path) or 0 for path in paths)

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from inference.interfaces import rank_of
+from inference.likeness.likeness import LikenessConfig
 from inference.reflection_text import is_one_sentence
 from inference.requirements.atoms import HOLDS, AtomKind, flaws
 from pipelines.run_folder import RunFolder
-from pipelines.stage import Stage, Workers
+from pipelines.stage import Workers
 from pipelines.stages.draft_round import DraftRound
+from pipelines.stages.makes_pairs import MakesPairs
 from pipelines.stages.write_reflections import problem_of
 from schemas.configuration import added_field, execution_field
 from schemas.errors import WorkFailedError
@@ -35,6 +37,8 @@ class HarvestPairsConfig:
     """The pairs that gained most."""
     min_atom_gain: float = added_field(0.5)
     """Partner near: by how much likelier the good image meets the one requirement than the bad one, in [0, 1]."""
+    likeness: LikenessConfig | None = added_field(None)
+    """What measures how alike the images of each pair are; none: nobody does."""
     search_run: str = execution_field("")
     """Where the search lies."""
     rounds: tuple[str, ...] = ()
@@ -44,7 +48,7 @@ class HarvestPairsConfig:
     workers: Workers = execution_field(Workers())
 
 
-class HarvestPairs(Stage):
+class HarvestPairs(MakesPairs):
     """The flywheel: what a search found out trains the next corrector. The judge's verdicts are not looked at: blocks
     are read as they were before it."""
 
@@ -53,6 +57,7 @@ class HarvestPairs(Stage):
     makes_images: ClassVar[bool] = True
 
     def load(self) -> None:
+        super().load()
         self.search = RunFolder.open(self.config.search_run)
         self.unit_of = {row.prompt.prompt_id: unit for unit in self.search.units() for row in self.search.prompts(unit)}
 
@@ -86,7 +91,8 @@ class HarvestPairs(Stage):
         kept = sorted(found, key=lambda pair: (-_gain(pair), pair.bad, pair.good))[: self.config.pairs_per_prompt]
         used = {index for pair in kept for index in (pair.good, pair.bad)}
         candidates = tuple(replace(c, search=None) for c in trace.candidates if c.index in used)
-        return replace(row, candidates=candidates, pairs=tuple(replace(p, index=i) for i, p in enumerate(kept)))
+        row = replace(row, candidates=candidates)
+        return replace(row, pairs=self.likened(row, [replace(pair, index=i) for i, pair in enumerate(kept)]))
 
     def _pairs(self, trace: PromptRow) -> Iterator[Pair]:
         """One for each image that was turned down and spoken of, and for each thing that was said of it."""

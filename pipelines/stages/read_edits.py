@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+import tyro
 from PIL import Image
 
-from pipelines.model_costs import cpu_costs
+from inference.likeness.likeness import LikenessConfig
+from pipelines.model_costs import cpu_costs, likeness_costs
 from pipelines.prompts.edit_files import EditReader
-from pipelines.stage import Stage, StageCosts, Workers
+from pipelines.stage import StageCosts, Workers
 from pipelines.stages.candidate_images import drawn_candidate
+from pipelines.stages.makes_pairs import MakesPairs
 from pipelines.stated_figures import Gpu
-from schemas.configuration import execution_field
+from schemas.configuration import added_field, execution_field
 from schemas.errors import CorruptDataError
 from schemas.images import decode_image
 from schemas.records import Cost, Pair, PromptRow, Reason, Reflection, Rejection
@@ -31,10 +34,12 @@ class ReadEditsConfig:
     image."""
     min_difference: float = 0.5
     """Mean absolute difference of the two images, in grey levels of 255; less is no edit."""
+    likeness: Annotated[LikenessConfig | None, tyro.conf.Suppress] = added_field(None)
+    """What the run measures likeness by (`--likeness`)."""
     workers: Workers = execution_field(Workers())
 
 
-class ReadEdits(Stage):
+class ReadEdits(MakesPairs):
     """Editing triplets as pairs, without generation (ReflectionFlow §3.2); the instruction is the reflection."""
 
     name: ClassVar[str] = "read_edits"
@@ -43,9 +48,10 @@ class ReadEdits(Stage):
 
     @classmethod
     def costs(cls, config: ReadEditsConfig, gpu: Gpu | None) -> StageCosts:
-        return cpu_costs(0.002)
+        return likeness_costs(config.likeness, gpu) if config.likeness else cpu_costs(0.002)
 
     def load(self) -> None:
+        super().load()
         self.reader = EditReader()
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
@@ -79,4 +85,5 @@ class ReadEdits(Stage):
         drawn = [(SOURCE, source), (EDITED, edited)]
         candidates = tuple(drawn_candidate(index, 0, row.prompt.text, 0, image) for index, image in drawn)
         reflection = Reflection(edit.instruction, annotator="dataset")
-        return replace(row, candidates=candidates, pairs=(Pair(0, EDITED, SOURCE, self.name, reflection),))
+        row = replace(row, candidates=candidates)
+        return replace(row, pairs=self.likened(row, [Pair(0, EDITED, SOURCE, self.name, reflection)]))

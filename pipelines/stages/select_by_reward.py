@@ -7,14 +7,14 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from pipelines.model_costs import cpu_costs
-from pipelines.stage import Stage, StageCosts, Workers
+from inference.likeness.likeness import LikenessConfig
+from pipelines.stage import Workers
+from pipelines.stages.makes_pairs import GoodAndBad, MakesPairs, Partner
 from pipelines.stages.quality_floor import QualityConfig, good_enough, too_low
 from pipelines.stages.score_rewards import ensemble_of
-from pipelines.stated_figures import Gpu
 from schemas.configuration import added_field, execution_field, stable_seed
 from schemas.errors import InputError
-from schemas.records import Candidate, Cost, Pair, PromptRow, Reason, Rejection
+from schemas.records import Candidate, Cost, PromptRow, Reason, Rejection
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class SelectByRewardConfig:
     """At most."""
     min_margin: float = 0.5
     """A good image is at least this much better than the bad one."""
+    partner: Partner = added_field("random")
+    """The bad image of a good one: by chance, or the one that is most alike (by `--likeness.kind`)."""
+    likeness: Annotated[LikenessConfig | None, tyro.conf.Suppress] = added_field(None)
+    """What the run measures likeness by (`--likeness`)."""
     quality: Annotated[QualityConfig | None, tyro.conf.Suppress] = added_field(None)
     """The run's floor (`--quality`)."""
     workers: Workers = execution_field(Workers())
@@ -41,14 +45,11 @@ class SelectByRewardConfig:
             raise InputError(f"{self.min_margin}", field="reward.min_margin", expected="0 or more")
 
 
-class _Pairing(Stage):
-    """What both ways share: candidates are put side by side at random, and kept where the margin holds."""
+class _Pairing(MakesPairs):
+    """What both ways share: candidates are put side by side at random, or as they are alike, and kept where the margin
+    holds."""
 
     version: ClassVar[int] = 1
-
-    @classmethod
-    def costs(cls, config: SelectByRewardConfig, gpu: Gpu | None) -> StageCosts:
-        return cpu_costs(0.0002)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         return [self._select(row) for row in rows]
@@ -61,26 +62,29 @@ class _Pairing(Stage):
             return replace(row, rejection=too_low(better, self.config.quality, self.name), cost=Cost())
         rng.shuffle(good)
         rng.shuffle(bad)
-        matched = list(_matches(good, bad, self.config.min_margin))[: self.config.pairs_per_prompt]
-        if not matched:
+        margin = self.config.min_margin
+        by_chance = list(_matches(good, bad, margin))
+        if not by_chance:
             best = max(map(ensemble_of, good)) - min(map(ensemble_of, bad))
-            detail = f"at most {best:.2f} apart, {self.config.min_margin:.2f} are needed"
+            detail = f"at most {best:.2f} apart, {margin:.2f} are needed"
             return replace(row, rejection=Rejection(self.name, Reason.NO_MARGIN, detail), cost=Cost())
-        pairs = tuple(Pair(i, g.index, b.index, paired_by=self.name) for i, (g, b) in enumerate(matched))
-        return replace(row, pairs=pairs, cost=Cost())
+        possible = [(g.index, b.index) for g in good for b in bad if _fits(g, b, margin)]
+        return replace(row, pairs=tuple(self.matched(row, by_chance, possible)), cost=Cost())
 
 
-def _matches(
-    good: Sequence[Candidate], bad: Sequence[Candidate], margin: float
-) -> Iterator[tuple[Candidate, Candidate]]:
+def _matches(good: Sequence[Candidate], bad: Sequence[Candidate], margin: float) -> Iterator[GoodAndBad]:
     """Each good one with the first bad one, not taken yet, that is `margin` worse."""
     free = list(bad)
     for better in good:
         for worse in free:
-            if better.index != worse.index and ensemble_of(better) - ensemble_of(worse) >= margin:
+            if _fits(better, worse, margin):
                 free.remove(worse)
-                yield better, worse
+                yield better.index, worse.index
                 break
+
+
+def _fits(better: Candidate, worse: Candidate, margin: float) -> bool:
+    return better.index != worse.index and ensemble_of(better) - ensemble_of(worse) >= margin
 
 
 def best_and_worst(row: PromptRow, config: SelectByRewardConfig) -> tuple[list[Candidate], list[Candidate]]:

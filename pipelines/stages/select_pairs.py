@@ -7,13 +7,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
+from inference.grounding.differences import unexplained_differences
 from inference.grounding.rule_reflection import write_reflection
-from pipelines.model_costs import cpu_costs
-from pipelines.stage import Stage, StageCosts, Workers
+from inference.likeness.likeness import LikenessConfig
+from pipelines.stage import Workers
+from pipelines.stages.makes_pairs import GoodAndBad, MakesPairs, Partner
 from pipelines.stages.quality_floor import QualityConfig, good_enough, too_low
-from pipelines.stated_figures import Gpu
+from pipelines.stages.write_reflections import without_pairs_rejected
 from schemas.configuration import added_field, execution_field, stable_seed
 from schemas.errors import InputError
+from schemas.image_size import ImageSize
 from schemas.records import Candidate, Check, Cost, Pair, PromptRow, Reason, Reflection, Rejection
 
 
@@ -40,6 +43,14 @@ class SelectPairsConfig:
     """Wrong candidates that may be the bad one, worst first."""
     pairs_per_prompt: int = 2
     """At most."""
+    partner: Partner = added_field("random")
+    """The bad image of a good one: by chance, as in the paper, or the one that is most alike (by `--likeness.kind`)."""
+    explained_only: bool = added_field(False)
+    """Reject pairs whose images differ in more than the rule's reflection says, by their two checks."""
+    max_shift: float = added_field(0.2)
+    """Explained only: how far an object that nothing is said of may lie from where it was, as a share of the image."""
+    likeness: Annotated[LikenessConfig | None, tyro.conf.Suppress] = added_field(None)
+    """What the run measures likeness by (`--likeness`)."""
     quality: Annotated[QualityConfig | None, tyro.conf.Suppress] = added_field(None)
     """The run's floor (`--quality`)."""
     workers: Workers = execution_field(Workers())
@@ -54,6 +65,8 @@ class SelectPairsConfig:
                 field="select.hard_max, select.easy_min",
                 expected="0 <= hard_max < easy_min <= 1",
             )
+        if not 0 <= self.max_shift <= 1:
+            raise InputError(f"{self.max_shift}", field="select.max_shift", expected="a share of the image, 0 to 1")
 
 
 class DifficultyTertiles:
@@ -71,8 +84,9 @@ class DifficultyTertiles:
         return {"hard_max": hard_max, "easy_min": max(easy_min, hard_max), "num_prompts": len(shares)}
 
 
-class SelectPairs(Stage):
-    """Highest-scored correct candidates against lowest-scored wrong ones, matched at random (ReflectionFlow §3.2)."""
+class SelectPairs(MakesPairs):
+    """Highest-scored correct candidates against lowest-scored wrong ones, matched at random (ReflectionFlow §3.2) or as
+    they are alike."""
 
     name: ClassVar[str] = "select_pairs"
     version: ClassVar[int] = 1
@@ -81,10 +95,6 @@ class SelectPairs(Stage):
         super().__init__(config, seed)
         self.hard_max = barrier["hard_max"] if barrier else config.hard_max
         self.easy_min = barrier["easy_min"] if barrier else config.easy_min
-
-    @classmethod
-    def costs(cls, config: SelectPairsConfig, gpu: Gpu | None) -> StageCosts:
-        return cpu_costs(0.0002)
 
     def __call__(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
         return [self._select(row) for row in rows]
@@ -104,18 +114,28 @@ class SelectPairs(Stage):
         bad = [c for c in reversed(ranked) if not _check(c).correct][: self.config.bottom_k]
         rng.shuffle(good)
         rng.shuffle(bad)
-        matched = list(zip(good, bad, strict=False))[: self.config.pairs_per_prompt]
-        pairs = tuple(
-            Pair(
-                index=index,
-                good=g.index,
-                bad=b.index,
-                paired_by="check_score",
-                reflection=Reflection(write_reflection(row.prompt, _check(g), _check(b)), annotator="rule"),
-            )
-            for index, (g, b) in enumerate(matched)
-        )
-        return replace(row, pairs=pairs)
+        by_chance = [(g.index, b.index) for g, b in zip(good, bad, strict=False)]
+        possible = [(g.index, b.index) for g in good for b in bad]
+        found = {both: self._unexplained(row, both) for both in possible} if self.config.explained_only else {}
+        unexplained = {both: differences for both, differences in found.items() if differences}
+        matched = self.matched(row, by_chance, possible, rather_not=unexplained)
+        pairs = tuple(self._told(row, pair, unexplained.get((pair.good, pair.bad), [])) for pair in matched)
+        return without_pairs_rejected(replace(row, pairs=pairs), self.name)
+
+    def _unexplained(self, row: PromptRow, both: GoodAndBad) -> list[str]:
+        good, bad = (next(c for c in row.candidates if c.index == number) for number in both)
+        sizes = (ImageSize(good.width_px, good.height_px), ImageSize(bad.width_px, bad.height_px))
+        return unexplained_differences(_check(good), _check(bad), sizes, self.config.max_shift)
+
+    def _told(self, row: PromptRow, pair: Pair, unexplained: Sequence[str]) -> Pair:
+        """The pair with its reflection. unexplained: what differs beside; then it is rejected."""
+        check = {candidate.index: _check(candidate) for candidate in row.candidates}
+        said = write_reflection(row.prompt, check[pair.good], check[pair.bad])
+        pair = replace(pair, paired_by="check_score", reflection=Reflection(said, annotator="rule"))
+        if not unexplained:
+            return pair
+        detail = f"{said} But {'; '.join(unexplained)}"
+        return replace(pair, rejection=Rejection(self.name, Reason.UNEXPLAINED_DIFFERENCE, detail))
 
     def _bin(self, share: float) -> str:
         if share <= self.hard_max:

@@ -136,6 +136,7 @@ def test_an_export_shows_how_the_answer_came_about(searched, tmp_path):
 def test_limits_and_partners_are_kept_to(searched, tmp_path):
     out = tmp_path / "best"
     arguments = [*ANY_GAIN, "--harvest.partner", "best", "--harvest.pairs-per-prompt", "1"]
+    arguments += ["--harvest.likeness.kind", "pixels"]
     assert main(["harvest", "--run", str(searched), "--out", str(out), *arguments]) == 0
     folder, config = opened(searched)
     best = {
@@ -146,6 +147,7 @@ def test_limits_and_partners_are_kept_to(searched, tmp_path):
     found = samples(out)
     assert len({s.meta["prompt_id"] for s in found}) == len(found)
     assert all(s.meta["good"]["image_sha256"] == best[s.meta["prompt_id"]] for s in found)
+    assert all(0 < s.meta["likeness"] < 1 for s in found)
     strict = tmp_path / "strict"
     assert main(["harvest", "--run", str(searched), "--out", str(strict), "--harvest.min-gain", "99", "--quiet"]) == 4
     assert samples(strict) == []

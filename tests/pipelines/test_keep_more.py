@@ -41,6 +41,15 @@ def test_each_reason_names_flags_that_there_are(reasons, flags):
     assert (changed != default_arguments("micro").dataset) == bool(flags)
 
 
+def test_explained_pairs_are_looked_for_among_more_images_where_the_nearest_are_taken():
+    near = replace(MICRO.select, partner="nearest")
+    ((why, flags),) = told({Reason.UNEXPLAINED_DIFFERENCE: 3}, select=near)
+    assert why.startswith("3 pairs differed in more")
+    assert flags == f"--select.top-k {MICRO.generate.candidates_per_prompt} --select.bottom-k 10"
+    assert told({Reason.UNEXPLAINED_DIFFERENCE: 3}, select=replace(near, top_k=10, bottom_k=10))[0][1] == ""
+    assert told({Reason.UNEXPLAINED_DIFFERENCE: 3})[0][1] == ""
+
+
 def test_the_most_frequent_comes_first_and_what_no_setting_decides_is_left_out():
     found = told({Reason.ALL_WRONG: 2, Reason.TOO_EASY: 5, Reason.BROKEN_IMAGE: 9})
     assert [why.split()[0] for why, _ in found] == ["5", "2"]

@@ -45,6 +45,7 @@ class Invented:
     quarantine_every: int | None = None
     share_right: float | None = None
     rewrite: Callable[[int, PromptRecord], PromptRecord] = lambda index, prompt: prompt
+    settings: Callable[[DatasetConfig], DatasetConfig] = lambda config: config
 
 
 def invented_run(path: Path | str, invented: Invented = Invented()) -> tuple[RunFolder, DatasetConfig]:
@@ -57,6 +58,7 @@ def invented_run(path: Path | str, invented: Invented = Invented()) -> tuple[Run
         unit_size=invented.unit_size,
         generate=replace(config.generate, candidates_per_prompt=invented.num_candidates),
     )
+    config = invented.settings(config)
     rng = np.random.default_rng(invented.seed)
     captions = [sample_caption(rng) for _ in range(invented.num_prompts)]
     rows = [PromptRow(invented.rewrite(i, _record(i, caption))) for i, caption in enumerate(captions)]
@@ -71,7 +73,8 @@ def invented_run(path: Path | str, invented: Invented = Invented()) -> tuple[Run
             _ground(row, quarantined=_failing(invented, unit * invented.unit_size + index))
             for index, row in enumerate(drawn)
         ]
-        select = SelectPairs(config.select, config.seed)
+        select = SelectPairs(steps[-1].link.config, config.seed)
+        select.load()
         paired = [select([row])[0] if row.active else replace(row, cost=Cost()) for row in grounded]
         upstream = hash_rows(before)
         for step, made in zip(steps, (drawn, grounded, paired), strict=True):

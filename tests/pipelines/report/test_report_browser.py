@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from inference.likeness.likeness import LikenessConfig
 from pipelines.report.page import build_report
 from schemas.records import PromptRecord
 from tests.support.browser import real_browser
@@ -96,3 +97,17 @@ def test_long_galleries_are_drawn_bit_by_bit(browser, tmp_path: Path) -> None:
         page.locator("#more").click()
     assert page.locator("article.card").count() == num_cards
     assert not page.locator("#more").is_visible()
+
+
+def test_pairs_are_put_in_the_order_of_their_likeness(browser, tmp_path: Path) -> None:
+    near = Invented(num_prompts=16, settings=lambda config: replace(config, likeness=LikenessConfig("pixels")))
+    path = Path(build_report(*invented_run(tmp_path / "run", near)))
+    likeness = [card["likeness"] for card in read_page(path.read_text(encoding="utf-8")).pairs]
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    for order, wanted in (("most", sorted(likeness, reverse=True)), ("least", sorted(likeness))):
+        page.get_by_label("Order").select_option(order)
+        hints = page.locator("article.card").locator(".arrow > .hint").all_inner_texts()
+        assert [hint.rpartition("likeness ")[2] for hint in hints] == [f"{value:.2f} by pixels" for value in wanted]
+    page.goto(Path(build_report(*invented_run(tmp_path / "other", Invented(num_prompts=8)))).as_uri())
+    assert not page.get_by_label("Order").is_visible()
