@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from trainers.kept_prompts import KeptPrompts
 from trainers.optimizer import set_learning_rate
 from trainers.referee import Referee, mean_answers
 from trainers.vqa_loss import VqaTeacher, check_kind
+
+if TYPE_CHECKING:
+    import torch
 
 
 class NotConvergedError(WorkFailedError):
@@ -246,13 +249,8 @@ class _Training:
         # Back to the images first, so that the VLM's activations are gone before the generator's are used.
         pixels = images.detach().requires_grad_()
         losses = []
-        for place, asked in enumerate(self.concept.questions):
-            wording = asked.wordings[stable_seed(config.seed, "wording", number, place) % len(asked.wordings)]
-            seen = pixels
-            if config.augmentation.is_on:
-                views = [stable_seed(config.seed, "view", number, seed, place) for seed in seeds]
-                seen = augmented(pixels, config.augmentation, views, is_moved=not asked.overlays)
-            each = self.models.teacher.losses(seen, wording)
+        for place in range(len(self.concept.questions)):
+            each = self._losses(pixels, place, number, seeds)
             (each.mean() / len(self.concept.questions)).backward()
             losses.append(each.detach())
         every = torch.stack(losses)
@@ -273,6 +271,16 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         answers = (-every).exp()
         return Point(number, loss, float(answers.mean()), at, float(answers.max()))
+
+    def _losses(self, pixels: torch.Tensor, place: int, number: int, seeds: Sequence[int]) -> torch.Tensor:
+        """pixels (B, 3, H, W), of those seeds -> (B,): the teacher's losses at a step, of the question at `place`, in
+        one of its wordings, of what it sees of the images."""
+        config, asked = self.config, self.concept.questions[place]
+        wording = asked.wordings[stable_seed(config.seed, "wording", number, place) % len(asked.wordings)]
+        if config.augmentation.is_on:
+            views = [stable_seed(config.seed, "view", number, place, seed) for seed in seeds]
+            pixels = augmented(pixels, config.augmentation, views, is_moved=not asked.overlays)
+        return self.models.teacher.losses(pixels, wording)
 
     @property
     def is_hopeless(self) -> bool:

@@ -2,6 +2,7 @@
 fooled leave a training the same through a kill."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -216,8 +217,8 @@ def test_the_teacher_is_no_referee_by_name_or_by_weights(models, tmp_path):
     with pytest.raises(InputError, match="looks on at its own lessons") as refused:
         tiny_training(flux, teacher=TeacherConfig(vlm), referee=RefereeConfig(vlm))
     assert refused.value.field == "referee.model"
-    twin = str(save_tiny_vlm(tmp_path / "twin", seed=0))
-    config = tiny_training(flux, teacher=TeacherConfig(vlm), referee=RefereeConfig(twin))
+    twin = shutil.copytree(vlm, tmp_path / "twin")
+    config = tiny_training(flux, teacher=TeacherConfig(vlm), referee=RefereeConfig(str(twin)))
     with pytest.raises(InputError, match="own lessons"):
         check_vlms(config)
     check_vlms(tiny_training(flux, teacher=TeacherConfig(vlm), referee=RefereeConfig(vlm, same_as_teacher=True)))
