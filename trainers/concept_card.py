@@ -170,5 +170,5 @@ def draw_curve(distilled: Distilled, path: Path, bound: float) -> None:
             axes.plot(at, seen, f"{marker}--", color=color, markersize=4, linewidth=1, label=f"{name}, {what}")
     axes.axhline(bound, color="tab:red", linewidth=0.8, linestyle="--", label="ends training")
     axes.set(xlabel="step", ylabel="probability of the answers", ylim=(0, 1.02))
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="upper left" if distilled.looks else "lower right")  # a referee's line may stay low
     figure.savefig(path, metadata={"Software": None})

@@ -125,8 +125,9 @@ def run(command, kill_at=None):
 @pytest.mark.timeout(300)
 def test_killed_for_good_and_resumed_it_gives_the_same_lora(flags, tmp_path):
     file = tmp_path / "star.yaml"
-    file.write_text(CONCEPT)
-    more = ["--steps", "24", "--learning-rate", "1e-3", "--stop-after", "0", "--min-probability", "0"]
+    file.write_text(CONCEPT + "    paraphrases: ['Can a red star be seen?']\n")
+    more = ["--augmentation.shift", "0.1", "--augmentation.noise", "0.05"]
+    more += ["--steps", "24", "--learning-rate", "1e-3", "--stop-after", "0", "--min-probability", "0"]
     more += ["--checkpoint-every", "2", "--report-every", "1", "--hopeless-after", "0"]
     command = ["dual-process", "--config", str(file), *flags, *more]
     assert run([*command, "--out", str(tmp_path / "whole")]) == 0
