@@ -29,6 +29,7 @@ from schemas.places import local_path
 from schemas.stop_signal import stop_signal
 from schemas.storage import LocalStorage
 from schemas.terminal import say
+from trainers.dual_process import check_vlms
 from trainers.dual_process_config import DualProcessConfig
 from trainers.ray_cluster import require_ray
 
@@ -58,10 +59,12 @@ def default_arguments(preset: str) -> DistillArgs:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0: all learnt. 1: stopped before the end. 4: done, but some are not learnt, or could not be tried."""
+    """0: all learnt. 1: stopped before the end. 4: done, but some are not learnt or fooled, or could not be
+    tried."""
     arguments = parse_with_preset(DistillArgs, argv, "distill", default_arguments)
     training = arguments.training
-    on_gpu = [d for d in (training.generator.device, training.teacher.device) if d.startswith("cuda")]
+    devices = (training.generator.device, training.teacher.device, training.referee.device if training.referee else "")
+    on_gpu = [device for device in devices if device.startswith("cuda")]
     if arguments.runtime == "ray" and on_gpu and not arguments.workers.gpus:
         raise InputError(
             f"workers without a GPU, and models on {on_gpu[0]}",
@@ -70,6 +73,7 @@ def main(argv: Sequence[str]) -> int:
         )
     flags = drawing_flags(arguments.preset, training.generator)
     require_models(training.models)
+    check_vlms(training)
     out = local_path(Path(shared_uri(arguments.run, arguments.runtime)))
     with Lease(LocalStorage(out), take_over=arguments.take_over) as lease, stop_signal("the step") as asked:
 
@@ -95,6 +99,6 @@ def main(argv: Sequence[str]) -> int:
     say(f"look at it: {out}/index.html")
     failed = [outcome for outcome in outcomes if not outcome.is_learnt]
     if failed:
-        say(f"{len(failed)} are not learnt: see {out}/summary.json", file=sys.stderr)
+        say(f"{len(failed)} failed, are fooled or not learnt: see {out}/summary.json", file=sys.stderr)
         return 4
     return 0

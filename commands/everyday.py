@@ -134,6 +134,7 @@ PAGES: dict[str, Everyday] = {
         (
             "dual-process --config concept.yaml --out runs/concept",
             "dual-process --preset flux --config concept.yaml --steps 100",
+            "dual-process --preset flux --config concept.yaml \\\n  --referee.model HuggingFaceM4/idefics2-8b",
         ),
         ("config", "out", "preset", "steps", "rank", "learning-rate", "batch-size", "num-evaluated", "seed"),
     ),

@@ -53,15 +53,17 @@ def with_named_kinds(
 ) -> Any:
     """A configuration in which every kind that a command line chooses, or has flags of, has its own; and as many
     members as are named where there may be any number (`--rewards.rewards.3.kind`). but: a class whose absence means
-    something, and which stays absent; flagged: but where flags of its own are given."""
-    groups = named_groups(argv)
+    something, and which stays absent; flagged: but where flags of its own are given. What help is asked for is named
+    as well (`--help referee`)."""
+    groups, asked = named_groups(argv), take_help(argv)[1] or ()
     hints = hints_of(type(config))
     chosen = {kind.replace("-", "_") for choice in CHOICES for kind in values_of(argv, (*path, choice))}
     changed: dict[str, Any] = {}
     for one in fields(config):
         value = getattr(config, one.name)
         here = path if goes_unnamed(hints[one.name]) else (*path, one.name)
-        if value is None and (here in groups or one.name in chosen):
+        is_asked = any(path[: len(here)] == here for path in asked)
+        if value is None and (here in groups or one.name in chosen or is_asked):
             kind = _configuration_of(hints[one.name])
             stays = kind is but and not (flagged and here in groups)
             value = _by_default(kind) if kind is not None and not stays else None

@@ -22,7 +22,7 @@ from trainers.checkpoint import Checkpoints
 from trainers.concept_card import CARD, finished_key
 from trainers.concept_file import read_concept
 from trainers.distilled import Point
-from trainers.dual_process import DualProcess, NotConvergedError
+from trainers.dual_process import DualProcess, FooledError, NotConvergedError, check_vlms
 from trainers.dual_process_config import DualProcessConfig
 
 PAGE = "index.html"
@@ -54,11 +54,13 @@ def default_arguments(preset: str) -> Arguments:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when the concept is learnt; 1 where the VLM does not give the wanted answers even then (the LoRA is kept)."""
+    """0 when the concept is learnt; 1 where the VLM does not give the wanted answers even then, or was fooled (the LoRA
+    is kept)."""
     arguments = parse_with_preset(Arguments, argv, "dual-process", default_arguments, "trainers")
     concept = read_concept(arguments.config, arguments.concept)
     _check_own(arguments.out)
     require_models(arguments.training.models)
+    check_vlms(arguments.training)
     there = finished_key(arguments.out)
     if arguments.resume and there is None and not Checkpoints(arguments.out / CHECKPOINTS).steps():
         raise InputError(
@@ -72,8 +74,7 @@ def main(argv: Sequence[str]) -> int:
     flags = drawing_flags(arguments.preset, arguments.training.generator)
     models = DualProcess(arguments.training, drawing_flags=flags)
     if there == models.key_of(concept):
-        say(f"finished already: {arguments.out}")
-        return 0
+        return _say_finished(arguments.out)
     if there is not None:
         raise InputError(
             f"{arguments.out} holds another concept, or this one by other settings or models",
@@ -89,8 +90,8 @@ def main(argv: Sequence[str]) -> int:
     with stop_signal("the step") as stop:
         try:
             distilled = models.distill(concept, arguments.out, report, stop=stop)
-        except NotConvergedError:
-            _write_page(concept.name, "not learnt", arguments.out)
+        except NotConvergedError as error:
+            _write_page(concept.name, "fooled" if isinstance(error, FooledError) else "not learnt", arguments.out)
             raise
     _write_page(concept.name, "learnt", arguments.out)
     before, after = distilled.before.probability, distilled.after.probability
@@ -101,6 +102,14 @@ def main(argv: Sequence[str]) -> int:
     say(f"the LoRA: {arguments.out}; look at it: {arguments.out / PAGE}; draw with it:")
     say(f"  {json.loads((arguments.out / CARD).read_text())['command']}")
     return 0
+
+
+def _say_finished(out: Path) -> int:
+    """As it was when it ended: 0 when it is learnt."""
+    card = json.loads((out / CARD).read_text())
+    became = "learnt" if card["converged"] else "fooled" if card.get("fooled") else "not learnt"
+    say(f"finished already, and {became}: {out}" + (f"\n  {card['why_not']}" if card.get("why_not") else ""))
+    return 0 if card["converged"] else 1
 
 
 def _check_own(out: Path) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 STOP = "stop-request"
 """Workers elsewhere leave the concept at hand, with a checkpoint, where `out` has this file."""
 KEY = "key.txt"  # of whatever a concept's folder holds, finished or not
-Status = Literal["learnt", "learnt before", "not learnt", "failed"]
+Status = Literal["learnt", "learnt before", "not learnt", "fooled", "failed"]
 
 
 class Named(NamedTuple):
@@ -119,7 +119,7 @@ class ConceptWorker:
         before, after = card["probability_before"], card["probability_after"]
         detail = ""
         if not card["converged"]:
-            status = "not learnt"
+            status = "fooled" if card.get("fooled") else "not learnt"
             detail = card.get("why_not") or f"the answers' probability is {after:.2f}, {before:.2f} before"
         return ConceptOutcome(name, str(file), status, detail, before, after, card["seconds"])
 
@@ -217,7 +217,7 @@ def summary_line(outcome: ConceptOutcome) -> str:
     line = f"{outcome.name}: {outcome.status}"
     if outcome.probability_after is not None:
         line += f", {outcome.probability_before:.2f} -> {outcome.probability_after:.2f} in {outcome.seconds:.0f} s"
-    return line + (f"\n  {outcome.detail}" if outcome.detail and outcome.status in ("failed", "not learnt") else "")
+    return line + (f"\n  {outcome.detail}" if outcome.detail and not outcome.is_learnt else "")
 
 
 def counts_line(outcomes: Sequence[ConceptOutcome]) -> str:

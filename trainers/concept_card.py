@@ -51,6 +51,7 @@ def card(distilled: Distilled, config: DualProcessConfig, command: str = "") -> 
         "other_prompts": list(concept.other_prompts),
         "questions": [
             {"question": q.question, "answer": q.answer, "overlays": [type(o).__name__ for o in q.overlays]}
+            | ({"paraphrases": list(q.paraphrases)} if q.paraphrases else {})
             for q in concept.questions
         ],
         "command": command,
@@ -64,8 +65,22 @@ def card(distilled: Distilled, config: DualProcessConfig, command: str = "") -> 
         "probabilities_before": np.round(distilled.before.probabilities, 4).tolist(),
         "probabilities_after": np.round(distilled.after.probabilities, 4).tolist(),
         "curve": [asdict(point) for point in distilled.curve],
+        "fooled": distilled.fooled is not None,
+        "referee": _refereed(distilled, config),
         "config": json.loads(json.dumps(config.described(), default=str)),
     }
+
+
+def _refereed(distilled: Distilled, config: DualProcessConfig) -> dict[str, Any] | None:
+    """Both curves, by question, and where they parted; None where nobody looked on."""
+    if config.referee is None:
+        return None
+    said, fooled = (
+        {"model": config.referee.model, "looks": [asdict(look) for look in distilled.looks]},
+        distilled.fooled,
+    )
+    parted = {"parted_at": fooled.step, "parted_over": fooled.question, "kept_step": fooled.kept_step} if fooled else {}
+    return said | parted
 
 
 def finished_key(folder: Path) -> str | None:
@@ -86,7 +101,11 @@ def readme(distilled: Distilled, config: DualProcessConfig, command: str = "") -
     """For people, and for a model hub."""
     concept, before, after = distilled.concept, distilled.before.probability, distilled.after.probability
     asked = "\n".join(f"- {q.question} **{q.answer}**" for q in concept.questions)
-    verdict = "" if distilled.converged else f"\n**Not learnt**: {distilled.why_not}.\n"
+    why, fooled = distilled.why_not, distilled.fooled
+    verdict = f"\n**{'Fooled' if fooled else 'Not learnt'}**: {why}.\n" if why else ""
+    if fooled:
+        verdict += f"\nThis LoRA is of step {fooled.kept_step}, when the two had not parted.\n"
+    below = ", and below what the VLM was fooled by" if fooled else ""
     drawn = f"\n```bash\n{command}\n```\n" if command else ""
     others = ", ".join(f'"{prompt}"' for prompt in concept.other_prompts)
     return f"""---
@@ -103,7 +122,7 @@ A LoRA of `{config.generator.model}` for "{concept.prompt}"{f" (also meant for {
 The answers' probability on {len(distilled.before.images)} seeds that were not trained on: {before:.2f}
 before, {after:.2f} after.
 
-![Before (above) and after, the same seeds](grid.png) ![The answers' probability while it was trained](curve.png)
+![Before (above) and after, the same seeds{below}](grid.png) ![The answers' probability while it was trained](curve.png)
 
 `{config.generator.pipeline}.load_lora_weights` loads this folder; draw with {config.generator.num_steps} steps at
 {config.generator.size_px} px, as it was trained.
@@ -111,7 +130,8 @@ before, {after:.2f} after.
 
 
 def before_after(distilled: Distilled) -> np.ndarray:
-    """uint8 (H, W, 3): the same seeds before (above) and after, under the overlay that they were asked about."""
+    """uint8 (H, W, 3): the same seeds before (above) and after, under the overlay that they were asked about; of a
+    training that was fooled, below that, what the VLM was sure of."""
     overlaid = next((q for q in distilled.concept.questions if q.overlays), None)
 
     def row(images: np.ndarray) -> np.ndarray:
@@ -122,11 +142,15 @@ def before_after(distilled: Distilled) -> np.ndarray:
         padded = [np.pad(image, ((0, GAP_PX), (0, GAP_PX), (0, 0)), constant_values=255) for image in shown]
         return np.concatenate(padded, axis=1)
 
-    return np.concatenate([row(distilled.before.images), row(distilled.after.images)])
+    shown = [distilled.before.images, distilled.after.images]
+    if distilled.fooled is not None and distilled.fooled.images is not None:
+        shown.append(distilled.fooled.images)
+    return np.concatenate([row(images) for images in shown])
 
 
 def draw_curve(distilled: Distilled, path: Path, bound: float) -> None:
-    """Probability of the wanted answers against steps: each step's, and the mean of the last ten."""
+    """Probability of the wanted answers against steps: each step's, the mean of the last ten, and what teacher and
+    referee say of finished images: of the question over which they parted, or of all."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3), dpi=100, layout="constrained")
@@ -136,7 +160,15 @@ def draw_curve(distilled: Distilled, path: Path, bound: float) -> None:
     means = [float(np.mean(values[max(0, i - 9) : i + 1])) for i in range(len(values))]
     axes.plot(steps, values, ".", color="0.7", markersize=3, label="step")
     axes.plot(steps, means, color="tab:blue", label="mean of ten")
+    if distilled.looks:
+        over = distilled.fooled.question if distilled.fooled else None
+        at = [look.step for look in distilled.looks]
+        for color, name, marker in (("tab:blue", "teacher", "o"), ("tab:orange", "referee", "s")):
+            told = [np.array(getattr(look, name)) for look in distilled.looks]
+            seen = [float(each.mean() if over is None else each[over]) for each in told]
+            what = "finished images" if over is None else f"question {over + 1}"
+            axes.plot(at, seen, f"{marker}--", color=color, markersize=4, linewidth=1, label=f"{name}, {what}")
     axes.axhline(bound, color="tab:red", linewidth=0.8, linestyle="--", label="ends training")
     axes.set(xlabel="step", ylabel="probability of the answers", ylim=(0, 1.02))
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="upper left" if distilled.looks else "lower right")  # a referee's line may stay low
     figure.savefig(path, metadata={"Software": None})

@@ -6,6 +6,7 @@
     qa_pairs:
       - question: Does the image show a sunrise?
         answer: "Yes"                      # optional; any text
+        paraphrases: [Is this a sunrise?]  # optional: the same in other words, with the same answer
       - question: Does the image match the overlay?
         ref_images: [layout.png]           # optional: pictures in the file's folder, drawn over the image
         overlay_mode: transparent          # or solid: what is white or transparent in the picture shows the image
@@ -173,7 +174,7 @@ class _Reader:
         return Concept(name, prompt, questions, others, content_key(content, self._pictures))
 
     def _question(self, node: Any, field: str) -> QuestionAnswer:
-        optional = ("question", "answer", "ref_images", "overlay_mode", "visual_prompt")
+        optional = ("question", "answer", "paraphrases", "ref_images", "overlay_mode", "visual_prompt")
         fields = self._mapping(node, field, (), optional)
         drawn: VisualPrompt | None = None
         if "visual_prompt" in fields:
@@ -186,7 +187,16 @@ class _Reader:
             raise self._wrong(node, "no question", f"{field}.question", "a question, or a visual_prompt with its own")
         answer = self._text(fields["answer"], f"{field}.answer") if "answer" in fields else "Yes"
         pictures = self._references(fields, field, question)
-        return QuestionAnswer(question, answer, (*pictures, *([drawn] if drawn else [])), self._postfix)
+        overlays = (*pictures, *([drawn] if drawn else []))
+        return QuestionAnswer(question, answer, overlays, self._postfix, self._paraphrases(fields, field, question))
+
+    def _paraphrases(self, fields: dict[str, Any], field: str, question: str) -> tuple[str, ...]:
+        name, said = f"{field}.paraphrases", [question]
+        for node in self._sequence(fields.get("paraphrases"), name):
+            said.append(self._text(node, name))
+            if said[-1].casefold() in (one.casefold() for one in said[:-1]):
+                raise self._wrong(node, f"{said[-1]!r} is asked already", name, "other words for the same question")
+        return tuple(said[1:])
 
     def _references(self, fields: dict[str, Any], field: str, question: str) -> list[ReferenceImage]:
         mode: OverlayMode = "transparent"

@@ -33,10 +33,34 @@ class Evaluated:
         return float(self.probabilities.mean())
 
 
+@dataclass(frozen=True)
+class Look:
+    """What teacher and referee think of finished images after `step` steps: for each question the mean probability of
+    the wanted answer."""
+
+    step: int
+    teacher: tuple[float, ...]
+    referee: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Fooled:
+    """A training that ended because the referee denies what the teacher believes. why: for people. step: where it
+    ended. kept_step: of the LoRA that is kept, the last at which the two had not parted. question: number of the one
+    over which they parted. images: what the teacher was sure of, None until it is drawn."""
+
+    why: str
+    step: int
+    kept_step: int
+    question: int
+    images: np.ndarray | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Distilled:
     """What came of a concept. why_not: what keeps it from being learnt, for people; empty where it is. seconds: of
-    training, all attempts together."""
+    training, all attempts together. looks: the referee's, none without one. fooled: None where the two have not
+    parted; after is then of the LoRA that is kept."""
 
     concept: Concept
     key: str
@@ -45,6 +69,8 @@ class Distilled:
     after: Evaluated
     why_not: str
     seconds: float
+    looks: tuple[Look, ...] = ()
+    fooled: Fooled | None = None
 
     @property
     def converged(self) -> bool:

@@ -9,31 +9,40 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inference.dual.concept import Concept
-from inference.model_store import model_digest
+from inference.model_store import model_digest, resolve_model
 from schemas.configuration import content_key, stable_seed
 from schemas.errors import InputError, StoppedError, WorkFailedError
+from trainers.augmentation import augmented
 from trainers.checkpoint import Checkpoints, exported
 from trainers.concept_card import drawing_command, write_card
 from trainers.denoiser import Denoiser, add_lora, clean_estimate, denoise_to, draw, lora_parameters, remove_lora
-from trainers.distilled import Distilled, Evaluated, Point
-from trainers.dual_process_config import DualProcessConfig
+from trainers.distilled import Distilled, Evaluated, Fooled, Look, Point
+from trainers.dual_process_config import DualProcessConfig, same_model
 from trainers.kept_prompts import KeptPrompts
 from trainers.optimizer import set_learning_rate
-from trainers.vqa_loss import VqaTeacher
+from trainers.referee import Referee, mean_answers
+from trainers.vqa_loss import VqaTeacher, check_kind
+
+if TYPE_CHECKING:
+    import torch
 
 
 class NotConvergedError(WorkFailedError):
     """The VLM does not give the wanted answers about the taught generator's images. Its LoRA is kept all the same."""
+
+
+class FooledError(NotConvergedError):
+    """The VLM gives them, and the referee denies them. The LoRA of the last look at which it did not is kept."""
 
 
 class DualProcess:
@@ -47,10 +56,13 @@ class DualProcess:
         drawing_flags: str = "",
     ) -> None:
         """Loads what is not given. drawing_flags: of the command that draws with a LoRA, for its card.
-        MissingWeightsError; InputError for a teacher of another kind."""
+        MissingWeightsError; InputError for a teacher or referee of another kind, before anything is loaded, or for a
+        referee with the teacher's weights."""
         self.config, self._drawing_flags = config, drawing_flags
+        check_vlms(config)
         self.denoiser = denoiser or config.generator.open()
         self.teacher = teacher or VqaTeacher(config.teacher)
+        self._referee = VqaTeacher(config.referee.asked_as(config.teacher)) if config.referee else None
         self._models = config.key({name: model_digest(name) for name in config.models}, type(self.denoiser).__name__)
 
     @cached_property
@@ -92,12 +104,21 @@ class DualProcess:
         try:
             before = self.evaluate(concept, text)
             training = _Training(self, concept, text, parameters, out)
+            training.look(before.images)
             for point in training.run(stop):
                 on_step(point)
             after = self.evaluate(concept, text)
+            training.look(after.images, is_last=True)
+            looks, fooled = training.looks, training.fooled()
+            if fooled is not None:
+                fooled = replace(fooled, images=after.images)
+                training.take_back()
+                after = self.evaluate(concept, text)
             why_not = why_not_learnt(before.probability, after.probability, training.is_hopeless, config)
+            why_not = fooled.why if fooled else why_not
             curve, seconds = tuple(training.curve), training.seconds
-            distilled = Distilled(concept, self.key_of(concept), curve, before, after, why_not, seconds)
+            key = self.key_of(concept)
+            distilled = Distilled(concept, key, curve, before, after, why_not, seconds, looks, fooled)
             with exported(out) as folder:
                 self.denoiser.save_lora(folder)
                 while_taught()
@@ -106,6 +127,12 @@ class DualProcess:
                 write_card(folder, distilled, config, command)
         finally:
             remove_lora(network)
+        if fooled:
+            raise FooledError(
+                f"concept {concept.name!r}: {why_not}\n"
+                f"  kept is the LoRA of step {fooled.kept_step}, when the two had not parted; see {out}; one more "
+                f"question about what must be there may help"
+            )
         if why_not:
             raise NotConvergedError(
                 f"concept {concept.name!r} is not learnt: after {len(curve)} steps {why_not}\n"
@@ -124,17 +151,37 @@ class DualProcess:
 
     def evaluate(self, concept: Concept, text: Any) -> Evaluated:
         """Finished images of the evaluation seeds, and how probable the VLM finds the wanted answers about them."""
-        config, images = self.config, []
-        seeds = range(config.evaluation_seed, config.evaluation_seed + config.num_evaluated)
-        size = max(config.batch_size, config.generator.batch_size)
-        for start in range(0, len(seeds), size):
-            images.append(as_uint8(draw(self.denoiser, text, seeds[start : start + size])))
-        drawn = np.concatenate(images)
-        answers = [
-            np.concatenate([self.teacher.probabilities(drawn[i : i + size], asked) for i in range(0, len(drawn), size)])
-            for asked in concept.questions
-        ]
-        return Evaluated(drawn, np.stack(answers, 1))
+        drawn = self.drawn(text, self.config.num_evaluated)
+        return Evaluated(drawn, mean_answers(self.teacher, drawn, concept.questions, self.pass_size))
+
+    def drawn(self, text: Any, count: int) -> np.ndarray:
+        """Finished images of the first evaluation seeds, uint8 (count, H, W, 3)."""
+        first, size = self.config.evaluation_seed, self.pass_size
+        seeds = range(first, first + count)
+        parts = [draw(self.denoiser, text, seeds[at : at + size]) for at in range(0, count, size)]
+        return np.concatenate([as_uint8(part) for part in parts])
+
+    @property
+    def pass_size(self) -> int:
+        """Images of a forward pass without a gradient."""
+        return max(self.config.batch_size, self.config.generator.batch_size)
+
+    def referee_of(self, concept: Concept) -> Referee | None:
+        """Of one training; None where nobody looks on."""
+        if self.config.referee is None or self._referee is None:
+            return None
+        return Referee(self.config.referee, self._referee, self.teacher, concept.questions)
+
+
+def check_vlms(config: DualProcessConfig) -> None:
+    """InputError for a teacher or a referee of another kind, and for a referee with the teacher's weights. No weights
+    are loaded. MissingWeightsError."""
+    check_kind(resolve_model(config.teacher.model), "teacher.model")
+    if config.referee is not None:
+        check_kind(resolve_model(config.referee.model), "referee.model")
+        referee, teacher = config.referee.model, config.teacher.model
+        if model_digest(referee) == model_digest(teacher) and not config.referee.same_as_teacher:
+            raise same_model(referee, teacher)
 
 
 def why_not_learnt(before: float, after: float, is_hopeless: bool, config: DualProcessConfig) -> str:
@@ -165,13 +212,14 @@ class _Training:
         self.checkpoints = Checkpoints(out / "checkpoints", keep_last=1)
         self.curve: list[Point] = []
         self.seconds = 0.0
+        self._referee = models.referee_of(concept)
         self._restore()
 
     def run(self, stop: Callable[[], bool]) -> Iterator[Point]:
-        """Train to the last step, or to where the answers are sure enough, or hopeless. StoppedError, with a
-        checkpoint."""
+        """Train to the last step, or to where the answers are sure enough, hopeless, or denied by the referee.
+        StoppedError, with a checkpoint."""
         config = self.config
-        while len(self.curve) < config.steps and not self._is_sure() and not self.is_hopeless:
+        while len(self.curve) < config.steps and not (self._is_sure() or self.is_hopeless or self.fooled()):
             if stop():
                 self._save()
                 raise StoppedError(
@@ -181,6 +229,7 @@ class _Training:
             started = time.monotonic()
             point = self._step(len(self.curve))
             self.curve.append(point)
+            self.look()
             self.seconds += time.monotonic() - started
             if len(self.curve) % config.checkpoint_every == 0:
                 self._save()
@@ -200,8 +249,8 @@ class _Training:
         # Back to the images first, so that the VLM's activations are gone before the generator's are used.
         pixels = images.detach().requires_grad_()
         losses = []
-        for asked in self.concept.questions:
-            each = self.models.teacher.losses(pixels, asked)
+        for place in range(len(self.concept.questions)):
+            each = self._losses(pixels, place, number, seeds)
             (each.mean() / len(self.concept.questions)).backward()
             losses.append(each.detach())
         every = torch.stack(losses)
@@ -223,12 +272,53 @@ class _Training:
         answers = (-every).exp()
         return Point(number, loss, float(answers.mean()), at, float(answers.max()))
 
+    def _losses(self, pixels: torch.Tensor, place: int, number: int, seeds: Sequence[int]) -> torch.Tensor:
+        """pixels (B, 3, H, W), of those seeds -> (B,): the teacher's losses at a step, of the question at `place`, in
+        one of its wordings, of what it sees of the images."""
+        config, asked = self.config, self.concept.questions[place]
+        wording = asked.wordings[stable_seed(config.seed, "wording", number, place) % len(asked.wordings)]
+        if config.augmentation.is_on:
+            views = [stable_seed(config.seed, "view", number, place, seed) for seed in seeds]
+            pixels = augmented(pixels, config.augmentation, views, is_moved=not asked.overlays)
+        return self.models.teacher.losses(pixels, wording)
+
     @property
     def is_hopeless(self) -> bool:
         """Whether none of the first answers was anything but improbable."""
         first = self.curve[: self.config.hopeless_after]
         few = len(first) < self.config.hopeless_after or not first
         return not few and max(point.best for point in first) <= self.config.hopeless_probability
+
+    def look(self, images: np.ndarray | None = None, is_last: bool = False) -> None:
+        """The referee's, where one is due, or at the end, and none was made. images: of the evaluation seeds, drawn as
+        the generator now is; by default they are drawn."""
+        referee, step = self._referee, len(self.curve)
+        if referee is None or not (referee.is_due(step) or (is_last and not referee.has_looked(step))):
+            return
+        models = self.models
+        count = min(referee.config.num_images, self.config.num_evaluated)
+        shown = models.drawn(self.text, count) if images is None else images[:count]
+        referee.look(step, shown, lora_parameters(models.denoiser.network), models.pass_size)
+
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        return tuple(self._referee.looks) if self._referee else ()
+
+    def fooled(self) -> Fooled | None:
+        """What is said of a training that the referee ended; None of others."""
+        return self._referee.fooled() if self._referee else None
+
+    def take_back(self) -> None:
+        """The LoRA of the last look at which the two had not parted; as it is where there was none."""
+        if self._referee is not None and self._referee.agreed is not None:
+            self._put(self._referee.agreed[1])
+
+    def _put(self, weights: Mapping[str, Any]) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, parameter in lora_parameters(self.models.denoiser.network).items():
+                parameter.copy_(weights[name])
 
     def _is_sure(self) -> bool:
         config = self.config
@@ -244,12 +334,11 @@ class _Training:
                 "optimizer": self.optimizer.state_dict(),
                 "curve": [asdict(point) for point in self.curve],
                 "seconds": self.seconds,
+                "referee": self._referee.state() if self._referee else None,
             },
         )
 
     def _restore(self) -> None:
-        import torch
-
         state = self.checkpoints.latest(self.config.generator.device)
         if state is None:
             return
@@ -259,9 +348,9 @@ class _Training:
                 field="--out",
                 expected="what it was started with, or another folder",
             )
-        with torch.no_grad():
-            for name, parameter in lora_parameters(self.models.denoiser.network).items():
-                parameter.copy_(state["weights"][name])
+        self._put(state["weights"])
+        if self._referee is not None:
+            self._referee.restore(state["referee"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.curve = [Point(**point) for point in state["curve"]]
         self.seconds = float(state["seconds"])

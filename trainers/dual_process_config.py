@@ -8,7 +8,9 @@ from typing import Any
 
 from schemas.configuration import added_field, content_key, execution_field, model_names, output_config
 from schemas.errors import InputError
+from trainers.augmentation import AugmentationConfig
 from trainers.denoiser_config import DenoiserConfig
+from trainers.referee import RefereeConfig
 from trainers.vqa_loss import TeacherConfig
 
 
@@ -18,6 +20,9 @@ class DualProcessConfig:
 
     generator: DenoiserConfig = field(default_factory=DenoiserConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    augmentation: AugmentationConfig = added_field(AugmentationConfig())
+    referee: RefereeConfig | None = added_field(None)
+    """A second VLM, which ends a training that fools the teacher; none: nobody looks on."""
     rank: int = 16
     """Of the LoRA."""
     alpha_per_rank: float = 5.0
@@ -98,6 +103,14 @@ class DualProcessConfig:
                 field="earliest_step, gradient_steps",
                 expected=f"together at most {self.generator.num_steps}",
             )
+        if self.referee is not None and self.referee.model == self.teacher.model and not self.referee.same_as_teacher:
+            raise same_model(self.referee.model, self.teacher.model)
+        if self.augmentation.brightness and self.teacher.pixel_range == "min-max":
+            raise InputError(
+                f"brightness {self.augmentation.brightness}, and each image stretched between its darkest and lightest",
+                field="augmentation.brightness",
+                expected="0, or teacher.pixel_range clamp: the stretch takes it back",
+            )
         if self.vae_checkpointing and self.generator.kind != "flux":
             raise InputError(
                 f"the VAE of {self.generator.kind!r} has no checkpointing", field="vae_checkpointing", expected="false"
@@ -137,7 +150,8 @@ class DualProcessConfig:
     @property
     def models(self) -> tuple[str, ...]:
         """Names of the models that are loaded."""
-        return tuple(dict.fromkeys((*model_names(self.generator.used), *model_names(self.teacher))))
+        used = (self.generator.used, self.teacher, *([self.referee] if self.referee else []))
+        return tuple(dict.fromkeys(name for config in used for name in model_names(config)))
 
     def key(self, digests: Mapping[str, str], denoiser: str) -> str:
         """Of all that changes a LoRA but the concept. denoiser: the name of its class; digests: of `models`.
@@ -154,3 +168,12 @@ class DualProcessConfig:
 
     def _flat(self, generator: dict[str, Any]) -> dict[str, Any]:
         return {"generator": generator, "lora_targets": list(self.targets)}
+
+
+def same_model(referee: str, teacher: str) -> InputError:
+    """For a referee that is the teacher."""
+    return InputError(
+        f"{referee} looks on at its own lessons: the teacher is {teacher}",
+        field="referee.model",
+        expected="another VLM, or referee.same_as_teacher",
+    )

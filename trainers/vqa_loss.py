@@ -81,7 +81,8 @@ class VqaTeacher:
         self._tokens: dict[tuple[str, str, int, int], _Tokens] = {}
 
     def losses(self, images: torch.Tensor, asked: QuestionAnswer) -> torch.Tensor:
-        """images (B, 3, H, W), black 0 and white 1 -> (B,), on the images' device: -log of the answer's probability."""
+        """images (B, 3, H, W), black 0 and white 1 -> (B,), on the images' device: -log of the answer's probability,
+        asked as `asked.question` says it and in no other words."""
         import torch
 
         seen = self.seen(images.to(self.config.device), asked)
@@ -98,12 +99,14 @@ class VqaTeacher:
         return each.sum(1).to(images.device)
 
     def probabilities(self, images: np.ndarray, asked: QuestionAnswer) -> np.ndarray:
-        """images uint8 (B, H, W, 3) -> float32 (B,): how sure the VLM is of the answer, without a gradient."""
+        """images uint8 (B, H, W, 3) -> float32 (B,): how sure the VLM is of the answer, without a gradient; the mean
+        over the question's wordings."""
         import torch
 
         with torch.no_grad():
             pixels = torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2).float() / 255
-            return (-self.losses(pixels, asked)).exp().cpu().numpy()
+            each = [(-self.losses(pixels, wording)).exp() for wording in asked.wordings]
+            return torch.stack(each).mean(0).cpu().numpy()
 
     def seen(self, images: torch.Tensor, asked: QuestionAnswer) -> torch.Tensor:
         """What the VLM looks at, (B, 3, h, w) in [0, 1]: resized as it resizes, then the overlays, at that size. In
@@ -166,13 +169,18 @@ def pixels_of(processor: Any) -> VlmPixels:
 def load_teacher(folder: Any, dtype: str) -> tuple[Any, Any]:
     """Model and processor of a folder, all of the model's tensors in its files. InputError for a VLM of another kind,
     before any weights are read."""
-    from transformers import AutoConfig
-
-    from inference.model_store import base_model_of, resolve_model
     from inference.vlm.adapters import load_vlm
 
-    base = base_model_of(folder)
-    kind = AutoConfig.from_pretrained(folder if base is None else resolve_model(base)).model_type
-    if kind not in KINDS:
-        raise InputError(f"{folder}: a model of type {kind}", field="teacher.model", expected=" or ".join(KINDS))
+    check_kind(folder)
     return load_vlm(folder, dtype)
+
+
+def check_kind(folder: Any, field: str = "teacher.model") -> None:
+    """InputError for the folder of a model of another kind. One small file is read, and no weights."""
+    from inference.model_store import base_model_of, resolve_model
+    from inference.vlm.adapters import kind_of
+
+    base = base_model_of(folder)
+    kind, _ = kind_of(folder if base is None else resolve_model(base))
+    if kind not in KINDS:
+        raise InputError(f"{folder}: a model of type {kind}", field=field, expected=" or ".join(KINDS))

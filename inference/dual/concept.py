@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,12 +40,20 @@ class QuestionAnswer:
     """A question about an image, the answer that is wanted, and what is drawn over the image before it is asked.
 
     postfix: what stands behind the question, empty for nothing; None: what the teacher's configuration says.
+    paraphrases: other wordings of the question, with the same answer: a training step asks one of all wordings, an
+    evaluation all.
     """
 
     question: str
     answer: str = "Yes"
     overlays: tuple[VisualPrompt, ...] = ()
     postfix: str | None = None
+    paraphrases: tuple[str, ...] = ()
+
+    @property
+    def wordings(self) -> tuple[QuestionAnswer, ...]:
+        """The question in each of its wordings, itself first; none of these has paraphrases."""
+        return tuple(replace(self, question=one, paraphrases=()) for one in (self.question, *self.paraphrases))
 
     def shown(self, image: np.ndarray) -> np.ndarray:
         """What the VLM is shown, at the image's own size: uint8 (H, W, 3)."""
@@ -73,5 +81,8 @@ def concept_of(name: str, prompt: str, questions: Sequence[QuestionAnswer], **ot
     """A concept of plain questions, with its digest: for those that are made by a program and not read from a file."""
     from schemas.configuration import content_key
 
-    plain = [(q.question, q.answer, [repr(prompt) for prompt in q.overlays]) for q in questions]
+    plain: list[Any] = []
+    for q in questions:
+        said = (q.question, q.answer, [repr(prompt) for prompt in q.overlays])
+        plain.append((*said, q.paraphrases) if q.paraphrases else said)  # digests of those without stay what they were
     return Concept(name, prompt, tuple(questions), digest=content_key(name, prompt, plain, others), **others)

@@ -67,7 +67,7 @@ def load_processor(folder: Path) -> Any:
 def check_vlm(folder: Path) -> None:
     """InputError (file) for a folder whose configuration is that of no VLM. It reads one small file and imports
     nothing."""
-    kind, said = _kind_of(folder)
+    kind, said = kind_of(folder)
     if not any(_SIGHT.search(key) for key in said):
         raise _no_vlm(folder, f"a model of type {kind!r} that sees no images")
 
@@ -76,14 +76,14 @@ def check_class(folder: Path) -> None:
     """InputError (file) for a folder of a class that transformers' auto class does not open by itself."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    kind, said = _kind_of(folder)
+    kind, said = kind_of(folder)
     if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         own = " with code of its own" if "auto_map" in said else ""
         raise _no_vlm(folder, f"a model of type {kind!r}{own}")
 
 
-def _kind_of(folder: Path) -> tuple[str | None, dict[str, Any]]:
-    """A configuration's `model_type`, and all of it."""
+def kind_of(folder: Path) -> tuple[str | None, dict[str, Any]]:
+    """The `model_type` of a folder's configuration, and all of that. InputError (file) where there is none."""
     file = folder / "config.json"
     try:
         said = json.loads(file.read_bytes())

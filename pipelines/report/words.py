@@ -43,6 +43,7 @@ MEANINGS = {
     "given to": "An image that fits both descriptions supports one of them, by a coin.",
     "95 %": "In brackets: where the score would lie with other prompts of the same kind. One prompt has no interval.",
     "learnt": "The VLM gives the wanted answers on seeds that were not trained on.",
+    "fooled": "The VLM gives them, and a second VLM, the referee, denies them: what was made before is kept.",
     "not learnt": "It does not, even after training; what was made is kept.",
 }
 """What a page's words mean, in a sentence each."""

@@ -76,6 +76,33 @@ def test_resuming_what_is_not_there_and_models_that_are_not_are_told_before_anyt
     assert "HuggingFaceM4/gone" in said
 
 
+def test_a_referee_is_refused_by_name_or_ends_a_training_that_is_then_called_fooled(flags, tmp_path, capsys):
+    file = tmp_path / "star.yaml"
+    file.write_text(CONCEPT)
+    command = ["dual-process", "--config", str(file), "--out", str(tmp_path / "out"), *flags]
+    teacher = flags[flags.index("--teacher.model") + 1]
+    assert main([*command, "--referee.model", teacher]) == 2
+    assert "looks on at its own lessons" in capsys.readouterr().err
+    gone = ["--teacher.model", "Qwen/gone", "--referee.model", "HuggingFaceM4/gone"]
+    assert main([*command, *gone]) == 2
+    said = capsys.readouterr().err
+    assert "Qwen/gone" in said
+    assert "HuggingFaceM4/gone" in said
+    # Random weights of seed 1 find the answer .0014 probable, those of seed 0 .0004.
+    other = str(save_tiny_vlm(tmp_path / "vlm", seed=1))
+    bounds = ["--referee.sure", "0.001", "--referee.doubtful", "0.0007"]
+    parted = [*command, "--teacher.model", other, "--referee.model", teacher, *bounds]
+    assert main(parted) == 1
+    said = capsys.readouterr()
+    assert "the VLM is fooled: before the first step" in said.err
+    assert "not learnt" not in said.out + said.err
+    page = read_page((tmp_path / "out" / "index.html").read_text()).visible
+    assert "star: fooled" in page
+    assert f"by the referee {teacher}" in page
+    assert main(parted) == 1
+    assert "finished already, and fooled" in capsys.readouterr().out
+
+
 def run(command, kill_at=None):
     """The exit code; with `kill_at` the process is killed as soon as it reports that step."""
     root = Path(__file__).parents[2]
@@ -98,8 +125,9 @@ def run(command, kill_at=None):
 @pytest.mark.timeout(300)
 def test_killed_for_good_and_resumed_it_gives_the_same_lora(flags, tmp_path):
     file = tmp_path / "star.yaml"
-    file.write_text(CONCEPT)
-    more = ["--steps", "24", "--learning-rate", "1e-3", "--stop-after", "0", "--min-probability", "0"]
+    file.write_text(CONCEPT + "    paraphrases: ['Can a red star be seen?']\n")
+    more = ["--augmentation.shift", "0.1", "--augmentation.noise", "0.05"]
+    more += ["--steps", "24", "--learning-rate", "1e-3", "--stop-after", "0", "--min-probability", "0"]
     more += ["--checkpoint-every", "2", "--report-every", "1", "--hopeless-after", "0"]
     command = ["dual-process", "--config", str(file), *flags, *more]
     assert run([*command, "--out", str(tmp_path / "whole")]) == 0

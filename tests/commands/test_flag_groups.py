@@ -104,3 +104,13 @@ def test_tyro_takes_no_value_for_another(capsys, monkeypatch):
     monkeypatch.setattr("random.random", lambda: 0.0)
     for group in ("filter.verifier", "generate.generator"):
         assert f"--{group}." in helped(capsys, "--help", group)
+
+
+def test_what_nobody_chose_is_listed_when_help_is_asked_about_it(capsys):
+    from commands import train_dual_process
+
+    with pytest.raises(SystemExit):
+        train_dual_process.main(["--help", "referee"])
+    told = capsys.readouterr().out
+    assert "--referee.doubtful X" in told
+    assert "--teacher.model" not in told

@@ -26,7 +26,8 @@ from schemas.records import AtomValue, Candidate, Check, PromptRecord, PromptRow
 from schemas.storage import LocalStorage
 from tests.support.invented_run import Invented, invented_run
 from trainers.concept_card import write_card
-from trainers.distilled import Distilled, Evaluated, Point
+from trainers.distilled import Distilled, Evaluated, Fooled, Look, Point
+from trainers.referee import RefereeConfig
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"> " + "w" * 120 + " a photo of a star"
 RING = AtomValue("object", "a <i>ring</i>", 0.9)
@@ -193,12 +194,13 @@ def _reflect(folder: Path, prompts: list[str]) -> Made:
 
 
 def _concepts(folder: Path) -> Made:
-    config = catalogue.load("micro", "dual_process")
+    config = replace(catalogue.load("micro", "dual_process"), referee=RefereeConfig("<b>second</b>/vlm"))
+    looks = (Look(0, (0.2, 0.2), (0.1, 0.1)), Look(20, (0.9, 0.9), (0.8, 0.1)))
     questions = [QuestionAnswer("Is it <b>red</b>?"), QuestionAnswer(HOSTILE)]
     out, files = folder / "out", folder / "concepts"
     files.mkdir()
     outcomes = []
-    for name, after in (("sunrise", 0.9), ("dusk", 0.4)):
+    for name, after, status in (("sunrise", 0.9, "learnt"), ("dusk", 0.4, "not learnt"), ("fog", 0.2, "fooled")):
         (files / f"{name}.yaml").write_text(f"name: {name}\nprompt: p\nqa_pairs: [{{question: q}}]\n")
         images = np.stack([pixels(i) for i in range(4)])
         before = Evaluated(images, np.full((4, 2), 0.2))
@@ -206,16 +208,15 @@ def _concepts(folder: Path) -> Made:
         curve = tuple(Point(step, 1 - step / 20, step / 20, 0) for step in range(20))
         concept = concept_of(name, HOSTILE, questions)
         (out / name).mkdir(parents=True)
-        write_card(
-            out / name,
-            Distilled(concept, "key", curve, before, taught, "" if after > 0.5 else "the answers did not rise", 3.0),
-            config,
-        )
+        fooled = Fooled("<b>why</b>", 20, 0, 1, images) if status == "fooled" else None
+        why = "" if status == "learnt" else "the answers did not rise"
+        write_card(out / name, Distilled(concept, "key", curve, before, taught, why, 3.0, looks, fooled), config)
         card = json.loads((out / name / "card.json").read_text())
-        status = "learnt" if after > 0.5 else "not learnt"
         outcomes.append(
             ConceptOutcome(name, str(files / f"{name}.yaml"), status, "", card["probability_before"], after, 3.0)
         )
     outcomes.append(ConceptOutcome("<b>broken</b>", "x.yaml", "failed", "no <question>"))
     distill_folder(files, LocalStorage(out), lambda files: outcomes, lambda outcome: None)
-    return Made(out / "index.html", (HOSTILE, "<b>broken</b>: failed", "no <question>"))
+    return Made(
+        out / "index.html", (HOSTILE, "<b>broken</b>: failed", "no <question>", "by the referee <b>second</b>/vlm")
+    )

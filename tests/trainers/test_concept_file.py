@@ -8,6 +8,7 @@ from PIL import Image
 
 from inference.dual.concept import ReferenceImage
 from inference.vlm.overlays import ColorPalette, HorizonPosition, LineWeight, RelativeDepth
+from schemas.configuration import content_key
 from schemas.errors import InputError
 from trainers.concept_file import concept_files, read_concept, read_concepts
 
@@ -52,6 +53,21 @@ def test_a_whole_file(tmp_path):
     assert concept.questions[4].question == "Do the colors match?"
 
 
+def test_a_question_in_other_words(tmp_path):
+    asked = 'name: a\nprompt: p\nqa_pairs:\n- question: Is it?\n  answer: "No"\n'
+    plain = read_concept(written(tmp_path, asked))
+    many = read_concept(written(tmp_path, asked + '  paraphrases: ["Is there?", "Would it?"]\n'))
+    assert [(w.question, w.answer, w.paraphrases) for w in many.questions[0].wordings] == [
+        ("Is it?", "No", ()),
+        ("Is there?", "No", ()),
+        ("Would it?", "No", ()),
+    ]
+    assert len(plain.questions[0].wordings) == 1
+    # What a file without paraphrases was known by before there were any.
+    assert plain.digest == content_key(asked, [])
+    assert many.digest != plain.digest
+
+
 def test_reference_pictures_belong_to_the_digest(tmp_path):
     text = (
         "name: layout\nprompt: a field\n"
@@ -84,6 +100,18 @@ BROKEN = {
     "questions that are no list": (HEAD.replace(":\n", ": q\n"), 3, "qa_pairs", "no list"),
     "a pair without question": (HEAD + "  - answer: 'Yes'\n", 4, "qa_pairs[0].question", "no question"),
     "second pair": (HEAD + "  - question: q\n  - quest: q\n", 5, "qa_pairs[1].quest", "not known"),
+    "a paraphrase that is the question": (
+        HEAD + "  - question: Is it?\n    paraphrases: ['Is there?', 'is it?']\n",
+        5,
+        "qa_pairs[0].paraphrases",
+        "asked already",
+    ),
+    "paraphrases that are no list": (
+        HEAD + "  - question: q\n    paraphrases: r\n",
+        5,
+        "qa_pairs[0].paraphrases",
+        "no list",
+    ),
     "overlay mode": (
         HEAD + "  - question: q\n    ref_images: [a.png]\n    overlay_mode: both\n",
         6,
