@@ -219,7 +219,7 @@ class _Training:
         images = clean_estimate(denoiser, z, self.text, at, config.gradient_steps)
         # Back to the images first, so that the VLM's activations are gone before the generator's are used.
         pixels = images.detach().requires_grad_()
-        every, counts = self._asked_in_turn(pixels) if config.curriculum else self._asked_at_once(pixels)
+        every, counts = (self._asked_in_turn if config.curriculum else self._asked_at_once)(pixels)
         loss = float(every[counts].mean())
         if not math.isfinite(loss):
             raise WorkFailedError(
@@ -239,14 +239,18 @@ class _Training:
         num_asked = int(counts.any(1).sum())
         return Point(number, loss, float(answers.mean()), at, float(answers.max()), num_asked)
 
+    def _ask(self, place: int, pixels: torch.Tensor) -> torch.Tensor:
+        """Losses (B,) of the question at a place of the concept, about images (B, 3, H, W)."""
+        return self.models.teacher.losses(pixels, self.concept.questions[place])
+
     def _asked_at_once(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sends the mean loss of all questions back to `pixels` (B, 3, H, W). Each loss, (questions, B), and which of
         them count: here all."""
         import torch
 
         losses = []
-        for asked in self.concept.questions:
-            each = self.models.teacher.losses(pixels, asked)
+        for place in range(len(self.concept.questions)):
+            each = self._ask(place, pixels)
             (each.mean() / len(self.concept.questions)).backward()
             losses.append(each.detach())
         every = torch.stack(losses)
@@ -259,13 +263,13 @@ class _Training:
 
         every = pixels.new_zeros(len(self.concept.questions), len(pixels))
         counts = torch.zeros_like(every, dtype=torch.bool)
-        asked_of = torch.arange(len(pixels), device=pixels.device)
-        for number, asked in enumerate(self.concept.questions):
-            each = self.models.teacher.losses(pixels[asked_of], asked)
+        further = torch.arange(len(pixels), device=pixels.device)
+        for place in range(len(self.concept.questions)):
+            each = self._ask(place, pixels[further])
             each.sum().backward()
-            every[number, asked_of], counts[number, asked_of] = each.detach().to(every.dtype), True
-            asked_of = asked_of[(-each.detach()).exp() > self.config.curriculum]
-            if not len(asked_of):
+            every[place, further], counts[place, further] = each.detach().to(every.dtype), True
+            further = further[(-each.detach()).exp() > self.config.curriculum]
+            if not len(further):
                 break
         assert pixels.grad is not None
         pixels.grad /= counts.sum()
