@@ -10,7 +10,7 @@ from inference.dual.questions import ATTEMPTS, bare
 from inference.dual.statements import statements
 from inference.interfaces import ChatRequest, Vlm
 from inference.vlm.asking import ask_until_read
-from inference.vlm.clean_text import clean_text
+from inference.vlm.clean_text import clean_text, json_of
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.reasoning import answer_of
 from schemas.configuration import template_field
@@ -45,7 +45,19 @@ def implied(vlm: Vlm, prompts: Sequence[str], template: str = "implied") -> list
 
 
 def read_statements(answer: str) -> str | None:
-    """An answer on one line, a sentence for each of its lines; None for one that states nothing."""
-    lines = re.sub(r"(?<=[\w)])[ \t]*\n", ".\n", answer_of(answer) or "")
+    """An answer on one line, a sentence for each of its lines (or of a JSON list's texts); None for one that states
+    nothing."""
+    lines = re.sub(r"(?<=[\w)])[ \t]*\n", ".\n", _out_of_list(answer_of(answer) or ""))
     said = clean_text(lines)
     return said.text if said.problem is None and statements(said.text) else None
+
+
+def _out_of_list(text: str) -> str:
+    """The texts of a JSON list a line each; anything else as it is."""
+    if not text.removeprefix("```json").removeprefix("```").lstrip().startswith("["):
+        return text
+    try:
+        listed = json_of(text)
+    except ValueError:
+        return text
+    return "\n".join([*map(str, listed), ""])

@@ -60,14 +60,23 @@ def statements(text: str) -> list[str]:
     found: dict[str, None] = {}
     for sentence in re.split(r"(?<=[.!?;。！？])\s*(?=\S)|\n+", text):
         said = re.sub(r"^\s*(?:[-*•]|\(?\d{1,2}[.)])\s+", "", sentence).strip()
-        said = _LABEL.sub("", said, count=1) if _LABEL.match(said) else said
-        said = _SHOWS.sub("", said, count=1) if _SHOWS.match(said) else said
+        while before := _LABEL.match(said) or _SHOWS.match(said):
+            said = said[before.end() :]
         if said.endswith(("?", "？", ":", "：")) or len(said) > MAX_CHARS:
             continue
-        said = bare(said.strip(' ;!"“”'))
-        if re.search(r"[^\W\d_]", said) and said.lower() not in _NOTHING:
-            found[said] = None
+        for one in map(bare, _listed(said.strip(' .;!"“”'))):
+            if re.search(r"[^\W\d_]", one) and one.lower() not in _NOTHING:
+                found[one] = None
     return list(found)[:MAX_STATEMENTS]
+
+
+def _listed(said: str) -> list[str]:
+    """ "a lamp, a desk" -> each; anything else ("a blue, a red square", "a pen, which is bent") as it is."""
+    pieces = [piece.split() for piece in re.split(r",\s*(?:and )?", said)]
+    are_things = all(
+        len(words) > 1 and words[0].lower() in NUMBERS and words[-1].lower() not in COLORS for words in pieces
+    )
+    return [" ".join(words) for words in pieces] if are_things else [said]
 
 
 def _questions(statement: str) -> list[tuple[int, QuestionAnswer]]:
