@@ -12,7 +12,7 @@ import tyro
 from commands.arguments import Preset, parse_with_preset
 from commands.quoted import one_prompt
 from inference.dual.concept import QuestionAnswer
-from inference.dual.implied import QuestionWords
+from inference.dual.question_words import QuestionWords
 from inference.vlm.vlm import VlmConfig
 from pipelines.prompts.known_prompts import require_understood
 from recipes import catalogue

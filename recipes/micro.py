@@ -9,7 +9,7 @@ import numpy as np
 from inference.corrector import CorrectorConfig
 from inference.critic import CriticConfig
 from inference.dual.expanded_prompts import ExpanderConfig
-from inference.dual.implied import QuestionWords
+from inference.dual.question_words import QuestionWords
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import FluxCorrectorConfig
 from inference.generator import GeneratorConfig

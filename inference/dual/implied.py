@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from inference.dual.questions import ATTEMPTS, bare
 from inference.dual.statements import statements
@@ -13,20 +12,7 @@ from inference.vlm.asking import ask_until_read
 from inference.vlm.clean_text import clean_text, json_of
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.reasoning import answer_of
-from schemas.configuration import template_field
 from schemas.errors import RequestFailedError
-
-
-@dataclass(frozen=True)
-class QuestionWords:
-    """What a model is asked for a concept's questions: names in inference/prompts, or files."""
-
-    implied: str = template_field("implied")
-    """What an image of a prompt shows, in statements, with {prompt}."""
-    parts: str = template_field("question_parts")
-    """Its questions, the easiest first, with {prompt} and {description}."""
-    few: str = template_field("questions")
-    """The same where no parts are wanted."""
 
 
 def implied(vlm: Vlm, prompts: Sequence[str], template: str = "implied") -> list[str]:
