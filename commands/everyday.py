@@ -158,7 +158,9 @@ PAGES: dict[str, Everyday] = {
             'score "a photo of two red circles" a.png --kind trained \\\n  --verifier micro/verifier',
         )
     ),
-    "questions": Everyday(('questions "a photo of a green heart" --out concept.yaml',)),
+    "questions": Everyday(
+        ('questions "a photo of a green heart" --out concept.yaml', 'questions "a photo of a clover" --implied')
+    ),
     "reflect": Everyday(
         (
             'reflect "a photo of a red star left of a blue ring"',

@@ -85,7 +85,8 @@ def main(argv: Sequence[str]) -> int:
     def report(point: Point) -> None:
         if point.step == 0 or (point.step + 1) % arguments.report_every == 0:
             line = f"{concept.name} {point.step + 1}/{arguments.training.steps}"
-            say(f"{line}  loss {point.loss:.4g}  probability {point.probability:.3f}", flush=True)
+            asked = f"  asked {point.asked}/{len(concept.questions)}" if arguments.training.curriculum else ""
+            say(f"{line}  loss {point.loss:.4g}  probability {point.probability:.3f}{asked}", flush=True)
 
     with stop_signal("the step") as stop:
         try:

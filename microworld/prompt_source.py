@@ -11,7 +11,7 @@ from microworld.scenes.captions import caption_of_record, is_reserved
 from microworld.scenes.compositions import is_reserved_composition
 from microworld.scenes.edit_file import sample_edit_row
 from microworld.scenes.evaluation_split import SPLITS
-from microworld.scenes.known_words import KNOWS, as_learnt, why_not_known
+from microworld.scenes.known_words import KNOWS, as_learnt, why_not_known, why_not_understood
 from microworld.scenes.long_captions import sample_long_caption
 from microworld.scenes.world import SHAPES
 from schemas.records import PromptRecord
@@ -27,6 +27,10 @@ class MicroWorld:
     def why_not_known(self, text: str) -> str | None:
         """Why its models cannot draw a text."""
         return why_not_known(text)
+
+    def why_not_understood(self, text: str) -> str | None:
+        """Why its VLM cannot say what a text means."""
+        return why_not_understood(text)
 
     def as_learnt(self, text: str) -> str:
         """A text in the words that its models learnt from."""

@@ -26,6 +26,7 @@ Part = Literal[
     "grounding",
     "rewards",
     "vlm",
+    "question_words",
     "judge",
     "description_judge",
     "expander",
@@ -34,9 +35,9 @@ Part = Literal[
 """dataset: `DatasetConfig` of run, plan. search: `SearchJobConfig` of search, reflect. run_options: `RunOptions`, how
 both are computed. cluster: `Cluster` that plan is for. *_training, dual_process: of the trainers and of distill.
 distill_workers: `Workers` of distill on Ray. generator: `GeneratorConfig` of generate. grounding: `GroundedSamConfig`
-of check. rewards: `RewardConfig`s of score. vlm: `VlmConfig` of questions. judge: `JudgeConfig` of judge, evaluate.
-description_judge, expander: `DescriptionJudgeConfig` and `ExpanderConfig` of evaluate commonsense-t2i. drift_clip:
-`ClipRewardConfig` of drift."""
+of check. rewards: `RewardConfig`s of score. vlm, question_words: `VlmConfig` and `QuestionWords` of questions. judge:
+`JudgeConfig` of judge, evaluate. description_judge, expander: `DescriptionJudgeConfig` and `ExpanderConfig` of evaluate
+commonsense-t2i. drift_clip: `ClipRewardConfig` of drift."""
 FIRST = "micro"  # what commands take without --preset, where it is installed
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from inference.corrector import CorrectorConfig
 from inference.critic import CriticConfig
 from inference.dual.expanded_prompts import ExpanderConfig
+from inference.dual.question_words import QuestionWords
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import FluxCorrectorConfig
 from inference.generator import GeneratorConfig
@@ -75,6 +76,11 @@ def rewards() -> tuple[RewardConfig, ...]:
 def vlm() -> VlmConfig:
     """The micro VLM, in process."""
     return family.micro_vlm()
+
+
+def question_words() -> QuestionWords:
+    """The micro VLM says what a word means in one sentence, and writes no questions."""
+    return QuestionWords(implied="micro/implied")
 
 
 def judge() -> JudgeConfig:

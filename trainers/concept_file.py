@@ -13,7 +13,8 @@
       - visual_prompt: {kind: horizon_position, y: 0.4}      # optional: instead of, or with, a question
 
 Visual prompts: color_palette (colors), line_weight (weight), horizon_position (y), relative_depth (a, b); shares of the
-image's sides in [0, 1], colours as "#rrggbb" or [r, g, b].
+image's sides in [0, 1], colours as "#rrggbb" or [r, g, b]. The order of the questions, easiest first, is the path of a
+training with a `curriculum`.
 
 Several (g-luo/dual_process, configs/dataset), and what is put behind every question, which one concept may say, too:
 

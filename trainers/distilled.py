@@ -11,14 +11,16 @@ from inference.dual.concept import Concept
 
 @dataclass(frozen=True)
 class Point:
-    """One training step: mean loss and mean probability of the wanted answers; `at`: where the gradient starts; `best`:
-    of all its answers the most probable (1 where an earlier version did not write it down)."""
+    """One training step: mean loss of the wanted answers that counted, and mean probability of all: one that was not
+    asked for yet has none, 0. `at`: where the gradient starts; `best`: of all its answers the most probable (1 where an
+    earlier version did not write it down); `asked`: how many questions were asked of any image (0 where it did not)."""
 
     step: int
     loss: float
     probability: float
     at: int
     best: float = 1.0
+    asked: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,11 @@ class Evaluated:
     @property
     def probability(self) -> float:
         return float(self.probabilities.mean())
+
+    @property
+    def hardest(self) -> int:
+        """Index of the question whose wanted answer is the least probable."""
+        return int(self.probabilities.mean(0).argmin())
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,11 @@ class DualProcess:
                 training.take_back()
                 after = self.evaluate(concept, text)
             why_not = why_not_learnt(before.probability, after.probability, training.is_hopeless, config)
+            why_not = why_not or why_not_all(concept, after, config)
+            num_asked = max(point.asked for point in training.curve)
+            if why_not and config.curriculum and num_asked < len(concept.questions):
+                never = concept.questions[num_asked].question
+                why_not += f"; {never!r} was never asked: no image got the answers before it (curriculum)"
             why_not = fooled.why if fooled else why_not
             curve, seconds = tuple(training.curve), training.seconds
             key = self.key_of(concept)
@@ -200,6 +205,18 @@ def why_not_learnt(before: float, after: float, is_hopeless: bool, config: DualP
     return ""
 
 
+def why_not_all(concept: Concept, after: Evaluated, config: DualProcessConfig) -> str:
+    """The same of the single questions: an easy one that is answered hides no hard one."""
+    number = after.hardest
+    probability = float(after.probabilities[:, number].mean())
+    if probability >= config.min_probability:
+        return ""
+    return (
+        f"the wanted answer to {concept.questions[number].question!r} has probability {probability:.2f}, less than "
+        f"{config.min_probability} (min_probability)"
+    )
+
+
 class _Training:
     """The steps of one concept. Step n is the same in every attempt, so a killed one goes on with the same numbers."""
 
@@ -248,13 +265,8 @@ class _Training:
         images = clean_estimate(denoiser, z, self.text, at, config.gradient_steps)
         # Back to the images first, so that the VLM's activations are gone before the generator's are used.
         pixels = images.detach().requires_grad_()
-        losses = []
-        for place in range(len(self.concept.questions)):
-            each = self._losses(pixels, place, number, seeds)
-            (each.mean() / len(self.concept.questions)).backward()
-            losses.append(each.detach())
-        every = torch.stack(losses)
-        loss = float(every.mean())
+        every, counts = (self._asked_in_turn if config.curriculum else self._asked_at_once)(pixels, number, seeds)
+        loss = float(every[counts].mean())
         if not math.isfinite(loss):
             raise WorkFailedError(
                 f"concept {self.concept.name!r}, step {number}: the loss is {loss}; lower the learning rate"
@@ -269,8 +281,45 @@ class _Training:
         set_learning_rate(self.optimizer, config.learning_rate * warmth)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        answers = (-every).exp()
-        return Point(number, loss, float(answers.mean()), at, float(answers.max()))
+        answers = (-every).exp() * counts
+        num_asked = int(counts.any(1).sum())
+        return Point(number, loss, float(answers.mean()), at, float(answers.max()), num_asked)
+
+    def _asked_at_once(
+        self, pixels: torch.Tensor, number: int, seeds: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sends the mean loss of all questions back to `pixels` (B, 3, H, W). Each loss, (questions, B), and which of
+        them count: here all."""
+        import torch
+
+        losses = []
+        for place in range(len(self.concept.questions)):
+            each = self._losses(pixels, place, number, seeds)
+            (each.mean() / len(self.concept.questions)).backward()
+            losses.append(each.detach())
+        every = torch.stack(losses)
+        return every, torch.ones_like(every, dtype=torch.bool)
+
+    def _asked_in_turn(
+        self, pixels: torch.Tensor, number: int, seeds: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same where an image is asked a question only once it gets the answers to those before it. What was not
+        asked has the loss 0, and does not count. Nothing is remembered from step to step."""
+        import torch
+
+        every = pixels.new_zeros(len(self.concept.questions), len(pixels))
+        counts = torch.zeros_like(every, dtype=torch.bool)
+        further = torch.arange(len(pixels), device=pixels.device)
+        for place in range(len(self.concept.questions)):
+            each = self._losses(pixels[further], place, number, [seeds[i] for i in further.tolist()])
+            each.sum().backward()
+            every[place, further], counts[place, further] = each.detach().to(every.dtype), True
+            further = further[(-each.detach()).exp() > self.config.curriculum]
+            if not len(further):
+                break
+        assert pixels.grad is not None
+        pixels.grad /= counts.sum()
+        return every, counts
 
     def _losses(self, pixels: torch.Tensor, place: int, number: int, seeds: Sequence[int]) -> torch.Tensor:
         """pixels (B, 3, H, W), of those seeds -> (B,): the teacher's losses at a step, of the question at `place`, in

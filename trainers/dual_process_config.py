@@ -45,6 +45,9 @@ class DualProcessConfig:
     """Decoupled: at each step the LoRA's weights shrink by this times the learning rate."""
     max_gradient_norm: float = 1.0
     """Longer gradients, of the whole LoRA, are shortened to this length."""
+    curriculum: float = added_field(0.0)
+    """Easier questions first: on an image a question counts once the answers to those before it in the concept's file
+    are more probable than this; 0: all count at once."""
     earliest_step: int = 0
     """Denoising steps before this one never have the gradient."""
     gradient_steps: int = 1
@@ -114,6 +117,12 @@ class DualProcessConfig:
         if self.vae_checkpointing and self.generator.kind != "flux":
             raise InputError(
                 f"the VAE of {self.generator.kind!r} has no checkpointing", field="vae_checkpointing", expected="false"
+            )
+        if not 0 <= self.curriculum < 1:
+            raise InputError(
+                f"questions that wait for answers more probable than {self.curriculum}",
+                field="curriculum",
+                expected="at least 0, which is all at once, and less than 1",
             )
         if min(self.stop_after, self.hopeless_after) < 0:
             raise InputError(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from inference.dual.questions import bare
 from inference.known_classes import classes_named
 from inference.prompt_grammar import parse_prompt
 from microworld.scenes.captions import COUNT_WORDS, RELATIONS, VOCABULARY, class_plural
+from microworld.scenes.concepts import CONCEPTS
 from microworld.scenes.world import COLORS, SHAPES
 from schemas.errors import InputError
 from schemas.plain_text import one_line
@@ -34,6 +36,14 @@ def why_not_known(text: str) -> str | None:
     if not any(_SHAPES.of_one(word) or _SHAPES.of_several(word) for word in words):
         return f"draw shapes alone, and {one_line(text)[:80]!r} names none"
     return None
+
+
+def why_not_understood(text: str) -> str | None:
+    """Why the micro VLM cannot say what a text means: it was told of one word at a time. None where it can."""
+    words = [word for word in _WORD.findall(bare(text).lower()) if word not in ("a", "an", "the")]
+    if len(words) == 1 and words[0] in CONCEPTS:
+        return None
+    return f"were told what single words mean ({', '.join(CONCEPTS)}), and {one_line(text)[:80]!r} is none of them"
 
 
 def as_learnt(text: str) -> str:

@@ -31,6 +31,10 @@ class World(Protocol):
         """Why its models cannot draw a text, to be read behind "these models"; None where they can."""
         ...
 
+    def why_not_understood(self, text: str) -> str | None:
+        """Why its VLM cannot say what a text means, to be read behind "these models"; None where it can."""
+        ...
+
     def as_learnt(self, text: str) -> str:
         """A text in the words that its models learnt from, where these say the same."""
         ...

@@ -38,10 +38,47 @@ def test_templates_of_the_six_tags(prompt, questions):
     assert {q.answer for q in found} == {"Yes"}
 
 
+@pytest.mark.parametrize(
+    ("prompt", "questions"),
+    [
+        ("a photo of a star", ["Is there a star?"]),
+        ("a photo of two red circles", ["Is there a circle?", "Are there two circles?", "Are there two red circles?"]),
+        (
+            "a photo of a red heart and two knives",
+            ["Is there a heart?", "Is there a knife?", "Are there two knives?", "Is there a red heart?"],
+        ),
+        (
+            "a red star left of a blue star",
+            [
+                "Is there a star?",
+                "Is there a blue star?",
+                "Is there a red star?",
+                "Is the red star left of the blue star?",
+            ],
+        ),
+        (
+            "two crosses above a ring",
+            ["Is there a ring?", "Is there a cross?", "Are there two crosses?", "Are the crosses above the ring?"],
+        ),
+    ],
+)
+def test_parts_lead_from_the_objects_to_how_they_stand(prompt, questions):
+    parts, plain = template_questions(prompt, parts=True), template_questions(prompt)
+    assert [q.question for q in parts] == questions
+    assert {q.question for q in plain} <= set(questions)
+
+
+def test_a_number_keeps_its_colour_and_its_plural():
+    assert [q.question for q in template_questions("two red knives and a cat")] == [
+        "Are there two red knives?",
+        "Is there a cat?",
+    ]
+
+
 def test_a_prompt_in_no_known_form_is_asked_about_as_a_whole():
     with pytest.raises(InputError):
         template_questions("a photo of dusk")
-    assert [q.question for q in questions_about("a photo of dusk")] == ["Does the image show a photo of dusk?"]
+    assert [q.question for q in questions_about("a photo of dusk")] == ["Does the image show dusk?"]
 
 
 def plain(questions):

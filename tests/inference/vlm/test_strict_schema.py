@@ -20,7 +20,9 @@ from tests.support.openai_server import KEY, openai_server, strict_problems
 
 ROOT = Path(__file__).parents[3]
 SCHEMAS = {
-    "inference/dual/questions.py": [questions._SCHEMA],
+    "inference/dual/questions.py": [
+        questions.answer_schema(most) for most in (questions.MAX_QUESTIONS, questions.MAX_PARTS)
+    ],
     "inference/requirements/reader.py": [read_answer.answer_schema()],
     "inference/vlm/prompted_verifier.py": [answer_schema(names) for names in (*CRITERIA.values(), ANY_PROMPT)],
     "pipelines/prompts/brainstorm.py": [
