@@ -58,7 +58,7 @@ bootstrap: env
 	@echo "now open $(BOOTSTRAP)/whole/report/index.html"
 
 # So many tests at a time, a file's all in one process: they share what a module's fixtures made. Each process takes a
-# core and 1.5 GB; of those that start clusters or vLLM, which wait for one thing after the other, up to 6 GB.
+# core and 1.5 GB. Tests that start clusters or vLLM have the machine to themselves.
 WORKERS ?= 2
 TOGETHER = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
@@ -76,10 +76,10 @@ slow: env
 	$(TOGETHER) -m "slow and not (ray or vllm or gpu)"
 
 ray: env
-	$(TOGETHER) -m "ray and not vllm"
+	$(BIN)/python -m pytest -m "ray and not vllm"
 
 vllm: env-vllm
-	$(TOGETHER) -m vllm
+	$(BIN)/python -m pytest -m vllm
 
 # Pins for real: names and versions alone, no index addresses.
 requirements:
