@@ -15,7 +15,7 @@ from inference.judges.commonsense_t2i import CommonsensePair
 from inference.judges.description_judge import Verdict
 from inference.search import Draft, SearchTrace
 from pipelines import commonsense_t2i, geneval2
-from pipelines.distill import ConceptOutcome, distill_folder
+from pipelines.distill import ConceptOutcome, Status, distill_folder
 from pipelines.evaluation import Evaluation, budgets_of, searched, summarise
 from pipelines.report import commonsense_page, geneval2_page, search_page
 from pipelines.report.page import build_report
@@ -200,7 +200,12 @@ def _concepts(folder: Path) -> Made:
     out, files = folder / "out", folder / "concepts"
     files.mkdir()
     outcomes = []
-    for name, after, status in (("sunrise", 0.9, "learnt"), ("dusk", 0.4, "not learnt"), ("fog", 0.2, "fooled")):
+    became: list[tuple[str, float, Status]] = [
+        ("sunrise", 0.9, "learnt"),
+        ("dusk", 0.4, "not learnt"),
+        ("fog", 0.2, "fooled"),
+    ]
+    for name, after, status in became:
         (files / f"{name}.yaml").write_text(f"name: {name}\nprompt: p\nqa_pairs: [{{question: q}}]\n")
         images = np.stack([pixels(i) for i in range(4)])
         before = Evaluated(images, np.full((4, 2), 0.2))

@@ -4,6 +4,7 @@ fooled leave a training the same through a kill."""
 import json
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from trainers.concept_card import finished_key
 from trainers.dual_process import DualProcess, FooledError, check_vlms
 from trainers.dual_process_config import DualProcessConfig
 from trainers.referee import Referee, RefereeConfig, mean_answers
-from trainers.vqa_loss import TeacherConfig
+from trainers.vqa_loss import TeacherConfig, VqaTeacher
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 ASKED = replace(QUESTION, paraphrases=("Can a red star be seen?",))
@@ -174,10 +175,21 @@ def test_with_augmentation_paraphrases_and_a_referee_killed_and_resumed_it_gives
     assert [p.loss for p in plain.curve] != [p.loss for p in whole.curve]
 
 
+def noted(teacher: VqaTeacher) -> list[str]:
+    """What it is asked from now on, in the words in which it is."""
+    words, losses = [], teacher.losses
+
+    def asking(images, asked):
+        words.append(asked.question)
+        return losses(images, asked)
+
+    teacher.losses = asking
+    return words
+
+
 def test_a_step_asks_one_wording_and_an_evaluation_all(models):
     dual = tiny_dual_process(models[0])
-    asked, losses = [], dual.teacher.losses
-    dual.teacher.losses = lambda images, one: (asked.append(one.question), losses(images, one))[1]
+    asked = noted(dual.teacher)
     shown = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     found = mean_answers(dual.teacher, shown, [ASKED], 2)
     assert asked == [QUESTION.question, ASKED.paraphrases[0]] * 2
@@ -187,8 +199,7 @@ def test_a_step_asks_one_wording_and_an_evaluation_all(models):
 
 def test_each_step_asks_in_other_words(models, tmp_path):
     dual = tiny_dual_process(models[0], steps=8, num_evaluated=1)
-    asked, losses = [], dual.teacher.losses
-    dual.teacher.losses = lambda images, one: (asked.append(one.question), losses(images, one))[1]
+    asked = noted(dual.teacher)
     dual.distill(concept_of("star", "a photo of a red star", [ASKED]), tmp_path)
     trained = asked[2:-2]  # one image is evaluated before and after, in both wordings
     assert len(trained) == 8
@@ -232,8 +243,9 @@ def test_what_cannot_look_on_is_told_by_name_before_anything_is_loaded(models):
     with pytest.raises(MissingWeightsError, match="some/vlm"):
         check_vlms(tiny_training(flux, referee=RefereeConfig("some/vlm")))
     assert "some/vlm" in tiny_training(flux, referee=RefereeConfig("some/vlm")).models
-    for broken in ({"every": 0}, {"sure": 0.2, "doubtful": 0.4}, {"num_images": 0}):
+    broken: list[dict[str, Any]] = [{"every": 0}, {"sure": 0.2, "doubtful": 0.4}, {"num_images": 0}, {"model": ""}]
+    for changes in broken:
         with pytest.raises(InputError):
-            RefereeConfig(vlm, **broken)
+            RefereeConfig(**{"model": vlm, **changes})
     with pytest.raises(InputError, match="the stretch takes it back"):
         DualProcessConfig(teacher=TeacherConfig(pixel_range="min-max"), augmentation=AugmentationConfig(brightness=0.1))
