@@ -55,8 +55,8 @@ class Arguments:
 
     correctors: tuple[str, ...]
     """Folders that `python -m trainers corrector` wrote."""
-    split: Literal["dev", "test", "hard-dev", "hard-test"] = "dev"
-    """Of the micro world's evaluation prompts. test and hard-test are sealed: for final figures alone."""
+    split: Literal["dev", "test", "hard-dev", "hard-test", "compositional-dev", "compositional-test"] = "dev"
+    """Of the micro world's evaluation prompts. Those with "test" are sealed: for final figures alone."""
     per_prompt: int = 2
     """Images drawn of each prompt, of which the wrong ones are taken."""
     tries: int = 3
@@ -94,7 +94,7 @@ class Gain:
         prompts = SPLITS[f"micro-{arguments.split}"]()
         self.found: Found = find_wrong_images(self.generator, self.judge, prompts, arguments.per_prompt)
         self.wrong: tuple[WrongImage, ...] = self.found.images
-        part = arguments.split.removeprefix("hard-")
+        part = arguments.split.rpartition("-")[2]
         self.open: list[OpenPrompt] = open_prompts(self.generator, self.judge, part, arguments.open_prompts)
         self.reflections = {
             "right": [w.reflection for w in self.wrong],

@@ -1,10 +1,9 @@
 """`python -m microworld.training.composition_edits --out FILE.parquet`: edits of images for prompts that ask for much.
 
 What `edit_dataset` is for GenEval's forms, of `scenes.compositions`: the generator's own drawings, of which nearly all
-are wrong, and renders that are wrong in one to three things. In both what is right and stands where the prompt says
-keeps its pixels, and the rest is painted there. The instruction is what a critic of kind `atoms` would say of the image
-if its detector saw all of it: the first one or two things that fail. The edited image is right in everything, so a
-corrector learns to mend what it is told first, and the rest by the prompt.
+are wrong, and renders that are wrong in one to three things. One or two of the things that fail are mended, in the
+words of a critic of kind `atoms` if its detector saw all of the image; every other pixel stays, what else is wrong too.
+(Edits that mended everything, and told two things of it, taught nothing: docs/findings/corrector.md.)
 """
 
 from __future__ import annotations
@@ -23,13 +22,14 @@ from inference.requirements.typed_atoms import typed_atoms
 from microworld.family import micro_flux
 from microworld.scenes.captions import PLACES, bounding_square
 from microworld.scenes.compositions import KINDS, is_reserved_composition, sample_composition
+from microworld.scenes.instructions import split_sentences
 from microworld.scenes.long_captions import mentions
 from microworld.scenes.world import COLORS, FRAME_PX, SHAPES, Scene, SceneObject, random_background, render
 from microworld.training.pixel_scorer import read_scene
 from microworld.training.repairs import paint_over
 from schemas.atomic_file import replacing
 from schemas.images import encode_png
-from schemas.records import DetectedObject, PromptRecord
+from schemas.records import AtomValue, DetectedObject, PromptRecord
 from schemas.terminal import say
 
 KIND_WEIGHTS = (0.15, 0.2, 0.2, 0.2, 0.1, 0.15)
@@ -47,7 +47,7 @@ class CompositionEditsConfig:
     out: Path
     """Parquet file to write."""
     num_drawings: int = 6_000
-    """Images of the generator to start from; nearly all of them can be repaired."""
+    """Images of the generator to start from; about half of them can be mended."""
     num_renders: int = 8_000
     """Triplets of rendered scenes."""
     seed: int = 0
@@ -113,11 +113,34 @@ def spoilt(rng: np.random.Generator, scene: Scene) -> Scene:
     return replace(scene, objects=tuple(objects))
 
 
-def instruction_for(record: PromptRecord, scene: Scene) -> str:
-    """What a critic of kind `atoms` says of the scene; "" where nothing that it could say fails."""
-    atoms = typed_atoms(record, [_seen(item) for item in scene.objects])
-    mends = dict.fromkeys(atom.mend for atom in failing(atoms) if atom.mend)
-    return " ".join(list(mends)[:MAX_TOLD])
+def partly_mended(rng: np.random.Generator, scene: Scene, right: Scene) -> Scene:
+    """The scene with one or two of the objects that only `right` has: what is in their quarter gives way, or changes
+    places with what moves there. All else stays, right or wrong."""
+    wrong = [item for item in scene.objects if item not in right.objects]
+    new = [item for item in right.objects if item not in scene.objects]
+    objects = list(scene.objects)
+    if not new:  # too many of something: one goes
+        objects.remove(wrong[rng.integers(len(wrong))])
+    for i in rng.permutation(len(new))[: 1 + rng.integers(MAX_TOLD)]:
+        in_the_way = [item for item in wrong if _quarter(item) == _quarter(new[i])]
+        moved = [item for item in wrong if (item.shape, item.color) == (new[i].shape, new[i].color)][:1]
+        if moved and moved[0] not in in_the_way:  # they change places
+            objects += [replace(i, cx=moved[0].cx, cy=moved[0].cy) for i in in_the_way[:1] if i.shape in SHAPES]
+        gone = in_the_way + moved
+        wrong = [item for item in wrong if item not in gone]
+        objects = [item for item in objects if item not in gone] + [new[i]]
+    return replace(scene, objects=tuple(objects))
+
+
+def told_of(record: PromptRecord, before: Scene, after: Scene) -> str:
+    """What a critic of kind `atoms` says of the scene `before` and no longer of `after`; "" where something fails that
+    held, where it is more than `MAX_TOLD` sentences, or nothing."""
+    failed, left = (failing(_atoms(record, scene)) for scene in (before, after))
+    if {atom.text for atom in left} - {atom.text for atom in failed}:
+        return ""
+    mended = [atom.mend for atom in failed if atom.text not in {other.text for other in left}]
+    told = split_sentences(" ".join(dict.fromkeys(mend for mend in mended if mend)))
+    return " ".join(told) if len(told) <= MAX_TOLD else ""
 
 
 def meets(record: PromptRecord, scene: Scene) -> bool:
@@ -127,19 +150,20 @@ def meets(record: PromptRecord, scene: Scene) -> bool:
 
 
 def drawn_rows(generator: FluxGenerator, seed: int, number: int) -> list[dict[str, Any]]:
-    """Of `CHUNK` drawings those that could be repaired."""
+    """Of `CHUNK` drawings those that could be mended."""
     rng = np.random.default_rng([seed, 103, number])
     records = [free_composition(rng) for _ in range(CHUNK)]
     images = generator.generate([record.text for record in records], rng.integers(2**48, size=CHUNK).tolist())
     rows = []
     for record, image in zip(records, images, strict=True):
         scene = read_scene(image)
-        after = repaired(rng, record, scene)
-        told = instruction_for(record, scene) if after is not None else ""
-        if after is None or not told:
+        right = repaired(rng, record, scene)
+        if right is None:
             continue
+        after = partly_mended(rng, scene, right)
         edited = paint_over(image, scene, after)
-        if meets(record, read_scene(edited)):
+        # As it is read again: what was painted must be what was meant.
+        if told := told_of(record, scene, read_scene(edited)):
             rows.append(_row("drawing", image, edited, record, told))
     return rows
 
@@ -150,10 +174,12 @@ def rendered_rows(seed: int, number: int) -> list[dict[str, Any]]:
     found: list[tuple[PromptRecord, Scene, Scene, str]] = []
     while len(found) < CHUNK:
         record = free_composition(rng)
-        after = Scene(random_background(rng, 0.1), tuple(wanted_objects(rng, record)))
-        before = spoilt(rng, after)
-        told = instruction_for(record, before)
-        if told and meets(record, after):
+        right = Scene(random_background(rng, 0.1), tuple(wanted_objects(rng, record)))
+        before = spoilt(rng, right)
+        if before.objects == right.objects or not meets(record, right):
+            continue
+        after = partly_mended(rng, before, right)
+        if told := told_of(record, before, after):
             found.append((record, before, after, told))
     before, after = render([one[1] for one in found]).images, render([one[2] for one in found]).images
     return [
@@ -172,7 +198,7 @@ def make_rows(config: CompositionEditsConfig) -> list[dict[str, Any]]:
     num_drawn, num_rendered = -(-config.num_drawings // CHUNK), -(-config.num_renders // CHUNK)
     for number in range(num_drawn):
         rows += drawn_rows(generator, config.seed, number)
-        say(f"{len(rows)} of {(number + 1) * CHUNK} drawings repaired, {num_drawn * CHUNK} in all")
+        say(f"{len(rows)} of {(number + 1) * CHUNK} drawings mended, {num_drawn * CHUNK} in all")
     for number in range(num_rendered):
         rows += rendered_rows(config.seed, number)
     for number, row in enumerate(rows):
@@ -193,6 +219,10 @@ def _row(task: str, source: np.ndarray, edited: np.ndarray, record: PromptRecord
         "width": FRAME_PX,
         "height": FRAME_PX,
     }
+
+
+def _atoms(record: PromptRecord, scene: Scene) -> list[AtomValue]:
+    return typed_atoms(record, [_seen(item) for item in scene.objects])
 
 
 def _seen(item: SceneObject) -> DetectedObject:
