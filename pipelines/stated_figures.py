@@ -95,7 +95,7 @@ under vLLM writes some 2,000 tokens a second for many requests together)."""
 QUESTIONS_AN_IMAGE = 5
 """That a VLM which judges is asked (assumption: GenEval 2's prompts have 3 to 10 atoms)."""
 ATOMS_ASK_SHARE = 0.17
-"""Of the images that the critic `atoms` looks at, those that it asks a VLM about (measured with the micro models: .73
+"""Of the images that the critic `atoms` looks at, those that it asks a VLM about (the micro models on hard prompts: .73
 of 4.3 a search, benchmarks/results/atoms_hard_dev.json); of prompts that are questions, nearly all."""
 PNG_SECONDS = 0.35
 """Packing one 1024 px image as PNG, one core (measured with schemas/images.py)."""

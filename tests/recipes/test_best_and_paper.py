@@ -121,3 +121,11 @@ def test_another_verifier_alone_is_told_what_else_to_say(kinds, expected):
     assert caught.value.expected == expected
     asked = replace(tools, critic=replace(BEST.tools.critic, kind="vlm"))
     assert asked.for_search(BEST.search, BEST.vlm).verifier.kinds == kinds
+
+
+def test_what_is_done_without_flags_is_the_arm_that_was_measured():
+    measured = Arguments(only=("atoms",), carry="best", depth=4, verifier=("vlm", "atoms"), reflector="micro/reflector")
+    base = reflectionflow_tables._base_job(measured, measured.preset_job)
+    (job,) = [arm.job for arm in reflectionflow_tables._arms(measured, base) if arm.name == "atoms"]
+    how_it_is_worked_off = {name: getattr(BEST, name) for name in ("unit_size", "num_threads", "vlm", "requirements")}
+    assert replace(job, **how_it_is_worked_off) == BEST
