@@ -63,7 +63,7 @@ def test_each_image_goes_its_own_way(flux, tmp_path):
     parameters = add_lora(models.denoiser.network, 4, 4.0, models.config.targets, 0)
     training = _Training(models, concept(), models.denoiser.encode("a star"), parameters, tmp_path)
     seen = pixels.clone().requires_grad_()
-    every, counts = training._asked_in_turn(seen)
+    every, counts = training._asked_in_turn(seen, 0, (1, 2))
     remove_lora(models.denoiser.network)
     further = int(sure.argmax())
     assert counts.tolist() == [[True, True], [further == 0, further == 1]]

@@ -18,9 +18,7 @@ from trainers.verifier import RewardModelConfig, VerifierTrainingConfig
 DATA, OUT = "s3://b/run", Path("out")
 # As the version before resumable fields wrote them in checkpoints, of each trainer's defaults.
 STORED = json.loads((Path(__file__).parents[1] / "golden" / "training_settings.json").read_text())
-GENERATOR = replace(  # then the default: its texts were cut at 48 tokens
-    micro_generator(), flux=replace(micro_generator().flux, text_lengths=(16, 32, 48))
-)
+GENERATOR = micro_generator(text_lengths=(16, 32, 48))  # then the default: texts were cut at 48 tokens
 DEFAULTS = {
     "corrector": CorrectorTrainingConfig(data=DATA, generator=GENERATOR),
     "verifier": VerifierTrainingConfig(data=DATA),

@@ -147,7 +147,7 @@ def test_edits_and_harvests_measure_it_too():
     from pipelines.prompts.worlds import world_of
 
     rows = list(itertools.islice(iterate_world_edits(world_of("micro"), 0, EditQuality(0, 0, 0), EditIntake()), 4))
-    likeness = [pair.likeness for row in stage(rows) for pair in row.pairs]
+    likeness = [pair.likeness or 0.0 for row in stage(rows) for pair in row.pairs]
     assert len(likeness) >= 3
     assert all(0.5 < value < 1 for value in likeness)
 
@@ -213,14 +213,14 @@ def test_inspect_card_page_and_shard_say_how_alike_a_pair_is(near_run, capsys):
     folder, config = near_run
     data = gather(folder, config, ReportLimits())
     assert data.pairs
-    assert all(0 < card.likeness <= 1 and card.likeness_by == "pixels" for card in data.pairs)
+    assert all(0 < (card.likeness or 0) <= 1 and card.likeness_by == "pixels" for card in data.pairs)
     card = data.pairs[0]
     assert main(["inspect", "--run", folder.storage.uri, "--prompt", card.asked.prompt_id]) == 0
     assert f"likeness {card.likeness:.3f} by pixels" in capsys.readouterr().out
     write_card(folder, config)
     text = folder.storage.read("card/README.md").decode()
     assert "## Likeness" in text
-    values = [card.likeness for card in data.pairs]
+    values = [card.likeness or 0.0 for card in data.pairs]
     (row,) = re.findall(rf"\| `rule` \| pixels \| {len(values)} \| (.+) \| (.+) \| (.+) \|", text)
     assert [float(cell) for cell in row] == pytest.approx(np.percentile(values, (10, 50, 90)), abs=2e-3)
 
