@@ -39,14 +39,14 @@ def are_close(one, other):
 
 
 def test_what_waits_for_ever_teaches_nothing_and_what_never_waits_teaches_as_all_at_once(flux, tmp_path):
-    first, alone = learnt(flux, tmp_path / "alone", QUESTION)
-    curve, waiting = learnt(flux, tmp_path / "waiting", curriculum=0.999)
+    first, alone = learnt(flux, tmp_path / "alone", QUESTION, steps=2)
+    curve, waiting = learnt(flux, tmp_path / "waiting", curriculum=0.999, steps=2)
     assert {point.asked for point in curve} == {1}
     assert curve[0].loss == pytest.approx(first[0].loss)
     assert curve[0].probability == pytest.approx(first[0].probability / 2)  # of two answers, one unasked for
     assert are_close(alone, waiting)
-    curve, at_once = learnt(flux, tmp_path / "at_once")
-    in_turn, never_waiting = learnt(flux, tmp_path / "in_turn", curriculum=1e-30)
+    curve, at_once = learnt(flux, tmp_path / "at_once", steps=2)
+    in_turn, never_waiting = learnt(flux, tmp_path / "in_turn", curriculum=1e-30, steps=2)
     assert {point.asked for point in [*curve, *in_turn]} == {2}
     assert [p.probability for p in in_turn] == pytest.approx([p.probability for p in curve], rel=1e-3)
     assert are_close(at_once, never_waiting)
