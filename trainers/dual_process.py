@@ -116,7 +116,7 @@ class DualProcess:
                 after = self.evaluate(concept, text)
             why_not = why_not_learnt(before.probability, after.probability, training.is_hopeless, config)
             why_not = why_not or why_not_all(concept, after, config)
-            num_asked = max(point.asked for point in training.curve)
+            num_asked = max((point.asked for point in training.curve), default=0)
             if why_not and config.curriculum and num_asked < len(concept.questions):
                 never = concept.questions[num_asked].question
                 why_not += f"; {never!r} was never asked: no image got the answers before it (curriculum)"
