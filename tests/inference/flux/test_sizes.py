@@ -94,7 +94,7 @@ def test_a_compiled_generator_is_warmed_up_for_each_size_and_length(generator, m
     drawn = []
     monkeypatch.setattr(generator, "config", replace(generator.config, compile="blocks"))
     monkeypatch.setattr(
-        generator, "_draw", lambda texts, seeds, negative, size: drawn.append((texts[0][0].shape[1], size))
+        generator, "_draw", lambda texts, prompts, seeds, negative, size: drawn.append((texts[0][0].shape[1], size))
     )
     generator.warm_up([WIDE, TALL, WIDE])
     assert drawn == [(length, size) for length in generator.config.text_lengths for size in (WIDE, TALL)]
