@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from commands.arguments import parse
 from commands.runs import RunDir, open_run, print_json, print_summary
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     print_summary(folder, counts)
     for stage in stages:
-        spent = counts.spent.get((str(stage["subset"]), str(stage["stage"])), Cost()).in_words()
+        spent = counts.spent.get((stage["subset"], stage["stage"], stage["key"]), Cost()).in_words()
         say(f"  {stage['subset']:<8} {stage['stage']:<22} {stage['done']}/{stage['total']} units  {spent}".rstrip())
     say(f"  {num_packed}/{shards} shards packed")
     for row in failed[:10]:
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def stage_counts(folder: RunFolder, config: JobConfig) -> list[dict[str, object]]:
+def stage_counts(folder: RunFolder, config: JobConfig) -> list[dict[str, Any]]:
     """Done and total units of every stage of every subset."""
     return [
         {

@@ -27,7 +27,7 @@ from schemas.shards import ShardSidecar, encode_shard, is_shard, read_members, s
 class Tally:
     """Counts by outcome. Prompts: pending, shipped, rejected, quarantined. Candidates: paired, unused, rejected,
     quarantined. Pairs: shipped, rejected. reasons, pair_reasons: of rejected prompts and pairs. cost: by stage; spent:
-    the same by subset and stage."""
+    the same by subset, stage and key, as a search has a stage more than once."""
 
     prompts: Counter[str] = field(default_factory=Counter)
     candidates: Counter[str] = field(default_factory=Counter)
@@ -35,7 +35,7 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     pair_reasons: Counter[str] = field(default_factory=Counter)
     cost: dict[str, Cost] = field(default_factory=dict)
-    spent: dict[tuple[str, str], Cost] = field(default_factory=dict)
+    spent: dict[tuple[str, str, str], Cost] = field(default_factory=dict)
     rejections: Rejections = field(default_factory=Rejections)
 
     def add(self, row: PromptRow) -> None:
@@ -94,7 +94,7 @@ def tally(folder: RunFolder, config: JobConfig) -> Tally:
         for unit, cost in _unit_costs(folder, step):
             counts.cost[step.name] += cost
             if unit in subset_of:
-                place = (subset_of[unit], step.name)
+                place = (subset_of[unit], step.name, step.key)
                 counts.spent[place] = counts.spent.get(place, Cost()) + cost
     return counts
 

@@ -36,9 +36,9 @@ def test_a_finished_run_adds_up(undisturbed):
 
 def test_what_a_stage_spent_is_counted_for_each_subset(undisturbed):
     folder, config = open_run(str(undisturbed))
-    (subset,) = resolve_chains(folder, config)
+    ((subset, steps),) = resolve_chains(folder, config).items()
     counts = tally(folder, config)
-    assert counts.spent == {(subset, stage): cost for stage, cost in counts.cost.items()}
+    assert counts.spent == {(subset, step.name, step.key): counts.cost[step.name] for step in steps}
 
 
 def test_a_finished_run_is_left_alone(finished, calls_file):
