@@ -81,9 +81,13 @@ def _say_subjects(default: Any, everything: bool) -> None:
     """How a help page ends: where the other flags are listed."""
     lines = flag_groups.group_lines(default)
     if everything and lines:
-        say("\nBy subject: `--help SUBJECT` lists one. Another kind of model has its own flags, once it is named:")
-        say("`--help generate.generator --generate.generator.kind diffusers`.\n")
-        say("\n".join(lines))
+        say("\nBy subject: `--help SUBJECT` lists one.")
+        groups = flag_groups.groups_of(default)
+        generator = next((".".join(path) for path, one in groups if hasattr(one, "diffusers")), None)
+        if generator is not None:
+            say("Another kind of model has its own flags, once it is named:")
+            say(f"`--help {generator} --{generator}.kind diffusers`.")
+        say("\n" + "\n".join(lines))
     elif not everything:
         say("\nEvery flag: --help-all" + ("" if not lines else "; of one subject: --help SUBJECT, for example"))
         subjects = dict.fromkeys(line.split()[0].partition(".")[0] for line in lines)

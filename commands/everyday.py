@@ -164,7 +164,7 @@ PAGES: dict[str, Everyday] = {
     "reflect": Everyday(
         (
             'reflect "a photo of a red star left of a blue ring"',
-            'reflect "a fox writing a letter" "two red cars" --preset flux --out reflected',
+            'reflect "a fox writing a letter" "two red cars" --preset flux --out foxes',
         )
     ),
     "drift": Everyday(("drift before after", "drift before after --preset flux")),

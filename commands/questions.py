@@ -20,6 +20,7 @@ from schemas.configuration import content_key
 from schemas.errors import InputError
 from schemas.new_file import write_new
 from schemas.plain_text import one_line
+from schemas.telling import telling
 from schemas.terminal import say, say_error
 from trainers.concept_file import MAX_TEXT, NAME
 
@@ -97,7 +98,7 @@ def _asked(arguments: QuestionsArgs, prompt: str) -> tuple[Sequence[QuestionAnsw
         from schemas.storage import LocalStorage
 
         require_understood(prompt, [arguments.vlm.model])
-        with explained(arguments.vlm):
+        with telling(f"asking {arguments.vlm.name}"), explained(arguments.vlm):
             vlm = arguments.vlm.open(StorageJournal(LocalStorage(arguments.answers)))
             if arguments.implied:
                 (description,) = implied(vlm, [prompt], words.implied)

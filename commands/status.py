@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from commands.arguments import parse
 from commands.runs import RunDir, open_run, print_json, print_summary
@@ -11,6 +12,7 @@ from pipelines.pack_shards import packed, shard_inputs, shard_ranges
 from pipelines.quarantine import quarantined_rows
 from pipelines.run_folder import RunFolder
 from schemas.plain_text import one_line
+from schemas.records import Cost
 from schemas.terminal import say
 
 
@@ -45,9 +47,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     print_summary(folder, counts)
     for stage in stages:
-        cost = counts.as_json()["cost_by_stage"].get(stage["stage"], {})
-        spent = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in cost.items())
-        say(f"  {stage['subset']:<8} {stage['stage']:<22} {stage['done']}/{stage['total']} units  {spent}")
+        spent = counts.spent.get((stage["subset"], stage["stage"], stage["key"]), Cost()).in_words()
+        say(f"  {stage['subset']:<8} {stage['stage']:<22} {stage['done']}/{stage['total']} units  {spent}".rstrip())
     say(f"  {num_packed}/{shards} shards packed")
     for row in failed[:10]:
         place = f"{row.prompt_id} in {row.stage} (unit {row.unit})"
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def stage_counts(folder: RunFolder, config: JobConfig) -> list[dict[str, object]]:
+def stage_counts(folder: RunFolder, config: JobConfig) -> list[dict[str, Any]]:
     """Done and total units of every stage of every subset."""
     return [
         {

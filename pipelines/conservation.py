@@ -1,5 +1,6 @@
 """Nothing lost, nothing made up: what became of every prompt, candidate and pair, counted from blocks and shards."""
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ from schemas.shards import ShardSidecar, encode_shard, is_shard, read_members, s
 @dataclass
 class Tally:
     """Counts by outcome. Prompts: pending, shipped, rejected, quarantined. Candidates: paired, unused, rejected,
-    quarantined. Pairs: shipped, rejected. reasons, pair_reasons: of rejected prompts and pairs. cost: by stage."""
+    quarantined. Pairs: shipped, rejected. reasons, pair_reasons: of rejected prompts and pairs. cost: by stage; spent:
+    the same by subset, stage and key, as a search has a stage more than once."""
 
     prompts: Counter[str] = field(default_factory=Counter)
     candidates: Counter[str] = field(default_factory=Counter)
@@ -33,6 +35,7 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     pair_reasons: Counter[str] = field(default_factory=Counter)
     cost: dict[str, Cost] = field(default_factory=dict)
+    spent: dict[tuple[str, str, str], Cost] = field(default_factory=dict)
     rejections: Rejections = field(default_factory=Rejections)
 
     def add(self, row: PromptRow) -> None:
@@ -85,8 +88,14 @@ def tally(folder: RunFolder, config: JobConfig) -> Tally:
             for row in rows or ():
                 counts.add(row)
                 counts.rejections.add(subset, [step.name for step in steps], row)
+    subset_of = {unit: subset for subset in chains for unit in folder.units(subset)}
     for step in _distinct(chains):
-        counts.cost[step.name] = counts.cost.get(step.name, Cost()) + _step_cost(folder, step)
+        counts.cost.setdefault(step.name, Cost())
+        for unit, cost in _unit_costs(folder, step):
+            counts.cost[step.name] += cost
+            if unit in subset_of:
+                place = (subset_of[unit], step.name, step.key)
+                counts.spent[place] = counts.spent.get(place, Cost()) + cost
     return counts
 
 
@@ -94,14 +103,10 @@ def _distinct(chains: dict[str, list[Step]]) -> list[Step]:
     return list({(s.name, s.key): s for steps in chains.values() for s in steps if s.settled}.values())
 
 
-def _step_cost(folder: RunFolder, step: Step) -> Cost:
-    total = Cost()
+def _unit_costs(folder: RunFolder, step: Step) -> Iterator[tuple[int, Cost]]:
     for unit in sorted(folder.committed_units(step.name, step.key)):
-        try:
-            total += folder.read_footer(step.name, step.key, unit).cost
-        except (FileNotFoundError, CorruptDataError):
-            continue
-    return total
+        with contextlib.suppress(FileNotFoundError, CorruptDataError):
+            yield unit, folder.read_footer(step.name, step.key, unit).cost
 
 
 def _last_rows(folder: RunFolder, steps: list[Step], unit: int) -> list[PromptRow] | None:

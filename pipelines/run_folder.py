@@ -134,7 +134,8 @@ class RunFolder:
         except FileNotFoundError:
             half = storage.names("stages") and ", or is half a fork that the same `run --fork` makes whole"
             raise ForeignRunError(
-                f"{uri}: no run here (it has no run.json{half or ''}); `run --run {uri}` starts one"
+                f"{uri}: no run here (it has no run.json{half or ''}); `run --run {uri}` or "
+                f"`search --run {uri}` starts one"
             ) from None
 
     @classmethod

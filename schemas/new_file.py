@@ -62,7 +62,10 @@ def new_folder(out: Path | None, beside: Path, name: str) -> Iterator[Path]:
 
 def short_name(text: str, otherwise: str) -> str:
     """A text as a file's name, of small letters, digits and dashes: "a-red-star". otherwise: for a text without any."""
-    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")[:_MAX_NAME].strip("-") or otherwise
+    name = re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
+    if len(name) > _MAX_NAME:  # it ends with a whole word where it holds one
+        name = name[: _MAX_NAME + 1].rpartition("-")[0] or name[:_MAX_NAME]
+    return name or otherwise
 
 
 def _numbered(beside: Path, name: str) -> Path:

@@ -55,6 +55,12 @@ class OpenAiClient:
                     field=f"{at.owner}.api_key_env, {at.owner}.headers",
                     expected="printable ASCII in the environment variables",
                 )
+        if not re.match(r"\s*https?://", at.base_url, re.IGNORECASE):
+            raise InputError(
+                f"{address(at.base_url, at.owner)!r} is no address of a server",
+                field=f"--{at.owner}.base-url",
+                expected="one that begins with http:// or https://, such as http://host:8000/v1",
+            )
         self.api = openai.OpenAI(
             base_url=address(at.base_url, at.owner),
             api_key=key or "none",

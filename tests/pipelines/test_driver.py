@@ -34,6 +34,13 @@ def test_a_finished_run_adds_up(undisturbed):
     assert counts["cost_by_stage"]["draw_squares"] == {"generations": 72}
 
 
+def test_what_a_stage_spent_is_counted_for_each_subset(undisturbed):
+    folder, config = open_run(str(undisturbed))
+    ((subset, steps),) = resolve_chains(folder, config).items()
+    counts = tally(folder, config)
+    assert counts.spent == {(subset, step.name, step.key): counts.cost[step.name] for step in steps}
+
+
 def test_a_finished_run_is_left_alone(finished, calls_file):
     before, files = stamps(finished), shards(finished)
     assert run(finished)

@@ -1,6 +1,7 @@
 """A search over prompts is a run like any other: it resumes, goes deeper, adds up, and says what it found."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from commands.main import main
 from commands.runs import open_run
 from inference.judges.intervals import Interval
 from inference.search import SearchConfig
+from pipelines.conservation import tally
 from pipelines.evaluation import JUDGE, budgets_of, evaluate, read_rows
 from pipelines.intake import take_in
 from pipelines.jobs import resolve_chains
@@ -96,6 +98,15 @@ def test_lost_blocks_are_made_again_and_change_nothing(searched, tmp_path, capsy
 def test_other_commands_know_search_runs(searched, command, capsys):
     assert main([command[0], "--run", str(searched), *command[1:]]) == 0
     assert capsys.readouterr().out
+
+
+def test_status_says_of_each_round_what_it_drew(searched, capsys):
+    folder, config = open_run(str(searched))
+    assert main(["status", "--run", str(searched)]) == 0
+    rounds = [line for line in capsys.readouterr().out.splitlines() if " draft_round " in line]
+    drawn = [int(re.search(r"(\d+) generations", line)[1]) for line in rounds]
+    assert len(drawn) == config.search.depth
+    assert sum(drawn) == tally(folder, config).cost["draft_round"].generations
 
 
 def test_what_is_asked_differently_is_refused(searched, capsys):

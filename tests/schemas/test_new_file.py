@@ -68,6 +68,8 @@ def test_files_with_other_bytes_stay_as_they_are(tmp_path):
         ("../../etc/passwd", "etc-passwd"),
         ("赤い星", "image"),
         ("-" * 300 + "x" * 300, "x" * 40),
+        ("a photo of a red star left of a blue ring", "a-photo-of-a-red-star-left-of-a-blue"),
+        ("a photo of a red star left of a blue dog", "a-photo-of-a-red-star-left-of-a-blue-dog"),
         ("\0\n", "image"),
     ],
 )

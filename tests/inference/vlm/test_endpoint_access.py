@@ -193,6 +193,12 @@ def test_addresses_and_bodies_without_secrets_are_taken():
     VlmConfig(vllm_arguments=("--max-num-batched-tokens", "8192", "--tokenizer=x", "--skip-tokenizer-init"))
 
 
+@pytest.mark.parametrize("url", ["URL", "localhost:8000/v1", "", "ftp://host/v1"])
+def test_what_is_no_address_is_said_before_anything_is_asked(url):
+    with pytest.raises(InputError, match="http://host:8000/v1"):
+        EndpointVlm(EndpointConfig(url, model="m"))
+
+
 def test_a_server_that_is_away_is_no_matter_of_the_key():
     with chat_server(lambda payload, number: says("x")) as server:
         pass
