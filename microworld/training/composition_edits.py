@@ -221,7 +221,7 @@ def _row(task: str, source: np.ndarray, edited: np.ndarray, record: PromptRecord
     }
 
 
-def _atoms(record: PromptRecord, scene: Scene) -> list[AtomValue]:
+def _atoms(record: PromptRecord, scene: Scene) -> Sequence[AtomValue]:
     return typed_atoms(record, [_seen(item) for item in scene.objects])
 
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,7 @@ def _count_row(figures: DatasetFigures, subset: SubsetFigures, row: PromptRow) -
             figures.openings[" ".join(words[:_OPENING_WORDS])] += 1
 
 
-def likeness_figures(figures: DatasetFigures) -> list[dict[str, object]]:
+def likeness_figures(figures: DatasetFigures) -> list[dict[str, Any]]:
     """Of each subset whose pairs were measured: how many, and what one in ten, half, and nine in ten are below."""
     return [
         {"subset": subset, "by": by, "pairs": len(values)}

@@ -146,7 +146,9 @@ def test_edits_and_harvests_measure_it_too():
     from pipelines.prompts.edit_files import EditIntake, EditQuality, iterate_world_edits
     from pipelines.prompts.worlds import world_of
 
-    rows = list(itertools.islice(iterate_world_edits(world_of("micro"), 0, EditQuality(0, 0, 0), EditIntake()), 4))
+    world = world_of("micro")
+    assert world is not None
+    rows = list(itertools.islice(iterate_world_edits(world, 0, EditQuality(0, 0, 0), EditIntake()), 4))
     likeness = [pair.likeness or 0.0 for row in stage(rows) for pair in row.pairs]
     assert len(likeness) >= 3
     assert all(0.5 < value < 1 for value in likeness)
