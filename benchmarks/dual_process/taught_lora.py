@@ -8,8 +8,10 @@ as before: the paired difference, with its 95 % interval over texts. The judge h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+import shlex
+import sys
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tyro
@@ -19,9 +21,6 @@ from inference.judges.intervals import mean_over_tags
 from inference.prompt_grammar import parse_prompt
 from microworld.family import micro_flux, micro_segmentation_judge
 from microworld.scenes.evaluation_split import dev_prompts, evaluation_seed
-
-if TYPE_CHECKING:
-    from schemas.records import PromptRecord
 
 FIRST_SEED = 70_000
 TARGET = "wanted after > before; the other prompts' interval holds 0"
@@ -42,31 +41,28 @@ class Arguments:
     num_seeds: int = 64
 
 
-def judged(lora: str, asked: list[str], seeds: list[int], wanted: list[PromptRecord]) -> np.ndarray:
-    """Whether each image is right, (n,)."""
+def measure(arguments: Arguments) -> dict[str, Any]:
+    """Both tables, as plain data."""
     from inference.flux.generator import FluxGenerator
     from inference.judges.segmentation_judge import SegmentationJudge
 
-    images = FluxGenerator(micro_flux(lora=lora, batch_size=32)).generate(asked, seeds)
-    verdicts = SegmentationJudge(micro_segmentation_judge()).judge(images, wanted)
-    return np.array([verdict.correct for verdict in verdicts], float)
-
-
-def measure(arguments: Arguments) -> dict[str, Any]:
-    """Both tables, as plain data."""
-    seeds = list(range(FIRST_SEED, FIRST_SEED + arguments.num_seeds))
-    wanted = [replace(parse_prompt(arguments.wanted), prompt_id=arguments.wanted)] * len(seeds)
+    number = arguments.num_seeds
     others = [prompt for prompt in dev_prompts() if arguments.word not in prompt.text]
     texts = [prompt.text for prompt in others]
-    taught, kept = [], []
+    asked = [arguments.asked] * number + texts
+    wanted = [parse_prompt(arguments.wanted, arguments.wanted)] * number + others
+    seeds = [FIRST_SEED + i for i in range(number)] + [evaluation_seed(prompt.prompt_id) for prompt in others]
+    judge, taught, kept = SegmentationJudge(micro_segmentation_judge()), [], []
     for lora in ("", arguments.lora):
-        taught.append(judged(lora, [arguments.asked] * len(seeds), seeds, wanted))
-        kept.append(judged(lora, texts, [evaluation_seed(prompt.prompt_id) for prompt in others], others))
+        images = FluxGenerator(micro_flux(lora=lora, batch_size=32)).generate(asked, seeds)
+        right = np.array([verdict.correct for verdict in judge.judge(images, wanted)], float)
+        taught.append(right[:number])
+        kept.append(right[number:])
     tags = [prompt.tag or "" for prompt in others]
     return {
         "asked": arguments.asked,
         "wanted": arguments.wanted,
-        "images": len(seeds),
+        "images": number,
         "wanted_before": int(taught[0].sum()),
         "wanted_after": int(taught[1].sum()),
         "other_prompts": len(others),
@@ -78,8 +74,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
 
 def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
-    command = f"python -m benchmarks.dual_process.taught_lora --lora {arguments.lora}"
-    circumstances = Circumstances.now(command)
+    circumstances = Circumstances.now(f"python -m benchmarks.dual_process.taught_lora {shlex.join(sys.argv[1:])}")
     figures = measure(arguments)
     wanted = [f"{arguments.wanted}, of {figures['images']}", figures["wanted_before"], figures["wanted_after"]]
     others = [f"{figures['other_prompts']} other prompts", figures["right_before"][0], figures["right_after"][0]]

@@ -125,7 +125,7 @@ def partly_mended(rng: np.random.Generator, scene: Scene, right: Scene) -> Scene
         in_the_way = [item for item in wrong if _quarter(item) == _quarter(new[i])]
         moved = [item for item in wrong if (item.shape, item.color) == (new[i].shape, new[i].color)][:1]
         if moved and moved[0] not in in_the_way:  # they change places
-            objects += [replace(i, cx=moved[0].cx, cy=moved[0].cy) for i in in_the_way[:1] if i.shape in SHAPES]
+            objects += [replace(o, cx=moved[0].cx, cy=moved[0].cy) for o in in_the_way[:1] if o.shape in SHAPES]
         gone = in_the_way + moved
         wrong = [item for item in wrong if item not in gone]
         objects = [item for item in objects if item not in gone] + [new[i]]
@@ -135,10 +135,11 @@ def partly_mended(rng: np.random.Generator, scene: Scene, right: Scene) -> Scene
 def told_of(record: PromptRecord, before: Scene, after: Scene) -> str:
     """What a critic of kind `atoms` says of the scene `before` and no longer of `after`; "" where something fails that
     held, where it is more than `MAX_TOLD` sentences, or nothing."""
-    failed, left = (failing(_atoms(record, scene)) for scene in (before, after))
-    if {atom.text for atom in left} - {atom.text for atom in failed}:
+    failed = failing(_atoms(record, before))
+    left = {atom.text for atom in failing(_atoms(record, after))}
+    if left - {atom.text for atom in failed}:
         return ""
-    mended = [atom.mend for atom in failed if atom.text not in {other.text for other in left}]
+    mended = [atom.mend for atom in failed if atom.text not in left]
     told = split_sentences(" ".join(dict.fromkeys(mend for mend in mended if mend)))
     return " ".join(told) if len(told) <= MAX_TOLD else ""
 
