@@ -29,6 +29,7 @@ MODELS: dict[str, tuple[str, float]] = {
     "vlm": ("microworld.training.vlm", 33.0),
     "verifier": ("microworld.training.verifier", 10.0),
     "reflector": ("microworld.training.reflector", 6.0),
+    "teacher": ("microworld.training.teacher", 30.0),
     "reader": ("microworld.training.reader", 60.0),  # none ships yet
 }
 
@@ -49,6 +50,7 @@ class MicroArgs:
         "vlm",
         "verifier",
         "reflector",
+        "teacher",
         "reader",
         "all",
     ]
@@ -72,7 +74,7 @@ class MicroArgs:
     """Ask the trained model what it learnt; `benchmarks/micro/micro_card` does so too."""
     from_exported: bool = False
     """Where there is no checkpoint, go on from the weights in --out at half the learning rate (judge, rewards, vlm,
-    verifier, reflector, reader)."""
+    verifier, reflector, teacher, reader)."""
 
 
 def main(argv: Sequence[str]) -> int:

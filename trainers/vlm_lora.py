@@ -10,6 +10,8 @@ from inference.sound_weights import sound_weights
 from inference.vlm.adapters import check_adapter
 from schemas.errors import InputError, MissingWeightsError
 
+ALL_LINEAR = "all-linear"
+"""peft's word for every linear layer but the one that makes words: those of the vision tower, too."""
 _LAYER = re.compile(r"(?P<stem>.*\.layers)\.\d+\.(?:.*\.)?(?P<name>\w+)")
 
 
@@ -38,12 +40,15 @@ def lora_targets(model: Any) -> str:
     return rf".*{stem}\..*\.({'|'.join(dict.fromkeys(match['name'] for match in found))})"
 
 
-def add_lora(model: Any, rank: int, **settings: Any) -> Any:
-    """The model, frozen, with a LoRA on its language model whose alpha is its rank. settings: more of peft's."""
+def add_lora(model: Any, rank: int, targets: str | None = None, **settings: Any) -> Any:
+    """The model, frozen, with a LoRA whose alpha is its rank. targets: a pattern over its layers' names, or ALL_LINEAR;
+    by default those of its language model. settings: more of peft's."""
     from peft import LoraConfig, get_peft_model
 
     model.requires_grad_(False)
-    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=rank, target_modules=lora_targets(model), **settings))
+    return get_peft_model(
+        model, LoraConfig(r=rank, lora_alpha=rank, target_modules=targets or lora_targets(model), **settings)
+    )
 
 
 def recompute_layers(model: Any) -> None:

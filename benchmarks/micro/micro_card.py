@@ -52,7 +52,7 @@ VLM_TARGETS = {
     "judge JSON valid": 0.98,
 }
 Section = Literal[
-    "renderer", "vae", "generator", "grounding", "rewards", "vlm", "verifier", "reflector", "reader", "judge"
+    "renderer", "vae", "generator", "grounding", "rewards", "vlm", "verifier", "reflector", "teacher", "reader", "judge"
 ]
 
 
@@ -253,6 +253,26 @@ def reflector() -> list[Figure]:
     return figures
 
 
+def teacher() -> list[Figure]:
+    from microworld.training.teacher import KINDS, said_yes
+    from microworld.training.vlm_evaluation import EvaluationConfig, evaluate_vlm
+
+    figures, cases = [], ("right", "otherwise", "missing")
+    for name in ("vlm", "teacher"):
+        vlm = micro_vlm(model=f"micro/{name}").open()
+        said = said_yes(vlm, 2 * EvaluationConfig().num_images // 3)
+        for case in cases:
+            for kind in KINDS:
+                share = said[f"{kind} {case}"]
+                figures.append(Figure(f"the {name}'s yes, {kind} {case}", share.value, share.total))
+        share = said["concept in a texture"]
+        figures.append(Figure(f"the {name}'s yes, concept in a texture", share.value, share.total))
+    kept = evaluate_vlm(vlm)
+    for what in ("yes/no scenes", "counting scenes", "open scenes", "verify scenes", "concepts", "overlays"):
+        figures.append(Figure(f"as the VLM's: {what}", kept[what].value, kept[what].total))
+    return figures
+
+
 def reader() -> list[Figure]:
     from benchmarks.micro.reader_prompts import OTHERS, OWN
     from microworld.scenes.requirement_prompts import FORMS, Reading
@@ -298,6 +318,7 @@ SECTIONS: dict[Section, Callable[[], list[Figure]]] = {
     "vlm": vlm,
     "verifier": verifier,
     "reflector": reflector,
+    "teacher": teacher,
     "reader": reader,
     "judge": judge_itself,
 }

@@ -3,6 +3,7 @@
 What counts as agreement, by plain rules: the palette has exactly the objects' colours; the line is as thick as the
 objects' outlines; the line stands at the horizon; point A lies on something nearer than point B does (an object is
 nearer than the background, one that covers another is nearer than it); the sketch shows the objects as they stand.
+An image in which what is asked about is missing (no object, no outline, no horizon) does not agree either.
 """
 
 from __future__ import annotations
@@ -68,11 +69,28 @@ def sketch_of(scene: Scene) -> VisualComposition:
     return VisualComposition(draw_sketch(blocks, FRAME_PX, GROUND))
 
 
-def sample_overlay(rng: np.random.Generator) -> OverlayCase:
-    """Any kind of overlay; one half of them agrees with the image."""
+def sample_overlay(rng: np.random.Generator, kind: str = "", agrees: bool | None = None) -> OverlayCase:
+    """An overlay of a kind, by default of any; agrees: by default one half of them does."""
     kinds = tuple(_KINDS)
-    kind = kinds[rng.integers(len(kinds))]
-    return _KINDS[kind](rng, bool(rng.random() < 0.5))
+    kind = kind or kinds[rng.integers(len(kinds))]
+    return _KINDS[kind](rng, bool(rng.random() < 0.5) if agrees is None else agrees)
+
+
+def sample_missing(rng: np.random.Generator, kind: str) -> OverlayCase:
+    """An overlay over an image in which nothing is what it asks about, so that nothing contradicts it either."""
+    prompt = _KINDS[kind](rng, True).prompt
+    empty = Scene(random_background(rng, 0.3), ())
+    match kind:
+        case "horizon":
+            top, bottom = (random_background(rng, 0.0).top for _ in range(2))
+            ground = Background("gradient", top, bottom) if rng.random() < 0.3 else Background("plain", top, top)
+            return OverlayCase(
+                kind, replace(random_scene(rng, int(rng.integers(0, 3))), background=ground), prompt, False
+            )
+        case "line weight":
+            return OverlayCase(kind, _above_the_strip(rng, 2) if rng.random() < 0.8 else empty, prompt, False)
+        case _:
+            return OverlayCase(kind, empty, prompt, False)
 
 
 def _above_the_strip(rng: np.random.Generator, highest: int) -> Scene:

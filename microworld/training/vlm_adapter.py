@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,13 @@ from microworld.training.made_ahead import MadeAhead
 from microworld.training.training import Training
 from microworld.training.training_loop import MicroTrainingConfig, autocast, export_folder, prepare_process
 from microworld.training.vlm_evaluation import Share
-from trainers.vlm_lora import add_lora, restore_adapter, save_adapter
+from microworld.training.vlm_model import PATCH_PX, PIXEL_MEAN, PIXEL_STD, TEMPORAL_PATCH
+from trainers.vlm_lora import ALL_LINEAR, add_lora, restore_adapter, save_adapter
 
 if TYPE_CHECKING:
     import torch
 
-    from microworld.training.vlm_forward import PackedRows
+    from microworld.training.vlm_forward import PackedForward, PackedRows
 
 BASE = "micro/vlm"
 """The base model's name in an adapter's folder: the folder that it was trained from is of this machine."""
@@ -29,6 +30,8 @@ class AdapterRecipe:
     """How an adapter learns; what it learns from is its own matter."""
 
     rank: int = 32
+    sight_learns: bool = False  # the vision tower, too
+    attack: float = 0.0  # how far, of 255, a half of the images is changed so as to be misread
     learning_rate: float = 1e-3
     ema_decay: float = 0.99
     decay: float = 0.4
@@ -63,7 +66,8 @@ def train_adapter(
 
     prepare_process(config)
     base, processor = load_vlm(config.out_dir / "vlm", "float32")
-    model = add_lora(base, recipe.rank, task_type="CAUSAL_LM").to(config.device)
+    targets = ALL_LINEAR if recipe.sight_learns else None
+    model = add_lora(base, recipe.rank, targets, task_type="CAUSAL_LM").to(config.device)
     rate = recipe.learning_rate
     if config.from_exported:
         restore_adapter(model, config.out_dir / name)
@@ -74,8 +78,11 @@ def train_adapter(
     forward = PackedForward(base)
 
     def loss_of(rows: PackedRows, use_bf16: bool) -> tuple[torch.Tensor, float]:
+        rows = rows_to(rows, config.device)
         with autocast(config.device, use_bf16):
-            found = forward.answer_loss(rows_to(rows, config.device))
+            if recipe.attack:
+                rows = misread(forward, rows, recipe.attack)
+            found = forward.answer_loss(rows)
         return found.loss, float(found.accuracy)
 
     def evaluate() -> None:
@@ -112,6 +119,29 @@ def train_adapter(
 
     with training.ema.applied():
         export_folder(save, config.out_dir / name)
+
+
+def misread(forward: PackedForward, rows: PackedRows, furthest: float) -> PackedRows:
+    """The rows, half of the images changed in their pixels by the sign of the loss's gradient, from a random start
+    (Wong et al. 2020, "Fast is better than free"); each by another distance, at most `furthest` of 255."""
+    import torch
+
+    patches = rows.patches
+    each = torch.rand(len(patches), 1, 1, device=patches.device) * 2 - 1
+    distance = each.clamp(min=0) * furthest / 255 / PIXEL_STD
+    start = (patches + distance * _alike(torch.rand_like(patches) * 2 - 1)).requires_grad_()
+    loss = forward.answer_loss(replace(rows, patches=start)).loss
+    (slope,) = torch.autograd.grad(loss, start)
+    moved = start.detach() + 1.25 * distance * _alike(slope).sign() - patches
+    white = (1 - PIXEL_MEAN) / PIXEL_STD
+    moved = torch.minimum(torch.maximum(moved, -distance), distance)
+    return replace(rows, patches=(patches + moved).clamp(-PIXEL_MEAN / PIXEL_STD, white))
+
+
+def _alike(patches: torch.Tensor) -> torch.Tensor:
+    """The same for both frames into which each image is doubled: patches (N, P, channels * frames * pixels)."""
+    folded = patches.unflatten(-1, (-1, TEMPORAL_PATCH, PATCH_PX * PATCH_PX))
+    return folded.mean(-2, keepdim=True).expand_as(folded).flatten(-3)
 
 
 def _adamw(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:

@@ -1,0 +1,103 @@
+"""The micro teacher trains, is written as an adapter of the micro VLM, and learns No where nothing is what is asked."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from inference.vlm.adapters import load_vlm
+from inference.vlm.overlays import STRIP_SHARE
+from microworld.scenes.overlay_questions import sample_missing
+from microworld.scenes.world import FRAME_PX
+from microworld.training.pixel_scorer import read_scene
+from microworld.training.teacher import KINDS, TeacherRecipe, denied, overlaid_rows, plain_rows, texture, train
+from microworld.training.training_loop import MicroTrainingConfig
+from microworld.training.vlm_adapter import misread
+from microworld.training.vlm_data import NO, YES, SubjectSource
+from microworld.training.vlm_forward import PackedForward
+from microworld.training.vlm_model import PIXEL_STD
+from microworld.training.vlm_rows import OVERLAID, RowPacker
+from tests.support.tiny_vlm import save_tiny_vlm
+from trainers.vqa_loss import TeacherConfig, VqaTeacher
+
+TINY = TeacherRecipe(rank=4, overlaid_images=4, plain_images=2, evaluated=2)
+
+
+@pytest.mark.slow
+def test_a_teacher_is_trained_written_and_asked(tmp_path):
+    save_tiny_vlm(tmp_path / "out" / "vlm")
+    train(MicroTrainingConfig(0.05, tmp_path / "work", tmp_path / "out", num_threads=1), TINY)
+    folder = tmp_path / "out" / "teacher"
+    described = json.loads((folder / "adapter_config.json").read_text())
+    assert described["base_model_name_or_path"] == "micro/vlm"
+    curve = json.loads((tmp_path / "work" / "teacher_curve.json").read_text())
+    assert {"horizon_missing", "line_weight_right", "concept_in_a_texture"} <= curve[-1].keys()
+    described["base_model_name_or_path"] = str(tmp_path / "out" / "vlm")
+    (folder / "adapter_config.json").write_text(json.dumps(described))
+    teacher = VqaTeacher(TeacherConfig(str(folder)))
+    plain = VqaTeacher(TeacherConfig(str(tmp_path / "out" / "vlm")))
+    names = {
+        name for name, value in teacher.model.state_dict().items() if not plain.model.state_dict()[name].equal(value)
+    }
+    assert any("visual" in name for name in names)
+    assert any("language" in name for name in names)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_asked_about_is_missing(kind):
+    rng = np.random.default_rng(1)
+    cases = [sample_missing(rng, kind) for _ in range(40)]
+    assert not any(case.agrees for case in cases)
+    for case in cases:
+        match kind:
+            case "horizon":
+                assert case.scene.background.kind != "horizon"
+            case "line weight":
+                assert all(item.stroke == 0 for item in case.scene.objects)
+                assert all(item.cy + item.size / 2 < FRAME_PX * (1 - STRIP_SHARE) for item in case.scene.objects)
+            case _:
+                assert not case.scene.objects
+
+
+def test_a_texture_shows_nothing_that_can_be_named():
+    rng = np.random.default_rng(2)
+    scenes = [read_scene(texture(rng), 0.03) for _ in range(60)]
+    whole = [scene for scene in scenes if any(item.shape != "blob" and item.size > 8 for item in scene.objects)]
+    assert len(whole) <= 3
+
+
+def test_an_image_of_nothing_is_denied_whatever_it_is_asked_for():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        answers = {turn.answer for turn in denied(rng) if turn.task in ("concept", "verify", "yes_no")}
+        assert answers == {NO}
+
+
+def test_rows_hold_all_three_kinds_of_cases():
+    rng = np.random.default_rng(4)
+    recipe = TeacherRecipe(overlaid_images=60, plain_images=20)
+    images, turns = overlaid_rows(rng, recipe)
+    share = np.mean([turn.answer == YES for (turn,) in turns])
+    assert images.shape == (60, 32, 32, 3)
+    assert 0.2 < share < 0.6
+    images, turns = plain_rows(rng, SubjectSource(recipe.data), recipe)
+    assert images.shape == (20, 32, 32, 3)
+    assert all(turns)
+
+
+def test_misread_images_stay_near_and_raise_the_loss(tmp_path):
+    save_tiny_vlm(tmp_path)
+    model, processor = load_vlm(tmp_path, "float32")
+    images, turns = overlaid_rows(np.random.default_rng(5), TeacherRecipe(overlaid_images=24))
+    rows, _ = RowPacker(processor.tokenizer, OVERLAID).pack(images[:, None], turns)
+    forward = PackedForward(model)
+    torch.manual_seed(0)
+    moved = misread(forward, rows, 8.0)
+    distance = (moved.patches - rows.patches).abs().amax((1, 2)) * PIXEL_STD * 255
+    assert distance.max() <= 8.001
+    assert 4 <= int((distance == 0).sum()) <= 20
+    frames = moved.patches.unflatten(-1, (3, 2, -1))
+    assert frames[..., 0, :].equal(frames[..., 1, :])
+    with torch.no_grad():
+        assert forward.answer_loss(moved).loss > forward.answer_loss(rows).loss
