@@ -4,7 +4,8 @@ The VLM was taught on images that either do what is asked or do something else, 
 and says Yes where there is nothing to contradict: a generator that follows its answers wipes the ground away. The
 teacher learns the same questions on images in which what they ask about is missing, and on textures; under noise, and
 under the change of the pixels that hides the truth best (one step along the gradient's sign; Madry et al. 2018, and
-Wong et al. 2020 for the random start). The gradients of models that withstand it point to what they see.
+Wong et al. 2020 for the random start). The gradients of models that withstand it point to what they see. A second
+round goes on with images that fooled the first (`microworld.training.fooled`).
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from inference.interfaces import ChatRequest, Vlm
 from microworld.scenes.concepts import CONCEPTS
 from microworld.scenes.overlay_questions import OverlayCase, sample_missing, sample_overlay
 from microworld.scenes.world import COLORS, FRAME_PX, Scene, random_background
+from microworld.training.fooled import FOLDER, FoolingImages
 from microworld.training.training_loop import MicroTrainingConfig
 from microworld.training.vlm_adapter import AdapterRecipe, Lessons, train_adapter
 from microworld.training.vlm_data import (
+    NO,
     YES,
     DataConfig,
     Subject,
@@ -56,6 +59,7 @@ class TeacherRecipe(AdapterRecipe):
     plain_share: float = 0.35  # of the steps
     agreeing_share: float = 0.42  # of the visual prompts; of the others one half has nothing that is asked about
     empty_share: float = 0.2  # of plain images: without objects, or a texture
+    fooled_share: float = 0.35  # of the visual prompts, where there are images that fooled a teacher
     noisy_share: float = 0.4  # of the steps
     noise: tuple[float, float] = (0.02, 0.08)
     rank: int = 32
@@ -82,12 +86,17 @@ def train(config: MicroTrainingConfig, recipe: TeacherRecipe | None = None) -> N
     def open_lessons(processor: Any) -> Lessons:
         packers = {shape: RowPacker(processor.tokenizer, shape) for shape in (OVERLAID, SINGLE)}
         source = SubjectSource(recipe.data)
+        fooled = FoolingImages.load(config.work_dir / FOLDER)
+        if len(fooled):
+            print(f"teacher: {len(fooled)} images that fooled one before", flush=True)
 
         def make_rows(number: int) -> tuple[PackedRows, int]:
             """Rows, and how many questions stand in them."""
             rng = np.random.default_rng([config.seed, 89, number])
             is_plain = rng.random() < recipe.plain_share
             images, turns = plain_rows(rng, source, recipe) if is_plain else overlaid_rows(rng, recipe)
+            if len(fooled) and not is_plain:
+                images, turns = with_fooled(rng, images, turns, fooled, recipe.fooled_share)
             if rng.random() < recipe.noisy_share:
                 images = noisy(rng, images, rng.uniform(*recipe.noise))
             rows, kept = packers[SINGLE if is_plain else OVERLAID].pack(images[:, None], turns)
@@ -135,6 +144,19 @@ def overlaid_rows(rng: np.random.Generator, recipe: TeacherRecipe) -> tuple[np.n
         else:
             cases.append(sample_overlay(rng, kind, False) if rng.random() < 0.5 else sample_missing(rng, kind))
     return overlay_images(rng, cases), [[overlay_turn(case)] for case in cases]
+
+
+def with_fooled(
+    rng: np.random.Generator, images: np.ndarray, turns: list[list[Turn]], fooled: FoolingImages, share: float
+) -> tuple[np.ndarray, list[list[Turn]]]:
+    """The same rows, a share of them replaced; as many that are as they are asked as that are not, where there are."""
+    images, turns = images.copy(), list(turns)
+    by_answer = [[i for i, turn in enumerate(fooled.turns) if turn.answer == answer] for answer in (YES, NO)]
+    for place in np.flatnonzero(rng.random(len(turns)) < share):
+        some = by_answer[int(rng.random() < 0.5)] or by_answer[0] or by_answer[1]
+        chosen = some[int(rng.integers(len(some)))]
+        images[place], turns[place] = fooled.images[chosen], [fooled.turns[chosen]]
+    return images, turns
 
 
 def plain_rows(

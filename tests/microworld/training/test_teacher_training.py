@@ -1,23 +1,35 @@
 """The micro teacher trains, is written as an adapter of the micro VLM, and learns No where nothing is what is asked."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from inference.dual.concept import QuestionAnswer
 from inference.vlm.adapters import load_vlm
-from inference.vlm.overlays import STRIP_SHARE
+from inference.vlm.overlays import STRIP_SHARE, ColorPalette, HorizonPosition, LineWeight, RelativeDepth
 from microworld.scenes.overlay_questions import sample_missing
-from microworld.scenes.world import FRAME_PX
+from microworld.scenes.world import COLORS, FRAME_PX, Background, Scene, SceneObject, render
+from microworld.training.fooled import FoolingImages, truth
 from microworld.training.pixel_scorer import read_scene
-from microworld.training.teacher import KINDS, TeacherRecipe, denied, overlaid_rows, plain_rows, texture, train
+from microworld.training.teacher import (
+    KINDS,
+    TeacherRecipe,
+    denied,
+    overlaid_rows,
+    plain_rows,
+    texture,
+    train,
+    with_fooled,
+)
 from microworld.training.training_loop import MicroTrainingConfig
 from microworld.training.vlm_adapter import misread
 from microworld.training.vlm_data import NO, YES, SubjectSource
 from microworld.training.vlm_forward import PackedForward
 from microworld.training.vlm_model import PIXEL_STD
-from microworld.training.vlm_rows import OVERLAID, RowPacker
+from microworld.training.vlm_rows import OVERLAID, RowPacker, Turn
 from tests.support.tiny_vlm import save_tiny_vlm
 from trainers.vqa_loss import TeacherConfig, VqaTeacher
 
@@ -101,3 +113,49 @@ def test_misread_images_stay_near_and_raise_the_loss(tmp_path):
     assert frames[..., 0, :].equal(frames[..., 1, :])
     with torch.no_grad():
         assert forward.answer_loss(moved).loss > forward.answer_loss(rows).loss
+
+
+def rendered(background, *objects):
+    return render([Scene(background, objects)]).images[0]
+
+
+def test_a_plain_reader_tells_what_is_true_and_holds_its_tongue_where_it_cannot():
+    sky = Background("horizon", (120, 130, 150), (150, 140, 120), 12.0)
+    ring = SceneObject("circle", "red", 16.0, 14.0, 14.0, 1.8)
+    line, horizon = LineWeight(1.8 / FRAME_PX), HorizonPosition(12.0 / FRAME_PX)
+
+    def true(overlay, image, question="?"):
+        return truth(image, QuestionAnswer(question, overlays=(overlay,) if overlay else ()))
+
+    assert true(horizon, rendered(sky)) is True
+    assert true(horizon, rendered(replace(sky, horizon_px=20.0))) is False
+    assert true(horizon, rendered(Background())) is False
+    assert true(line, rendered(Background(), ring)) is True
+    assert true(line, rendered(Background(), replace(ring, stroke=3.0))) is False
+    assert true(line, rendered(Background(), replace(ring, stroke=0.0))) is False
+    assert true(line, rendered(Background())) is False
+    star = SceneObject("star", "yellow", 16.0, 16.0, 12.0)
+    assert true(None, rendered(Background(), star), "Is there a yellow star?") is True
+    assert true(None, rendered(Background(), replace(star, color="red")), "Is there a yellow star?") is False
+    palette = ColorPalette((COLORS["yellow"],))
+    assert true(palette, rendered(Background(), star)) is True
+    assert true(palette, rendered(Background())) is False
+    assert true(RelativeDepth((0.5, 0.5), (0.1, 0.1)), rendered(Background(), star)) is None
+
+
+def test_images_that_fooled_one_teacher_are_kept_and_learnt_by_the_next(tmp_path):
+    images = np.random.default_rng(6).integers(0, 255, (3, 32, 32, 3)).astype(np.uint8)
+    turns = [Turn("fooled", "Is it?", answer) for answer in (YES, NO, NO)]
+    FoolingImages(images[:2], turns[:2]).save(tmp_path / "a.npz")
+    FoolingImages(images[2:], turns[2:]).save(tmp_path / "b.npz")
+    found = FoolingImages.load(tmp_path)
+    assert found.turns == turns
+    assert (found.images == images).all()
+    assert not len(FoolingImages.load(tmp_path / "none"))
+    blank, plain = np.zeros((200, 32, 32, 3), np.uint8), [[Turn("overlay", "?", NO)]] * 200
+    mixed, asked = with_fooled(np.random.default_rng(7), blank, plain, found, 0.4)
+    replaced = [turn for (turn,) in asked if turn.task == "fooled"]
+    assert 50 < len(replaced) < 110
+    assert 0.3 < np.mean([turn.answer == YES for turn in replaced]) < 0.7
+    assert int((mixed.reshape(200, -1).max(1) > 0).sum()) == len(replaced)
+    assert not blank.any()
