@@ -31,7 +31,8 @@ class AdapterRecipe:
 
     rank: int = 32
     sight_learns: bool = False  # the vision tower, too
-    attack: float = 0.0  # how far, of 255, a half of the images is changed so as to be misread
+    attack: float = 0.0  # how far, of 255, a half of the images is changed so as to be misread ...
+    attack_every: int = 3  # ... in each so manieth step: it costs as much as the step
     learning_rate: float = 1e-3
     ema_decay: float = 0.99
     decay: float = 0.4
@@ -80,7 +81,7 @@ def train_adapter(
     def loss_of(rows: PackedRows, use_bf16: bool) -> tuple[torch.Tensor, float]:
         rows = rows_to(rows, config.device)
         with autocast(config.device, use_bf16):
-            if recipe.attack:
+            if recipe.attack and training.clock.num_steps % recipe.attack_every == 0:
                 rows = misread(forward, rows, recipe.attack)
             found = forward.answer_loss(rows)
         return found.loss, float(found.accuracy)
