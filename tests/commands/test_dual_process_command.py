@@ -132,7 +132,7 @@ def run(command, kill_at=None):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_killed_for_good_and_resumed_it_gives_the_same_lora(flags, tmp_path):
     file = tmp_path / "star.yaml"
     file.write_text(CONCEPT + "    paraphrases: ['Can a red star be seen?']\n")
