@@ -94,7 +94,7 @@ sleep() { command sleep 0.1; }
 srun() { echo "srun $*"; }
 scontrol() { echo "scontrol $*"; }
 python() { if [[ $1 == -c ]]; then echo 2; else trap 'exit 1' TERM; echo "python $*"
-    for i in {1..100}; do command sleep 0.05; done; fi; }
+    for i in {1..1000}; do command sleep 0.05; done; fi; }
 """
 
 
@@ -103,7 +103,7 @@ def test_the_slurm_script_queues_itself_again_when_it_is_interrupted(tmp_path, i
     assert subprocess.run(["bash", "-n", ROOT / "deploy" / "slurm.sbatch"]).returncode == 0
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     fake = FAKE_SLURM.replace("exit 1", f"exit {code}")
-    fake = fake if interrupted else fake.replace("100", "1")
+    fake = fake if interrupted else fake.replace("1000", "1")
     (tmp_path / ".venv" / "bin" / "activate").write_text(fake)
     environment = {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "77", "SLURM_NNODES": "2"}
     environment |= {"SLURMD_NODENAME": "node0", "PATH": "/usr/bin:/bin"}
@@ -193,7 +193,7 @@ def test_only_work_that_may_succeed_is_tried_again(tmp_path, codes, ended, tries
 def test_a_job_that_is_told_to_stop_is_not_started_again(tmp_path):
     """TERM to the process group, as `ray job stop` sends it: the command gets one, finishes, and that is all."""
     heard = tmp_path / "heard"
-    command = f'trap "echo TERM >> {heard}; exit 1" TERM; echo ready; for i in $(seq 200); do sleep .05; done'
+    command = f'trap "echo TERM >> {heard}; exit 1" TERM; echo ready; for i in $(seq 500); do sleep .05; done'
     script = subprocess.Popen(
         ["bash", ROOT / "deploy" / "until_done.sh", "bash", "-c", command],
         env={"PATH": "/usr/bin:/bin", "WAIT_S": "0"},

@@ -103,11 +103,21 @@ def test_a_referee_is_refused_by_name_or_ends_a_training_that_is_then_called_foo
     assert "finished already, and fooled" in capsys.readouterr().out
 
 
+FROZEN = """
+import sys
+from commands import train_dual_process
+from commands.main import main
+from tests.support.held_processes import freeze_after
+freeze_after(train_dual_process, sys.argv[1])
+sys.exit(main(sys.argv[2:]))
+"""
+
+
 def run(command, kill_at=None):
-    """The exit code; with `kill_at` the process is killed as soon as it reports that step."""
-    root = Path(__file__).parents[2]
+    """The exit code; with `kill_at` the process is killed when it has reported that step, where it stands still."""
+    root, reported = Path(__file__).parents[2], f"star {kill_at}/"
     process = subprocess.Popen(
-        [sys.executable, "-m", "trainers", *command],
+        [sys.executable, *(["-m", "trainers"] if kill_at is None else ["-c", FROZEN, reported]), *command],
         cwd=root,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -116,13 +126,13 @@ def run(command, kill_at=None):
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if kill_at is not None and line.startswith(f"star {kill_at}/"):
+        if kill_at is not None and line.startswith(reported):
             process.send_signal(signal.SIGKILL)
     return process.wait()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_killed_for_good_and_resumed_it_gives_the_same_lora(flags, tmp_path):
     file = tmp_path / "star.yaml"
     file.write_text(CONCEPT + "    paraphrases: ['Can a red star be seen?']\n")

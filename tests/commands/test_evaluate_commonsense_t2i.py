@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -285,14 +286,27 @@ def test_after_kill_9_nothing_is_drawn_or_judged_twice(data, tmp_path):
             process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
             wait_until(holds)
             process.send_signal(signal.SIGKILL)
-            process.wait()
+            assert process.wait() == -signal.SIGKILL
 
-        plain_draw, plain_look = server.draw, chat.answer
-        server.mode = lambda server, asked: slow(plain_draw(asked))
+        plain_look, drawn_at, judged_at = chat.answer, threading.Event(), threading.Event()
+
+        def slow_draw(server, asked):
+            if len(server.drawn) == 12:
+                drawn_at.wait(120)
+            return slow(server.draw(asked))
+
+        def slow_look(payload, number):
+            if number == 20:
+                judged_at.wait(120)
+            return slow(plain_look(payload, number))
+
+        server.mode = slow_draw
         killed_once(lambda: len(list(out.glob("images/base/*/*/*.png"))) >= 5)
+        drawn_at.set()
         server.mode = None
-        chat.answer = lambda payload, number: slow(plain_look(payload, number))
+        chat.answer = slow_look
         killed_once(lambda: (out / "verdicts.jsonl").exists() and (out / "verdicts.jsonl").read_text().count("\n") > 4)
+        judged_at.set()
         chat.answer = plain_look
         assert main(command[3:]) == 0
         assert 16 <= len(server.drawn) <= 17

@@ -82,7 +82,7 @@ class Answers:
         self.asked[prompt, payload["seed"], payload["temperature"]] += 1
         if prompt == STOPS_AT and not self.go_on.is_set():
             self.reached.set()
-            self.go_on.wait(60)
+            self.go_on.wait(240)
         answer = (GOOD | ABSTRACT | SECOND_TRY).get(prompt) or BAD[prompt][0]
         attempts = [asked for asked in self.asked if asked[0] == prompt]
         return says(answer if isinstance(answer, str) else answer[len(attempts) - 1])
@@ -134,7 +134,7 @@ def searched(tmp_path_factory):
         argv = arguments(run, file, server.base_url)
         process = CONTEXT.Process(target=search, args=(argv, str(folder / "output.txt")))
         process.start()
-        assert answers.reached.wait(60), (folder / "output.txt").read_text()
+        assert answers.reached.wait(240), (folder / "output.txt").read_text()
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL

@@ -125,7 +125,10 @@ def test_killed_drivers_and_a_killed_server_have_nothing_drawn_twice_and_lose_no
     def edits() -> set[str]:
         return {image for route, _, image in lines() if route == "edits"}
 
-    wait_until(lambda: edits() & {sha256(image) for image in images_in(journalled(search))} or not searching.is_alive())
+    def an_edit_is_journalled() -> bool:
+        return not edits().isdisjoint(sha256(image) for image in images_in(journalled(search)))
+
+    wait_until(lambda: an_edit_is_journalled() or not searching.is_alive(), PATIENCE_S)
     assert searching.is_alive(), output.read_text()
     kill(searching)
     building = start(

@@ -25,6 +25,13 @@ SEARCH = (
     *("search", "--num-prompts", "4", "--unit-size", "4", "--search.width", "2", "--search.depth", "2", "--quiet"),
     *("--tools.generator.sizes", *SIZES),
 )
+HELD = """
+import sys
+from commands.main import main
+from tests.support.held_processes import hold_commits
+hold_commits(2, "stages/generate_candidates/")
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def shards(run: Path) -> dict[str, bytes]:
@@ -36,9 +43,7 @@ def test_a_run_of_three_sizes_that_is_killed_and_resumed_packs_the_same_shards(t
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main([*RUN, "--run", str(whole)]) == 0
     assert main(["verify", "--run", str(whole)]) == 0
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "pipelines", *RUN, "--run", str(killed)], stdout=subprocess.DEVNULL
-    )
+    driver = subprocess.Popen([sys.executable, "-c", HELD, *RUN, "--run", str(killed)], stdout=subprocess.DEVNULL)
     drawn = killed / "stages" / "generate_candidates"
     wait_until(lambda: driver.poll() is not None or list(drawn.glob("*/*/*.parquet")))
     assert driver.poll() is None

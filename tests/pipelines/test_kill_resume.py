@@ -12,6 +12,7 @@ import pytest
 
 from pipelines.conservation import verify
 from tests.support import toy_job
+from tests.support.held_processes import hold_commits
 from tests.support.toy_runs import blocks, is_free, shards, stamps
 
 # Every driver is forked from one process that has imported everything: seconds saved, and as real a process.
@@ -26,6 +27,8 @@ def drive(run: str, output: str, environment: dict[str, str]) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     sys.stdout = sys.stderr = os.fdopen(1, "w", closefd=False)
+    if "MOST_SHARD_FILES" in environment:
+        hold_commits(int(environment["MOST_SHARD_FILES"]), "shards/")
     sys.exit(toy_job.main([run]))
 
 
@@ -40,8 +43,10 @@ class Driver:
 
     def wait_for(self, condition, timeout_s: float = 90) -> None:
         until = time.monotonic() + timeout_s
+        lives = True
         while not condition():
-            assert self.process.is_alive(), self.printed()
+            assert lives, self.printed()
+            lives = self.process.is_alive()  # what it did before it ended is looked at once more
             assert time.monotonic() < until, self.printed()
             time.sleep(0.005)
 
@@ -62,7 +67,8 @@ def test_a_driver_killed_three_times_leaves_the_same_shards_and_makes_no_block_t
     moments = random.Random(0)
     kept = {}
     for attempt in range(3):
-        driver = Driver(run, TOY_SLEEP_S="0.02")
+        # None comes further than a unit more than the one before it, however late it is killed.
+        driver = Driver(run, TOY_SLEEP_S="0.02", TOY_HANG=f"p{4 * (attempt + 1):03d}")
         # At least one block further, so that three kills fall on three different places.
         driver.wait_for(lambda before=kept: len(blocks(run)) > len(before))
         time.sleep(moments.uniform(0, 0.05))
@@ -85,20 +91,23 @@ def test_a_driver_killed_three_times_leaves_the_same_shards_and_makes_no_block_t
 
 def test_a_driver_killed_while_it_packs_leaves_the_same_shards(tmp_path, undisturbed):
     run = tmp_path / "run"
-    driver = Driver(run, TOY_SLEEP_S="0.02")
+    driver = Driver(run, TOY_SLEEP_S="0.02", MOST_SHARD_FILES="3")
     driver.wait_for(lambda: (run / "shards").exists())
     driver.send(signal.SIGKILL)
-    driver.end()
+    assert driver.end() == -signal.SIGKILL
+    assert len(list((run / "shards").iterdir())) < len(shards(undisturbed))
     assert Driver(run).end() == 0
     assert shards(run) == shards(undisturbed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_finishes_the_block_at_hand_and_stops(tmp_path, undisturbed, number):
-    run = tmp_path / "run"
-    driver = Driver(run, TOY_SLEEP_S="0.2")
+    run, heard = tmp_path / "run", tmp_path / "heard"
+    driver = Driver(run, TOY_SLEEP_S="0.2", TOY_HANG="p008", TOY_HANG_UNTIL=str(heard))
     driver.wait_for(lambda: blocks(run))
     driver.send(number)
+    driver.wait_for(lambda: "stopping after" in driver.printed())
+    heard.touch()
     assert driver.end() == 1
     assert "stopping after the block at hand; once more to stop now" in driver.printed()
     assert "Traceback" not in driver.printed()
@@ -147,11 +156,12 @@ def test_what_hangs_is_named_and_is_in_quarantine_after_two_resumes(tmp_path):
 
 
 def test_a_second_driver_ends_with_exit_code_3_and_the_first_goes_on(tmp_path, undisturbed):
-    run = tmp_path / "run"
-    first = Driver(run, TOY_SLEEP_S="0.3")
+    run, refused = tmp_path / "run", tmp_path / "refused"
+    first = Driver(run, TOY_HANG="p008", TOY_HANG_UNTIL=str(refused))
     first.wait_for(lambda: blocks(run))
     second = Driver(run)
     assert second.end() == 3
     assert "--take-over" in second.printed()
+    refused.touch()
     assert first.end() == 0
     assert shards(run) == shards(undisturbed)

@@ -166,12 +166,21 @@ def test_another_machine_holds_the_lease_as_long_as_it_is_heard_whatever_its_clo
     tmp_path, monkeypatch, impatient, clock_ahead_s
 ):
     write_lease(tmp_path, host="elsewhere", machine="elsewhere", pid=1, heartbeat_at=time.time() + clock_ahead_s)
-    monkeypatch.setattr(lease, "STALE_AFTER_S", 2.0)
-    beat = threading.Timer(0.3, write_lease, [tmp_path], {"host": "elsewhere", "machine": "elsewhere", "pid": 1})
-    beat.start()
-    with pytest.raises(LeaseHeldError, match="process 1 on elsewhere"), Lease(LocalStorage(tmp_path)):
-        pass
-    beat.join()
+    monkeypatch.setattr(lease, "STALE_AFTER_S", 20.0)
+    watched = threading.Event()
+
+    def beat():
+        while not watched.wait(0.1):
+            write_lease(tmp_path, host="elsewhere", machine="elsewhere", pid=1)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        with pytest.raises(LeaseHeldError, match="process 1 on elsewhere"), Lease(LocalStorage(tmp_path)):
+            pass
+    finally:
+        watched.set()
+        beating.join()
     monkeypatch.setattr(lease, "STALE_AFTER_S", 0.2)
     with Lease(LocalStorage(tmp_path)):
         assert record(tmp_path)["pid"] == os.getpid()

@@ -12,6 +12,7 @@ import pytest
 from commands.main import main
 from commands.runs import open_run
 from pipelines.conservation import verify
+from tests.support.held_processes import hold_commits
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch", "diffusers", "transformers", "pyarrow.parquet", "commands.search"])
@@ -26,15 +27,18 @@ def arguments(run, num_prompts=60, depth=3):
     ]
 
 
-def drive(argv, output):
+def drive(argv, output, most_blocks):
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    if most_blocks is not None:
+        hold_commits(most_blocks, ".parquet")
     sys.exit(main(argv))
 
 
-def start(run):
-    process = CONTEXT.Process(target=drive, args=(arguments(run), str(run.parent / "output.txt")))
+def start(run, most_blocks=None):
+    """With `most_blocks` it commits no more, and is there to be killed."""
+    process = CONTEXT.Process(target=drive, args=(arguments(run), str(run.parent / "output.txt"), most_blocks))
     process.start()
     return process
 
@@ -52,13 +56,12 @@ def results(run):
 def test_a_search_killed_ten_times_at_random_ends_with_the_same_results(tmp_path):
     undisturbed, run, moments = tmp_path / "undisturbed", tmp_path / "killed" / "run", random.Random(11)
     run.parent.mkdir()
-    process = CONTEXT.Process(target=drive, args=(arguments(undisturbed), str(tmp_path / "output.txt")))
-    process.start()
+    process = start(undisturbed)
     process.join()
     assert process.exitcode == 0, (tmp_path / "output.txt").read_text()
     num_blocks, kept = len(blocks(undisturbed)), {}
     for kill in range(KILLS):
-        process = start(run)
+        process = start(run, num_blocks // (KILLS + 1))
         # A few blocks further each time, so that ten kills fall on ten places of the run.
         wanted, until = len(kept) + num_blocks // (KILLS + 4), time.monotonic() + 300
         while process.is_alive() and len(list((run / "stages").rglob("[0-9]*.parquet"))) < wanted:

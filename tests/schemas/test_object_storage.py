@@ -186,22 +186,28 @@ def test_ctrl_c_at_any_instant_leaves_whole_objects_or_none(storage):
         """
         import random, signal, sys
         from schemas.object_storage import ObjectStorage
-        storage, rng = ObjectStorage(sys.argv[1]), random.Random(0)
+        storage, rng, within_s, counts = ObjectStorage(sys.argv[1]), random.Random(0), 0.02, [0, 0]
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         for number in range(150):
             try:
-                signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.0001, 0.02))
-                storage.commit(f"{number:03d}", b"x" * 1000)
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.0001, within_s))
+                    storage.commit(f"{number:03d}", b"x" * 1000)
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                is_cut = False
             except KeyboardInterrupt:
-                pass
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                is_cut = True
+            counts[is_cut] += 1
+            within_s *= 1.1 if is_cut else 0.9  # about half of them, however fast the machine is
+        print(*counts)
         """,
         storage.uri,
     )
-    _, errors = writer.communicate(timeout=60)
+    output, errors = writer.communicate(timeout=240)
     sizes = {storage.size(name) for name in storage.names("")}
     assert sizes == {1000}, errors
+    assert min(map(int, output.split())) > 20
 
 
 # What fails, and how long it takes

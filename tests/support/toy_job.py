@@ -7,6 +7,7 @@ that it changes no key and can pass:
     TOY_TRANSIENT=3           the first 3 calls of a stage raise TransientError
     TOY_MEMORY=2              MemoryError until the micro-batch is at most 2 images
     TOY_HANG=p003             nobody ever comes back with these prompts while they are drawn
+    TOY_HANG_UNTIL=FILE       or not before this file is there
     TOY_DIE=p003              these end their process while they are drawn
     TOY_SLEEP_S=0.05          every call of a stage takes so long
     TOY_LIMIT_S=2             of a unit (`FailurePolicy.unit_limit_s`)
@@ -142,8 +143,8 @@ class Trouble:
         if self.fail_variable == "TOY_FAIL":
             if _names("TOY_DIE", ids):
                 os._exit(9)
-            while _names("TOY_HANG", ids):
-                time.sleep(60)
+            while _names("TOY_HANG", ids) and not os.path.exists(os.environ.get("TOY_HANG_UNTIL", "")):
+                time.sleep(0.05)
         if "TOY_SLEEP_S" in os.environ:
             time.sleep(float(os.environ["TOY_SLEEP_S"]))
         if self.transient:

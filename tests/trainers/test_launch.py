@@ -20,9 +20,10 @@ from schemas.errors import InputError, StoppedError, WorkFailedError
 from tests.support.curves import loss_curve
 from tests.support.micro_shards import write_micro_shards
 from tests.support.micro_trainings import micro_reflector_training
+from tests.support.processes import wait_until
 from tests.support.tiny_vlm import save_tiny_vlm
 from trainers.checkpoint import Checkpoints, save_checkpoint
-from trainers.launch import LaunchConfig, launch
+from trainers.launch import STOP, LaunchConfig, launch
 from trainers.loop import LoopConfig, OptimizerConfig
 from trainers.reflector import ReflectorConfig, open_training
 
@@ -83,18 +84,38 @@ def test_who_stops_at_once_hears_whether_anything_is_kept(folders, tmp_path):
         launch(interrupted, config(folders, tmp_path), tmp_path, LaunchConfig())
 
 
-class KillsWorkers(threading.Thread):
-    """SIGKILL to one training worker as soon as there is a checkpoint of each of `steps`."""
+def counted_start(events: dict[int, Path]):
+    """`open_training`, each start of which is a line of `starts`; workers wait after so many steps for a file."""
 
-    def __init__(self, checkpoints: Path, steps: list[int]) -> None:
+    def start(config, rank):
+        with open(config.out / "starts", "a") as file:
+            file.write(f"{rank.rank}\n")
+        training = open_training(config, rank)
+        losses = training.trainable.losses
+
+        def late_losses(samples):
+            if training.step in events:
+                wait_until(events[training.step].exists)
+            return losses(samples)
+
+        training.trainable.losses = late_losses
+        return training
+
+    return start
+
+
+class KillsWorkers(threading.Thread):
+    """SIGKILL to one training worker as soon as there is a checkpoint of each of the steps, whose file comes then."""
+
+    def __init__(self, checkpoints: Path, killed: dict[int, Path]) -> None:
         super().__init__(daemon=True)
-        self.checkpoints, self.left = checkpoints, sorted(steps)
+        self.checkpoints, self.killed, self.left = checkpoints, killed, sorted(killed)
         self.ended = threading.Event()
 
     def run(self) -> None:
         while self.left and not self.ended.wait(0.02):
             if Checkpoints(self.checkpoints).steps()[-1:] >= self.left[:1] and self._kill():
-                self.left.pop(0)
+                self.killed[self.left.pop(0)].touch()
 
     def _kill(self) -> bool:
         """Whether there was a worker that lived."""
@@ -131,23 +152,26 @@ def cluster():
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_killed_workers_change_no_byte_of_the_adapter_and_no_row_of_the_curve(cluster, folders, tmp_path):
-    killer = KillsWorkers(tmp_path / "killed" / "checkpoints", random.Random(3).sample(range(2, 11), 2))
+    killed = {step: tmp_path / f"killed_after_{step}" for step in random.Random(3).sample(range(2, 11), 2)}
+    killer = KillsWorkers(tmp_path / "killed" / "checkpoints", killed)
     try:
         launch(open_training, config(folders, tmp_path / "whole"), tmp_path / "whole", TWO)
         killer.start()
-        launch(open_training, config(folders, tmp_path / "killed"), tmp_path / "killed", TWO)
+        launch(counted_start(killed), config(folders, tmp_path / "killed"), tmp_path / "killed", TWO)
     finally:
         killer.ended.set()
     assert not killer.left
+    assert len((tmp_path / "killed" / "starts").read_text().split()) == 2 * (1 + len(killed))
     stopper = StopsOnce(tmp_path / "stopped" / "checkpoints", 3)
     stopper.start()
-    with pytest.raises(StoppedError, match=r"stopped after step \d+ of 12, of which there is a checkpoint") as stopped:
-        launch(open_training, config(folders, tmp_path / "stopped"), tmp_path / "stopped", TWO)
+    until_asked = counted_start({3: tmp_path / "stopped" / STOP})
+    with pytest.raises(StoppedError, match=r"stopped after step [45] of 12, of which there is a checkpoint") as stopped:
+        launch(until_asked, config(folders, tmp_path / "stopped"), tmp_path / "stopped", TWO)
     stopper.ended.set()
     after = int(str(stopped.value).split("step ")[1].split()[0])
-    assert Checkpoints(tmp_path / "stopped" / "checkpoints").steps()[-1] == after < 12
+    assert Checkpoints(tmp_path / "stopped" / "checkpoints").steps()[-1] == after
     launch(open_training, config(folders, tmp_path / "stopped"), tmp_path / "stopped", TWO)
     name = Path("reflector") / "adapter_model.safetensors"
     assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -159,20 +183,17 @@ def test_killed_workers_change_no_byte_of_the_adapter_and_no_row_of_the_curve(cl
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_what_would_come_again_ends_a_training_at_once_with_its_own_error(cluster, folders, tmp_path):
-    def counted_start(config, rank):
-        with open(config.out / "starts", "a") as file:
-            file.write(f"{rank.rank}\n")
-        return open_training(config, rank)
+    start = counted_start({})
 
     def no_number_on_the_second(config, rank):
-        training = counted_start(config, rank)
+        training = start(config, rank)
         if not rank.is_first:
             broken = torch.stack([p.sum() for p in training.parameters]).sum()[None] * math.nan
             training.trainable.losses = lambda samples: [(["rule"], broken)]
         return training
 
     with pytest.raises(InputError, match=r"no \.tar file") as refused:
-        launch(counted_start, replace(config(folders, tmp_path), data=str(tmp_path / "none")), tmp_path, TWO)
+        launch(start, replace(config(folders, tmp_path), data=str(tmp_path / "none")), tmp_path, TWO)
     assert refused.value.exit_code == 2
     assert len((tmp_path / "starts").read_text().split()) == 2
     with pytest.raises(WorkFailedError, match=r"step 0: the loss is nan; samples 0 to 3"):

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 import psutil
 import pytest
@@ -19,20 +20,29 @@ from tests.support.toy_runs import run_on_ray
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[3]
+LAST_PROMPT = "p017"
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def may_end(tmp_path_factory):
+    """The last unit of a run on `cluster` is drawn when this file is there, as it is unless a test takes it away."""
+    file = tmp_path_factory.mktemp("cluster") / "may_end"
+    file.touch()
+    return file
+
+
+@pytest.fixture(scope="module")
+def cluster(may_end):
     """A local cluster whose workers are slow enough to be killed at work."""
     import ray
 
     from pipelines.runtime.ray import connect
 
-    os.environ["TOY_SLEEP_S"] = "0.15"
-    connect()
-    yield ray
-    ray.shutdown()
-    del os.environ["TOY_SLEEP_S"]
+    environment = {"TOY_SLEEP_S": "0.15", "TOY_HANG": LAST_PROMPT, "TOY_HANG_UNTIL": str(may_end)}
+    with mock.patch.dict(os.environ, environment):
+        connect()
+        yield ray
+        ray.shutdown()
 
 
 def stage_workers() -> list[psutil.Process]:
@@ -46,10 +56,12 @@ def stage_workers() -> list[psutil.Process]:
 
 
 class Killer(threading.Thread):
-    """Kills `count` workers of the run with SIGKILL, at random moments, while something is left to do."""
+    """Kills `count` workers of the run with SIGKILL, at random moments; before that it cannot end."""
 
-    def __init__(self, count: int, seed: int) -> None:
+    def __init__(self, count: int, seed: int, may_end: Path) -> None:
         super().__init__(daemon=True)
+        self.may_end = may_end
+        may_end.unlink()
         self.left, self.random, self.over = count, random.Random(seed), threading.Event()
         self.killed: list[int] = []
 
@@ -60,6 +72,7 @@ class Killer(threading.Thread):
                 victim.send_signal(signal.SIGKILL)
                 self.killed.append(victim.pid)
                 self.left -= 1
+        self.may_end.touch()
 
 
 @pytest.mark.parametrize("schedule", ["streaming", "staged"])
@@ -68,12 +81,14 @@ def test_ray_gives_the_same_shard_bytes_as_local(cluster, undisturbed, tmp_path,
     assert toy_runs.shards(tmp_path / "run") == toy_runs.shards(undisturbed)
 
 
-def test_killed_workers_are_replaced_and_the_bytes_are_the_same(cluster, undisturbed, tmp_path):
-    killer = Killer(count=3, seed=0)
+def test_killed_workers_are_replaced_and_the_bytes_are_the_same(cluster, may_end, undisturbed, tmp_path):
+    killer = Killer(count=3, seed=0, may_end=may_end)
     killer.start()
-    assert run_on_ray(tmp_path / "run")
-    killer.over.set()
-    killer.join()
+    try:
+        assert run_on_ray(tmp_path / "run")
+    finally:
+        killer.over.set()
+        killer.join()
     assert len(killer.killed) == 3
     assert toy_runs.shards(tmp_path / "run") == toy_runs.shards(undisturbed)
 
@@ -97,7 +112,9 @@ def test_the_driver_killed_and_started_again_goes_on_with_the_same_bytes(undistu
         "import sys; from pathlib import Path; from tests.support.toy_runs import run_on_ray; "
         "sys.exit(0 if run_on_ray(Path(sys.argv[1])) else 1)"
     )
+    killed = tmp_path / "killed"
     environment = os.environ | {"TOY_SLEEP_S": "0.3", "PYTHONPATH": str(ROOT)}
+    environment |= {"TOY_HANG": LAST_PROMPT, "TOY_HANG_UNTIL": str(killed)}
     command = [sys.executable, "-c", script, str(path)]
     driver = subprocess.Popen(command, cwd=ROOT, env=environment)
     deadline = time.time() + 120
@@ -106,6 +123,7 @@ def test_the_driver_killed_and_started_again_goes_on_with_the_same_bytes(undistu
         time.sleep(0.05)
     driver.kill()
     driver.wait()
+    killed.touch()
     committed = toy_runs.stamps(path)
     assert 3 <= len(committed) < len(toy_runs.blocks(undisturbed))
     assert subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0

@@ -43,20 +43,23 @@ def test_a_node_that_dies_is_named_and_the_run_goes_on_when_another_joins(undist
     from tests.soak.arena import Arena
 
     monkeypatch.setattr("pipelines.runtime.ray.WARN_EVERY_S", 0.5)
-    path = tmp_path / "run"
+    path, joined = tmp_path / "run", tmp_path / "joined"
+    monkeypatch.setenv("TOY_HANG", "p017")  # the last unit is drawn when another node is there
+    monkeypatch.setenv("TOY_HANG_UNTIL", str(joined))
     with Arena(sleep_s=0.3) as arena:
         ray.init(address=arena.address, log_to_driver=False)
         try:
             driver = Driver(path)
             driver.start()
-            wait_for(lambda: len(toy_runs.blocks(path)) >= 3)
             # The head has room for one of the three stages.
+            wait_for(lambda: len(toy_runs.blocks(path)) >= 3 and len(list((path / "logs").iterdir())) >= 3)
             first_actors = len(list((path / "logs").iterdir()))
             committed = toy_runs.stamps(path)
             with caplog.at_level(logging.WARNING):
                 arena.lose_node()
                 wait_for(lambda: "the cluster has lost nodes" in caplog.text)
             arena.add_node()
+            joined.touch()
             driver.join(timeout=120)
             assert driver.complete
         finally:
