@@ -242,7 +242,7 @@ def dual_process() -> DualProcessConfig:
     24 training captions is held down, or a concept costs half of all other prompts."""
     return DualProcessConfig(
         generator=DenoiserConfig(flux=family.micro_flux()),
-        teacher=TeacherConfig("micro/vlm"),
+        teacher=TeacherConfig("micro/teacher"),
         keep_weight=10.0,
         keep_prompts=_training_captions(24),
         batch_size=8,

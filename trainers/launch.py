@@ -123,7 +123,7 @@ def _on_workers(
         )
         try:
             with _passed_on(stop, stop_file):
-                trainer.fit()
+                _in_a_thread(trainer.fit)
             return
         except WorkerGroupError as error:
             for _, failure in sorted(error.worker_failures.items()):
@@ -135,6 +135,25 @@ def _on_workers(
             log.warning("workers were lost and are started again: %s", str(error)[-500:])
         except Exception as error:
             raise _ended(error) from error
+
+
+def _in_a_thread(work: Callable[[], object]) -> None:
+    """Do it where no signal arrives, and wait: in the main thread Ray Train would put its own handler over ours, and
+    Ctrl-C would end the workers before their step has a checkpoint."""
+    raised: list[BaseException] = []
+
+    def do() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    doing = threading.Thread(target=do, daemon=True)
+    doing.start()
+    while doing.is_alive():
+        doing.join(0.2)
+    if raised:
+        raise raised[0]
 
 
 @contextmanager

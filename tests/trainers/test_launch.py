@@ -129,7 +129,7 @@ class KillsWorkers(threading.Thread):
 
 
 class StopsOnce(threading.Thread):
-    """SIGTERM to this process as soon as there is a checkpoint of a step."""
+    """Ctrl-C to this process as soon as there is a checkpoint of a step."""
 
     def __init__(self, checkpoints: Path, step: int) -> None:
         super().__init__(daemon=True)
@@ -138,7 +138,7 @@ class StopsOnce(threading.Thread):
     def run(self) -> None:
         while not self.ended.wait(0.02):
             if Checkpoints(self.checkpoints).steps()[-1:] >= [self.step]:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGINT)
                 return
 
 
