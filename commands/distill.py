@@ -29,6 +29,7 @@ from schemas.places import local_path
 from schemas.stop_signal import stop_signal
 from schemas.storage import LocalStorage
 from schemas.terminal import say
+from trainers.concept_file import concept_files
 from trainers.dual_process import check_vlms
 from trainers.dual_process_config import DualProcessConfig
 from trainers.ray_cluster import require_ray
@@ -72,6 +73,7 @@ def main(argv: Sequence[str]) -> int:
             expected="1, or a share of one; or models on the CPU",
         )
     flags = drawing_flags(arguments.preset, training.generator)
+    concept_files(arguments.concepts)  # that there are any is said before weights are looked for
     require_models(training.models)
     check_vlms(training)
     out = local_path(Path(shared_uri(arguments.run, arguments.runtime)))

@@ -78,6 +78,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError("no such folder", file=str(folder), expected="a folder of images")
     there = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
     found = [path for path in there if not path.name.startswith(".")]
     if len(found) < 2:

@@ -52,6 +52,7 @@ from schemas.atomic_file import write_whole
 from schemas.configuration import content_key, model_names, output_config
 from schemas.errors import InputError, WorkFailedError
 from schemas.storage import LocalStorage
+from schemas.telling import loading, telling
 from schemas.terminal import say, say_error
 
 OUT = Path("runs/commonsense-t2i")
@@ -205,7 +206,7 @@ def _written(
     prompts = list(dict.fromkeys(prompt for pair in pairs for prompt in pair.prompts))
     key = content_key(words, output_config(config.vlm, digests), [pair.prompts for pair in pairs])
     if expanded_key(out / EXPANDED) != key:
-        with explained(config.vlm):
+        with explained(config.vlm), telling(f"asking {config.vlm.name} for {len(prompts)} prompts in more words"):
             found = dict(zip(prompts, expand(config.vlm.open(journal), prompts, config.prompt), strict=True))
         as_they_are = [prompt for prompt, text in found.items() if text is None]
         if as_they_are:
@@ -252,7 +253,8 @@ def _judged(
         if len(left) < len(lines):
             say(f"{len(lines) - len(left)} images are judged already")
         with explained(config.vlm) if config.vlm is not None else nullcontext():
-            judge = config.open(journal)
+            with loading(model_names(config), "nothing: a server judges"):
+                judge = config.open(journal)
             started = time.monotonic()
             for start in range(0, len(left), arguments.batch_size):
                 some = left[start : start + arguments.batch_size]

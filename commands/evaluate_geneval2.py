@@ -30,6 +30,7 @@ from schemas.atomic_file import write_whole
 from schemas.configuration import content_key, model_names, output_config
 from schemas.errors import ForeignRunError, InputError
 from schemas.storage import LocalStorage
+from schemas.telling import loading
 from schemas.terminal import say, say_error
 
 
@@ -178,7 +179,8 @@ def _judged(
     if left:
         if len(left) < len(lines):
             say(f"{len(lines) - len(left)} images are judged already")
-        opened: Vlm = vlm.open()
+        with loading(model_names(vlm), "nothing: a server judges"):
+            opened: Vlm = vlm.open()
         started = time.monotonic()
         for start in range(0, len(left), arguments.batch_size):
             some = left[start : start + arguments.batch_size]

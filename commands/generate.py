@@ -53,9 +53,9 @@ def main(argv: Sequence[str]) -> int:
         raise InputError(f"{arguments.num_images} images", field="--num-images", expected="at least 1")
     config = arguments.generator.only_what_is_used()
     prompt = known_prompt(one_prompt(arguments.prompt), model_names(config))
-    require_models(model_names(config))
-    config.check_sizes()
     with new_folder(arguments.out, IMAGES, short_name(prompt, "image")) as folder:
+        require_models(model_names(config))
+        config.check_sizes()
         _draw(prompt, arguments, config, folder, MadeBy.of("generate", argv, arguments.preset, config))
     return 0
 

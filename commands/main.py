@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.atomic_file import NO_ROOM
-from schemas.errors import ReflectionFlowError
+from schemas.errors import ReflectionFlowError, StoppedError
 from schemas.own_modules import INSTALLED, full_name, program, version
 from schemas.terminal import guard_terminal, say, say_error
 
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None, package: str | None = None) -> int:
     try:
         return importlib.import_module(full_name(group.commands[name][0])).main(arguments[1:])
     except ReflectionFlowError as error:
-        say_error(f"error: {error}")
+        say_error(f"{error}" if isinstance(error, StoppedError) else f"error: {error}")  # who asked made no mistake
         return error.exit_code
     except BrokenPipeError:
         return 1

@@ -11,7 +11,7 @@ from pipelines.pack_shards import shard_ranges
 from pipelines.report.dataset_card import FOLDER, write_card
 from pipelines.run_folder import RunFolder
 from pipelines.run_names import is_card
-from schemas.errors import InputError, WorkFailedError
+from schemas.errors import InputError, ReflectionFlowError, WorkFailedError
 from schemas.records import Outcome
 from schemas.shards import is_shard
 from schemas.terminal import say
@@ -53,7 +53,6 @@ def main(argv: Sequence[str]) -> int:
 def push(api: Any, folder: RunFolder, repo: str, private: bool) -> int:
     """Send the run's own files of shards/ and card/. `api`: a `huggingface_hub.HfApi`. Returns how many files."""
     from huggingface_hub import CommitOperationAdd
-    from huggingface_hub.errors import HfHubHTTPError
 
     files = list(_files(folder))
     try:
@@ -66,9 +65,12 @@ def push(api: Any, folder: RunFolder, repo: str, private: bool) -> int:
             message = f"files {start + 1} to {start + len(operations)} of {len(files)}"
             api.create_commit(repo, operations, commit_message=message, repo_type="dataset")
             say(message, flush=True)
-    except (HfHubHTTPError, OSError) as error:
+    except ReflectionFlowError:
+        raise
+    except Exception as error:  # a refusal, or whatever the hub's client meets where nothing answers
         raise WorkFailedError(
-            f"the hub refused: {error}\n  `push` again goes on; HF_TOKEN must be able to write"
+            f"the hub refused, or does not answer: {type(error).__name__}: {error}\n"
+            "  `push` again goes on; HF_TOKEN must be able to write"
         ) from error
     return len(files)
 

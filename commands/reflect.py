@@ -19,9 +19,11 @@ from inference.prompt_grammar import told_or_free
 from inference.required_servers import require_servers
 from inference.requirements.atoms import failing
 from inference.requirements.reader import RequirementsConfig, read_requirements
+from inference.routes import load_routes
 from inference.search import Draft, SearchConfig, SearchTools, SearchTrace, next_round
 from inference.search_tools import SearchToolsConfig
 from inference.vlm.first_word_probe import probe_first_words
+from inference.vlm.prompts import load_prompt
 from inference.vlm.vlm import VlmConfig
 from pipelines.prompts.judgeable import Asked
 from pipelines.prompts.read_prompts import Known, numbered_prompts
@@ -29,7 +31,7 @@ from pipelines.prompts.vocabulary import load_vocabulary
 from pipelines.runtime.progress import format_seconds
 from pipelines.search_job import check_choosing
 from recipes import catalogue
-from schemas.configuration import model_names
+from schemas.configuration import model_names, template_names
 from schemas.errors import InputError
 from schemas.new_file import new_folder, short_name
 from schemas.plain_text import one_line
@@ -92,14 +94,18 @@ def main(argv: Sequence[str]) -> int:
     asked = asked_prompts(arguments, model_names(config))
     check_choosing(arguments.tools.verifier, arguments.tools.verifier.kinds, arguments.requirements, asked)
     reading = arguments.requirements.only_what_is_used(arguments.vlm)
-    require_models([*model_names(config), *model_names(reading)])
-    config.generator.check_sizes()
-    require_servers(config, "--tools", arguments.vlm)
-    require_servers(reading, "--requirements", arguments.vlm)
-    probe_first_words(config)
     name = short_name(asked[0].record.text, "image") + (f"-and-{len(asked) - 1}-more" if len(asked) > 1 else "")
     made_by = MadeBy.of("reflect", argv, arguments.preset, config, reading, arguments.search)
     with new_folder(arguments.out, REFLECTED, name) as folder:
+        for template in dict.fromkeys((*template_names(config), *template_names(reading))):
+            load_prompt(template)
+        if config.routes:
+            load_routes(config.routes)
+        require_servers(config, "--tools", arguments.vlm)
+        require_servers(reading, "--requirements", arguments.vlm)
+        require_models([*model_names(config), *model_names(reading)])
+        config.generator.check_sizes()
+        probe_first_words(config)
         _search(arguments, asked, config, reading, folder, made_by)
     return 0
 

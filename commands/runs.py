@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -192,7 +193,8 @@ def say_how_to_keep_more(folder: RunFolder, counts: Tally, config: DatasetConfig
     command = "the command that it began with, and"
     if typed is not None and "--fork" not in " ".join(typed):
         command = f"python -m pipelines run {shlex.join(typed)}"
-    say(f"  in a new folder, with all that stays valid: {command} --fork {shlex.quote(f'{uri}-more')} {flags}")
+    fork = next(name for i in count(1) if not RunFolder.exists(name := f"{uri}-more" + (f"-{i}" if i > 1 else "")))
+    say(f"  in a new folder, with all that stays valid: {command} --fork {shlex.quote(fork)} {flags}")
 
 
 def print_json(value: Any) -> None:

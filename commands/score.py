@@ -107,7 +107,7 @@ def _by_rewards(arguments: ScoreArgs, images: Sequence[np.ndarray]) -> dict[str,
     rewards = used_rewards(arguments.rewards, arguments.vlm)
     require_models(_models(arguments))
     prompts = [arguments.prompt] * len(images)
-    with telling(f"loading {', '.join(_models(arguments))}, and scoring"):
+    with telling(f"loading {', '.join(_models(arguments))}, and scoring", again="scoring"):
         scores = {reward.name: reward.open().score(images, prompts) for reward in rewards}
     for name, values in scores.items():
         check_scores(values, prompts, name)

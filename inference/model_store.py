@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import InputError, MissingWeightsError
-from schemas.hub_storage import cached_snapshot
+from schemas.hub_storage import cached_snapshot, looks_local
 from schemas.own_modules import full_name
 
 SHIPPED = {"micro": "microworld"}
@@ -23,6 +23,7 @@ SHIPPED = {"micro": "microworld"}
 ADAPTER = "adapter_config.json"
 WEIGHTS = "REFLECTIONFLOW_WEIGHTS"
 """Environment variable: a folder where files of weights are looked for when they are not in the working directory."""
+_NAMES = "the path of a model that is here, or a hub id (ORG/NAME) of one in the hub cache"
 _SAMPLE_BYTES = 2**20
 
 
@@ -179,9 +180,10 @@ def resolve_model(name: str) -> Path:
     if shipped is not None:
         if shipped.is_dir():
             return shipped
+        there = sorted(path.name for path in shipped.parent.glob("*") if path.is_dir())
         raise MissingWeightsError(
             f"the shipped model {name!r} is not in {shipped.parent}",
-            expected="a full clone of the repository, or `python -m trainers micro --model all` to train it",
+            expected=f"one that is there ({', '.join(there) or 'none'}), or a full clone of the repository",
         )
     for path in (Path(name).expanduser(), Path(os.environ.get(WEIGHTS, ""), name)):
         if path.exists():
@@ -190,7 +192,11 @@ def resolve_model(name: str) -> Path:
     if cached is not None:
         return cached
     known = known_model(name)
+    if not _is_fetched(name):
+        raise MissingWeightsError(f"no weights for {name!r}: there is no such file or folder", expected=_NAMES)
     about = f" ({known.size}; licence: {known.licence})" if known else ""
+    if not known and name.count("/") > 1:
+        about = ": there is no such folder, here or in the hub cache"
     how = f"a local folder, or a model in the hub cache: `{fetch_line(name)}` (HF_TOKEN for gated ones)"
     if known and known.source:
         how = f"the file at this path (absolute for a cluster): `{fetch_line(name)}`"
@@ -198,12 +204,15 @@ def resolve_model(name: str) -> Path:
 
 
 def fetch_lines(names: Iterable[str]) -> list[str]:
-    """What to type, one command a line, for the models that are not on this machine."""
+    """What to type, one command a line, for the models that are not on this machine. MissingWeightsError for one that
+    no command fetches: a path of nothing, a shipped one."""
     lines = []
     for name in dict.fromkeys(names):
         try:
             resolve_model(name)
         except MissingWeightsError:
+            if not _is_fetched(name):
+                raise
             lines.append(fetch_line(name))
     return lines
 
@@ -221,6 +230,12 @@ def require_models(names: Iterable[str]) -> None:
     if missing:
         lines = [f"{error.problem}\n    expected: {error.expected}" for error in missing]
         raise MissingWeightsError(f"{len(missing)} models are not here:\n  " + "\n  ".join(lines))
+
+
+def _is_fetched(name: str) -> bool:
+    """Whether what is not here may be fetched by its name."""
+    shipped = name.partition("/")[0] in SHIPPED
+    return known_model(name) is not None or not (shipped or looks_local(name))
 
 
 def _hub_parts(name: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import functools
 import json
 import logging
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +55,11 @@ def sound_model(name: str) -> Path:
 def sound_weights(place: Path) -> Path:
     """The same place, of a folder or a file of weights, whose bytes are as they were exported and whose tensors hold
     numbers. InputError (file) that names the tensor. In a folder the files that are read: of safetensors all that an
-    index names, or all; pickled ones where there are none."""
+    index names, or all; pickled ones where there are none. The libraries that then load them draw no bars: who loads
+    says so in a line of its own."""
+    for name in ("transformers.utils.logging", "diffusers.utils.logging"):
+        if (library := sys.modules.get(name)) is not None:  # whoever loads by it has imported it
+            library.disable_progress_bar()
     if place.is_dir():
         try:
             check_manifest(place)

@@ -30,6 +30,7 @@ from schemas.configuration import content_key, model_names, output_config, stabl
 from schemas.errors import InputError
 from schemas.image_size import ImageSize
 from schemas.images import encode_png
+from schemas.telling import loading
 from schemas.terminal import say
 from trainers.concept_card import CARD
 
@@ -154,7 +155,8 @@ def draw_missing(
     done, started, told = 0, 0.0, 0.0
     for lora, images in by_lora.items():
         used = with_lora(config, lora) if lora else config
-        generator = used.open(journal)
+        with loading(model_names(used), "nothing: a server draws"):
+            generator = used.open(journal)
         if not started:
             started = told = time.monotonic()
         for _ in _draw(generator, images, max(used.batch_size, _AT_ONCE)):

@@ -2,7 +2,7 @@
 segments. Rows stream by: nothing here holds all of a file's prompts."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -34,9 +34,15 @@ class Intake:
             yield row
         self.statistics[subset] = said | {"num_prompts": self.num_prompts[subset]}
 
-    def rows(self) -> Iterator[PromptRow]:
-        """Rows of every subset."""
+    def rows(self, before_edits: Callable[[], None] = lambda: None) -> Iterator[PromptRow]:
+        """Rows of every subset. before_edits: called once files of edits are found and before they are read, which may
+        take hours."""
+        from pipelines.prompts.edit_files import list_edit_files
+
         for subset in self.config.subsets:
+            if subset == Subset.EDITING and self.config.edits is not None:
+                list_edit_files(self.config.edits)
+                before_edits()
             yield from self.subset_rows(subset)
 
 

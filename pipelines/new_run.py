@@ -18,9 +18,10 @@ from inference.vlm.prompts import load_prompt
 from pipelines.intake import lay_out, take_in
 from pipelines.jobs import DatasetConfig, JobConfig, models_of, routes_of, templates_of
 from pipelines.lease import Lease
+from pipelines.prompts.judgeable import Asked
 from pipelines.run_folder import FORMAT, RunFolder, RunInfo, encode_prompts, root_key
 from pipelines.run_names import is_hidden
-from pipelines.search_job import SearchJobConfig, asked_prompts, num_unjudged, search_prompts
+from pipelines.search_job import SearchJobConfig, asked_prompts, check_all_is_said, num_unjudged, search_prompts
 from pipelines.served_vlms import asked_vlms
 from pipelines.stage import Link
 from schemas.configuration import content_key, nested_configs
@@ -45,7 +46,8 @@ def new_run(
     counted: Callable[[], tuple[dict[str, int], dict[str, Any]]],
     fill: Callable[[RunFolder], None] | None = None,
 ) -> RunFolder:
-    """Models found, prompts gathered and checked, then the folder: nothing is written before all is known to be sound.
+    """Prompts gathered and checked, models found, then the folder: nothing is written before all is known to be sound.
+    What a person typed comes first: nobody should fetch weights to be told of a misspelt file.
 
     counted: once the rows have streamed by, how many of each subset there were, and what is to be said of them. fill:
     puts there what a fork takes from its source, before the folder is a run; what a killed one put there may be there.
@@ -53,9 +55,9 @@ def new_run(
     storage = open_storage(uri)
     unfinished = UNFINISHED | FORKED if fill else UNFINISHED
     _check_empty(uri, storage, unfinished)
-    with telling("looking at models, prompts and edits"):
-        digests = digests_of(config)
+    with telling("looking at prompts, edits and models"):
         prompts = encode_prompts(rows)
+        digests = digests_of(config)
     num_prompts, statistics = counted()
     info = RunInfo(
         format=FORMAT,
@@ -99,38 +101,43 @@ def new_dataset_run(
     if set(config.subsets) - {Subset.EDITING}:
         config.generate.generator.check_sizes()
     intake = take_in(config)
-    return new_run(uri, preset, "dataset", config, intake.rows(), lambda: (intake.num_prompts, intake.statistics), fill)
+    rows = intake.rows(before_edits=lambda: require_models(models_of(config)))
+    return new_run(uri, preset, "dataset", config, rows, lambda: (intake.num_prompts, intake.statistics), fill)
 
 
 def new_search_run(uri: str, preset: str, config: SearchJobConfig) -> RunFolder:
     """A new run that searches."""
     config.tools.generator.check_sizes()
     counts: Counter[str] = Counter()
-    said: dict[str, Any] = {"rule": {"source": config.prompts}}
+    asked: list[Asked] = []
 
     def rows() -> Iterator[PromptRow]:
-        asked = asked_prompts(config)
-        said["rule"]["not_judged"] = num_unjudged(config, asked)
+        asked.extend(asked_prompts(config))
+        check_all_is_said((*config.tools.verifier.kinds, *config.also_score), config.requirements, asked)
         for row in search_prompts(config, asked):
             counts[Subset.RULE] += 1
             yield row
 
-    return new_run(uri, preset, "search", config, rows(), lambda: (dict(counts), said))
+    def counted() -> tuple[dict[str, int], dict[str, Any]]:
+        said = {"source": config.prompts, "not_judged": num_unjudged(config, asked)}
+        return dict(counts), {"rule": said}
+
+    return new_run(uri, preset, "search", config, rows(), counted)
 
 
 def digests_of(config: JobConfig) -> dict[str, str]:
     """Digest of every model, template and table of routes that a run uses. MissingWeightsError, InputError for one that
     is not here, for code of one's own that is not, for a VLM that is none, and for a server that is not named."""
     require_named_servers(config)
-    require_models(models_of(config))
-    for link in (link for links in config.links().values() for link in links):
-        for vlm in asked_vlms(link.config):
-            vlm.check()
-        for one in nested_configs(link.config):
-            if isinstance(one, OwnRewardConfig):
-                one.find()
+    links = [link for links in config.links().values() for link in links]
+    for one in (one for link in links for one in nested_configs(link.config)):
+        if isinstance(one, OwnRewardConfig):
+            one.find()
     templates = {name: content_key(load_prompt(name)) for name in templates_of(config)}
     routes = {name: content_key(load_routes(name).as_json()) for name in routes_of(config)}
+    require_models(models_of(config))
+    for vlm in (vlm for link in links for vlm in asked_vlms(link.config)):
+        vlm.check()
     return {name: model_digest(name) for name in models_of(config)} | templates | routes
 
 

@@ -139,7 +139,7 @@ def check_choosing(
 ) -> None:
     """InputError for prompts that one of the verifiers could not look at: those that look for objects know clauses
     alone, and where requirements are checked one by one, somebody must say them."""
-    _check_all_is_said(kinds, requirements, asked)
+    check_all_is_said(kinds, requirements, asked)
     choosing = [kind for kind in kinds if kind in ("rules", "judge")]
     if choosing:  # rules find whatever they are told to look for
         bound = verifier.judge if "judge" in choosing else None
@@ -148,7 +148,8 @@ def check_choosing(
         count_unjudged(asked, known, f"verifier {choosing[-1]!r}", or_else=or_else)
 
 
-def _check_all_is_said(kinds: Sequence[VerifierKind], requirements: RequirementsConfig, asked: Sequence[Asked]) -> None:
+def check_all_is_said(kinds: Sequence[VerifierKind], requirements: RequirementsConfig, asked: Sequence[Asked]) -> None:
+    """InputError for a prompt that nobody says the requirements of, where they are checked one by one."""
     if "atoms" not in kinds or requirements.kind != "none":
         return
     free = [one for one in asked if one.record.is_free]

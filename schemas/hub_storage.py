@@ -32,6 +32,13 @@ KNOWN_DATASETS: dict[str, HubDataset] = {
 }
 
 
+def looks_local(name: str) -> bool:
+    """Whether the name of nothing that is here was meant as a path: no repository of the hub (ORG/NAME) is called so,
+    or the folder that it begins with is here."""
+    first, slash, rest = name.partition("/")
+    return name.startswith((".", "/", "~")) or not slash or not rest or "://" in name or Path(first).is_dir()
+
+
 def cached_dataset(name: str, revision: str = "main") -> Path | None:
     """The snapshot of a dataset (ORG/NAME) in the local hub cache; None where it was not fetched."""
     return cached_snapshot("datasets", name, revision)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from schemas.atomic_file import create_whole
 from schemas.errors import InputError
+from schemas.stop_signal import ended_like_interrupted
 
 _MAX_NAME = 40
 
@@ -45,19 +46,23 @@ def write_all_new(folder: Path, files: Mapping[str, bytes], field: str) -> None:
 @contextlib.contextmanager
 def new_folder(out: Path | None, beside: Path, name: str) -> Iterator[Path]:
     """Where a command's files go: `out`, which must be new or empty; without one, a folder of its own in `beside`:
-    name, name-2, name-3. It is made at once, and removed again where nothing came to lie in it. InputError for `out`
-    with files in it, and for a place that cannot be written to."""
-    try:
-        folder = _numbered(beside, name) if out is None else _empty(out)
-    except OSError as error:
-        raise InputError(
-            f"cannot be made: {error.strerror}", file=str(out or beside), field="--out", expected="a folder"
-        ) from error
-    try:
-        yield folder
-    finally:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+    name, name-2, name-3. It is made at once; it and the folders made for it are removed again, after SIGTERM too, where
+    nothing came to lie in them. InputError for `out` with files in it, and for a place that cannot be written to."""
+    place = out or beside
+    with ended_like_interrupted():
+        try:
+            made = [one for one in (place, *place.parents) if not one.exists()]
+            folder = _numbered(beside, name) if out is None else _empty(out)
+        except OSError as error:
+            raise InputError(
+                f"cannot be made: {error.strerror}", file=str(out or beside), field="--out", expected="a folder"
+            ) from error
+        try:
+            yield folder
+        finally:
+            with contextlib.suppress(OSError):
+                for empty in made if out else (folder, *made):
+                    empty.rmdir()
 
 
 def short_name(text: str, otherwise: str) -> str:

@@ -32,6 +32,23 @@ def stop_signal(at_hand: str = "the block") -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def ended_like_interrupted() -> Iterator[None]:
+    """Inside, SIGTERM ends the work as Ctrl-C does, by a KeyboardInterrupt: what was begun is tidied up."""
+
+    def handle(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
 def leave_signals_to_parent(worker: int = 0) -> None:
     """For a process that works for another one, of the same process group: who is asked to stop is the other."""
     del worker  # torch's loaders say which one it is

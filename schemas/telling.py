@@ -13,14 +13,15 @@ EVERY_S = 10.0
 
 
 @contextmanager
-def telling(what: str, tell: Callable[[str], None] = say_error) -> Iterator[None]:
-    """Say what is done inside, to standard error unless `tell` says otherwise; and every ten seconds for how long."""
+def telling(what: str, tell: Callable[[str], None] = say_error, again: str | None = None) -> Iterator[None]:
+    """Say what is done inside, to standard error unless `tell` says otherwise; and every ten seconds for how long.
+    again: what is said then, shorter; None: the same."""
     tell(what)
     over, started = threading.Event(), time.monotonic()
 
     def keep_telling() -> None:
         while not over.wait(EVERY_S):
-            tell(f"{what}: {time.monotonic() - started:.0f} s so far")
+            tell(f"still {again or what}, {time.monotonic() - started:.0f} s")
 
     telling_on = threading.Thread(target=keep_telling, daemon=True)
     telling_on.start()
@@ -33,4 +34,6 @@ def telling(what: str, tell: Callable[[str], None] = say_error) -> Iterator[None
 
 def loading(models: Iterable[str], otherwise: str = "nothing") -> AbstractContextManager[None]:
     """`telling` of models by their names, each once. otherwise: said where there are none, as of a server's."""
-    return telling(f"loading {', '.join(dict.fromkeys(models)) or otherwise}")
+    names = list(dict.fromkeys(models)) or [otherwise]
+    others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return telling(f"loading {', '.join(names)}", again=f"loading {names[0]}{others}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inference.interfaces import ChatRequest
+from inference.model_store import require_models
 from inference.vlm.prompts import fill_prompt, load_prompt
 from schemas.configuration import resumable_field
 from schemas.telling import telling
@@ -98,6 +99,7 @@ def open_training(config: CondenserTrainingConfig, rank: Rank = ALONE) -> Traini
     training, held_out = hold_out_pairs(pairs, config.held_out_share, config.loop.seed)
     contents = contents_of(config.data, config.out / "cache")
     samples = TextPairs(training, config.loop.seed, contents)
+    require_models([config.model.base_model])
     with telling(f"loading {config.model.base_model}"):
         trainable = CondenserTrainable(config, held_out, rank)
     return TrainingLoop(

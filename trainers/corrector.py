@@ -16,6 +16,7 @@ from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import CorrectorDescription, FluxCorrector, load_lora, read_description, save_corrector
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
 from inference.generator import GeneratorConfig
+from inference.model_store import require_models
 from schemas.configuration import model_field, resumable_field
 from schemas.errors import InputError
 from schemas.telling import telling
@@ -293,6 +294,7 @@ def open_training(config: CorrectorTrainingConfig, rank: Rank = ALONE) -> Traini
     order, held_out = open_data(
         config.data, config.out, config.held_out_share, config.mix, config.loop.batch_size, config.loop.seed
     )
+    require_models([config.flux.model, *filter(None, [config.start_from])])
     with telling(f"loading {config.flux.model}"):
         trainable = CorrectorTrainable(config, held_out)
     source = None

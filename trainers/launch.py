@@ -62,6 +62,8 @@ def launch(open_training: Callable[[T, Rank], TrainingLoop], config: T, out: Pat
     nothing to resume."""
     from trainers.loop import ALONE
 
+    if (out / "run.json").exists():
+        raise InputError("is a run's folder", file=str(out), field="--out", expected="a folder for this training alone")
     checkpoints = out / "checkpoints"
     if spread.resume and not Checkpoints(checkpoints).steps():
         raise InputError(

@@ -289,7 +289,7 @@ class TrainingLoop:
         compiles = getattr(self.trainable.config, "compile", "none") != "none"
         what = f"{self.trainable.name} {self.step + 1}/{self.config.steps}  the first step"
         started = time.monotonic()
-        with telling(f"{what}{', which compiles: minutes' if compiles else ''}"):
+        with telling(f"{what}{', which compiles: minutes' if compiles else ''}", again=f"at {what}"):
             yield
         say(f"{what} took {time.monotonic() - started:.1f} s", flush=True)
 

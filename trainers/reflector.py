@@ -17,6 +17,7 @@ import numpy as np
 
 from inference.flux.corrector import MIN_REFLECTION_CHARS
 from inference.interfaces import ChatRequest
+from inference.model_store import require_models
 from inference.reflection_text import nothing_to_correct
 from inference.search import NOTHING_WRONG
 from inference.vlm.grid import image_grid
@@ -172,6 +173,7 @@ def open_training(config: ReflectorTrainingConfig, rank: Rank = ALONE) -> Traini
         config.loop.seed,
         config.comparisons,
     )
+    require_models([config.model.base_model])
     with telling(f"loading {config.model.base_model}"):
         trainable = ReflectorTrainable(config, held_out, rank)
     return TrainingLoop(

@@ -25,7 +25,7 @@ from schemas.absent import is_absent
 from schemas.atomic_file import replacing
 from schemas.errors import CorruptDataError, InputError
 from schemas.find_files import find_files, own_shards
-from schemas.hub_storage import cached_dataset, how_to_fetch
+from schemas.hub_storage import KNOWN_DATASETS, cached_dataset, how_to_fetch, looks_local
 from schemas.open_storage import open_storage
 from schemas.records import Subset
 from schemas.shards import TEXT_MEMBERS, ShardSample, read_members, read_samples
@@ -138,9 +138,14 @@ def _tars(uri: str) -> tuple[Storage, list[str]]:
         storage, names = find_files(place, (".tar",))
         if names:
             return storage, own_shards(storage, names)
-    is_hub_id = uri.count("/") == 1 and not uri.startswith((".", "/", "~")) and not Path(uri).exists()
+    is_there = "://" in uri or "*" in uri or Path(uri).exists()
+    is_hub_id = uri.count("/") == 1 and not is_there and (uri in KNOWN_DATASETS or not looks_local(uri))
     how = f"; for one of the hub {how_to_fetch(uri, '*_1.tar')}" if is_hub_id else ""
-    raise InputError("no .tar file there", file=uri, expected=f"a run folder, or WebDataset shards{how}")
+    raise InputError(
+        "no .tar file there" if is_there else "no such folder",
+        file=uri,
+        expected=f"a run folder, or WebDataset shards{how}",
+    )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from inference.model_store import require_models
 from inference.vlm.adapters import load_vlm
 from inference.vlm.prompts import load_prompt
 from inference.vlm.trained_verifier import (
@@ -285,6 +286,7 @@ def open_training(config: VerifierTrainingConfig, rank: Rank = ALONE) -> Trainin
         say(f"verifier: {account}", flush=True)
     held_out, _ = choose_pairs(held_out, config)
     order = TrainingOrder(training, config.mix, config.loop.batch_size, config.loop.seed)
+    require_models([config.model.base_model])
     with telling(f"loading {config.model.base_model}"):
         trainable = VerifierTrainable(config, held_out, training)
     return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, config.model.device)

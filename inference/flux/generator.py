@@ -105,8 +105,6 @@ class FluxGenerator:
         """Loads the pipeline. MissingWeightsError where the model is not on this machine."""
         import torch
         from diffusers import FluxPipeline
-        from diffusers.utils import logging as diffusers_logging
-        from transformers.utils import logging as transformers_logging
 
         from inference.flux.latents import check_drawable, token_px
         from inference.flux.lora import fuse_lora
@@ -123,9 +121,6 @@ class FluxGenerator:
         if not config.text_lengths or list(config.text_lengths) != sorted(set(config.text_lengths)):
             raise InputError(f"text lengths {config.text_lengths}", field="text_lengths", expected="numbers that rise")
         self.config = config
-        # A progress line a run is enough: none for the loading of each component.
-        diffusers_logging.disable_progress_bar()
-        transformers_logging.disable_progress_bar()
         # A text that is cut is named once, below; these two would print it all, padding included, for every batch.
         for name in ("diffusers.pipelines.flux.pipeline_flux", "transformers.tokenization_utils_base"):
             logging.getLogger(name).setLevel(logging.ERROR)

@@ -59,8 +59,6 @@ def open_pipeline(config: LoadsPipeline) -> Any:
     no pipeline's, weights that are not sound or not whole, and for means that do not go together."""
     import torch
     from diffusers import DiffusionPipeline
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
 
     from inference.flux.lora import fuse_lora
     from inference.sound_weights import loaded_whole, sound_model
@@ -68,8 +66,6 @@ def open_pipeline(config: LoadsPipeline) -> Any:
     if not config.model:
         raise InputError("no model is named", field="model", expected="a folder of diffusers, or a hub id")
     _check_means(config)
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
     logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)
     folder = sound_model(config.model)
     pipeline_class(class_name_of(folder), folder)

@@ -38,9 +38,7 @@ def load_vlm(folder: Path, dtype: str) -> tuple[Any, Any]:
     InputError (file) for what is no VLM, before any weights are read."""
     import torch
     from transformers import AutoModelForImageTextToText
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()  # who loads says so in a line of its own
     base_name = base_model_of(folder)
     base = folder if base_name is None else resolve_model(base_name)
     check_vlm(base)

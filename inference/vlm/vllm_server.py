@@ -161,7 +161,8 @@ class VllmServer:
         with waiting(), self._starting:
             if self._failed_at > came:
                 raise WorkFailedError(self._failure)
-            with telling(f"starting vLLM of {self.config.model} (it says in {self.log_path})"):
+            starting = f"starting vLLM of {self.config.model}"
+            with telling(f"{starting} (it says in {self.log_path})", again=starting):
                 try:
                     return self._started()
                 except WorkFailedError:

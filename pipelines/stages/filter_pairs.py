@@ -64,6 +64,8 @@ class FilterPairs(Stage):
                 pair = replace(pair, good_score=good.score, bad_score=bad.score)
                 if not good.score - bad.score > self.config.min_margin:
                     detail = f"the good image scores {good.score:.3f}, the bad one {bad.score:.3f}"
+                    if good.score > bad.score:
+                        detail += f": no more than {self.config.min_margin:g} better"
                     pair = replace(pair, rejection=Rejection(self.name, Reason.VERIFIER_DISAGREES, detail))
             pairs.append(pair)
         return without_pairs_rejected(replace(row, pairs=tuple(pairs), cost=cost), self.name)

@@ -240,7 +240,11 @@ def test_base_and_expanded_prompts_are_drawn_and_compared(data, tmp_path, capsys
         expander = [word.replace("--judge", "--expander") for word in judged_by(writer)]
         flags = ["--out", out, "--num-images", "2", *drawn_by(server), *judged_by(chat)]
         assert evaluate(data, "--write-expanded", *expander, *flags) == 0
-        assert "1 prompts stay as they are" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "1 prompts stay as they are" in said
+        told = ("asking m for ", "loading nothing: a server draws\n", "loading nothing: a server judges\n")
+        places = [said.index(one) for one in told]  # whoever waits knows what for
+        assert places == sorted(places)
         assert len(server.drawn) == 14  # of the prompt that stays as it is the same two
         asked = len(writer.payloads)
         assert asked == 3 + 3

@@ -5,6 +5,7 @@ import importlib
 import pytest
 
 from commands.main import GROUPS, main
+from schemas.errors import StoppedError
 from tests.support.full_disk import room_for
 
 
@@ -36,6 +37,15 @@ def test_an_unknown_command_is_refused_by_what_there_is(capsys):
 def test_an_error_ends_with_its_exit_code(capsys):
     assert main(["status", "--run", "nowhere"]) != 0
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_who_asked_it_to_stop_hears_of_no_error(monkeypatch, capsys):
+    def stop(argv):
+        raise StoppedError("reflector: stopped after step 4 of 40")
+
+    monkeypatch.setattr("commands.train_reflector.main", stop)
+    assert main(["reflector"]) == 1
+    assert capsys.readouterr().err == "reflector: stopped after step 4 of 40\n"
 
 
 def test_a_full_disk_is_named_whoever_meets_it(tmp_path, monkeypatch, capsys):

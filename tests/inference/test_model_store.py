@@ -43,6 +43,32 @@ def test_a_name_never_leads_out_of_its_repository(cache, name):
         resolve_model(name)
 
 
+@pytest.mark.parametrize(
+    "name", ["./models/nope", "/models/nope", "~/nope", "../nope", "nope", "runs/nope", "runs/mine/nope", "s3://b/nope"]
+)
+def test_a_path_of_nothing_is_no_hub_id(cache, monkeypatch, name):
+    (cache / "runs").mkdir()
+    monkeypatch.chdir(cache)
+    with pytest.raises(MissingWeightsError, match="there is no such file or folder") as caught:
+        resolve_model(name)
+    assert "hf download" not in str(caught.value)
+    with pytest.raises(MissingWeightsError, match="no such file or folder"):  # `plan --fetch | bash`
+        fetch_lines([name])
+
+
+def test_a_published_model_is_one_whatever_folders_are_here(cache, monkeypatch):
+    (cache / "Qwen").mkdir()
+    monkeypatch.chdir(cache)
+    assert fetch_lines(["Qwen/Qwen-Image"]) == ["hf download Qwen/Qwen-Image"]
+
+
+def test_a_misspelt_shipped_name_says_what_there_is():
+    with pytest.raises(MissingWeightsError, match=r"one that is there \(.*reflector, .*\)"):
+        resolve_model("micro/refector")
+    with pytest.raises(MissingWeightsError, match="micro/refector"):
+        fetch_lines(["micro/refector"])
+
+
 @pytest.mark.parametrize("name", ["diffusion-cot/FLUX-Corrector", "diffusion-cot/Reflection-Generator/infer/30000"])
 def test_the_published_weights_are_known_by_size_and_licence(tmp_path, monkeypatch, name):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))

@@ -127,3 +127,11 @@ def test_a_pickled_reward_without_numbers_does_not_load(tmp_path):
     torch.save({"state_dict": {"logit_scale": torch.tensor(float("nan"))}}, tmp_path / "HPS_v2.1.pt")
     with pytest.raises(InputError, match=r"HPS_v2.1.pt: tensor logit_scale"):
         read_checkpoint(tmp_path / "HPS_v2.1.pt")
+
+
+def test_libraries_draw_no_bars_once_weights_are_looked_through(tmp_path):
+    from transformers.utils import logging
+
+    logging.enable_progress_bar()
+    sound_weights(tmp_path)
+    assert not logging.is_progress_bar_enabled()

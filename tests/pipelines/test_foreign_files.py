@@ -16,6 +16,7 @@ from pipelines.pack_shards import pack_shard, shard_ranges, write_index
 from pipelines.quarantine import clear_quarantine, quarantined_rows
 from pipelines.report.dataset_card import write_card
 from schemas.checked_json import encode_checked
+from schemas.errors import WorkFailedError
 from tests.support.invented_run import Invented, invented_run
 from tests.support.toy_job import open_run
 from tests.support.toy_runs import run, shards
@@ -101,6 +102,20 @@ def test_push_sends_what_is_the_runs_own(littered):
     clean, path, _ = littered
     assert set(_pushed(path)) == set(_pushed(clean))
     assert {name.partition("/")[0] for name in _pushed(path)} >= {"README.md", "shards"}
+
+
+def test_push_says_that_no_hub_answers(littered):
+    from commands.runs import open_run
+
+    class ConnectError(Exception):
+        """The hub's client has an error of its own for it, which is no OSError."""
+
+    class Away:
+        def create_repo(self, *_, **__):
+            raise ConnectError("Name or service not known")
+
+    with pytest.raises(WorkFailedError, match=r"does not answer: ConnectError: Name or service[\s\S]*again goes on"):
+        push(Away(), open_run(str(littered[0]))[0], "me/pairs", private=True)
 
 
 def _pushed(path: Path) -> list[str]:

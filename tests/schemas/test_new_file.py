@@ -1,5 +1,6 @@
 """What a command made before is never written over: names are new, or refused."""
 
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,6 +34,22 @@ def test_a_folder_that_nothing_came_into_is_gone_again(tmp_path):
     with pytest.raises(FileNotFoundError), new_folder(None, tmp_path, "a-star") as folder:
         (_fill(folder, "half") / "missing").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["a-star"]
+
+
+def test_nor_do_the_folders_above_it_stay_that_were_made_for_it(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for out in (None, tmp_path / "deep" / "out", tmp_path / "mine"):
+        with pytest.raises(KeyboardInterrupt), new_folder(out, tmp_path / "images", "a-star"):
+            raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_command_that_is_told_to_end_leaves_no_empty_folder(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), new_folder(None, tmp_path / "images", "a-star"):
+        signal.raise_signal(signal.SIGTERM)
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_folder_that_is_named_is_new_or_empty(tmp_path):

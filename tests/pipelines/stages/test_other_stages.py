@@ -215,3 +215,5 @@ def test_a_margin_may_be_asked_of_the_verifier():
     stage.verifier = YesNoVerifier(ScriptedVlm(lambda r: (0.9, 0.1) if r.images[0].mean() else (0.1, 0.9)), "{prompt}?")
     (done,) = stage([paired_row()])
     assert done.rejection.reason == Reason.NO_PAIR_LEFT
+    (lost,) = done.pairs
+    assert lost.rejection.detail == "the good image scores 2.197, the bad one -2.197: no more than 10 better"
