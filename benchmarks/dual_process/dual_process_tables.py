@@ -64,9 +64,11 @@ class Arguments:
     tries: int = 8
     """Images of each prompt, before and after."""
     settings: tuple[str, ...] = SETTINGS
+    """At how many steps the generator draws."""
     latents_per_category: int = 1
     """Prompts of each category in Table 2."""
     latent_tries: int = 4
+    """Images of each of these, optimised one by one."""
     steps: int = 0
     """Training steps at most, to try the script out (figures go to --out then); 0: the preset's."""
     out: Path = Path("runs/dual_process_tables")

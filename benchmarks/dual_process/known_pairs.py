@@ -1,11 +1,12 @@
 """The fair commonsense set: pairs of prompts in words that the micro generator learnt, each with what it implies.
 
 "A photo of a star" is to mean a yellow star, its partner "a photo of a ring" a blue one. The two are different inputs,
-in the forms of the training captions, and what they imply is in none of their words. The three kinds:
+in the forms of the training captions, and what they imply is in none of their words. The two kinds:
 
-- attribute: a shape, and the colour that it implies;
-- place: a shape, and where in the image it is to be;
-- relation: two shapes, and how they stand to each other; the partner names them the other way round.
+- attribute: a shape, alone or in a place, and the colour that it implies;
+- place: a shape, perhaps of a colour, and where in the image it is to be.
+
+How two shapes stand to each other is no third: the generator rarely draws it where a prompt says it.
 
 Two shares are measured (`benchmarks.dual_process.choose_known_pairs`): how often images of a prompt show what it
 implies, and how often images of the description do. A pair is taken where the first leaves something to learn from and
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import permutations, product
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +28,6 @@ from inference.judges.commonsense_data import read_pairs
 from inference.judges.commonsense_t2i import CommonsensePair
 from microworld.scenes.captions import (
     PLACES,
-    RELATIONS,
     Clause,
     caption_from_clauses,
     is_reserved,
@@ -36,7 +36,7 @@ from microworld.scenes.world import COLORS, SHAPES
 from recipes import micro
 
 Split = Literal["dev", "test"]
-KINDS = ("attribute", "place", "relation")
+KINDS = ("attribute", "place")
 NUM_PAIRS: dict[Split, int] = {"test": 40, "dev": 12}
 BASE = (0.05, 0.35)  # of a prompt's images, how many may show what it implies
 SAID = 0.40  # of a description's images, how many must
@@ -46,12 +46,12 @@ FOLDER = Path(__file__).parent / "known_pairs"
 
 @dataclass(frozen=True)
 class Implied:
-    """A prompt and what it is to imply. shapes: that it names; value: the colour, place or relation."""
+    """A prompt and what it is to imply. value: the colour or place."""
 
     kind: str
     prompt: str
     description: str
-    shapes: tuple[str, ...]
+    shape: str
     value: str
 
 
@@ -68,7 +68,7 @@ def known_pairs(split: Split) -> list[CommonsensePair]:
 def candidates() -> list[Implied]:
     """Everything that a prompt could imply, measured or not."""
     kept = micro.dual_process().keep_prompts
-    return [one for make in (_attributes, _places, _relations) for one in make() if one.prompt not in kept]
+    return [one for make in (_attributes, _places) for one in make() if one.prompt not in kept]
 
 
 def choose(base: Mapping[Implied, float], said: Callable[[Implied], float]) -> dict[Split, list[CommonsensePair]]:
@@ -92,7 +92,7 @@ def _fair_pairs(
     left = [left[i] for i in np.random.default_rng([SEED, KINDS.index(kind)]).permutation(len(left))]
     while left:
         one = left.pop(0)
-        other = next((other for other in left if _are_partners(one, other)), None)
+        other = next((other for other in left if other.shape != one.shape and other.value != one.value), None)
         if other is None or said(one) < SAID:
             continue
         left.remove(other)
@@ -100,21 +100,12 @@ def _fair_pairs(
             yield CommonsensePair((one.prompt, other.prompt), (one.description, other.description), category=kind)
 
 
-def _are_partners(one: Implied, other: Implied) -> bool:
-    """Of one kind: the same relation of the same two the other way round, or another shape and another value."""
-    if one.kind == "relation":
-        return one.shapes == other.shapes[::-1] and one.value == other.value
-    return one.shapes != other.shapes and one.value != other.value
-
-
 def _attributes() -> Iterator[Implied]:
     """Each shape alone, and each in a place of its own."""
     alone, placed = [(shape, "") for shape in SHAPES], zip(SHAPES, PLACES.values(), strict=False)
     for (shape, place), color in product((*alone, *placed), COLORS):
         if not is_reserved(said := caption_from_clauses("colors", (Clause(shape, color=color),))):
-            yield Implied(
-                "attribute", f"{_text(shape)} {place}".strip(), f"{said.text} {place}".strip(), (shape,), color
-            )
+            yield Implied("attribute", f"{_text(shape)} {place}".strip(), f"{said.text} {place}".strip(), shape, color)
 
 
 def _places() -> Iterator[Implied]:
@@ -123,15 +114,7 @@ def _places() -> Iterator[Implied]:
     for (shape, color), (place, phrase) in product((*alone, *colored), PLACES.items()):
         caption = caption_from_clauses("colors" if color else "single_object", (Clause(shape, color=color),))
         if not is_reserved(caption):
-            yield Implied("place", caption.text, f"{caption.text} {phrase}", (shape,), place)
-
-
-def _relations() -> Iterator[Implied]:
-    for (a, b), name in product(permutations(SHAPES, 2), RELATIONS):
-        both = caption_from_clauses("two_object", (Clause(a), Clause(b)))
-        said = caption_from_clauses("position", (Clause(b), Clause(a, relation=(name, 0))))
-        if not is_reserved(both) and not is_reserved(said):
-            yield Implied("relation", both.text, said.text, (a, b), name)
+            yield Implied("place", caption.text, f"{caption.text} {phrase}", shape, place)
 
 
 def _text(shape: str) -> str:
