@@ -106,7 +106,8 @@ def scene_of(description: str, rng: np.random.Generator) -> Scene:
         return sample_scene(rng, caption, 0.0)
     row, column = divmod(list(PLACES).index(place), 3)
     cx, cy = ((2 * cell + 1) * FRAME_PX / 6 for cell in (column, row))
-    return Scene(Background(), (SceneObject(caption.clauses[0].shape, "red", cx, cy, 9.0),))
+    (clause,) = caption.clauses
+    return Scene(Background(), (SceneObject(clause.shape, clause.color or "red", cx, cy, 9.0),))
 
 
 def test_too_few_fair_candidates_are_an_error():
