@@ -52,8 +52,9 @@ class Task:
 
 
 def setting_config(setting: str, tries: int, steps: int = 0) -> DualProcessConfig:
-    """The micro preset at one step (with the few-step LoRA) or at its four."""
-    config = replace(micro.dual_process(), num_evaluated=tries, min_probability=0.0, num_threads=1)
+    """The micro preset at one step (with the few-step LoRA) or at its four. Whatever comes of a training is a result."""
+    config = replace(micro.dual_process(), num_evaluated=tries, num_threads=1)
+    config = replace(config, min_probability=0.0, min_rise=-1.0, hopeless_after=0)
     config = replace(config, steps=steps or config.steps)
     if setting == "one step":
         flux = micro_flux(num_steps=1, few_steps_lora=FEW_STEPS)
@@ -122,7 +123,7 @@ class Tables:
 
         try:
             distilled = self.models.distill(concept, folder, while_taught=look)
-        except NotConvergedError as error:  # cannot be at a bound of 0, but would be worth knowing
+        except NotConvergedError as error:  # cannot be without bounds, but would be worth knowing
             raise AssertionError(str(error)) from error
         pair, side = self.pairs[task.pair], task.side
         for name, evaluated in (("before", distilled.before), ("after", distilled.after)):

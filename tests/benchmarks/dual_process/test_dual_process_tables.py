@@ -7,9 +7,10 @@ import pytest
 
 from benchmarks.dual_process import dual_process_tables
 from benchmarks.dual_process.dual_process_tables import Arguments, plot, table_1
-from benchmarks.dual_process.dual_process_tasks import Tables, Task, asked_about, unrelated_prompts
+from benchmarks.dual_process.dual_process_tasks import Tables, Task, asked_about, setting_config, unrelated_prompts
 from benchmarks.dual_process.known_pairs import KINDS, known_pairs
 from inference.judges.commonsense_t2i import CommonsensePair
+from trainers.dual_process import why_not_learnt
 
 PAIRS = [
     CommonsensePair(("a photo of a sunrise", "a photo of a noon"), ("low", "high"), "sky"),
@@ -61,6 +62,12 @@ def test_unrelated_prompts_are_of_every_tag_and_of_no_pair():
     assert len({record.tag for record in chosen}) == 6
     assert "a photo of a star" not in {record.text for record in chosen}
     assert 20 < len({record.text for record in chosen}) == len(chosen)
+
+
+def test_a_training_that_makes_it_worse_is_a_result_too():
+    config = setting_config("multi-step", 2)
+    assert why_not_learnt(0.9, 0.0, False, config) == ""
+    assert config.hopeless_after == 0
 
 
 @pytest.fixture
