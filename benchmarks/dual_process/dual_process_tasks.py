@@ -52,7 +52,7 @@ class Task:
 
 
 def setting_config(setting: str, tries: int, steps: int = 0) -> DualProcessConfig:
-    """The micro preset at one step (with the few-step LoRA) or at its four. Whatever comes of a training is a result."""
+    """The micro preset at one step (with the few-step LoRA) or its four; whatever comes of a training is a result."""
     config = replace(micro.dual_process(), num_evaluated=tries, num_threads=1)
     config = replace(config, min_probability=0.0, min_rise=-1.0, hopeless_after=0)
     config = replace(config, steps=steps or config.steps)
