@@ -58,6 +58,16 @@ def name_on_split(benchmark: str, split: str) -> str:
     return benchmark if split == "dev" else f"{benchmark}_{split.replace('-', '_')}"
 
 
+def record_opening(path: Path, circumstances: Circumstances) -> list[dict[str, str]]:
+    """Every time a sealed split was opened whose results are in `path`, this one included; written down at once."""
+    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"figures": {}}
+    openings = known.setdefault("figures", {}).setdefault("openings", [])
+    openings.append({"at": circumstances.started_at, "commit": circumstances.commit, "command": circumstances.command})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+    return openings
+
+
 def save(
     name: str, circumstances: Circumstances, figures: Any, compared_with: str, target: Any = None, path: Any = None
 ) -> Path:

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import tyro
 
-from benchmarks.dual_process.dual_process_tasks import Tables, Task, chosen_pairs, read_result, write_result
-from benchmarks.dual_process.micro_commonsense import WEAK_TAGS
+from benchmarks.dual_process.dual_process_tasks import Tables, Task, read_result, write_result
+from benchmarks.dual_process.micro_commonsense import WEAK_TAGS, commonsense_pairs
 from benchmarks.results_file import Circumstances, print_table, run_command, save
 from benchmarks.search.search_tables import budgets_upto, plain, signed
 from inference.flux.generator import FluxGenerator
@@ -97,7 +97,7 @@ def main() -> None:
     if arguments.budget < 1 or arguments.images % arguments.budget:
         raise SystemExit(f"error: {arguments.images} images; expected: a multiple of the budget, {arguments.budget}")
     circumstances = Circumstances.now(" ".join(["python -m benchmarks.dual_process.distilled_search", *sys.argv[1:]]))
-    pairs = chosen_pairs(arguments.pairs_per_category, sealed=False)
+    pairs = commonsense_pairs(arguments.pairs_per_category)
     tables = Tables("multi-step", pairs, arguments.tries, arguments.tables, arguments.steps)
     flux = tables.models.config.generator.flux
     assert flux is not None  # the settings here are all of FLUX

@@ -12,10 +12,11 @@ import numpy as np
 
 from benchmarks.dual_process.gradient_memory import kept_for_gradient, parameter_bytes
 from benchmarks.dual_process.latent_optimization import LatentConfig, optimize_latents
-from benchmarks.dual_process.micro_commonsense import MicroDescriptionJudge, commonsense_pairs
+from benchmarks.dual_process.micro_commonsense import MicroDescriptionJudge
 from inference.dual.concept import Concept, QuestionAnswer, concept_of
 from inference.dual.expanded_prompts import expand
 from inference.dual.questions import questions_about, show_question
+from inference.dual.statements import described_questions
 from inference.interfaces import ChatRequest
 from inference.judges.commonsense_t2i import CommonsensePair
 from inference.judges.geneval_scoring import judge_objects
@@ -51,8 +52,9 @@ class Task:
 
 
 def setting_config(setting: str, tries: int, steps: int = 0) -> DualProcessConfig:
-    """The micro preset at one step (with the few-step LoRA) or at its four."""
-    config = replace(micro.dual_process(), num_evaluated=tries, min_probability=0.0, num_threads=1)
+    """The micro preset at one step (with the few-step LoRA) or its four; whatever comes of a training is a result."""
+    config = replace(micro.dual_process(), num_evaluated=tries, num_threads=1)
+    config = replace(config, min_probability=0.0, min_rise=-1.0, hopeless_after=0)
     config = replace(config, steps=steps or config.steps)
     if setting == "one step":
         flux = micro_flux(num_steps=1, few_steps_lora=FEW_STEPS)
@@ -72,18 +74,32 @@ def asked_about(pair: CommonsensePair, side: int) -> list[QuestionAnswer]:
 class Tables:
     """Models of one setting, loaded once; results by task, kept in files and not made again."""
 
-    def __init__(self, setting: str, pairs: list[CommonsensePair], tries: int, out: Path, steps: int = 0) -> None:
-        self.setting, self.pairs, self.out = setting, pairs, out
+    def __init__(
+        self,
+        setting: str,
+        pairs: list[CommonsensePair],
+        tries: int,
+        out: Path,
+        steps: int = 0,
+        *,
+        described: bool = False,
+    ) -> None:
+        """described: the questions are made from a pair's descriptions, and these are the expanded prompts; else both
+        are for the VLM to know."""
+        self.setting, self.pairs, self.out, self.described = setting, pairs, out, described
         self.models = DualProcess(setting_config(setting, tries, steps))
         self.judge = MicroDescriptionJudge()
         self._vlm = InProcessVlm.of(self.models.teacher.model, self.models.teacher.processor, _vlm_config())
-        self.unrelated = unrelated_prompts({prompt for pair in pairs for prompt in pair.prompts})
-        self._drift_before: list[bool] | None = None
+        self._unrelated: dict[int, list[PromptRecord]] = {}
+        self._drift_before: dict[tuple[str, ...], list[bool]] = {}
 
     def concept(self, task: Task) -> Concept:
-        """What a task learns. The expanded prompt is the VLM's own; it reads a first image where words say it all."""
+        """What a task learns. An expanded prompt of the VLM's own reads a first image where words say it all."""
         pair = self.pairs[task.pair]
-        prompt = pair.prompts[task.side]
+        prompt, description = pair.prompts[task.side], pair.descriptions[task.side]
+        if self.described:
+            shown = prompt if task.kind == "base" else description
+            return concept_of(task.name, shown, described_questions(prompt, description))
         if task.kind == "expanded":
             prompt = self._expanded(pair, task.side)
         return concept_of(task.name, prompt, asked_about(pair, task.side))
@@ -95,17 +111,19 @@ class Tables:
         kept = read_result(folder / "result.json", key)
         if kept is not None:
             return kept
-        drift_before = self._unrelated_right() if self._drift_before is None else self._drift_before
-        self._drift_before = drift_before
+        unrelated = self.unrelated(task.pair)
+        texts = tuple(record.text for record in unrelated)
+        if texts not in self._drift_before:
+            self._drift_before[texts] = self._are_right(unrelated)
         drift: list[bool] = []
         found: dict[str, Any] = {}
 
         def look() -> None:
-            drift.extend(self._unrelated_right())
+            drift.extend(self._are_right(unrelated))
 
         try:
             distilled = self.models.distill(concept, folder, while_taught=look)
-        except NotConvergedError as error:  # cannot be at a bound of 0, but would be worth knowing
+        except NotConvergedError as error:  # cannot be without bounds, but would be worth knowing
             raise AssertionError(str(error)) from error
         pair, side = self.pairs[task.pair], task.side
         for name, evaluated in (("before", distilled.before), ("after", distilled.after)):
@@ -117,7 +135,7 @@ class Tables:
             "prompt": concept.prompt,
             "steps": len(distilled.curve),
             "seconds": distilled.seconds,
-            "unrelated_before": drift_before,
+            "unrelated_before": self._drift_before[texts],
             "unrelated_after": drift,
         }
         write_result(folder / "result.json", key, found)
@@ -129,19 +147,29 @@ class Tables:
 
     def _place_of(self, task: Task, concept: Concept) -> tuple[Path, str]:
         """Folder and key: other weights or settings get a folder of their own."""
-        key = content_key(self.models.key_of(concept), asdict(self.pairs[task.pair]), [p.text for p in self.unrelated])
+        unrelated = [record.text for record in self.unrelated(task.pair)]
+        key = content_key(self.models.key_of(concept), asdict(self.pairs[task.pair]), unrelated)
         return self.out / f"{task.name}-{key[:8]}", key
 
-    def _unrelated_right(self) -> list[bool]:
-        """The judge on the unrelated prompts, drawn by the generator as it is now."""
+    def unrelated(self, pair: int) -> list[PromptRecord]:
+        """What a pair's distillations should leave as it is. Of described pairs other ones name what a pair does not:
+        what is unrelated is so to one pair, and the same whether more of them are asked for or not."""
+        if pair not in self._unrelated:
+            own = self.pairs[pair]
+            related = {text for one in self.pairs for text in one.prompts}
+            self._unrelated[pair] = unrelated_prompts({*own.prompts, *own.descriptions} if self.described else related)
+        return self._unrelated[pair]
+
+    def _are_right(self, records: list[PromptRecord]) -> list[bool]:
+        """The judge on prompts, drawn by the generator as it is now."""
         denoiser, images = self.models.denoiser, []
-        for record in self.unrelated:
+        for record in records:
             images.append(
                 as_uint8(draw(denoiser, denoiser.encode(record.text), [evaluation_seed(record.prompt_id)]))[0]
             )
         found = self.judge.judge.find_objects(images)
         limits = self.judge.judge.config.thresholds
-        return [judge_objects(p, o, limits).correct for p, o in zip(self.unrelated, found, strict=True)]
+        return [judge_objects(p, o, limits).correct for p, o in zip(records, found, strict=True)]
 
     def _expanded(self, pair: CommonsensePair, side: int) -> str:
         prompt = pair.prompts[side]
@@ -250,8 +278,3 @@ def read_result(path: Path, key: str) -> dict[str, Any] | None:
 def write_result(path: Path, key: str, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps({"key": key, "result": result}) + "\n")
-
-
-def chosen_pairs(pairs_per_category: int, sealed: bool) -> list[CommonsensePair]:
-    """The pairs of a table."""
-    return commonsense_pairs(pairs_per_category, sealed=sealed)

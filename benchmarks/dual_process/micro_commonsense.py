@@ -18,6 +18,7 @@ from inference.judges.commonsense_t2i import CommonsensePair
 from inference.judges.geneval_scoring import judge_objects
 from inference.judges.segmentation_judge import SegmentationJudge, SegmentationJudgeConfig
 from inference.prompt_grammar import parse_prompt
+from microworld.scenes.captions import PLACES, place_of
 from microworld.scenes.concepts import CONCEPTS, Concept
 from microworld.scenes.evaluation_split import dev_prompts, test_prompts
 from microworld.scenes.world import COLORS, FRAME_PX, SHAPES, Background, Scene, SceneObject
@@ -91,7 +92,7 @@ def _colored(clause: ObjectClause, other: ObjectClause) -> ObjectClause:
 
 
 class MicroDescriptionJudge:
-    """Says whether images fit descriptions: of concepts, or prompts of the six tags."""
+    """Says whether images fit descriptions: of concepts, or prompts of the six tags, a place behind them or none."""
 
     def __init__(self, judge: SegmentationJudge | None = None) -> None:
         self.judge = judge or SegmentationJudge(SegmentationJudgeConfig(model="micro/judge"))
@@ -103,7 +104,7 @@ class MicroDescriptionJudge:
         seen = list(zip(images, found, strict=True))
         return np.array(
             [
-                self._shows(image, objects, mine) and not self._shows(image, objects, not_mine)
+                self.is_shown(image, objects, mine) and not self.is_shown(image, objects, not_mine)
                 for (image, objects), mine, not_mine in zip(seen, own, other, strict=True)
             ],
             bool,
@@ -112,14 +113,28 @@ class MicroDescriptionJudge:
     def shows(self, images: Sequence[np.ndarray], descriptions: Sequence[str]) -> np.ndarray:
         """bool (n,): whether each image fits one description, whatever else it may fit."""
         found = self.judge.find_objects(images)
-        return np.array([self._shows(i, o, text) for i, o, text in zip(images, found, descriptions, strict=True)], bool)
+        return np.array(
+            [self.is_shown(i, o, text) for i, o, text in zip(images, found, descriptions, strict=True)], bool
+        )
 
-    def _shows(self, image: np.ndarray, objects: Sequence[DetectedObject], description: str) -> bool:
+    def is_shown(self, image: np.ndarray, objects: Sequence[DetectedObject], description: str) -> bool:
+        """The same of one image in which the judge found `objects`."""
         limits = self.judge.config.thresholds
         concept = self._concepts.get(description)
-        if concept is None:
-            return judge_objects(parse_prompt(description), objects, limits).correct
-        return holds_in(concept, image, objects, limits.default)
+        if concept is not None:
+            return holds_in(concept, image, objects, limits.default)
+        words, place = without_place(description)
+        if place is not None:
+            objects = [o for o in objects if place_of(_scene_object(o, image.shape[0])) == place]
+        return judge_objects(parse_prompt(words), objects, limits).correct
+
+
+def without_place(description: str) -> tuple[str, str | None]:
+    """ "a photo of a heart at the top" -> "a photo of a heart" and the place, a key of `PLACES`."""
+    for place, phrase in PLACES.items():
+        if description.endswith(f" {phrase}"):
+            return description.removesuffix(f" {phrase}"), place
+    return description, None
 
 
 def holds_in(concept: Concept, image: np.ndarray, objects: Sequence[DetectedObject], min_score: float) -> bool:

@@ -6,12 +6,14 @@ python -m benchmarks.dual_process.write_pairs --out pairs.json
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 from benchmarks.dual_process.micro_commonsense import commonsense_pairs
+from inference.judges.commonsense_t2i import CommonsensePair
 from schemas.atomic_file import write_whole
 
 
@@ -26,13 +28,20 @@ class Arguments:
 def main() -> None:
     """Write them."""
     arguments = tyro.cli(Arguments, description=__doc__)
+    pairs = commonsense_pairs(arguments.pairs_per_category)
+    write_pairs(arguments.out, pairs)
+    print(f"{len(pairs)} pairs: {arguments.out}")
+
+
+def write_pairs(path: Path, pairs: Sequence[CommonsensePair]) -> None:
+    """A row each."""
     rows = [
         {"prompt1": a, "prompt2": b, "description1": c, "description2": d, "category": pair.category}
-        for pair in commonsense_pairs(arguments.pairs_per_category)
+        for pair in pairs
         for (a, b), (c, d) in [(pair.prompts, pair.descriptions)]
     ]
-    write_whole(arguments.out, json.dumps(rows, indent=1) + "\n")
-    print(f"{len(rows)} pairs: {arguments.out}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

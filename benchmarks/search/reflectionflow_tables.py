@@ -13,7 +13,6 @@ searched.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -26,7 +25,7 @@ from typing import Any, Literal
 
 import tyro
 
-from benchmarks.results_file import RESULTS, Circumstances, run_command, save
+from benchmarks.results_file import RESULTS, Circumstances, record_opening, run_command, save
 from benchmarks.search.reflectionflow_plots import draw_plots
 from benchmarks.search.search_arms import (
     NOISE,
@@ -257,16 +256,10 @@ def _as_words(value: Any) -> str:
 
 
 def _openings(arguments: Arguments, circumstances: Circumstances) -> list[dict[str, str]]:
-    """Every time the sealed split was opened, this one included; written down at once."""
+    """Of a sealed split; none of others."""
     if arguments.split not in SEALED:
         return []
-    path = arguments.results
-    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"figures": {}}
-    openings = known.setdefault("figures", {}).setdefault("openings", [])
-    openings.append({"at": circumstances.started_at, "commit": circumstances.commit, "command": circumstances.command})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
-    return openings
+    return record_opening(arguments.results, circumstances)
 
 
 def _base_job(arguments: Arguments, job: SearchJobConfig) -> SearchJobConfig:
