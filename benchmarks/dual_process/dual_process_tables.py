@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -65,6 +66,12 @@ class Arguments:
     """Images of each prompt, before and after."""
     settings: tuple[str, ...] = SETTINGS
     """At how many steps the generator draws."""
+    asked: Literal["parts", "whole"] = "parts"
+    """Of the known set: what a description says part by part, or whether the image matches it."""
+    learning_rate: float = 0.0
+    """0: the preset's."""
+    kinds: tuple[str, ...] = KINDS
+    """Prompts as they stand, expanded, or both."""
     latents_per_category: int = 1
     """Prompts of each category in Table 2."""
     latent_tries: int = 4
@@ -97,6 +104,8 @@ def main() -> None:
     )
     if unknown := [setting for setting in arguments.settings if setting not in SETTINGS]:
         raise SystemExit(f"error: unknown settings {', '.join(unknown)}; expected: {', '.join(SETTINGS)}")
+    if unknown := [kind for kind in arguments.kinds if kind not in KINDS]:
+        raise SystemExit(f"error: unknown kinds {', '.join(unknown)}; expected: {', '.join(KINDS)}")
     pairs = arguments.chosen
     figures: dict[str, Any] = {"arguments": {**asdict(arguments), "out": str(arguments.out)}, "num_pairs": len(pairs)}
     if arguments.split == "test":
@@ -105,9 +114,16 @@ def main() -> None:
         if setting == "one step" and not _has_few_steps():
             print(f"{setting}: left out, {FEW_STEPS} is not there (python -m trainers micro --model flux_few_steps)")
             continue
-        is_known = arguments.set == "known"
-        tables = Tables(setting, pairs, arguments.tries, arguments.out, arguments.steps, described=is_known)
-        results = _all_results(tables, setting, pairs)
+        tables = Tables(
+            setting,
+            pairs,
+            arguments.tries,
+            arguments.out,
+            arguments.steps,
+            described=arguments.asked if arguments.set == "known" else "",
+            learning_rate=arguments.learning_rate,
+        )
+        results = _all_results(tables, setting, pairs, arguments.kinds)
         figures[setting] = {
             "table 1": table_1(setting, pairs, results),
             "table 2": table_2(setting, tables, pairs, arguments),
@@ -128,8 +144,10 @@ def _has_few_steps() -> bool:
     return True
 
 
-def _all_results(tables: Tables, setting: str, pairs: list[CommonsensePair]) -> dict[Task, dict[str, Any]]:
-    tasks = [Task(setting, pair, side, kind) for pair in range(len(pairs)) for kind in KINDS for side in (0, 1)]
+def _all_results(
+    tables: Tables, setting: str, pairs: list[CommonsensePair], kinds: Sequence[str]
+) -> dict[Task, dict[str, Any]]:
+    tasks = [Task(setting, pair, side, kind) for pair in range(len(pairs)) for kind in kinds for side in (0, 1)]
     results: dict[Task, dict[str, Any]] = {}
     started = time.monotonic()
     for number, task in enumerate(tasks, 1):
@@ -149,7 +167,8 @@ def table_1(setting: str, pairs: list[CommonsensePair], results: dict[Task, dict
     rows: list[list[Any]] = []
     values: dict[str, np.ndarray] = {}
     categories = list(dict.fromkeys(pair.category for pair in pairs))
-    for kind in KINDS:
+    kinds = [kind for kind in KINDS if any(task.kind == kind for task in results)]
+    for kind in kinds:
         for when, label in (("before", LABELS[kind]), ("after", f"{LABELS[kind]} + Ours")):
             fits = [
                 [results[Task(setting, i, side, kind)][f"fits_{when}"] for side in (0, 1)] for i in range(len(pairs))
@@ -167,7 +186,7 @@ def table_1(setting: str, pairs: list[CommonsensePair], results: dict[Task, dict
     print(f"\nTable 1, {setting}: % of tries with both images right, {len(pairs)} pairs")
     print_table(["", *categories, "avg, 95 %"], rows)
     rows = []
-    for kind in KINDS:
+    for kind in kinds:
         label = LABELS[kind]
         of_kind = {task: found for task, found in results.items() if task.kind == kind}
         changes = [
@@ -179,8 +198,9 @@ def table_1(setting: str, pairs: list[CommonsensePair], results: dict[Task, dict
         rows.append([label, *[i.shown("+.3f") for i in changes]])
     print("What the distillation changed, paired, 95 %:")
     print_table(["", "pairs right", "images right", "the VLM's opinion", "unrelated prompts right"], rows)
-    expanded = mean_over_pairs(pairs, values["Expanded Prompt"] - values["Base Prompt"])
-    figures["differences"]["expanded prompt alone"] = _plain(expanded)
+    if len(kinds) == len(KINDS):
+        expanded = mean_over_pairs(pairs, values["Expanded Prompt"] - values["Base Prompt"])
+        figures["differences"]["expanded prompt alone"] = _plain(expanded)
     seconds = [found["seconds"] for found in results.values()]
     figures["seconds a distillation"] = float(np.mean(seconds))
     return figures

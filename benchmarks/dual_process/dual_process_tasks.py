@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -82,12 +82,14 @@ class Tables:
         out: Path,
         steps: int = 0,
         *,
-        described: bool = False,
+        described: Literal["", "parts", "whole"] = "",
+        learning_rate: float = 0.0,
     ) -> None:
-        """described: the questions are made from a pair's descriptions, and these are the expanded prompts; else both
-        are for the VLM to know."""
+        """described: the questions are made from a pair's descriptions, part by part or one of the whole, and these are
+        the expanded prompts; else both are for the VLM to know. learning_rate: 0: the preset's."""
         self.setting, self.pairs, self.out, self.described = setting, pairs, out, described
-        self.models = DualProcess(setting_config(setting, tries, steps))
+        config = setting_config(setting, tries, steps)
+        self.models = DualProcess(replace(config, learning_rate=learning_rate or config.learning_rate))
         self.judge = MicroDescriptionJudge()
         self._vlm = InProcessVlm.of(self.models.teacher.model, self.models.teacher.processor, _vlm_config())
         self._unrelated: dict[int, list[PromptRecord]] = {}
@@ -99,7 +101,9 @@ class Tables:
         prompt, description = pair.prompts[task.side], pair.descriptions[task.side]
         if self.described:
             shown = prompt if task.kind == "base" else description
-            return concept_of(task.name, shown, described_questions(prompt, description))
+            whole = (QuestionAnswer(f'Does the image match the prompt "{description}"?'),)
+            asked = described_questions(prompt, description) if self.described == "parts" else whole
+            return concept_of(task.name, shown, asked)
         if task.kind == "expanded":
             prompt = self._expanded(pair, task.side)
         return concept_of(task.name, prompt, asked_about(pair, task.side))

@@ -81,7 +81,7 @@ def described(monkeypatch):
     monkeypatch.setattr("benchmarks.dual_process.dual_process_tasks.MicroDescriptionJudge", lambda: None)
 
     def made(pairs, out):
-        return Tables("multi-step", pairs, 2, out, described=True)
+        return Tables("multi-step", pairs, 2, out, described="parts")
 
     return made
 
