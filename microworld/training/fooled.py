@@ -1,9 +1,9 @@
 """What fools a teacher: images of generators that it taught, with the truth about them as a plain reader sees it.
 
-`python -m microworld.training.fooled --teacher DIR --work-dir DIR` teaches the micro generator sampled concepts (visual
-prompts and coloured shapes, none of a benchmark's references), draws with it now and then, and keeps what comes out as
-questions and right answers; `trainers micro --model teacher --from-exported` learns them too. What is right is read
-from the pixels (`pixel_scorer`, and the rules below); where they cannot tell, the image is left out.
+Sampled concepts (visual prompts and coloured shapes, none of a benchmark's references) are taught, the generator draws
+now and then, and what comes out is kept as questions and right answers, which `trainers micro --model teacher` learns
+where they lie in its --work-dir (`benchmarks.dual_process.fooling_images` makes them). What is right is read from the
+pixels (`pixel_scorer`, and the rules below); where they cannot tell, the image is left out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
 from inference.dual.concept import Concept, QuestionAnswer, concept_of
 from inference.dual.questions import questions_about
@@ -37,24 +36,6 @@ OUTLINED = ("circle", "square", "heart", "diamond")  # whose lines can be read
 HORIZON_STEP = 14.0  # RGB between what lies above and below
 STROKES_READ_PX = np.arange(0.6, 4.4, 0.2)
 _GROUND = np.array((140, 140, 140))
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """How many concepts are taught, and where what comes of it goes."""
-
-    teacher: str = "micro/teacher"
-    work_dir: Path = Path("runs/micro")
-    name: str = "first"
-    """Of this round's file."""
-    concepts: int = 10
-    steps: int = 40
-    every: int = 10
-    """Steps between two looks."""
-    images: int = 16
-    """Of a look."""
-    seed: int = 0
-    threads: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,37 +63,6 @@ class FoolingImages:
                 images.append(kept["images"])
                 turns += [Turn("fooled", *one) for one in json.loads(kept["told"].tobytes())]
         return cls(np.concatenate(images), turns)
-
-
-def main() -> None:
-    """Teach, look, read and write; a line a concept."""
-    arguments = tyro.cli(Arguments, description=__doc__)
-    import torch
-
-    from recipes import micro
-
-    torch.set_num_threads(arguments.threads)
-    config = micro.dual_process()
-    config = replace(config, teacher=replace(config.teacher, model=arguments.teacher), steps=arguments.steps)
-    models = DualProcess(replace(config, num_evaluated=arguments.images, num_threads=arguments.threads))
-    images: list[np.ndarray] = []
-    turns: list[Turn] = []
-    for number in range(arguments.concepts):
-        rng = np.random.default_rng([arguments.seed, 90, number])
-        concept = sample_concept(rng, KINDS[number % len(KINDS)])
-        folder = arguments.work_dir / FOLDER / arguments.name / f"{number:02}"
-        before = len(turns)
-        for image, turn in looked_at(models, concept, folder, arguments.every):
-            images.append(image)
-            turns.append(turn)
-        told = [turn.answer for turn in turns[before:]]
-        asked = concept.questions[-1].question
-        print(f"{number + 1}/{arguments.concepts}  {concept.prompt!r}: {asked!r}", end="  ", flush=True)
-        print(f"{told.count(NO)} images are not so, {told.count(YES)} are", flush=True)
-    found = FoolingImages(np.stack(images), turns)
-    path = arguments.work_dir / FOLDER / f"{arguments.name}.npz"
-    found.save(path)
-    print(f"{len(found)} images: {path}")
 
 
 def looked_at(models: DualProcess, concept: Concept, folder: Path, every: int) -> Iterator[tuple[np.ndarray, Turn]]:
@@ -274,7 +224,3 @@ def _is_there(scene: Scene, question: str) -> bool | None:
     if any(item.shape == shape and item.color == color for item in scene.objects):
         return True
     return None if any(item.shape == "blob" and item.color == color for item in scene.objects) else False
-
-
-if __name__ == "__main__":
-    main()
