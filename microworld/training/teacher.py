@@ -62,7 +62,7 @@ class TeacherRecipe(AdapterRecipe):
     fooled_share: float = 0.35  # of the visual prompts, where there are images that fooled a teacher
     noisy_share: float = 0.4  # of the steps
     noise: tuple[float, float] = (0.02, 0.08)
-    rank: int = 32
+    rank: int = 23
     sight_learns: bool = True
     learning_rate: float = 1.5e-3
     attack: float = 8.0

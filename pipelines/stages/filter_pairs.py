@@ -30,7 +30,7 @@ class FilterPairs(Stage):
     """Verifier post-processing (ReflectionFlow §3.2): pairs whose label the verifier denies are thrown out."""
 
     name: ClassVar[str] = "filter_pairs"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads_images: ClassVar[bool] = True
 
     def load(self) -> None:

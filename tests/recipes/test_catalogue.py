@@ -187,6 +187,8 @@ def models_of_a_search(capsys, folder, *arguments: str) -> str:
 def no_models(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
     monkeypatch.chdir(tmp_path)
+    dog = {"tag": "single_object", "include": [{"class": "dog", "count": 1}], "prompt": "a photo of a dog"}
+    (tmp_path / "evaluation_metadata.jsonl").write_text(json.dumps(dog) + "\n")  # looked at before models are
     return tmp_path
 
 
