@@ -254,13 +254,13 @@ def reflector() -> list[Figure]:
 
 
 def teacher() -> list[Figure]:
-    from microworld.training.teacher import KINDS, said_yes
-    from microworld.training.vlm_evaluation import EvaluationConfig, evaluate_vlm
+    from microworld.training.teacher import KINDS, TeacherRecipe, said_yes
+    from microworld.training.vlm_evaluation import evaluate_vlm
 
     figures, cases = [], ("right", "otherwise", "missing")
     for name in ("vlm", "teacher"):
         vlm = micro_vlm(model=f"micro/{name}").open()
-        said = said_yes(vlm, 2 * EvaluationConfig().num_images // 3)
+        said = said_yes(vlm, TeacherRecipe().evaluated)
         for case in cases:
             for kind in KINDS:
                 share = said[f"{kind} {case}"]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.interfaces import ChatRequest, Vlm
+from microworld.scenes.captions import sample_training_caption
 from microworld.scenes.concepts import CONCEPTS
 from microworld.scenes.overlay_questions import OverlayCase, sample_missing, sample_overlay
 from microworld.scenes.world import COLORS, FRAME_PX, Scene, random_background
@@ -33,7 +34,6 @@ from microworld.training.vlm_data import (
     overlay_images,
     overlay_turn,
     questions,
-    sample_training_caption,
     single_turns,
     verify,
 )
@@ -52,7 +52,7 @@ KINDS = {"horizon": 0.4, "line weight": 0.3, "palette": 0.1, "depth": 0.1, "comp
 
 @dataclass(frozen=True)
 class TeacherRecipe(AdapterRecipe):
-    """For two cores and 30 minutes."""
+    """For two cores and 50 minutes."""
 
     overlaid_images: int = 48  # of a step that asks about visual prompts
     plain_images: int = 14  # of one that asks about images as they are
@@ -107,11 +107,11 @@ def train(config: MicroTrainingConfig, recipe: TeacherRecipe | None = None) -> N
     train_adapter(config, recipe, "teacher", open_lessons, measure_first=True)
 
 
-def said_yes(vlm: Vlm, number: int, kinds: Sequence[str] = tuple(KINDS)) -> dict[str, Share]:
+def said_yes(vlm: Vlm, number: int) -> dict[str, Share]:
     """Of so many images each that do what a visual prompt of each kind asks, that do otherwise, and that have nothing
     of it, and of textures asked for concepts: those to which the VLM says Yes."""
     found = {}
-    for index, kind in enumerate(kinds):
+    for index, kind in enumerate(KINDS):
         rng = np.random.default_rng([_EVALUATION_SEED, index])
         cases = {
             "right": [sample_overlay(rng, kind, True) for _ in range(number)],
