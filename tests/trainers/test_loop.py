@@ -20,6 +20,7 @@ from schemas.errors import InputError, StoppedError, StorageError, WorkFailedErr
 from tests.support.curves import loss_curve
 from tests.support.full_disk import room_for
 from tests.support.plain_shards import write_shards
+from tests.support.ranks import on_two_ranks
 from trainers.checkpoint import load_checkpoint, save_checkpoint
 from trainers.curve import Curve
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
@@ -240,12 +241,10 @@ def test_kills_leave_the_curve_as_it_is_without_them(order, tmp_path, kills):
 
 def one_of_two(number, folder, out):
     """One rank of two, as Ray would start it."""
-    torch.distributed.init_process_group("gloo", f"file://{out}/meeting", world_size=2, rank=number)
     order = TrainingOrder(open_index(str(folder)), EVEN_MIX, 4, 0)
     training = loop(order, out, rank=Rank(number, 2), micro_batch=1)
     training.run()
     (out / f"broken_{number}").write_text(str(training.num_broken))
-    torch.distributed.destroy_process_group()
 
 
 def test_two_ranks_report_what_both_of_them_saw(tmp_path):
@@ -253,7 +252,7 @@ def test_two_ranks_report_what_both_of_them_saw(tmp_path):
     alone = loop(TrainingOrder(open_index(str(folder)), EVEN_MIX, 4, 0), tmp_path / "alone")
     alone.run()
     (tmp_path / "two").mkdir()
-    torch.multiprocessing.spawn(one_of_two, (folder, tmp_path / "two"), nprocs=2)
+    on_two_ranks(one_of_two, folder, tmp_path / "two", meeting=tmp_path / "meeting")
     for one, two in zip(loss_curve(tmp_path / "alone"), loss_curve(tmp_path / "two"), strict=True):
         assert two == pytest.approx(one, rel=1e-4)
     counted = {int((tmp_path / "two" / f"broken_{number}").read_text()) for number in (0, 1)}

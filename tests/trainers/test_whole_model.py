@@ -20,6 +20,7 @@ from tests.support.curves import loss_curve
 from tests.support.micro_shards import write_micro_shards
 from tests.support.micro_trainings import micro_reflector_training
 from tests.support.plain_shards import plain_sample
+from tests.support.ranks import on_two_ranks
 from tests.support.tiny_vlm import save_tiny_vlm
 from trainers.checkpoint import Checkpoints
 from trainers.loop import LoopConfig, OptimizerConfig, Rank
@@ -60,14 +61,11 @@ def config(root, out, **changes):
 
 def one_of_two(number, root, out, changes):
     """One rank, as Ray Train would start it."""
-    torch.distributed.init_process_group("gloo", f"file://{root}/{out}.meeting", world_size=2, rank=number)
     open_training(config(root, out, **changes), Rank(number, 2)).run()
-    torch.distributed.destroy_process_group()
-    (root / f"{out}.meeting").unlink(missing_ok=True)
 
 
 def on_two(root, out, **changes):
-    torch.multiprocessing.spawn(one_of_two, (root, out, changes), nprocs=2)
+    on_two_ranks(one_of_two, root, out, changes, meeting=root / f"{out}.meeting")
 
 
 def weights(folder):
