@@ -52,7 +52,7 @@ from schemas.atomic_file import write_whole
 from schemas.configuration import content_key, model_names, output_config
 from schemas.errors import InputError, WorkFailedError
 from schemas.storage import LocalStorage
-from schemas.telling import loading, telling
+from schemas.telling import EVERY_S, loading, telling
 from schemas.terminal import say, say_error
 
 OUT = Path("runs/commonsense-t2i")
@@ -255,7 +255,7 @@ def _judged(
         with explained(config.vlm) if config.vlm is not None else nullcontext():
             with loading(model_names(config), "nothing: a server judges"):
                 judge = config.open(journal)
-            started = time.monotonic()
+            started = said = time.monotonic()
             for start in range(0, len(left), arguments.batch_size):
                 some = left[start : start + arguments.batch_size]
                 for i, line in zip(some, _judge(judge, [shown[i] for i in some]), strict=True):
@@ -263,9 +263,11 @@ def _judged(
                 if start == 0:
                     _check_understood([lines[i] for i in some], config)
                 kept.add([(shown[i].sha256, line) for i in some if (line := lines[i]) is not None])
-                done = start + len(some)
-                rest = (time.monotonic() - started) / done * (len(left) - done)
-                say(f"{done} of {len(left)} images judged" + (f", about {format_seconds(rest)} to go" if rest else ""))
+                done, now = start + len(some), time.monotonic()
+                if start == 0 or done == len(left) or now - said >= EVERY_S:
+                    said, rest = now, (now - started) / done * (len(left) - done)
+                    to_go = f", about {format_seconds(rest)} to go" if rest else ""
+                    say(f"{done} of {len(left)} images judged{to_go}")
     return [with_rule(one, line, arguments.seed) for one, line in zip(shown, lines, strict=True) if line is not None]
 
 

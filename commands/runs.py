@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -189,11 +190,11 @@ def say_how_to_keep_more(folder: RunFolder, counts: Tally, config: DatasetConfig
     flags = next((flags for _, flags in found if flags), "")
     if not flags:
         return
-    uri = folder.storage.uri.rstrip("/")
+    first = re.sub(r"-more(-\d+)?$", "", folder.storage.uri.rstrip("/"))
     command = "the command that it began with, and"
     if typed is not None and "--fork" not in " ".join(typed):
         command = f"python -m pipelines run {shlex.join(typed)}"
-    fork = next(name for i in count(1) if not RunFolder.exists(name := f"{uri}-more" + (f"-{i}" if i > 1 else "")))
+    fork = next(name for i in count(1) if not RunFolder.exists(name := f"{first}-more" + (f"-{i}" if i > 1 else "")))
     say(f"  in a new folder, with all that stays valid: {command} --fork {shlex.quote(fork)} {flags}")
 
 

@@ -2,10 +2,11 @@
 
 The VLM was taught on images that either do what is asked or do something else, so it learnt to see the contradiction,
 and says Yes where there is nothing to contradict: a generator that follows its answers wipes the ground away. The
-teacher learns the same questions on images in which what they ask about is missing, and on textures; under noise, and
-under the change of the pixels that hides the truth best (one step along the gradient's sign; Madry et al. 2018, and
-Wong et al. 2020 for the random start). The gradients of models that withstand it point to what they see. A second
-round goes on with images that fooled the first (`microworld.training.fooled`).
+teacher learns the same questions on images in which what they ask about is missing, and on textures; where a thing
+stands, for the VLM says Yes to "a star at the top" wherever the star is; under noise, and under the change of the
+pixels that hides the truth best (one step along the gradient's sign; Madry et al. 2018, and Wong et al. 2020 for the
+random start). The gradients of models that withstand it point to what they see. A second round goes on with images
+that fooled the first (`microworld.training.fooled`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.interfaces import ChatRequest, Vlm
-from microworld.scenes.captions import sample_training_caption
+from microworld.scenes.captions import (
+    PLACES,
+    Clause,
+    caption_from_clauses,
+    place_of,
+    sample_scene,
+    sample_training_caption,
+)
 from microworld.scenes.concepts import CONCEPTS
 from microworld.scenes.overlay_questions import OverlayCase, sample_missing, sample_overlay
-from microworld.scenes.world import COLORS, FRAME_PX, Scene, random_background
+from microworld.scenes.questions import counted
+from microworld.scenes.world import COLORS, FRAME_PX, SHAPES, Scene, random_background
 from microworld.training.fooled import FOLDER, FoolingImages
 from microworld.training.training_loop import MicroTrainingConfig
 from microworld.training.vlm_adapter import AdapterRecipe, Lessons, train_adapter
@@ -30,6 +39,7 @@ from microworld.training.vlm_data import (
     DataConfig,
     Subject,
     SubjectSource,
+    ask,
     concept_question,
     overlay_images,
     overlay_turn,
@@ -56,9 +66,10 @@ class TeacherRecipe(AdapterRecipe):
 
     overlaid_images: int = 48  # of a step that asks about visual prompts
     plain_images: int = 14  # of one that asks about images as they are
-    plain_share: float = 0.2  # of the steps
+    plain_share: float = 0.35  # of the steps
     agreeing_share: float = 0.4  # of the visual prompts; of the others six in ten have nothing that is asked about
     empty_share: float = 0.2  # of plain images: without objects, or a texture
+    placed_share: float = 0.5  # of plain images: asked where something stands
     fooled_share: float = 0.35  # of the visual prompts, where there are images that fooled a teacher
     noisy_share: float = 0.4  # of the steps
     noise: tuple[float, float] = (0.02, 0.08)
@@ -109,7 +120,8 @@ def train(config: MicroTrainingConfig, recipe: TeacherRecipe | None = None) -> N
 
 def said_yes(vlm: Vlm, number: int) -> dict[str, Share]:
     """Of so many images each that do what a visual prompt of each kind asks, that do otherwise, and that have nothing
-    of it, and of textures asked for concepts: those to which the VLM says Yes."""
+    of it, of things asked for where they stand and elsewhere, and of textures asked for concepts: those to which the
+    VLM says Yes."""
     found = {}
     for index, kind in enumerate(KINDS):
         rng = np.random.default_rng([_EVALUATION_SEED, index])
@@ -125,6 +137,12 @@ def said_yes(vlm: Vlm, number: int) -> dict[str, Share]:
     concepts, nothing = list(CONCEPTS.values()), empty_scene(rng)
     asked = [concept_question(rng, concepts[i % len(concepts)], nothing).question for i in range(number)]
     found["concept in a texture"] = _yes(vlm, asked, [texture(rng) for _ in range(number)])
+    rng = np.random.default_rng([_EVALUATION_SEED, len(KINDS) + 1])
+    scenes = [placed_scene(rng) for _ in range(number)]
+    images = render_like_met(rng, scenes, 0.5)
+    for name, move in (("right", lambda place: place), ("otherwise", lambda place: elsewhere(rng, place))):
+        asked = [_said_to_stand(scene.objects[0].shape, move(place_of(scene.objects[0]))) for scene in scenes]
+        found[f"place {name}"] = _yes(vlm, asked, list(images))
     return found
 
 
@@ -162,9 +180,13 @@ def with_fooled(
 def plain_rows(
     rng: np.random.Generator, source: SubjectSource, recipe: TeacherRecipe
 ) -> tuple[np.ndarray, list[list[Turn]]]:
-    """Images uint8 (B, 32, 32, 3) with the VLM's own questions about one image; a share shows nothing at all."""
+    """Images uint8 (B, 32, 32, 3) with the VLM's own questions about one image, or with those of where something
+    stands; a share shows nothing at all."""
     subjects = source.draw(rng, recipe.plain_images)
     images, turns = np.stack([s.image for s in subjects]), [single_turns(rng, s) for s in subjects]
+    for i in np.flatnonzero(rng.random(len(subjects)) < recipe.placed_share):
+        scene = placed_scene(rng)
+        images[i], turns[i] = render_like_met(rng, [scene], 0.5)[0], place_turns(rng, scene)
     for i in np.flatnonzero(rng.random(len(subjects)) < recipe.empty_share):
         if rng.random() < 0.5:
             images[i] = texture(rng)
@@ -172,6 +194,50 @@ def plain_rows(
             images[i] = render_like_met(rng, [empty_scene(rng)], 0.5)[0]
         turns[i] = denied(rng)
     return images, turns
+
+
+def placed_scene(rng: np.random.Generator) -> Scene:
+    """One object, or at times two or three, each of a shape of its own."""
+    number = 1 if rng.random() < 0.7 else int(rng.integers(2, 4))
+    shapes = rng.permutation(list(SHAPES))[:number]
+    return sample_scene(rng, caption_from_clauses("two_object", tuple(Clause(str(shape)) for shape in shapes)), 0.2)
+
+
+def place_turns(rng: np.random.Generator, scene: Scene) -> list[Turn]:
+    """Whether an object of a scene stands in a place, as prompts say it: with its colour or without, where it stands,
+    where it does not (mostly next to that), with another colour, and of a shape that is not there."""
+    item = scene.objects[rng.integers(len(scene.objects))]
+    place = place_of(item)
+    others = [shape for shape in SHAPES if all(o.shape != shape for o in scene.objects)]
+    turns = [_placed(rng, item.shape, item.color, place, YES) for _ in range(3)]
+    turns += [_placed(rng, item.shape, item.color, elsewhere(rng, place), NO) for _ in range(3)]
+    turns.append(_placed(rng, str(rng.choice(others)), "", place, NO))
+    wrong = str(rng.choice([color for color in COLORS if color != item.color]))
+    turns.append(_placed(rng, item.shape, wrong, place, NO, always_colored=True))
+    return [turns[i] for i in rng.permutation(len(turns))]
+
+
+def _said_to_stand(shape: str, place: str) -> str:
+    return ask("verify", prompt=f"a photo of {counted(shape)} {PLACES[place]}")
+
+
+def elsewhere(rng: np.random.Generator, place: str) -> str:
+    """Another cell of the 3 x 3 grid, two times in three one that touches it."""
+    names = list(PLACES)
+    row, column = divmod(names.index(place), 3)
+    near = [n for i, n in enumerate(names) if n != place and abs(i // 3 - row) <= 1 and abs(i % 3 - column) <= 1]
+    return str(rng.choice(near if rng.random() < 2 / 3 else [name for name in names if name != place]))
+
+
+def _placed(
+    rng: np.random.Generator, shape: str, color: str, place: str, answer: str, *, always_colored: bool = False
+) -> Turn:
+    named = f"{color} {shape}" if color and (always_colored or rng.random() < 0.4) else shape
+    thing = f"{counted(named)} {PLACES[place]}"
+    if rng.random() < 0.5:
+        return Turn("verify", ask("verify", prompt=f"a photo of {thing}"), answer)
+    question = f"Does the image show {thing}?" if rng.random() < 0.5 else f"Is there {thing}?"
+    return Turn("yes_no", ask("yes_no", question=question), answer)
 
 
 def empty_scene(rng: np.random.Generator) -> Scene:
@@ -186,6 +252,7 @@ def denied(rng: np.random.Generator) -> list[Turn]:
     concepts = list(CONCEPTS.values())
     turns = [concept_question(rng, concepts[i], nothing) for i in rng.permutation(len(concepts))[:4]]
     turns += [verify(rng, subject), *questions(rng, subject, 5)]
+    turns += [_placed(rng, str(rng.choice(list(SHAPES))), "", str(rng.choice(list(PLACES))), NO) for _ in range(2)]
     order = rng.permutation(len(turns))
     return [turns[i] for i in order]
 

@@ -42,7 +42,7 @@ function placeLabels(picture, shownPx) {
     const free = (a) => taken.every((b) => a.right <= b.left || a.left >= b.right || a.bottom <= b.top || a.top >= b.bottom);
     const place = places.find(free) ?? places[0];
     taken.push(place);
-    return { left: (100 * place.left) / shownPx, top: (100 * place.top) / heightPx };
+    return { left: (100 * place.left) / shownPx, top: (100 * place.top) / heightPx, width };
   });
 }
 
@@ -81,7 +81,7 @@ function overlay(picture, shownPx) {
     boxes.append(box);
     const label = el("span", { class: "label" }, labelText(found));
     label.style.setProperty("--hue", hue);
-    label.style.left = `${places[index].left}%`;
+    label.style.left = `max(0px, min(${places[index].left}%, 100% - ${places[index].width}px))`; // on a phone, too
     label.style.top = `${places[index].top}%`;
     layer.append(label);
   });

@@ -23,6 +23,15 @@ def browser() -> Iterator[object]:
         yield launched
 
 
+CUT_LABELS = """all => all.flatMap((one) => {
+  const frame = one.getBoundingClientRect();
+  return [...one.querySelectorAll(".label")].filter((label) => {
+    const { left, right } = label.getBoundingClientRect();
+    return right > left && (left < frame.left - 1 || right > frame.right + 1);
+  }).map((label) => label.textContent);
+})"""
+
+
 def _templates() -> list[Path]:
     return [path for path in Path("pipelines/report").glob("*.html.j2") if path.name not in PARTS]
 
@@ -72,6 +81,7 @@ def test_a_visitor_of_any_page(browser, pages, kind, scheme):
     )
     page.goto(made.path.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator(".overlay").evaluate_all(CUT_LABELS) == []
     body = " ".join(page.locator("body").inner_text().split())
     for text in made.shown:
         assert " ".join(text.split()) in body

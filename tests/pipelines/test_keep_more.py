@@ -81,6 +81,10 @@ def test_eight_prompts_that_came_to_one_pair_are_told_with_the_command(tmp_path,
         (tmp_path / name / "run.json").write_text("{}")
     say_how_to_keep_more(folder, counted(0, TOO_EASY=5), MICRO, None)
     assert "/my run-more-3' --select" in capsys.readouterr().out
+    for name in ("my run-more", "my run-more-2"):  # a fork's own hint: no name on top of a name
+        fork = RunFolder(open_storage(str(tmp_path / name)), None)  # type: ignore[arg-type]
+        say_how_to_keep_more(fork, counted(0, TOO_EASY=5), MICRO, None)
+        assert "/my run-more-3' --select" in capsys.readouterr().out
 
 
 def test_a_run_that_came_to_much_says_nothing(tmp_path, capsys):
