@@ -38,7 +38,12 @@ if TYPE_CHECKING:
 
 
 class NotConvergedError(WorkFailedError):
-    """The VLM does not give the wanted answers about the taught generator's images. Its LoRA is kept all the same."""
+    """The VLM does not give the wanted answers about the taught generator's images. Its LoRA is kept all the same.
+    distilled: what came of it."""
+
+    def __init__(self, message: str, distilled: Distilled) -> None:
+        super().__init__(message)
+        self.distilled = distilled
 
 
 class FooledError(NotConvergedError):
@@ -114,13 +119,7 @@ class DualProcess:
                 fooled = replace(fooled, images=after.images)
                 training.take_back()
                 after = self.evaluate(concept, text)
-            why_not = why_not_learnt(before.probability, after.probability, training.is_hopeless, config)
-            why_not = why_not or why_not_all(concept, after, config)
-            num_asked = max((point.asked for point in training.curve), default=0)
-            if why_not and config.curriculum and num_asked < len(concept.questions):
-                never = concept.questions[num_asked].question
-                why_not += f"; {never!r} was never asked: no image got the answers before it (curriculum)"
-            why_not = fooled.why if fooled else why_not
+            why_not = fooled.why if fooled else training.why_not(before, after)
             curve, seconds = tuple(training.curve), training.seconds
             key = self.key_of(concept)
             distilled = Distilled(concept, key, curve, before, after, why_not, seconds, looks, fooled)
@@ -136,12 +135,14 @@ class DualProcess:
             raise FooledError(
                 f"concept {concept.name!r}: {why_not}\n"
                 f"  kept is the LoRA of step {fooled.kept_step}, when the two had not parted; see {out}; one more "
-                f"question about what must be there may help"
+                f"question about what must be there may help",
+                distilled,
             )
         if why_not:
             raise NotConvergedError(
                 f"concept {concept.name!r} is not learnt: after {len(curve)} steps {why_not}\n"
-                f"  see {out}; more steps, another learning rate or another question may help"
+                f"  see {out}; more steps, another learning rate or another question may help",
+                distilled,
             )
         return distilled
 
@@ -337,6 +338,17 @@ class _Training:
         first = self.curve[: self.config.hopeless_after]
         few = len(first) < self.config.hopeless_after or not first
         return not few and max(point.best for point in first) <= self.config.hopeless_probability
+
+    def why_not(self, before: Evaluated, after: Evaluated) -> str:
+        """What keeps the concept from being learnt, for people; empty where it is."""
+        config, questions = self.config, self.concept.questions
+        said = why_not_learnt(before.probability, after.probability, self.is_hopeless, config)
+        said = said or why_not_all(self.concept, after, config)
+        num_asked = max((point.asked for point in self.curve), default=0)
+        if said and config.curriculum and num_asked < len(questions):
+            never = questions[num_asked].question
+            said += f"; {never!r} was never asked: no image got the answers before it (curriculum)"
+        return said
 
     def look(self, images: np.ndarray | None = None, is_last: bool = False) -> None:
         """The referee's, where one is due, or at the end, and none was made. images: of the evaluation seeds, drawn as

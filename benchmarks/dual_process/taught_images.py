@@ -17,7 +17,7 @@ from inference.dual.concept import Concept
 from schemas.atomic_file import replacing
 from schemas.configuration import content_key
 from trainers.distilled import Evaluated
-from trainers.dual_process import DualProcess
+from trainers.dual_process import DualProcess, NotConvergedError
 
 RESULT, IMAGES = "result.json", "images.npz"
 
@@ -39,11 +39,13 @@ class Drawn:
 
 @dataclass(frozen=True, eq=False)
 class Taught:
-    """A concept that was learnt. drawn: its own prompt, then the others. seconds: of training."""
+    """A concept after its training. drawn: its own prompt, then the others. seconds: of training. fooled: why the
+    referee ended it, empty where it did not; what is drawn is then of the LoRA of which it did not doubt."""
 
     drawn: tuple[Drawn, ...]
     steps: int
     seconds: float
+    fooled: str = ""
 
 
 def taught_images(models: DualProcess, concept: Concept, out: Path, others: Sequence[Concept] = ()) -> Taught:
@@ -55,10 +57,14 @@ def taught_images(models: DualProcess, concept: Concept, out: Path, others: Sequ
     if kept is None:
         before = _evaluated(models, others)
         after: list[Evaluated] = []
-        distilled = models.distill(concept, folder, while_taught=lambda: after.extend(_evaluated(models, others)))
+        try:
+            distilled = models.distill(concept, folder, while_taught=lambda: after.extend(_evaluated(models, others)))
+        except NotConvergedError as error:  # whatever comes of it is a result
+            distilled = error.distilled
         both = {"before": [distilled.before, *before], "after": [distilled.after, *after]}
         _write_images(folder / IMAGES, both["before"], both["after"])
         kept = {"steps": len(distilled.curve), "seconds": distilled.seconds}
+        kept["fooled"] = distilled.fooled.why if distilled.fooled else ""
         for name, seen in both.items():
             kept[f"vlm_{name}"] = [one.probabilities.mean(1).round(5).tolist() for one in seen]
         write_result(folder / RESULT, key, kept)
@@ -68,7 +74,7 @@ def taught_images(models: DualProcess, concept: Concept, out: Path, others: Sequ
         Drawn(one.prompt, before, after, np.array(vlm_before), np.array(vlm_after))
         for one, (before, after, vlm_before, vlm_after) in zip([concept, *others], rows, strict=True)
     ]
-    return Taught(tuple(drawn), int(kept["steps"]), float(kept["seconds"]))
+    return Taught(tuple(drawn), int(kept["steps"]), float(kept["seconds"]), str(kept["fooled"]))
 
 
 def _evaluated(models: DualProcess, concepts: Sequence[Concept]) -> list[Evaluated]:

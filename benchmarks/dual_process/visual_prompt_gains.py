@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from inference.judges.intervals import Interval, mean_over_tags
 from inference.judges.segmentation_judge import SegmentationJudge
 from microworld.family import micro_segmentation_judge
 from trainers.dual_process import DualProcess
+from trainers.dual_process_config import DualProcessConfig
+from trainers.referee import RefereeConfig
 
 SHOWN_PX, SHOWN_SEEDS, GAP_PX, LABEL_PX = 64, 2, 6, 110
 GRID = Path("docs/images/visual_prompt_gains.png")
@@ -47,6 +49,10 @@ class Arguments:
     steps: int = 0
     """Training steps at most, to try the script out (figures go to --out then); 0: the preset's."""
     kinds: tuple[str, ...] = tuple(KINDS)
+    teacher: str = ""
+    """Who teaches; empty: the preset's. Figures of others stand in files of their own."""
+    referee: str = ""
+    """Who looks on, and ends a training that fools the teacher; empty: nobody."""
     out: Path = Path("runs/visual_prompt_gains")
 
 
@@ -62,10 +68,7 @@ def main() -> None:
     circumstances = Circumstances.now(
         " ".join(["python -m benchmarks.dual_process.visual_prompt_gains", *sys.argv[1:]])
     )
-    models, judge = (
-        DualProcess(setting_config("multi-step", arguments.tries, arguments.steps)),
-        SegmentationJudge(micro_segmentation_judge()),
-    )
+    models, judge = DualProcess(config_of(arguments)), SegmentationJudge(micro_segmentation_judge())
     figures: dict[str, Any] = {"arguments": {**asdict(arguments), "out": str(arguments.out)}}
     shown: dict[str, list[tuple[Reference, Drawn]]] = {}
     for kind in arguments.kinds:
@@ -77,19 +80,34 @@ def main() -> None:
                     **agreement(reference, found.drawn[0], judge),
                     "steps": found.steps,
                     "seconds": round(found.seconds, 1),
+                    **({"fooled": found.fooled} if arguments.referee else {}),
                 }
             )
             shown.setdefault(kind, []).append((reference, found.drawn[0]))
             print(line_of(measured[-1]), flush=True)
         figures[kind] = summary(kind, measured)
     print_gains({kind: figures[kind] for kind in arguments.kinds})
-    tried = arguments.out / "results.json" if arguments.steps else None
+    name = "_".join(["visual_prompt_gains", *(_short(who) for who in (arguments.teacher, arguments.referee) if who)])
+    is_trial = bool(arguments.steps)
+    tried = arguments.out / "results.json" if is_trial else None
     against = "the same seeds of the generator before it was taught"
-    path = save("visual_prompt_gains", circumstances, figures, compared_with=against, path=tried)
-    picture = arguments.out / GRID.name if arguments.steps else GRID
+    path = save(name, circumstances, figures, compared_with=against, path=tried)
+    picture = arguments.out / GRID.name if is_trial or arguments.teacher or arguments.referee else GRID
     picture.parent.mkdir(parents=True, exist_ok=True)
     draw_grid(shown).save(picture, optimize=True)
     print(f"figures: {path}; grid: {picture}")
+
+
+def config_of(arguments: Arguments) -> DualProcessConfig:
+    """The preset's, by whoever shall teach and look on."""
+    config = setting_config("multi-step", arguments.tries, arguments.steps)
+    if arguments.teacher:
+        config = replace(config, teacher=replace(config.teacher, model=arguments.teacher))
+    return replace(config, referee=RefereeConfig(arguments.referee)) if arguments.referee else config
+
+
+def _short(model: str) -> str:
+    return model.rstrip("/").rpartition("/")[2]
 
 
 def agreement(reference: Reference, drawn: Drawn, judge: SegmentationJudge) -> dict[str, Any]:
@@ -108,7 +126,8 @@ def line_of(measured: dict[str, Any]) -> str:
     """One reference in a line."""
     before, after, doubted, sure = (np.mean(measured[name]) for name in ("before", "after", "vlm_before", "vlm_after"))
     told = f"{measured['reference']} ({measured['prompt']!r}: {measured['wanted']}), {measured['steps']} steps"
-    return f"{told}: measured {before:.2f} -> {after:.2f}  VLM {doubted:.2f} -> {sure:.2f}"
+    noticed = "  fooled" if measured.get("fooled") else ""
+    return f"{told}: measured {before:.2f} -> {after:.2f}  VLM {doubted:.2f} -> {sure:.2f}{noticed}"
 
 
 def summary(kind: str, measured: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -74,6 +74,8 @@ def fooled(models, tmp_path_factory):
     with pytest.raises(FooledError, match="is fooled: after 6 steps") as ended:
         taught(flux, **settings).distill(ONE, out / "star")
     assert "not learnt" not in str(ended.value)
+    assert ended.value.distilled.fooled is not None
+    assert len(ended.value.distilled.curve) == 6
     return out, settings, whole
 
 

@@ -24,3 +24,9 @@ def test_images_of_all_prompts_are_made_once_and_kept(tmp_path):
     alone = taught_images(models, tiny_concept(), tmp_path / "out")  # of other prompts: another result
     assert len(alone.drawn) == 1
     assert len(list((tmp_path / "out").glob("star-*"))) == 2
+
+
+def test_a_concept_that_is_not_learnt_is_a_result_too(tmp_path):
+    models = tiny_dual_process(tmp_path / "flux", steps=1, min_probability=1.0)
+    made = taught_images(models, tiny_concept(), tmp_path / "out")
+    assert (len(made.drawn), made.steps, made.fooled) == (1, 1, "")
