@@ -19,8 +19,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +43,7 @@ from benchmarks.results_file import (
     run_command,
     save,
 )
+from benchmarks.search.search_arms import end_with_parent
 from inference.judges.commonsense_t2i import CommonsensePair, accuracy_by_category, mean_over_pairs, pair_accuracy
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.model_store import resolve_model
@@ -64,18 +69,20 @@ class Arguments:
     """Of the words."""
     tries: int = 8
     """Images of each prompt, before and after."""
-    settings: tuple[str, ...] = SETTINGS
+    settings: tuple[Literal["one step", "multi-step"], ...] = SETTINGS
     """At how many steps the generator draws."""
     asked: Literal["parts", "whole"] = "parts"
     """Of the known set: what a description says part by part, or whether the image matches it."""
     learning_rate: float = 0.0
     """0: the preset's."""
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[Literal["base", "expanded"], ...] = KINDS
     """Prompts as they stand, expanded, or both."""
     latents_per_category: int = 1
     """Prompts of each category in Table 2."""
     latent_tries: int = 4
     """Images of each of these, optimised one by one."""
+    processes: int = 1
+    """That distil side by side, a core each."""
     steps: int = 0
     """Training steps at most, to try the script out (figures go to --out then); 0: the preset's."""
     out: Path = Path("runs/dual_process_tables")
@@ -102,10 +109,6 @@ def main() -> None:
     circumstances = Circumstances.now(
         " ".join(["python -m benchmarks.dual_process.dual_process_tables", *sys.argv[1:]])
     )
-    if unknown := [setting for setting in arguments.settings if setting not in SETTINGS]:
-        raise SystemExit(f"error: unknown settings {', '.join(unknown)}; expected: {', '.join(SETTINGS)}")
-    if unknown := [kind for kind in arguments.kinds if kind not in KINDS]:
-        raise SystemExit(f"error: unknown kinds {', '.join(unknown)}; expected: {', '.join(KINDS)}")
     pairs = arguments.chosen
     figures: dict[str, Any] = {"arguments": {**asdict(arguments), "out": str(arguments.out)}, "num_pairs": len(pairs)}
     if arguments.split == "test":
@@ -114,16 +117,8 @@ def main() -> None:
         if setting == "one step" and not _has_few_steps():
             print(f"{setting}: left out, {FEW_STEPS} is not there (python -m trainers micro --model flux_few_steps)")
             continue
-        tables = Tables(
-            setting,
-            pairs,
-            arguments.tries,
-            arguments.out,
-            arguments.steps,
-            described=arguments.asked if arguments.set == "known" else "",
-            learning_rate=arguments.learning_rate,
-        )
-        results = _all_results(tables, setting, pairs, arguments.kinds)
+        tables = _open(arguments, setting)
+        results = _all_results(tables, setting, arguments)
         figures[setting] = {
             "table 1": table_1(setting, pairs, results),
             "table 2": table_2(setting, tables, pairs, arguments),
@@ -144,21 +139,58 @@ def _has_few_steps() -> bool:
     return True
 
 
-def _all_results(
-    tables: Tables, setting: str, pairs: list[CommonsensePair], kinds: Sequence[str]
-) -> dict[Task, dict[str, Any]]:
-    tasks = [Task(setting, pair, side, kind) for pair in range(len(pairs)) for kind in kinds for side in (0, 1)]
+def _open(arguments: Arguments, setting: str) -> Tables:
+    return Tables(
+        setting,
+        arguments.chosen,
+        arguments.tries,
+        arguments.out,
+        arguments.steps,
+        described=arguments.asked if arguments.set == "known" else "",
+        learning_rate=arguments.learning_rate,
+    )
+
+
+def _all_results(tables: Tables, setting: str, arguments: Arguments) -> dict[Task, dict[str, Any]]:
+    places = product(range(len(arguments.chosen)), arguments.kinds, (0, 1))
+    tasks = [Task(setting, pair, side, kind) for pair, kind, side in places]
     results: dict[Task, dict[str, Any]] = {}
     started = time.monotonic()
-    for number, task in enumerate(tasks, 1):
-        found = results[task] = tables.result(task)
-        right = [float(np.mean(found[f"fits_{when}"])) for when in ("before", "after")]
-        print(
-            f"{number}/{len(tasks)}  {time.monotonic() - started:.0f} s  {task.name}: {found['prompt']!r}  "
-            f"judge {right[0]:.2f} -> {right[1]:.2f}  VLM {found['vlm_before']:.2f} -> {found['vlm_after']:.2f}",
-            flush=True,
-        )
+    with _results(tables, tasks, arguments) as found_in_order:
+        for number, (task, found) in enumerate(zip(tasks, found_in_order, strict=True), 1):
+            results[task] = found
+            right = [float(np.mean(found[f"fits_{when}"])) for when in ("before", "after")]
+            print(
+                f"{number}/{len(tasks)}  {time.monotonic() - started:.0f} s  {task.name}: {found['prompt']!r}  "
+                f"judge {right[0]:.2f} -> {right[1]:.2f}  VLM {found['vlm_before']:.2f} -> {found['vlm_after']:.2f}",
+                flush=True,
+            )
     return results
+
+
+@contextmanager
+def _results(tables: Tables, tasks: Sequence[Task], arguments: Arguments) -> Iterator[Iterator[dict[str, Any]]]:
+    """Of each task, in order; made by this process, or by as many as were asked for, with models of their own."""
+    if arguments.processes == 1:
+        yield map(tables.result, tasks)
+        return
+    with ProcessPoolExecutor(arguments.processes, get_context("spawn"), _begin, (arguments, tables.setting)) as pool:
+        yield pool.map(_result, tasks)
+
+
+_own: list[Tables] = []  # of a process that makes results for another one
+
+
+def _begin(arguments: Arguments, setting: str) -> None:
+    import torch
+
+    end_with_parent()
+    torch.set_num_threads(1)
+    _own.append(_open(arguments, setting))
+
+
+def _result(task: Task) -> dict[str, Any]:
+    return _own[0].result(task)
 
 
 def table_1(setting: str, pairs: list[CommonsensePair], results: dict[Task, dict[str, Any]]) -> dict[str, Any]:

@@ -206,9 +206,7 @@ def _work(arm: Arm, folder: str, preset: str, options: RunOptions) -> None:
     """In a process of its own, which ends with the one that started it: a run may be killed at any moment."""
     from schemas.errors import ReflectionFlowError
 
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    end_with_parent()
     Path(folder).mkdir(parents=True, exist_ok=True)
     with open(f"{folder}/{arm.name}.log", "a", buffering=1) as log, _into(log):
         try:
@@ -220,6 +218,13 @@ def _work(arm: Arm, folder: str, preset: str, options: RunOptions) -> None:
             print(f"error: {error}")
             code = error.exit_code
     sys.exit(code)
+
+
+def end_with_parent() -> None:
+    """From now on this process ends when the one that started it does, however that ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
 
 @contextlib.contextmanager

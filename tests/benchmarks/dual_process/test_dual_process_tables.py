@@ -142,6 +142,23 @@ def test_the_known_set_has_its_own_results_and_the_sealed_half_is_recorded_when_
     assert "--split test" in openings[0]["command"]
 
 
+@pytest.mark.slow
+def test_two_processes_make_what_one_makes(monkeypatch, tmp_path):
+    def run(processes):
+        out = tmp_path / str(processes)
+        options = f"--set known --pairs 1 --tries 1 --steps 1 --kinds base --latents-per-category 0 --out {out}"
+        monkeypatch.setattr(
+            "sys.argv",
+            ["dual_process_tables", "--settings", "multi-step", *options.split(), "--processes", str(processes)],
+        )
+        dual_process_tables.main()
+        figures = json.loads((out / "results.json").read_text())["figures"]["multi-step"]["table 1"]
+        assert figures.pop("seconds a distillation") > 0
+        return json.dumps(figures)  # of one pair there are no intervals: NaN
+
+    assert run(2) == run(1)
+
+
 def test_both_sets_have_a_sealed_half():
     for name in ("words", "known"):
         halves = [Arguments(set=name, split=split) for split in ("dev", "test")]
