@@ -7,7 +7,6 @@ always the same, so a training that was killed goes on with the same numbers.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from trainers.moving_average import Ema
 from trainers.optimizer import OptimizerConfig, make_optimizer, set_learning_rate
 from trainers.same_training import check_same, settings_of
 from trainers.shard_dataset import PairLoader, TrainingOrder
+from trainers.step_figures import Step, StepFigures
 
 if TYPE_CHECKING:
     import torch
@@ -161,17 +161,6 @@ class SampleSource(Protocol):
         ...
 
 
-@dataclass
-class _Unread:
-    """What a step left on the device: subsets and losses of its parts, and the gradient's norm."""
-
-    step: int
-    samples: tuple[int, int]
-    parts: list[tuple[list[str], torch.Tensor]]
-    norm: torch.Tensor
-    figures: dict[str, float]
-
-
 class TrainingLoop:
     """One training, from wherever its last checkpoint left it."""
 
@@ -196,7 +185,7 @@ class TrainingLoop:
         self.source = source or PairLoader(cast(TrainingOrder, order), config.loader_workers)
         self._is_sharded = whole_model and rank.world_size > 1
         self._optimizer_config, self._device = optimizer, device
-        self._unread: list[_Unread] = []
+        self._figures = StepFigures(order.subsets, rank.world_size, device)
         self._sums: dict[str, list[float]] = defaultdict(list)  # figures of the steps since the last report
         self.parameters = [p for p in trainable.module.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(self.parameters, optimizer)
@@ -327,7 +316,7 @@ class TrainingLoop:
         rate = self._learning_rate()
         first = self.step * self.config.batch_size
         last = first + self.config.batch_size - 1
-        self._unread.append(_Unread(self.step + 1, (first, last), parts, norm, {"learning_rate": rate}))
+        self._figures.add(Step(self.step + 1, (first, last), parts, norm, {"learning_rate": rate}))
         rows = self._read() if self._is_read_after(self.step + 1) else []
         set_learning_rate(self.optimizer, rate)
         self.optimizer.step()
@@ -347,47 +336,9 @@ class TrainingLoop:
 
     def _read(self) -> list[tuple[int, dict[str, float]]]:
         """Step and figures of the steps since the last look. WorkFailedError where one is no number."""
-        rows = []
-        for unread, table in zip(self._unread, self._shared_losses(), strict=True):
-            sums = dict(zip(self.order.subsets, table, strict=True))
-            count = sum(count for _, count in sums.values())
-            total = sum(total for total, _ in sums.values()) / max(1, count)
-            norm = float(unread.norm)
-            if not (math.isfinite(total) and math.isfinite(norm)):
-                what = f"the gradient's norm is {norm}" if math.isfinite(total) else f"the loss is {total}"
-                raise WorkFailedError(
-                    f"step {unread.step - 1}: {what}; samples {unread.samples[0]} to {unread.samples[1]}\n"
-                    f"  the last checkpoint is sound; go on from it with bf16 turned off, or train anew, in another\n"
-                    f"  --out, with a lower learning rate"
-                )
-            means = {f"loss/{subset}": total / count for subset, (total, count) in sums.items() if count}
-            rows.append((unread.step, {"loss": total, "gradient_norm": norm} | unread.figures | means))
-        self._unread.clear()
-        return rows
-
-    def _shared_losses(self) -> list[list[list[float]]]:
-        """Sum and number of the losses of each subset, for each step not yet looked at, over all ranks; counts broken
-        samples of all ranks, too."""
-        import torch
-
-        row_of = {subset: row for row, subset in enumerate(self.order.subsets)}
-        tables = [[[0.0, 0.0] for _ in row_of] for _ in self._unread]
-        for table, unread in zip(tables, self._unread, strict=True):
-            for subsets, losses in unread.parts:
-                for subset, loss in zip(subsets, losses.tolist(), strict=True):
-                    table[row_of[subset]][0] += loss
-                    table[row_of[subset]][1] += 1
-        num_broken, self._stops = self.source.num_broken, self._is_asked_to_stop
-        if self.rank.world_size > 1:
-            import torch.distributed as dist
-
-            shared = torch.tensor(tables, dtype=torch.float64, device=self._device)
-            counts = torch.tensor([num_broken, int(self._is_asked_to_stop)], device=self._device)
-            dist.all_reduce(shared)
-            dist.all_reduce(counts)
-            tables, num_broken, self._stops = shared.tolist(), int(counts[0]), bool(counts[1])
-        self.num_broken = self._num_broken_before + num_broken
-        return tables
+        seen = self._figures.read(self.source.num_broken, self._is_asked_to_stop)
+        self.num_broken, self._stops = self._num_broken_before + seen.num_broken, seen.is_asked_to_stop
+        return seen.rows
 
     def _learning_rate(self) -> float:
         config, left = self._optimizer_config, self.config.steps - self.step
