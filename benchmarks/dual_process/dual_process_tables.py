@@ -75,6 +75,8 @@ class Arguments:
     """Of the known set: what a description says part by part, or whether the image matches it."""
     learning_rate: float = 0.0
     """0: the preset's."""
+    keep_weight: float = 0.0
+    """Of the prompts that are to stay as they are; 0: the preset's."""
     kinds: tuple[Literal["base", "expanded"], ...] = KINDS
     """Prompts as they stand, expanded, or both."""
     latents_per_category: int = 1
@@ -148,6 +150,7 @@ def _open(arguments: Arguments, setting: str) -> Tables:
         arguments.steps,
         described=arguments.asked if arguments.set == "known" else "",
         learning_rate=arguments.learning_rate,
+        keep_weight=arguments.keep_weight,
     )
 
 

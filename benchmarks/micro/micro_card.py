@@ -265,8 +265,8 @@ def teacher() -> list[Figure]:
             for kind in KINDS:
                 share = said[f"{kind} {case}"]
                 figures.append(Figure(f"the {name}'s yes, {kind} {case}", share.value, share.total))
-        share = said["concept in a texture"]
-        figures.append(Figure(f"the {name}'s yes, concept in a texture", share.value, share.total))
+        for case in ("place right", "place otherwise", "concept in a texture"):
+            figures.append(Figure(f"the {name}'s yes, {case}", said[case].value, said[case].total))
     kept = evaluate_vlm(vlm)
     for what in ("yes/no scenes", "counting scenes", "open scenes", "verify scenes", "concepts", "overlays"):
         figures.append(Figure(f"as the VLM's: {what}", kept[what].value, kept[what].total))

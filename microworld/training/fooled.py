@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,8 @@ import numpy as np
 from inference.dual.concept import Concept, QuestionAnswer, concept_of
 from inference.dual.questions import questions_about
 from inference.vlm.overlays import ColorPalette, HorizonPosition, LineWeight, VisualComposition
-from microworld.scenes.captions import sample_training_caption
+from microworld.scenes.captions import PLACES, place_of, sample_training_caption
+from microworld.scenes.edits import is_clearly_placed
 from microworld.scenes.long_captions import composes_reserved
 from microworld.scenes.overlay_questions import palette_of, sample_overlay, sketch_of
 from microworld.scenes.world import COLORS, FRAME_PX, SHAPES, Background, Scene, SceneObject, render
@@ -31,11 +33,12 @@ from schemas.atomic_file import replacing
 from trainers.dual_process import DualProcess, NotConvergedError
 
 FOLDER = "fooled"
-KINDS = ("horizon", "line weight", "palette", "composition", "colour")
+KINDS = ("horizon", "line weight", "palette", "composition", "colour", "place")
 OUTLINED = ("circle", "square", "heart", "diamond")  # whose lines can be read
 HORIZON_STEP = 14.0  # RGB between what lies above and below
 STROKES_READ_PX = np.arange(0.6, 4.4, 0.2)
 _GROUND = np.array((140, 140, 140))
+_STANDS = re.compile(rf"a photo of an? (\w+) ({'|'.join(sorted(PLACES.values(), key=len, reverse=True))})\"")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +95,10 @@ def sample_concept(rng: np.random.Generator, kind: str) -> Concept:
                 break
         (*_, asked) = questions_about(f"a photo of a {color} {shape}")
         return concept_of(name, f"a photo of a {shape}", [asked])
+    if kind == "place":
+        shape, place = str(rng.choice(list(SHAPES))), str(rng.choice(list(PLACES.values())))
+        asked = QuestionAnswer(f'Does the image match the prompt "a photo of a {shape} {place}"?')
+        return concept_of(name, f"a photo of a {shape}", [asked])
     overlay = sample_overlay(rng, kind, True).prompt
     asked = QuestionAnswer(overlay.question, overlays=(overlay,))
     if kind == "line weight":
@@ -125,7 +132,9 @@ def truth(image: np.ndarray, asked: QuestionAnswer) -> bool | None:
                 return _stands_so(read_scene(image), overlay.sketch)
             case _:
                 return None
-    return _is_there(read_scene(image, 0.03), asked.question)
+    scene = read_scene(image, 0.03)
+    said = _STANDS.search(asked.question)
+    return _is_there(scene, asked.question) if said is None else _stands_in(scene, *said.groups())
 
 
 def _near(distance: float | None, near: float, far: float) -> bool | None:
@@ -216,6 +225,16 @@ def _stands_so(scene: Scene, sketch: np.ndarray) -> bool | None:
     same = blocks & wanted & (np.abs(drawn.astype(int) - sketch).max(-1) < 60)
     share = same.sum() / max(1, (blocks | wanted).sum())
     return _near(1 - share, 0.25, 0.5)
+
+
+def _stands_in(scene: Scene, shape: str, phrase: str) -> bool | None:
+    """Whether a shape's centre is in a place; None where it is so near to the place's edge that the reader may err."""
+    standing = [item for item in scene.objects if item.shape == shape]
+    if not standing and any(item.shape == "blob" for item in scene.objects):
+        return None
+    if not all(is_clearly_placed(item) for item in standing):
+        return None
+    return any(PLACES[place_of(item)] == phrase for item in standing)
 
 
 def _is_there(scene: Scene, question: str) -> bool | None:

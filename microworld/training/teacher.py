@@ -141,7 +141,8 @@ def said_yes(vlm: Vlm, number: int) -> dict[str, Share]:
     scenes = [placed_scene(rng) for _ in range(number)]
     images = render_like_met(rng, scenes, 0.5)
     for name, move in (("right", lambda place: place), ("otherwise", lambda place: elsewhere(rng, place))):
-        asked = [_said_to_stand(scene.objects[0].shape, move(place_of(scene.objects[0]))) for scene in scenes]
+        things = [(scene.objects[0].shape, move(place_of(scene.objects[0]))) for scene in scenes]
+        asked = [_stands(rng, *thing, YES, is_prompt=False).question for thing in things]
         found[f"place {name}"] = _yes(vlm, asked, list(images))
     return found
 
@@ -207,18 +208,23 @@ def place_turns(rng: np.random.Generator, scene: Scene) -> list[Turn]:
     """Whether an object of a scene stands in a place, as prompts say it: with its colour or without, where it stands,
     where it does not (mostly next to that), with another colour, and of a shape that is not there."""
     item = scene.objects[rng.integers(len(scene.objects))]
-    place = place_of(item)
-    others = [shape for shape in SHAPES if all(o.shape != shape for o in scene.objects)]
-    turns = [_placed(rng, item.shape, item.color, place, YES) for _ in range(3)]
-    turns += [_placed(rng, item.shape, item.color, elsewhere(rng, place), NO) for _ in range(3)]
-    turns.append(_placed(rng, str(rng.choice(others)), "", place, NO))
-    wrong = str(rng.choice([color for color in COLORS if color != item.color]))
-    turns.append(_placed(rng, item.shape, wrong, place, NO, always_colored=True))
-    return [turns[i] for i in rng.permutation(len(turns))]
+    place, colored = place_of(item), f"{item.color} {item.shape}"
+    absent = str(rng.choice([shape for shape in SHAPES if all(o.shape != shape for o in scene.objects)]))
+    repainted = f"{rng.choice([color for color in COLORS if color != item.color])} {item.shape}"
+    told = [(absent, place, NO), (repainted, place, NO)]
+    for _ in range(3):
+        told.append((colored if rng.random() < 0.4 else item.shape, place, YES))
+        told.append((colored if rng.random() < 0.4 else item.shape, elsewhere(rng, place), NO))
+    is_all = len(scene.objects) == 1  # an image matches a prompt that names all of it
+    return [_stands(rng, *told[i], is_prompt=is_all and rng.random() < 0.5) for i in rng.permutation(len(told))]
 
 
-def _said_to_stand(shape: str, place: str) -> str:
-    return ask("verify", prompt=f"a photo of {counted(shape)} {PLACES[place]}")
+def _stands(rng: np.random.Generator, name: str, place: str, answer: str, *, is_prompt: bool) -> Turn:
+    thing = f"{counted(name)} {PLACES[place]}"
+    if is_prompt:
+        return Turn("verify", ask("verify", prompt=f"a photo of {thing}"), answer)
+    question = f"Does the image show {thing}?" if rng.random() < 0.5 else f"Is there {thing}?"
+    return Turn("yes_no", ask("yes_no", question=question), answer)
 
 
 def elsewhere(rng: np.random.Generator, place: str) -> str:
@@ -227,17 +233,6 @@ def elsewhere(rng: np.random.Generator, place: str) -> str:
     row, column = divmod(names.index(place), 3)
     near = [n for i, n in enumerate(names) if n != place and abs(i // 3 - row) <= 1 and abs(i % 3 - column) <= 1]
     return str(rng.choice(near if rng.random() < 2 / 3 else [name for name in names if name != place]))
-
-
-def _placed(
-    rng: np.random.Generator, shape: str, color: str, place: str, answer: str, *, always_colored: bool = False
-) -> Turn:
-    named = f"{color} {shape}" if color and (always_colored or rng.random() < 0.4) else shape
-    thing = f"{counted(named)} {PLACES[place]}"
-    if rng.random() < 0.5:
-        return Turn("verify", ask("verify", prompt=f"a photo of {thing}"), answer)
-    question = f"Does the image show {thing}?" if rng.random() < 0.5 else f"Is there {thing}?"
-    return Turn("yes_no", ask("yes_no", question=question), answer)
 
 
 def empty_scene(rng: np.random.Generator) -> Scene:
@@ -252,7 +247,9 @@ def denied(rng: np.random.Generator) -> list[Turn]:
     concepts = list(CONCEPTS.values())
     turns = [concept_question(rng, concepts[i], nothing) for i in rng.permutation(len(concepts))[:4]]
     turns += [verify(rng, subject), *questions(rng, subject, 5)]
-    turns += [_placed(rng, str(rng.choice(list(SHAPES))), "", str(rng.choice(list(PLACES))), NO) for _ in range(2)]
+    for is_prompt in (False, True):
+        shape, place = str(rng.choice(list(SHAPES))), str(rng.choice(list(PLACES)))
+        turns.append(_stands(rng, shape, place, NO, is_prompt=is_prompt))
     order = rng.permutation(len(turns))
     return [turns[i] for i in order]
 

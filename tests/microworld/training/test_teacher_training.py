@@ -10,7 +10,9 @@ import torch
 from inference.dual.concept import QuestionAnswer
 from inference.vlm.adapters import load_vlm
 from inference.vlm.overlays import STRIP_SHARE, ColorPalette, HorizonPosition, LineWeight, RelativeDepth
+from microworld.scenes.captions import PLACES, place_of
 from microworld.scenes.overlay_questions import sample_missing
+from microworld.scenes.questions import counted
 from microworld.scenes.world import COLORS, FRAME_PX, Background, Scene, SceneObject, render
 from microworld.training.fooled import FoolingImages, truth
 from microworld.training.pixel_scorer import read_scene
@@ -18,7 +20,10 @@ from microworld.training.teacher import (
     KINDS,
     TeacherRecipe,
     denied,
+    elsewhere,
     overlaid_rows,
+    place_turns,
+    placed_scene,
     plain_rows,
     texture,
     train,
@@ -55,6 +60,20 @@ def test_a_teacher_is_trained_written_and_asked(tmp_path):
     }
     assert any("visual" in name for name in names)
     assert any("language" in name for name in names)
+
+
+def test_things_are_asked_for_where_they_stand_and_elsewhere():
+    rng = np.random.default_rng(8)
+    for _ in range(200):
+        scene = placed_scene(rng)
+        for turn in place_turns(rng, scene):
+            shown = {
+                f"{counted(named)} {PLACES[place_of(item)]}"
+                for item in scene.objects
+                for named in (item.shape, f"{item.color} {item.shape}")
+            }
+            assert (turn.answer == YES) == any(f" {words}" in turn.question for words in shown), turn
+    assert {elsewhere(rng, "top") for _ in range(200)} == set(PLACES) - {"top"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,6 +157,11 @@ def test_a_plain_reader_tells_what_is_true_and_holds_its_tongue_where_it_cannot(
     star = SceneObject("star", "yellow", 16.0, 16.0, 12.0)
     assert true(None, rendered(Background(), star), "Is there a yellow star?") is True
     assert true(None, rendered(Background(), replace(star, color="red")), "Is there a yellow star?") is False
+    at_the_top = 'Does the image match the prompt "a photo of a star at the top"?'
+    assert true(None, rendered(Background(), replace(star, cy=7.0)), at_the_top) is True
+    assert true(None, rendered(Background(), star), at_the_top) is False
+    assert true(None, rendered(Background(), replace(ring, stroke=0.0)), at_the_top) is False
+    assert true(None, rendered(Background(), replace(star, cy=10.4)), at_the_top) is None
     palette = ColorPalette((COLORS["yellow"],))
     assert true(palette, rendered(Background(), star)) is True
     assert true(palette, rendered(Background())) is False
