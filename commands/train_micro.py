@@ -29,7 +29,7 @@ MODELS: dict[str, tuple[str, float]] = {
     "vlm": ("microworld.training.vlm", 33.0),
     "verifier": ("microworld.training.verifier", 10.0),
     "reflector": ("microworld.training.reflector", 6.0),
-    "teacher": ("microworld.training.teacher", 50.0),
+    "teacher": ("microworld.training.teacher", 90.0),
     "reader": ("microworld.training.reader", 60.0),  # none ships yet
 }
 

@@ -13,7 +13,10 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from benchmarks.dual_process.known_pairs import Split, known_pairs
 from benchmarks.results_file import run_command
+from inference.dual.concept import Concept
+from inference.dual.questions import bare
 from microworld.training.fooled import FOLDER, KINDS, FoolingImages, looked_at, sample_concept
 from microworld.training.vlm_data import NO, YES
 from microworld.training.vlm_rows import Turn
@@ -56,7 +59,7 @@ def main() -> None:
     turns: list[Turn] = []
     for number in range(arguments.concepts):
         rng = np.random.default_rng([arguments.seed, 90, number])
-        concept = sample_concept(rng, KINDS[number % len(KINDS)])
+        concept = unsealed(rng, KINDS[number % len(KINDS)])
         folder = arguments.work_dir / FOLDER / arguments.name / f"{number:02}"
         before = len(turns)
         for image, turn in looked_at(models, concept, folder, arguments.every):
@@ -71,6 +74,16 @@ def main() -> None:
     path = arguments.work_dir / FOLDER / f"{arguments.name}.npz"
     FoolingImages(np.stack(images), turns).save(path)
     print(f"{len(turns)} images: {path}")
+
+
+def unsealed(rng: np.random.Generator, kind: str) -> Concept:
+    """One that asks for nothing that a known pair implies: those are for measuring."""
+    splits: tuple[Split, ...] = ("dev", "test")
+    implied = [bare(told) for split in splits for pair in known_pairs(split) for told in pair.descriptions]
+    while True:
+        concept = sample_concept(rng, kind)
+        if not any(words in concept.questions[-1].question for words in implied):
+            return concept
 
 
 if __name__ == "__main__":

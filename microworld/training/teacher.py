@@ -62,7 +62,7 @@ KINDS = {"horizon": 0.4, "line weight": 0.3, "palette": 0.1, "depth": 0.1, "comp
 
 @dataclass(frozen=True)
 class TeacherRecipe(AdapterRecipe):
-    """For two cores and 50 minutes."""
+    """For two cores and 90 minutes; the last of them with images that fooled it."""
 
     overlaid_images: int = 48  # of a step that asks about visual prompts
     plain_images: int = 14  # of one that asks about images as they are
