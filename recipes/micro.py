@@ -244,7 +244,7 @@ def dual_process() -> DualProcessConfig:
         generator=DenoiserConfig(flux=family.micro_flux()),
         teacher=TeacherConfig("micro/teacher"),
         keep_weight=10.0,
-        keep_prompts=_training_captions(24),
+        keep_prompts=training_captions(24),
         batch_size=8,
         steps=80,
         learning_rate=1e-3,
@@ -256,7 +256,8 @@ def dual_process() -> DualProcessConfig:
     )
 
 
-def _training_captions(number: int) -> tuple[str, ...]:
+def training_captions(number: int) -> tuple[str, ...]:
+    """Of the generator, the same ones first."""
     rng, captions = np.random.default_rng([0, 92]), {}
     while len(captions) < number:
         captions[sample_training_caption(rng).text] = True

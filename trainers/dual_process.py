@@ -79,7 +79,8 @@ class DualProcess:
 
     def key_of(self, concept: Concept) -> str:
         """Changes with everything that changes the LoRA: settings, models, the concept's file and pictures."""
-        return content_key(self._models, concept.digest)
+        is_kept = concept.prompt in self.config.keep_prompts  # it was held where it was, once
+        return content_key(self._models, concept.digest, *(["not itself"] if is_kept else []))
 
     def distill(
         self,
@@ -275,7 +276,7 @@ class _Training:
         assert pixels.grad is not None
         images.backward(pixels.grad)
         if self.models.kept is not None:
-            keeping = self.models.kept.loss((config.seed, 91, number), config.keep_per_step)
+            keeping = self.models.kept.loss((config.seed, 91, number), config.keep_per_step, self.concept.prompt)
             (config.keep_weight * keeping).backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, config.max_gradient_norm)
         warmth = min(1.0, (number + 1) / max(1, config.warmup_steps))

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """z and velocity (B, ...) at a time, without the LoRA. text: as the denoiser encodes it."""
+    """z and velocity (B, ...) at a time, without the LoRA. text: the prompt as the denoiser encodes it."""
 
+    prompt: str
     text: Any
     time: float
     z: torch.Tensor
@@ -43,18 +44,21 @@ class KeptPrompts:
                 text, z = denoiser.encode(prompt), denoiser.noise(seeds)
                 for step, time in enumerate(denoiser.times[:-1]):
                     velocity, later = euler_step(denoiser, z, text, step)
-                    self._recorded.append(_Recorded(text, time, z, velocity))
+                    self._recorded.append(_Recorded(prompt, text, time, z, velocity))
                     z = later
 
-    def loss(self, seed: Sequence[int], count: int) -> torch.Tensor:
+    def loss(self, seed: Sequence[int], count: int, taught: str) -> torch.Tensor:
         """Mean squared distance of the velocities now from those recorded, at `count` of (prompt, time); with a
-        gradient. seed: which are taken."""
+        gradient. seed: which are taken. taught: a prompt that is to change, and is none of them; 0 where no other is
+        kept."""
         import torch
 
-        chosen = np.random.default_rng(list(seed)).choice(len(self._recorded), min(count, len(self._recorded)), False)
+        others = [was for was in self._recorded if was.prompt != taught]
+        if not others:
+            return torch.zeros((), device=self._recorded[0].z.device, requires_grad=True)
         losses = []
-        for number in chosen.tolist():
-            was = self._recorded[number]
+        for number in np.random.default_rng(list(seed)).choice(len(others), min(count, len(others)), False).tolist():
+            was = others[number]
             now = self._denoiser.velocity(was.z, was.time, was.text)
             losses.append((now - was.velocity).float().square().mean())
         return torch.stack(losses).mean()

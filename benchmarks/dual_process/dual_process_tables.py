@@ -77,6 +77,8 @@ class Arguments:
     """0: the preset's."""
     keep_weight: float = 0.0
     """Of the prompts that are to stay as they are; 0: the preset's."""
+    keep_prompts: int = 0
+    """Training captions that are to, with a seed each, without those that a pair names; 0: the preset's, with four."""
     kinds: tuple[Literal["base", "expanded"], ...] = KINDS
     """Prompts as they stand, expanded, or both."""
     latents_per_category: int = 1
@@ -151,6 +153,7 @@ def _open(arguments: Arguments, setting: str) -> Tables:
         described=arguments.asked if arguments.set == "known" else "",
         learning_rate=arguments.learning_rate,
         keep_weight=arguments.keep_weight,
+        keep_prompts=arguments.keep_prompts,
     )
 
 

@@ -85,13 +85,20 @@ class Tables:
         described: Literal["", "parts", "whole"] = "",
         learning_rate: float = 0.0,
         keep_weight: float = 0.0,
+        keep_prompts: int = 0,
     ) -> None:
         """described: the questions are made from a pair's descriptions, part by part or one of the whole, and these are
-        the expanded prompts; else both are for the VLM to know. learning_rate, keep_weight: 0: the preset's."""
+        the expanded prompts; else both are for the VLM to know. learning_rate, keep_weight, keep_prompts: 0 for the
+        preset's."""
         self.setting, self.pairs, self.out, self.described = setting, pairs, out, described
         config = setting_config(setting, tries, steps)
         rate, weight = learning_rate or config.learning_rate, keep_weight or config.keep_weight
-        self.models = DualProcess(replace(config, learning_rate=rate, keep_weight=weight))
+        config = replace(config, learning_rate=rate, keep_weight=weight)
+        if keep_prompts:
+            named = {text for pair in pairs for text in (*pair.prompts, *pair.descriptions)}
+            kept = [text for text in micro.training_captions(keep_prompts) if text not in named]
+            config = replace(config, keep_prompts=tuple(kept), keep_seeds=1)
+        self.models = DualProcess(config)
         self.judge = MicroDescriptionJudge()
         self._vlm = InProcessVlm.of(self.models.teacher.model, self.models.teacher.processor, _vlm_config())
         self._unrelated: dict[int, list[PromptRecord]] = {}

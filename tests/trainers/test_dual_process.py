@@ -200,15 +200,33 @@ def test_kept_prompts_are_drawn_as_before_while_the_concept_is_learnt(flux, tmp_
 def test_what_is_kept_costs_nothing_before_the_first_step(flux):
     denoiser = tiny_dual_process(flux).denoiser
     kept = KeptPrompts(denoiser, KEPT["keep_prompts"], [1, 2])
-    assert float(kept.loss((0, 1), 4)) == 0
+    assert float(kept.loss((0, 1), 4, "")) == 0
     parameters = add_lora(denoiser.network, 4, 4.0, LORA_TARGETS, 0)
-    assert float(kept.loss((0, 1), 4).detach()) == 0
+    assert float(kept.loss((0, 1), 4, "").detach()) == 0
     for parameter in parameters:
         parameter.data.normal_(std=0.5)
-    loss = kept.loss((0, 1), 4)
+    loss = kept.loss((0, 1), 4, "")
     loss.backward()
     assert float(loss.detach()) > 0
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in parameters)
+    remove_lora(denoiser.network)
+
+
+def test_a_prompt_that_is_taught_is_not_kept_as_it_is(flux, tmp_path):
+    concept = tiny_concept()
+    kept = {"keep_weight": 100.0, "keep_prompts": (concept.prompt,), "steps": 2}
+    models, free = tiny_dual_process(flux, **kept), tiny_dual_process(flux, steps=2)
+    held, alone = (one.distill(concept, tmp_path / name) for one, name in ((models, "held"), (free, "alone")))
+    assert [point.loss for point in held.curve] == [point.loss for point in alone.curve]
+    assert models.key_of(concept) != models.key_of(tiny_concept("other"))
+    denoiser, ring = tiny_dual_process(flux).denoiser, "a photo of a ring"
+    both, other = KeptPrompts(denoiser, (concept.prompt, ring), [1]), KeptPrompts(denoiser, (ring,), [1])
+    for parameter in add_lora(denoiser.network, 4, 4.0, LORA_TARGETS, 0):
+        parameter.data.normal_(std=0.5)
+    with torch.no_grad():
+        told = float(both.loss((0,), 99, concept.prompt))
+        assert told == pytest.approx(float(other.loss((0,), 99, "")))
+        assert told != pytest.approx(float(both.loss((0,), 99, "")))
     remove_lora(denoiser.network)
 
 

@@ -109,9 +109,9 @@ def test_the_known_set_has_its_own_results_and_the_sealed_half_is_recorded_when_
     monkeypatch, tmp_path, capsys
 ):
     class Taught:
-        def __init__(self, setting, pairs, tries, out, steps, *, described, learning_rate, keep_weight):
+        def __init__(self, setting, pairs, tries, out, steps, *, described, learning_rate, keep_weight, keep_prompts):
             assert described == "parts"
-            assert learning_rate == keep_weight == 0
+            assert learning_rate == keep_weight == keep_prompts == 0
 
         def result(self, task):
             return result([False, False], [task.kind == "expanded", True]) | {"prompt": task.name}
