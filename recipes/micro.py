@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from inference.corrector import CorrectorConfig
 from inference.critic import CriticConfig
 from inference.dual.expanded_prompts import ExpanderConfig
@@ -31,7 +29,7 @@ from inference.vlm.trained_verifier import TrainedVerifierConfig
 from inference.vlm.vlm import VlmConfig
 from inference.vlm.yes_no_verifier import YesNoVerifierConfig
 from microworld import family
-from microworld.scenes.captions import sample_training_caption
+from microworld.scenes.captions import training_captions
 from microworld.scenes.world import SHAPES
 from pipelines.driver import RunOptions
 from pipelines.jobs import DatasetConfig
@@ -254,11 +252,3 @@ def dual_process() -> DualProcessConfig:
         gradient_steps=4,
         stop_probability=0.9,
     )
-
-
-def training_captions(number: int) -> tuple[str, ...]:
-    """Of the generator, the same ones first."""
-    rng, captions = np.random.default_rng([0, 92]), {}
-    while len(captions) < number:
-        captions[sample_training_caption(rng).text] = True
-    return tuple(captions)

@@ -23,6 +23,7 @@ from inference.judges.geneval_scoring import judge_objects
 from inference.vlm.in_process import InProcessVlm
 from inference.vlm.prompts import fill_prompt, load_prompt
 from microworld.family import micro_flux, micro_qwen
+from microworld.scenes.captions import training_captions
 from microworld.scenes.evaluation_split import dev_prompts, evaluation_seed
 from recipes import micro
 from schemas.atomic_file import write_whole
@@ -96,7 +97,7 @@ class Tables:
         config = replace(config, learning_rate=rate, keep_weight=weight)
         if keep_prompts:
             named = {text for pair in pairs for text in (*pair.prompts, *pair.descriptions)}
-            kept = [text for text in micro.training_captions(keep_prompts) if text not in named]
+            kept = [text for text in training_captions(keep_prompts) if text not in named]
             config = replace(config, keep_prompts=tuple(kept), keep_seeds=1)
         self.models = DualProcess(config)
         self.judge = MicroDescriptionJudge()

@@ -302,3 +302,11 @@ def sample_captioned_scene(
     """A training caption and a scene that satisfies exactly it."""
     caption = sample_training_caption(rng, weights)
     return caption.text, sample_scene(rng, caption)
+
+
+def training_captions(number: int) -> tuple[str, ...]:
+    """Texts of so many, none twice; always the same, and of more the first ones."""
+    rng, captions = np.random.default_rng([0, 92]), {}
+    while len(captions) < number:
+        captions[sample_training_caption(rng).text] = True
+    return tuple(captions)
