@@ -107,7 +107,11 @@ class UnitWorker:
         except CorruptDataError as error:
             log.warning("%s; it is made again", error)
             return None
-        return (footer, rows) if footer.input_hash == input_hash else None
+        if footer.input_hash != input_hash:
+            return None
+        if (step.name, unit) in self.with_care:  # its worker was lost after it had committed the block
+            given_up.forget(self.folder, step, unit)
+        return footer, rows
 
     @staticmethod
     def _keep_images(before: Sequence[PromptRow], after: Sequence[PromptRow]) -> list[PromptRow]:
