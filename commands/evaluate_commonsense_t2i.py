@@ -2,7 +2,6 @@
 images show it."""
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -46,13 +45,13 @@ from pipelines.commonsense_t2i import (
 )
 from pipelines.kept_results import KEY, KeptResults, check_results
 from pipelines.report.commonsense_page import render_page
-from pipelines.runtime.progress import format_seconds
+from pipelines.runtime.progress import DoneOf
 from recipes import catalogue
 from schemas.atomic_file import write_whole
 from schemas.configuration import content_key, model_names, output_config
 from schemas.errors import InputError, WorkFailedError
 from schemas.storage import LocalStorage
-from schemas.telling import EVERY_S, loading, telling
+from schemas.telling import loading, telling
 from schemas.terminal import say, say_error
 
 OUT = Path("runs/commonsense-t2i")
@@ -255,7 +254,7 @@ def _judged(
         with explained(config.vlm) if config.vlm is not None else nullcontext():
             with loading(model_names(config), "nothing: a server judges"):
                 judge = config.open(journal)
-            started = said = time.monotonic()
+            progress = DoneOf(len(left), "images judged")
             for start in range(0, len(left), arguments.batch_size):
                 some = left[start : start + arguments.batch_size]
                 for i, line in zip(some, _judge(judge, [shown[i] for i in some]), strict=True):
@@ -263,11 +262,7 @@ def _judged(
                 if start == 0:
                     _check_understood([lines[i] for i in some], config)
                 kept.add([(shown[i].sha256, line) for i in some if (line := lines[i]) is not None])
-                done, now = start + len(some), time.monotonic()
-                if start == 0 or done == len(left) or now - said >= EVERY_S:
-                    said, rest = now, (now - started) / done * (len(left) - done)
-                    to_go = f", about {format_seconds(rest)} to go" if rest else ""
-                    say(f"{done} of {len(left)} images judged{to_go}")
+                progress.say(start + len(some), at_once=start == 0)
     return [with_rule(one, line, arguments.seed) for one, line in zip(shown, lines, strict=True) if line is not None]
 
 

@@ -1,7 +1,6 @@
 """`python -m pipelines evaluate geneval2`: Soft-TIFA of images of GenEval 2's prompts."""
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from inference.vlm.vlm import VlmConfig
 from pipelines.geneval2 import Row, find_images, read_data, read_run, result_line, summarise
 from pipelines.kept_results import KEY, KeptResults, check_results
 from pipelines.report.geneval2_page import render_page
-from pipelines.runtime.progress import format_seconds
+from pipelines.runtime.progress import DoneOf
 from pipelines.search_job import SearchJobConfig
 from schemas.atomic_file import write_whole
 from schemas.configuration import content_key, model_names, output_config
@@ -181,15 +180,13 @@ def _judged(
             say(f"{len(lines) - len(left)} images are judged already")
         with loading(model_names(vlm), "nothing: a server judges"):
             opened: Vlm = vlm.open()
-        started = time.monotonic()
+        progress = DoneOf(len(left), "images")
         for start in range(0, len(left), arguments.batch_size):
             some = left[start : start + arguments.batch_size]
             for i, line in zip(some, _ask(opened, [shown[i] for i in some], arguments.prompt), strict=True):
                 lines[i] = line
             kept.add([(shown[i].sha256, line) for i in some if (line := lines[i]) is not None])
-            done = start + len(some)
-            rest = (time.monotonic() - started) / done * (len(left) - done)
-            say(f"{done} of {len(left)} images" + (f", about {format_seconds(rest)} to go" if rest else ""))
+            progress.say(start + len(some), at_once=start == 0)
     # The row's number and count are the file's as it is now.
     for one, line in zip(shown, lines, strict=True):
         assert line is not None

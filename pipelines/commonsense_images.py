@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from inference.judges.commonsense_t2i import CommonsensePair
 from inference.model_store import model_digest
 from inference.vlm.endpoint import Journal
 from pipelines.commonsense_t2i import SIDES, Condition, image_path
-from pipelines.runtime.progress import PLAIN_EVERY_S, format_seconds
+from pipelines.runtime.progress import DoneOf
 from schemas.atomic_file import write_whole
 from schemas.configuration import content_key, model_names, output_config, stable_seed
 from schemas.errors import InputError
@@ -152,19 +151,15 @@ def draw_missing(
     by_lora: dict[str, list[_Image]] = {}
     for image in left:
         by_lora.setdefault(image.lora, []).append(image)
-    done, started, told = 0, 0.0, 0.0
+    done, progress = 0, None
     for lora, images in by_lora.items():
         used = with_lora(config, lora) if lora else config
         with loading(model_names(used), "nothing: a server draws"):
             generator = used.open(journal)
-        if not started:
-            started = told = time.monotonic()
+        progress = progress or DoneOf(len(left), "images drawn")  # loading the first does not count
         for _ in _draw(generator, images, max(used.batch_size, _AT_ONCE)):
             done += 1
-            if done == len(left) or time.monotonic() - told >= PLAIN_EVERY_S:
-                told = time.monotonic()
-                rest = (told - started) / done * (len(left) - done)
-                say(f"{done} of {len(left)} images drawn" + (f", about {format_seconds(rest)} to go" if rest else ""))
+            progress.say(done)
         del generator
         gc.collect()  # before the next one is loaded, or the judge
 

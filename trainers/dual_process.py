@@ -45,6 +45,9 @@ class NotConvergedError(WorkFailedError):
         super().__init__(message)
         self.distilled = distilled
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.distilled)  # to another process, as a pool or Ray passes it on
+
 
 class FooledError(NotConvergedError):
     """The VLM gives them, and the referee denies them. The LoRA of the last look at which it did not is kept."""

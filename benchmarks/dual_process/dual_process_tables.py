@@ -21,7 +21,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
 from multiprocessing import get_context
@@ -162,26 +161,24 @@ def _all_results(tables: Tables, setting: str, arguments: Arguments) -> dict[Tas
     tasks = [Task(setting, pair, side, kind) for pair, kind, side in places]
     results: dict[Task, dict[str, Any]] = {}
     started = time.monotonic()
-    with _results(tables, tasks, arguments) as found_in_order:
-        for number, (task, found) in enumerate(zip(tasks, found_in_order, strict=True), 1):
-            results[task] = found
-            right = [float(np.mean(found[f"fits_{when}"])) for when in ("before", "after")]
-            print(
-                f"{number}/{len(tasks)}  {time.monotonic() - started:.0f} s  {task.name}: {found['prompt']!r}  "
-                f"judge {right[0]:.2f} -> {right[1]:.2f}  VLM {found['vlm_before']:.2f} -> {found['vlm_after']:.2f}",
-                flush=True,
-            )
+    for number, (task, found) in enumerate(zip(tasks, _results(tables, tasks, arguments), strict=True), 1):
+        results[task] = found
+        right = [float(np.mean(found[f"fits_{when}"])) for when in ("before", "after")]
+        print(
+            f"{number}/{len(tasks)}  {time.monotonic() - started:.0f} s  {task.name}: {found['prompt']!r}  "
+            f"judge {right[0]:.2f} -> {right[1]:.2f}  VLM {found['vlm_before']:.2f} -> {found['vlm_after']:.2f}",
+            flush=True,
+        )
     return results
 
 
-@contextmanager
-def _results(tables: Tables, tasks: Sequence[Task], arguments: Arguments) -> Iterator[Iterator[dict[str, Any]]]:
+def _results(tables: Tables, tasks: Sequence[Task], arguments: Arguments) -> Iterator[dict[str, Any]]:
     """Of each task, in order; made by this process, or by as many as were asked for, with models of their own."""
     if arguments.processes == 1:
-        yield map(tables.result, tasks)
+        yield from map(tables.result, tasks)
         return
     with ProcessPoolExecutor(arguments.processes, get_context("spawn"), _begin, (arguments, tables.setting)) as pool:
-        yield pool.map(_result, tasks)
+        yield from pool.map(_result, tasks)
 
 
 _own: list[Tables] = []  # of a process that makes results for another one

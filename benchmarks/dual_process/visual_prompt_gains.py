@@ -87,12 +87,11 @@ def main() -> None:
             print(line_of(measured[-1]), flush=True)
         figures[kind] = summary(kind, measured)
     print_gains({kind: figures[kind] for kind in arguments.kinds})
-    name = "_".join(["visual_prompt_gains", *(_short(who) for who in (arguments.teacher, arguments.referee) if who)])
-    is_trial = bool(arguments.steps)
-    tried = arguments.out / "results.json" if is_trial else None
+    name = "_".join(["visual_prompt_gains", *(Path(who).name for who in (arguments.teacher, arguments.referee) if who)])
+    tried = arguments.out / "results.json" if arguments.steps else None
     against = "the same seeds of the generator before it was taught"
     path = save(name, circumstances, figures, compared_with=against, path=tried)
-    picture = arguments.out / GRID.name if is_trial or arguments.teacher or arguments.referee else GRID
+    picture = arguments.out / GRID.name if arguments.steps or arguments.teacher or arguments.referee else GRID
     picture.parent.mkdir(parents=True, exist_ok=True)
     draw_grid(shown).save(picture, optimize=True)
     print(f"figures: {path}; grid: {picture}")
@@ -104,10 +103,6 @@ def config_of(arguments: Arguments) -> DualProcessConfig:
     if arguments.teacher:
         config = replace(config, teacher=replace(config.teacher, model=arguments.teacher))
     return replace(config, referee=RefereeConfig(arguments.referee)) if arguments.referee else config
-
-
-def _short(model: str) -> str:
-    return model.rstrip("/").rpartition("/")[2]
 
 
 def agreement(reference: Reference, drawn: Drawn, judge: SegmentationJudge) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from inference.dual.questions import questions_about
 from inference.vlm.overlays import ColorPalette, HorizonPosition, LineWeight, VisualComposition
 from microworld.scenes.captions import PLACES, place_of, sample_training_caption
 from microworld.scenes.edits import is_clearly_placed
-from microworld.scenes.long_captions import composes_reserved
+from microworld.scenes.long_captions import composes_reserved, mentions
 from microworld.scenes.overlay_questions import palette_of, sample_overlay, sketch_of
 from microworld.scenes.world import COLORS, FRAME_PX, SHAPES, Background, Scene, SceneObject, render
 from microworld.training.pixel_scorer import FOREGROUND_DISTANCE, MID_TONES, read_scene
@@ -38,7 +37,6 @@ OUTLINED = ("circle", "square", "heart", "diamond")  # whose lines can be read
 HORIZON_STEP = 14.0  # RGB between what lies above and below
 STROKES_READ_PX = np.arange(0.6, 4.4, 0.2)
 _GROUND = np.array((140, 140, 140))
-_STANDS = re.compile(rf"a photo of an? (\w+) ({'|'.join(sorted(PLACES.values(), key=len, reverse=True))})\"")
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +130,9 @@ def truth(image: np.ndarray, asked: QuestionAnswer) -> bool | None:
                 return _stands_so(read_scene(image), overlay.sketch)
             case _:
                 return None
-    scene = read_scene(image, 0.03)
-    said = _STANDS.search(asked.question)
-    return _is_there(scene, asked.question) if said is None else _stands_in(scene, *said.groups())
+    scene, (said,) = read_scene(image, 0.03), mentions(asked.question)
+    (color,), (place,) = (list(said.attributes & set(names)) or [""] for names in (COLORS, PLACES))
+    return _stands_in(scene, said.shape, place) if place else _is_there(scene, said.shape, color)
 
 
 def _near(distance: float | None, near: float, far: float) -> bool | None:
@@ -227,19 +225,17 @@ def _stands_so(scene: Scene, sketch: np.ndarray) -> bool | None:
     return _near(1 - share, 0.25, 0.5)
 
 
-def _stands_in(scene: Scene, shape: str, phrase: str) -> bool | None:
+def _stands_in(scene: Scene, shape: str, place: str) -> bool | None:
     """Whether a shape's centre is in a place; None where it is so near to the place's edge that the reader may err."""
     standing = [item for item in scene.objects if item.shape == shape]
     if not standing and any(item.shape == "blob" for item in scene.objects):
         return None
     if not all(is_clearly_placed(item) for item in standing):
         return None
-    return any(PLACES[place_of(item)] == phrase for item in standing)
+    return any(place_of(item) == place for item in standing)
 
 
-def _is_there(scene: Scene, question: str) -> bool | None:
-    words = question.rstrip("?").split()
-    color, shape = words[-2:]
+def _is_there(scene: Scene, shape: str, color: str) -> bool | None:
     if any(item.shape == shape and item.color == color for item in scene.objects):
         return True
     return None if any(item.shape == "blob" and item.color == color for item in scene.objects) else False

@@ -141,6 +141,23 @@ class Progress:
         return table
 
 
+class DoneOf:
+    """ "12 of 40 images judged, about 0:20 to go": at most every ten seconds, and of the last."""
+
+    def __init__(self, number: int, what: str) -> None:
+        """Counts from now on."""
+        self._number, self._what = number, what
+        self._began = self._said = time.monotonic()
+
+    def say(self, done: int, at_once: bool = False) -> None:
+        """So many are done, at least one. at_once: it is said whenever the last time was."""
+        now = time.monotonic()
+        if at_once or done == self._number or now - self._said >= PLAIN_EVERY_S:
+            self._said, rest = now, (now - self._began) / done * (self._number - done)
+            to_go = f", about {format_seconds(rest)} to go" if rest else ""
+            say(f"{done} of {self._number} {self._what}{to_go}")
+
+
 def format_seconds(seconds: float) -> str:
     """`1:02:03` or `2:03`."""
     minutes, rest = divmod(round(seconds), 60)

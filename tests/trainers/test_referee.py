@@ -2,6 +2,7 @@
 fooled leave a training the same through a kill."""
 
 import json
+import pickle
 import shutil
 from dataclasses import replace
 from typing import Any
@@ -76,6 +77,9 @@ def fooled(models, tmp_path_factory):
     assert "not learnt" not in str(ended.value)
     assert ended.value.distilled.fooled is not None
     assert len(ended.value.distilled.curve) == 6
+    passed_on = pickle.loads(pickle.dumps(ended.value))
+    assert (type(passed_on), str(passed_on)) == (FooledError, str(ended.value))
+    assert passed_on.distilled.why_not == ended.value.distilled.why_not
     return out, settings, whole
 
 
