@@ -113,15 +113,16 @@ def spoilt(rng: np.random.Generator, scene: Scene) -> Scene:
     return replace(scene, objects=tuple(objects))
 
 
-def partly_mended(rng: np.random.Generator, scene: Scene, right: Scene) -> Scene:
+def partly_mended(rng: np.random.Generator, scene: Scene, right: Scene) -> tuple[Scene, int]:
     """The scene with one or two of the objects that only `right` has: what is in their quarter gives way, or changes
-    places with what moves there. All else stays, right or wrong."""
+    places with what moves there. All else stays, right or wrong. And how many edits that were."""
     wrong = [item for item in scene.objects if item not in right.objects]
     new = [item for item in right.objects if item not in scene.objects]
     objects = list(scene.objects)
     if not new:  # too many of something: one goes
         objects.remove(wrong[rng.integers(len(wrong))])
-    for i in rng.permutation(len(new))[: 1 + rng.integers(MAX_TOLD)]:
+    chosen = rng.permutation(len(new))[: 1 + rng.integers(MAX_TOLD)]
+    for i in chosen:
         in_the_way = [item for item in wrong if _quarter(item) == _quarter(new[i])]
         moved = [item for item in wrong if (item.shape, item.color) == (new[i].shape, new[i].color)][:1]
         if moved and moved[0] not in in_the_way:  # they change places
@@ -129,19 +130,19 @@ def partly_mended(rng: np.random.Generator, scene: Scene, right: Scene) -> Scene
         gone = in_the_way + moved
         wrong = [item for item in wrong if item not in gone]
         objects = [item for item in objects if item not in gone] + [new[i]]
-    return replace(scene, objects=tuple(objects))
+    return replace(scene, objects=tuple(objects)), max(len(chosen), 1)
 
 
-def told_of(record: PromptRecord, before: Scene, after: Scene) -> str:
+def told_of(record: PromptRecord, before: Scene, after: Scene, num_edits: int = 1) -> str:
     """What a critic of kind `atoms` says of the scene `before` and no longer of `after`; "" where something fails that
-    held, where it is more than `MAX_TOLD` sentences, or nothing."""
+    held, where it is more than `MAX_TOLD` sentences, or fewer than there were edits: one of them would be untold."""
     failed = failing(_atoms(record, before))
     left = {atom.text for atom in failing(_atoms(record, after))}
     if left - {atom.text for atom in failed}:
         return ""
     mended = [atom.mend for atom in failed if atom.text not in left]
     told = split_sentences(" ".join(dict.fromkeys(mend for mend in mended if mend)))
-    return " ".join(told) if len(told) <= MAX_TOLD else ""
+    return " ".join(told) if num_edits <= len(told) <= MAX_TOLD else ""
 
 
 def meets(record: PromptRecord, scene: Scene) -> bool:
@@ -161,10 +162,10 @@ def drawn_rows(generator: FluxGenerator, seed: int, number: int) -> list[dict[st
         right = repaired(rng, record, scene)
         if right is None:
             continue
-        after = partly_mended(rng, scene, right)
+        after, num_edits = partly_mended(rng, scene, right)
         edited = paint_over(image, scene, after)
         # As it is read again: what was painted must be what was meant.
-        if told := told_of(record, scene, read_scene(edited)):
+        if told := told_of(record, scene, read_scene(edited), num_edits):
             rows.append(_row("drawing", image, edited, record, told))
     return rows
 
@@ -179,8 +180,8 @@ def rendered_rows(seed: int, number: int) -> list[dict[str, Any]]:
         before = spoilt(rng, right)
         if before.objects == right.objects or not meets(record, right):
             continue
-        after = partly_mended(rng, before, right)
-        if told := told_of(record, before, after):
+        after, num_edits = partly_mended(rng, before, right)
+        if told := told_of(record, before, after, num_edits):
             found.append((record, before, after, told))
     before, after = render([one[1] for one in found]).images, render([one[2] for one in found]).images
     return [

@@ -103,18 +103,19 @@ def test_killed_drivers_and_a_killed_server_have_nothing_drawn_twice_and_lose_no
     base_url, log, output = f"http://127.0.0.1:{port}/v1", tmp_path / "drawn.txt", tmp_path / "output.txt"
     log.touch()
 
-    def started_server(*argv: str):
-        process = start(serve, output, "--port", port, "--log", log, "--unsteady", *argv)
+    def started_server(*argv: object):
+        process = start(serve, output, "--port", port, "--log", log, *argv)
         wait_until(lambda: answers(base_url) or not process.is_alive(), PATIENCE_S)
         assert process.is_alive(), output.read_text()
         return process
 
     dataset, search = tmp_path / "dataset", tmp_path / "search"
-    server = started_server("--mode", "slow")
+    # Only the first edit is answered: whenever the search is killed, others are left to its resume.
+    server = started_server("--salt", 1, "--mode", "slow, one edit")
     common = ["--num-threads", "1", "--quiet"]
     searching = start(
-        drive, output, "search", "--run", search, *common, "--num-prompts", "3", "--unit-size", "3",
-        "--search.width", "2", "--search.depth", "3", "--tools.verifier.kinds", "rewards",
+        drive, output, "search", "--run", search, *common, "--prompts", "micro-hard-dev", "--num-prompts", "3",
+        "--unit-size", "3", "--search.width", "2", "--search.depth", "3", "--tools.verifier.kinds", "rewards",
         "--tools.generator.images-api.size-px", "32", *server_flags("--tools.generator", base_url),
         "--tools.corrector.kind", "images-api", "--preset", "micro-paper",
     )  # fmt: skip
@@ -147,7 +148,7 @@ def test_killed_drivers_and_a_killed_server_have_nothing_drawn_twice_and_lose_no
     assert kept <= request_of.keys()
     assert 4 < len(kept) < 24 + 18
 
-    server = started_server()
+    server = started_server("--salt", 2)
     resumed = [start(drive, output, "resume", "--run", run, "--quiet") for run in (dataset, search)]
     for process in resumed:
         process.join(timeout=PATIENCE_S)

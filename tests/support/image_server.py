@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import io
 import json
-import secrets
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -102,7 +101,7 @@ Mode = Callable[["ImageServer", Asked], "Reply | None"]
 
 class ImageServer:
     """`drawn`: (digest of the request, SHA-256 of the file) of every image, in order; also lines of `log`, which
-    outlives the process. unsteady: another process draws other noise, as no server promises it to be the same."""
+    outlives the process. salt: another one draws other noise, as no server promises it to be the same."""
 
     def __init__(
         self,
@@ -111,10 +110,10 @@ class ImageServer:
         key: str | None = None,
         sizes: tuple[str, ...] = (),
         log: Path | None = None,
-        unsteady: bool = False,
+        salt: int = 0,
     ) -> None:
         self.painter, self.mode, self.key, self.sizes, self.log = painter, mode, key, sizes, log
-        self.salt = secrets.randbits(31) if unsteady else 0
+        self.salt = salt
         self.asked: list[Asked] = []
         self.drawn: list[tuple[str, str]] = []
         self.files: dict[str, bytes] = {}
@@ -219,6 +218,15 @@ def _other_size(server: ImageServer, asked: Asked) -> Reply:
     return server.draw(asked, ImageSize(size.width // 2, size.height))
 
 
+def _slowly(server: ImageServer, asked: Asked) -> Reply:
+    return replace(server.draw(asked), seconds=1.0)
+
+
+def _is_first_edit(server: ImageServer, asked: Asked) -> bool:
+    return asked.route != "edits" or asked is next(one for one in server.asked if one.route == "edits")
+
+
+NEVER = Reply(b"", seconds=1e6)
 MODES: dict[str, Mode] = {
     "429 at first": first(1, lambda server, asked: error("slow down", 429)),
     "500 at first": first(1, lambda server, asked: error("oops", 500)),
@@ -240,7 +248,8 @@ MODES: dict[str, Mode] = {
     "openai": as_openai,
     "moderated": moderated,
     "no credit": lambda server, asked: error("You exceeded your quota.", 429, code="insufficient_quota"),
-    "slow": lambda server, asked: replace(server.draw(asked), seconds=1.0),
+    "slow": _slowly,
+    "slow, one edit": lambda server, asked: _slowly(server, asked) if _is_first_edit(server, asked) else NEVER,
 }
 
 
@@ -318,12 +327,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8100)
     parser.add_argument("--mode", choices=sorted(MODES), help="how it misbehaves")
     parser.add_argument("--log", type=Path, help="a file that gets a line for each image: route, request, image")
-    parser.add_argument("--unsteady", action="store_true", help="draw other noise than an earlier process")
+    parser.add_argument("--salt", type=int, default=0, help="another one draws other noise")
     parser.add_argument("--plain", action="store_true", help="no models: noise of any size")
     asked = parser.parse_args(argv)
     painter, sizes = (plain_painter, ()) if asked.plain else (MicroPainter(), ("32x32",))
     mode = MODES[asked.mode] if asked.mode else None
-    server = ImageServer(painter, mode, sizes=sizes, log=asked.log, unsteady=asked.unsteady)
+    server = ImageServer(painter, mode, sizes=sizes, log=asked.log, salt=asked.salt)
     with image_server(server, asked.port):
         print(f"{MODEL} at {server.base_url}", flush=True)
         threading.Event().wait()

@@ -34,8 +34,9 @@ def test_what_is_told_is_what_is_mended(kind):
         if wrong.objects == right.objects:
             continue
         num_spoilt += 1
-        after = partly_mended(rng, wrong, right)
-        if said := told_of(record, wrong, after):
+        after, num_edits = partly_mended(rng, wrong, right)
+        if said := told_of(record, wrong, after, num_edits):
+            assert len(split_sentences(said)) >= num_edits
             told += split_sentences(said)
             num_left += not meets(record, after)
             stayed = [item for item in wrong.objects if item in right.objects]
