@@ -7,6 +7,7 @@ generator's wrong images (by the judge) on the dev prompts and draws each again,
 - text alone: the generator is given prompt and right reflection, and no image;
 - right, vlm, empty, wrong: each corrector with the oracle's reflection, a VLM's, none, and another image's.
 
+Of a prompt's requirements the judge says which are mended (not met by the wrong image, met by the new one) and kept.
 Intervals are 95 % bootstraps over texts, differences are paired. `underspecified.py` has the second test.
 """
 
@@ -30,11 +31,13 @@ from benchmarks.corrector.wrong_images import (
     find_wrong_images,
     reflections_by,
     reflections_of_others,
+    requirements_met,
 )
 from benchmarks.dataset.referee import names_one_of
 from benchmarks.results_file import RESULTS, Circumstances, name_on_split, print_table, run_command, save
 from inference.flux.corrector import FluxCorrector, FluxCorrectorConfig, corrector_text
 from inference.flux.generator import FluxGenerator, FluxGeneratorConfig
+from inference.judges.geneval_scoring import judge_objects
 from inference.judges.intervals import Interval, mean_over_tags
 from inference.judges.segmentation_judge import SegmentationJudge
 from microworld.family import micro_flux, micro_segmentation_judge, micro_vlm
@@ -106,6 +109,10 @@ class Gain:
         self.drawn: dict[tuple[str, str], list[np.ndarray]] = {}
         self.turned: dict[tuple[str, str], np.ndarray] = {}
         """(corrector or "", way) -> (wrong images, tries): whether each try is right."""
+        self.mended: dict[tuple[str, str], np.ndarray] = {}
+        """(corrector or "", way) -> (wrong images,): share of the requirements not met that the tries meet."""
+        self.kept: dict[tuple[str, str], np.ndarray] = {}
+        """(corrector or "", way) -> (wrong images,): share of those met that the tries meet too; NaN where none was."""
         self.followed: dict[tuple[str, str], np.ndarray] = {}
         """(corrector or "", way) -> what `underspecified.obeyed` gives."""
 
@@ -130,9 +137,18 @@ class Gain:
     def _turn(self, name: str, way: str, draw: Draw, reflections: str) -> None:
         tries = self.arguments.tries
         images = draw_tries(draw, self.wrong, self.reflections[reflections], tries)
-        verdicts = self.judge.judge(images, [w.prompt for w in self.wrong for _ in range(tries)])
+        found, limits = self.judge.find_objects(images), self.judge.config.thresholds
         self.drawn[name, way] = images
-        self.turned[name, way] = np.array([v.correct for v in verdicts]).reshape(-1, tries)
+        turned, mended, kept = [], [], []
+        for i, w in enumerate(self.wrong):
+            mine = found[i * tries : (i + 1) * tries]
+            turned.append([judge_objects(w.prompt, objects, limits).correct for objects in mine])
+            met = np.array([requirements_met(w.prompt, objects, limits.of(w.prompt.tag)) for objects in mine])
+            was_met = np.array(w.met)
+            mended.append(_mean(met[:, ~was_met]))
+            kept.append(_mean(met[:, was_met]))
+        self.turned[name, way] = np.array(turned)
+        self.mended[name, way], self.kept[name, way] = np.array(mended), np.array(kept)
 
     def _follow(self, name: str, way: str, draw: Draw, *, told: bool) -> None:
         if self.open:
@@ -143,6 +159,10 @@ class Gain:
         chosen = np.ones(len(self.wrong), bool) if chosen is None else chosen
         texts = [w.prompt.text for w, mine in zip(self.wrong, chosen, strict=True) if mine]
         return mean_over_tags(values[chosen], ["all"] * len(texts), texts)
+
+    def mean_of(self, values: np.ndarray) -> Interval:
+        """The same, of those that are numbers."""
+        return self.mean(values, ~np.isnan(values))
 
     def figures(self) -> dict[str, Any]:
         """Everything measured, as plain data."""
@@ -162,6 +182,8 @@ class Gain:
             ways[_label(name, way)] = {
                 "turned_right": as_data(self.mean(share)),
                 "against_again": as_data(self.mean(share - again)),
+                "requirements_mended": as_data(self.mean_of(self.mended[name, way])),
+                "requirements_kept": as_data(self.mean_of(self.kept[name, way])),
                 "one_of_the_tries": as_data(self.mean(self.turned[name, way].any(1).astype(float))),
                 "by_tag": by_tag,
                 "by_operation": by_operation,
@@ -216,6 +238,10 @@ class Gain:
         return found
 
 
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
 def asked_for(edits: Sequence[Edit]) -> str:
     """The operation that an image needs; "several" where it needs unlike ones."""
     operations = {edit.operation.value for edit in edits}
@@ -265,13 +291,15 @@ def print_figures(figures: dict[str, Any]) -> None:
     tags = list(dict.fromkeys(tag for way in figures["ways"].values() for tag in way["by_tag"]))
     print(f"\n{figures['wrong_images']} wrong images of {figures['texts']} texts, {figures['tries']} tries each")
     print_table(
-        ["turned right", "share", "against again", "of tries", *tags],
+        ["turned right", "share", "against again", "of tries", "mended", "kept", *tags],
         [
             [
                 name,
                 _cell(way["turned_right"]),
                 _cell(way["against_again"]),
                 f"{way['one_of_the_tries']['value']:.3f}",
+                cell_of(way["requirements_mended"]),
+                cell_of(way["requirements_kept"]),
                 *(f"{way['by_tag'][tag]['value']:.2f}" for tag in tags),
             ]
             for name, way in figures["ways"].items()

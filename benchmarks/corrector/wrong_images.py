@@ -15,6 +15,8 @@ import numpy as np
 from benchmarks.dataset.referee import names_one_of
 from inference.interfaces import ChatRequest, Vlm
 from inference.judges.geneval_scoring import judge_objects
+from inference.requirements.atoms import HOLDS
+from inference.requirements.typed_atoms import typed_atoms
 from inference.vlm.prompts import fill_prompt, load_prompt
 from microworld.scenes.captions import caption_of_record
 from microworld.scenes.corrections import corrections
@@ -32,13 +34,15 @@ REDRAW_SEED = 1_000_003  # added to a prompt's base seed: tries never have the s
 
 @dataclass(frozen=True)
 class WrongImage:
-    """One flawed image, uint8 (H, W, 3). needed: edits that the prompt still asks for; reflection: they in words."""
+    """One flawed image, uint8 (H, W, 3). needed: edits that the prompt still asks for; reflection: they in words; met:
+    of each requirement of the prompt, whether the image meets it."""
 
     prompt: PromptRecord
     number: int
     image: np.ndarray
     needed: tuple[Edit, ...]
     reflection: str
+    met: tuple[bool, ...] = ()
 
     def seeds(self, tries: int) -> list[int]:
         """Of the tries at drawing it again: the same for every way of doing so."""
@@ -66,13 +70,21 @@ def find_wrong_images(
     for (prompt, i), image, objects in zip(drawn, images, judge.find_objects(images), strict=True):
         if judge_objects(prompt, objects, limits).correct:
             continue
-        needed = edits_needed(prompt, objects, limits.of(prompt.tag))
+        limit = limits.of(prompt.tag)
+        needed = edits_needed(prompt, objects, limit)
         if not needed:
             unnamed += 1
             continue
         # What does not fit beside the prompt would be cut in the middle of a sentence.
-        wrong.append(WrongImage(prompt, i, image, needed, say(needed, longest - len(prompt.text.split()) - 4)))
+        reflection = say(needed, longest - len(prompt.text.split()) - 4)
+        wrong.append(WrongImage(prompt, i, image, needed, reflection, requirements_met(prompt, objects, limit)))
     return Found(tuple(wrong), len(drawn), unnamed)
+
+
+def requirements_met(prompt: PromptRecord, objects: Sequence[DetectedObject], min_score: float) -> tuple[bool, ...]:
+    """Of each requirement of the prompt, whether an image of these objects meets it."""
+    clear = [found for found in objects if found.score > min_score]
+    return tuple(atom.value >= HOLDS for atom in typed_atoms(prompt, clear))
 
 
 def edits_needed(prompt: PromptRecord, objects: Sequence[DetectedObject], min_score: float) -> tuple[Edit, ...]:

@@ -1,14 +1,24 @@
 """The corrector's benchmark: what it takes for wrong, what it tells, and that doing nothing is measured as nothing."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.corrector.corrector_gain import Arguments, as_data, asked_for, cell_of, measure, short_names, text_alone
+from benchmarks.corrector.corrector_gain import (
+    Arguments,
+    as_data,
+    asked_for,
+    cell_of,
+    measure,
+    print_figures,
+    short_names,
+    text_alone,
+)
 from benchmarks.corrector.underspecified import open_prompts
-from benchmarks.corrector.wrong_images import WrongImage, reflections_of_others, say
+from benchmarks.corrector.wrong_images import WrongImage, reflections_of_others, requirements_met, say
 from benchmarks.dataset.referee import names_one_of
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.conditioning import ConditionedFlux
@@ -21,6 +31,7 @@ from microworld.family import micro_flux, micro_segmentation_judge
 from microworld.scenes import evaluation_split
 from microworld.scenes.evaluation_split import evaluation_seed
 from microworld.scenes.instructions import Edit, Operation
+from schemas.records import DetectedObject
 from tests.support.needed_edits import needed
 
 GENERATOR = micro_flux(num_steps=1, batch_size=16)
@@ -66,6 +77,16 @@ def test_a_wrong_reflection_names_nothing_that_its_image_needs():
     for image, text in zip(images, told, strict=True):
         assert text in {other.reflection for other in images}
         assert not names_one_of(text, image.needed)
+
+
+def test_of_each_requirement_it_is_said_whether_the_image_meets_it():
+    prompt = parse_prompt("a photo of a red star left of a blue ring")
+    left, right = (2.0, 8.0, 12.0, 18.0), (20.0, 8.0, 30.0, 18.0)
+    star, ring = DetectedObject("star", 0.9, left, "red"), DetectedObject("ring", 0.9, right, "red")
+    assert all(requirements_met(prompt, [star, replace(ring, color="blue")], 0.5))
+    met = requirements_met(prompt, [star, ring], 0.5)
+    assert met.count(False) == 1  # the ring's colour
+    assert sum(requirements_met(prompt, [star, replace(ring, score=0.4)], 0.5)) < len(met) - 1
 
 
 def test_an_image_is_counted_under_the_one_operation_that_it_needs():
@@ -138,6 +159,10 @@ def test_an_untrained_corrector_is_measured_against_drawing_again_with_the_same_
     assert figures["split"] == "dev"
     assert 0 < figures["wrong_images"] <= len(prompts)
     assert set(figures["ways"]) >= {"again", "text alone", "joint: right", "cached: empty", "cached: wrong"}
+    for way in figures["ways"].values():
+        assert 0 <= way["requirements_mended"]["value"] <= 1
+        assert way["requirements_kept"]["value"] is None  # one step draws nothing that could be kept
+    print_figures(figures)
     assert figures["ways"]["again"]["against_again"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert set(figures["differences"]) >= {"joint: right - joint: empty", "cached: right - joint: right"}
     again = gain.drawn["", "again"]
