@@ -66,6 +66,12 @@ class Arguments:
     corrector into it first."""
     only: tuple[str, ...] = ()
     """Choices to try (names as in the table); default: all. The base always is."""
+    datasets: tuple[str, ...] = ()
+    """More choices, NAME=PLACE: the base on another run folder or folder of shards."""
+    against: str = "base"
+    """The choice that all are compared with."""
+    name: str = "ablate_corrector"
+    """Of the results file."""
     train: bool = True
     """Whether runs that are missing are made; without, the table is of those that there are."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -158,6 +164,17 @@ def base_config(arguments: Arguments, seed: int) -> Config:
     )
 
 
+def datasets_of(arguments: Arguments) -> dict[str, str]:
+    """Name -> place. InputError."""
+    found = {}
+    for said in arguments.datasets:
+        name, equals, place = said.partition("=")
+        if not (name and equals and place) or name in {*CHOICES, *found, "base"}:
+            raise InputError(f"{said!r}", field="--datasets", expected="NAME=PLACE, each name once, and no choice's")
+        found[name] = place
+    return found
+
+
 def config_of(arguments: Arguments, choice: str, seed: int, steps: int) -> Config:
     """One run. Warm-up, decay and task warm-up take the same shares of it, however long it is."""
     config = base_config(arguments, seed)
@@ -168,6 +185,7 @@ def config_of(arguments: Arguments, choice: str, seed: int, steps: int) -> Confi
         optimizer=replace(config.optimizer, warmup_steps=max(1, steps // 40), decay_steps=max(1, steps // 4)),
         mix=replace(config.mix, steps=max(1, steps // 8)),
     )
+    config = replace(config, data=datasets_of(arguments).get(choice, config.data))
     changed = CHOICES[choice](config) if choice in CHOICES else config
     if arguments.start_from and changed.condition != config.condition:
         changed = replace(changed, start_from=str(config.out.parent / "start"))
@@ -298,12 +316,14 @@ def _ways(choice: str) -> list[tuple[str, tuple[str, str]]]:
     return [("again", ("", "again")), *((arm, (choice, arm)) for arm in ARMS)]
 
 
-def tabulate(measured: list[Measured], texts: list[str]) -> dict[str, dict[str, Any]]:
-    """Figures of each choice, and its differences to the base of the same seeds. InputError for runs that are not of
-    the same images."""
+def tabulate(
+    measured: list[Measured], texts: list[str], against: str = "base", of_other_data: Collection[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """Figures of each choice, and its differences to the choice `against` of the same seeds; of choices
+    `of_other_data` the held-out samples are others. InputError for runs that are not of the same images."""
     if len({m.images for m in measured}) > 1:
         raise InputError("runs were measured on different wrong images", field="--out", expected="another folder")
-    base = {m.seed: m for m in measured if m.choice == "base"}
+    base = {m.seed: m for m in measured if m.choice == against}
     figures = {}
     for choice in dict.fromkeys(m.choice for m in measured):
         made = [m for m in measured if m.choice == choice]
@@ -324,10 +344,12 @@ def tabulate(measured: list[Measured], texts: list[str]) -> dict[str, dict[str, 
             "obeyed": float(values["obeyed"].mean()) if values["obeyed"].size else None,
             "against_base": None,
         }
-        if choice != "base":
-            against = against_base(values, together([base[seed] for seed in runs]), texts)
+        if choice != against:
+            led = against_base(values, together([base[seed] for seed in runs]), texts)
+            if choice in of_other_data or against in of_other_data:
+                led.pop("held_out", None)
             by_seed = [np.mean(run.turned["right"]) - np.mean(base[seed].turned["right"]) for seed, run in runs.items()]
-            figures[choice]["against_base"] = against | {"turned_right_by_seed": [round(float(d), 4) for d in by_seed]}
+            figures[choice]["against_base"] = led | {"turned_right_by_seed": [round(float(d), 4) for d in by_seed]}
     return figures
 
 
@@ -383,6 +405,9 @@ def show(figures: dict[str, dict[str, Any]]) -> None:
 def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     circumstances = Circumstances.now(f"python -m benchmarks.corrector.ablate_corrector {' '.join(sys.argv[1:])}")
+    datasets = datasets_of(arguments)
+    if arguments.against not in {"base", *CHOICES, *datasets}:
+        raise InputError(f"no choice {arguments.against}", field="--against", expected="base, or a choice")
     unknown = set(arguments.only) - set(CHOICES)
     if unknown:
         raise InputError(f"no choice {', '.join(sorted(unknown))}", field="--only", expected=", ".join(CHOICES))
@@ -390,7 +415,7 @@ def main() -> None:
     present = {subset for subset, count in subset_counts(index).items() if count}
     base = config_of(arguments, "base", 0, 1).mix
     meant = [c for c in CHOICES if has_meaning(config_of(arguments, c, 0, 1).mix, base, present)]
-    chosen = [name for name in meant if not arguments.only or name in arguments.only]
+    chosen = [name for name in meant if not arguments.only or name in arguments.only] + list(datasets)
     device = replace(arguments.gain.generator, device=arguments.device)
     gain = Gain(replace(arguments.gain, generator=device))
     texts = [w.prompt.text for w in gain.wrong]
@@ -403,8 +428,9 @@ def main() -> None:
             if not arguments.train and not measured_at(arguments, choice, seed).exists():
                 continue
             measured.append(train_and_measure(arguments, choice, seed, gain))
-            figures = tabulate(measured, texts)
-            save("ablate_corrector", circumstances, figures, compared_with="the base, same start, same seeds")
+            figures = tabulate(measured, texts, arguments.against, datasets)
+            compared_with = f"{arguments.against}, same start, same seeds"
+            save(arguments.name, circumstances, figures, compared_with=compared_with)
     show(figures)
 
 

@@ -14,6 +14,7 @@ from benchmarks.corrector.ablate_corrector import (
     Arguments,
     Measured,
     config_of,
+    datasets_of,
     has_meaning,
     in_form,
     tabulate,
@@ -97,6 +98,29 @@ def test_a_corrector_is_brought_into_another_form(condition, layers, error, tmp_
         assert (before - after).abs().max() <= error + 1e-2 * before.abs().max()
     loaded = FluxCorrector(FluxCorrectorConfig(str(tmp_path)), FluxGenerator(micro_flux()))
     assert loaded.description.condition == condition
+
+
+def test_a_choice_may_be_other_data():
+    arguments = Arguments("data", datasets=("near=runs/near",))
+    base, near = (config_of(arguments, name, 0, 80) for name in ("base", "near"))
+    assert (base.data, near.data) == ("data", "runs/near")
+    assert {name for name in differences(base, near) if name != "out"} == {"data"}
+    for wrong in (("near",), ("=x",), ("a=b", "a=c"), ("base=b",), ("cached=b",)):
+        with pytest.raises(InputError, match="NAME=PLACE"):
+            datasets_of(Arguments("data", datasets=wrong))
+
+
+def test_any_choice_may_be_what_the_others_are_compared_with():
+    runs = [
+        measured("base", 0, [0.5, 0.5, 0.5]),
+        measured("near", 0, [0.5, 0.0, 0.0]),
+        measured("cached", 0, [0.5, 1, 0]),
+    ]
+    figures = tabulate(runs, ["x", "y", "y"], "cached", {"near"})
+    assert figures["cached"]["against_base"] is None
+    assert figures["near"]["against_base"]["turned_right"]["value"] == pytest.approx(-1 / 3, abs=1e-4)
+    assert "held_out" not in figures["near"]["against_base"]  # other data: other samples
+    assert "held_out" in figures["base"]["against_base"]
 
 
 def measured(choice, seed, right, held_out=(0.5, 0.6), images="a b c"):
