@@ -19,6 +19,8 @@ RECOLOR, RESHAPE, BOTH, ADD, MOVE = 1.0, 1.1, 1.5, 1.0, 1.0
 """What an edit counts. Both: one object gets another class and another colour."""
 SURPLUS = 0.75
 """What an object counts that nobody asked for: rather changed than left beside one that is added."""
+LEFT_OVER = 1.5
+"""What it counts besides if its class is asked for: an image with a second one is seldom right."""
 CONFIDENCE = 0.1
 """How much more a sure detection counts than an unsure one, where edits are alike."""
 
@@ -43,9 +45,11 @@ def assign(record: PromptRecord, objects: Sequence[DetectedObject]) -> list[Dete
 
     slots = slots_of(record)
     costs = np.full((len(slots), len(objects) + len(slots)), ADD)
+    asked = {slot.class_name for slot in slots}
     for row, slot in enumerate(slots):
         for column, item in enumerate(objects):
-            costs[row, column] = edits_between(slot, item) - SURPLUS - CONFIDENCE * item.score
+            surplus = SURPLUS + LEFT_OVER * (item.class_name in asked)
+            costs[row, column] = edits_between(slot, item) - surplus - CONFIDENCE * item.score
     _, chosen = linear_sum_assignment(costs)
     columns = _with_places(record, slots, objects, costs, chosen.tolist())
     return [objects[column] if column < len(objects) else None for column in columns]

@@ -34,9 +34,13 @@ class Mends:
         clause = self._record.include[atom.clause]
         match atom.kind:
             case AtomKind.COLOR:
-                said = self._recolored(atom.clause) or self._removed(clause.class_name, self._allowed(clause))
+                surplus = self._removed(clause.class_name, self._allowed(clause))
+                said = self._recolored(atom.clause) or surplus or self._made_of_others(atom.clause)
+            case AtomKind.RELATION if atom.clause in self._misplaced:
+                said = self._moved(clause)
             case AtomKind.RELATION:
-                said = self._moved(clause) if atom.clause in self._misplaced else None
+                others = (atom.clause, clause.relative_to)
+                said = next((text for i in others if i is not None and (text := self._made_of_others(i))), "")
             case _:
                 said = self._made(atom.clause) or self._removed(clause.class_name, self._allowed(clause))
         return said or None
@@ -55,6 +59,13 @@ class Mends:
         if missing := items.count(None):
             sentences.append(self._added(clause, missing))
         return " ".join(sentences)
+
+    def _made_of_others(self, index: int) -> str:
+        """What is made of other things although there are enough of the class, which become something else: then no
+        other requirement says so."""
+        clause = self._record.include[index]
+        are_enough = sum(item.class_name == clause.class_name for item in self._objects) >= self._allowed(clause)
+        return self._made(index) if are_enough else ""
 
     def _reshaped(self, clause: ObjectClause, item: DetectedObject) -> str:
         new = " ".join(word for word in (clause.color, clause.class_name) if word)
@@ -93,8 +104,13 @@ class Mends:
         return f"Move {_definite(clause)} {_place(clause, self._record.include[clause.relative_to])}."
 
     def _removed(self, class_name: str, allowed: int) -> str:
-        """Objects of a class beyond those that may be there."""
-        number = sum(item.class_name == class_name for item in self._objects)
+        """Objects of a class beyond those that may be there, without those that become something else."""
+        becoming = {
+            id(item)
+            for slot, item in zip(self._slots, self._items, strict=True)
+            if item and slot.class_name != class_name
+        }
+        number = sum(item.class_name == class_name and id(item) not in becoming for item in self._objects)
         return removal(class_name, allowed, number) if number > allowed else ""
 
     def _named(self, item: DetectedObject) -> str:

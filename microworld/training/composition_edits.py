@@ -1,13 +1,14 @@
 """`python -m microworld.training.composition_edits --out FILE.parquet`: edits of images for prompts that ask for much.
 
 What `edit_dataset` is for GenEval's forms, of `scenes.compositions`: the generator's own drawings, of which nearly all
-are wrong, and renders that are wrong in one to three things. One or two of the things that fail are mended, in the
-words of a critic of kind `atoms` if its detector saw all of the image; every other pixel stays, what else is wrong too.
-(Edits that mended everything, and told two things of it, taught nothing: docs/findings/corrector.md.)
+are wrong, and renders that are wrong in one to three things. Of each a critic of kind `atoms` says what would mend one
+or two of the things that fail, and exactly these sentences are obeyed; every other pixel stays, what else is wrong too.
+(Edits that did something else than was told taught nothing: docs/findings/corrector.md.)
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from inference.requirements.typed_atoms import typed_atoms
 from microworld.family import micro_flux
 from microworld.scenes.captions import PLACES, bounding_square
 from microworld.scenes.compositions import KINDS, is_reserved_composition, sample_composition
-from microworld.scenes.instructions import split_sentences
+from microworld.scenes.instructions import Operation, parse_instruction, split_sentences
 from microworld.scenes.long_captions import mentions
 from microworld.scenes.world import COLORS, FRAME_PX, SHAPES, Scene, SceneObject, random_background, render
 from microworld.training.pixel_scorer import read_scene
@@ -36,7 +37,15 @@ KIND_WEIGHTS = (0.15, 0.2, 0.2, 0.2, 0.1, 0.15)
 """Of `KINDS`: three objects more often than two or four."""
 MAX_TOLD = 2
 CHUNK = 240
-_CENTRE_PX = {"left": 8.5, "right": 23.5, "upper": 8.5, "lower": 23.5}
+_CENTRE_PX = {False: 8.5, True: 23.5}
+QUARTERS = ((False, False), (True, False), (False, True), (True, True))
+Quarter = tuple[bool, bool]
+"""Whether on the right, whether below."""
+_MAX_WAYS = 24
+_REPLACE = re.compile(
+    rf"Replace (?:the|one) (?:(?P<color>{'|'.join(COLORS)}) )?(?P<shape>{'|'.join(SHAPES)}) "
+    rf"by an? (?:(?P<new_color>{'|'.join(COLORS)}) )?(?P<new_shape>{'|'.join(SHAPES)})\."
+)
 _JITTER_PX, _SIZES_PX = 1.2, (8.5, 11.5)
 
 
@@ -63,33 +72,32 @@ def free_composition(rng: np.random.Generator) -> PromptRecord:
             return record
 
 
-def wanted_objects(rng: np.random.Generator, record: PromptRecord) -> list[SceneObject]:
-    """What the prompt's words ask for, each in its corner; colours that they leave open are random."""
-    wanted = []
+@dataclass(frozen=True)
+class Asked:
+    """One thing that a prompt asks for, and where. color: None where it leaves it open."""
+
+    shape: str
+    color: str | None
+    quarter: Quarter
+
+    def fits(self, item: SceneObject) -> bool:
+        """Whether an object is such a one, wherever it stands."""
+        return item.shape == self.shape and self.color in (None, item.color)
+
+
+def things_asked(record: PromptRecord) -> list[Asked]:
+    """By the prompt's words."""
+    found = []
     for one in mentions(record.text):
         (place,) = one.attributes & set(PLACES)
-        row, column = place.split()
-        color = next((a for a in one.attributes if a in COLORS), None) or str(rng.choice(list(COLORS)))
-        cx, cy = (_CENTRE_PX[word] + rng.uniform(-_JITTER_PX, _JITTER_PX) for word in (column, row))
-        wanted.append(SceneObject(one.shape, color, float(cx), float(cy), float(rng.uniform(*_SIZES_PX))))
-    return wanted
+        color = next((a for a in one.attributes if a in COLORS), None)
+        found.append(Asked(one.shape, color, (place.endswith("right"), place.startswith("lower"))))
+    return found
 
 
-def repaired(rng: np.random.Generator, record: PromptRecord, scene: Scene) -> Scene | None:
-    """The scene with all that the prompt asks for: what is of the right shape and colour in its quarter stays as it is,
-    what is so elsewhere moves there, the rest is new. None where nothing is to be repaired."""
-    left, objects = list(scene.objects), []
-    asked_colors = {one.class_name: one.color for one in record.include}
-    for wanted in wanted_objects(rng, record):
-        fits = [i for i in left if i.shape == wanted.shape and asked_colors[i.shape] in (None, i.color)]
-        stays = [i for i in fits if _quarter(i) == _quarter(wanted) and i.size <= FRAME_PX / 2 - 1]
-        kept = next(iter(stays or fits), None)
-        if kept is not None:
-            left.remove(kept)
-        moved = wanted if kept is None else replace(wanted, color=kept.color)
-        objects.append(kept if kept is not None and stays else moved)
-    after = replace(scene, objects=tuple(objects))
-    return after if left or any(item not in scene.objects for item in objects) else None
+def wanted_objects(rng: np.random.Generator, record: PromptRecord) -> list[SceneObject]:
+    """What the prompt's words ask for, each in its corner; colours that they leave open are random."""
+    return [_drawn(rng, asked.shape, asked.color, asked.quarter) for asked in things_asked(record)]
 
 
 def spoilt(rng: np.random.Generator, scene: Scene) -> Scene:
@@ -113,36 +121,86 @@ def spoilt(rng: np.random.Generator, scene: Scene) -> Scene:
     return replace(scene, objects=tuple(objects))
 
 
-def partly_mended(rng: np.random.Generator, scene: Scene, right: Scene) -> tuple[Scene, int]:
-    """The scene with one or two of the objects that only `right` has: what is in their quarter gives way, or changes
-    places with what moves there. All else stays, right or wrong. And how many edits that were."""
-    wrong = [item for item in scene.objects if item not in right.objects]
-    new = [item for item in right.objects if item not in scene.objects]
-    objects = list(scene.objects)
-    if not new:  # too many of something: one goes
-        objects.remove(wrong[rng.integers(len(wrong))])
-    chosen = rng.permutation(len(new))[: 1 + rng.integers(MAX_TOLD)]
-    for i in chosen:
-        in_the_way = [item for item in wrong if _quarter(item) == _quarter(new[i])]
-        moved = [item for item in wrong if (item.shape, item.color) == (new[i].shape, new[i].color)][:1]
-        if moved and moved[0] not in in_the_way:  # they change places
-            objects += [replace(o, cx=moved[0].cx, cy=moved[0].cy) for o in in_the_way[:1] if o.shape in SHAPES]
-        gone = in_the_way + moved
-        wrong = [item for item in wrong if item not in gone]
-        objects = [item for item in objects if item not in gone] + [new[i]]
-    return replace(scene, objects=tuple(objects)), max(len(chosen), 1)
+def told_edits(rng: np.random.Generator, record: PromptRecord, scene: Scene) -> str:
+    """What a critic of kind `atoms` says of one or two of the things that fail, any of them; "" where it has no words.
+    Its detector sees nothing in what is malformed."""
+    failed = failing(_atoms(record, scene))
+    said = list(dict.fromkeys(failed[i].mend for i in rng.permutation(len(failed)) if failed[i].mend))
+    return " ".join(mend for mend in said[: 1 + rng.integers(MAX_TOLD)] if mend)
 
 
-def told_of(record: PromptRecord, before: Scene, after: Scene, num_edits: int = 1) -> str:
-    """What a critic of kind `atoms` says of the scene `before` and no longer of `after`; "" where something fails that
-    held, where it is more than `MAX_TOLD` sentences, or fewer than there were edits: one of them would be untold."""
-    failed = failing(_atoms(record, before))
-    left = {atom.text for atom in failing(_atoms(record, after))}
-    if left - {atom.text for atom in failed}:
-        return ""
-    mended = [atom.mend for atom in failed if atom.text not in left]
-    told = split_sentences(" ".join(dict.fromkeys(mend for mend in mended if mend)))
-    return " ".join(told) if num_edits <= len(told) <= MAX_TOLD else ""
+def obeyed(rng: np.random.Generator, record: PromptRecord, scene: Scene, told: str) -> Scene | None:
+    """The scene after exactly the edits that the sentences tell, everything else where it was; each thing comes where
+    the prompt wants it, if it can. None where a sentence cannot be obeyed, where what it tells fails still, or where
+    no fewer things fail than before."""
+    ways = [scene]
+    for sentence in split_sentences(told):
+        ways = [after for before in ways for after in _ways(rng, record, before, sentence)][:_MAX_WAYS]
+    failed = failing(_atoms(record, scene))
+    meant = {atom.text for atom in failed if atom.mend and atom.mend in told}
+    for after in ways:
+        fails = {atom.text for atom in failing(_atoms(record, after))}
+        if not fails & meant and len(fails) < len(failed):
+            return after
+    return None
+
+
+def _ways(rng: np.random.Generator, record: PromptRecord, scene: Scene, sentence: str) -> list[Scene]:
+    """Scenes after what one sentence tells, the likeliest meant first."""
+    replaced = _REPLACE.fullmatch(sentence)
+    edit = None if replaced else parse_instruction(sentence)
+    if replaced is None and edit is None:
+        return []
+    shape, color = (replaced["shape"], replaced["color"]) if replaced else (edit.shape, edit.color)  # pyright: ignore
+    asked = things_asked(record)
+    named = [item for item in scene.objects if item.shape == shape and color in (None, item.color)]
+    # Of several, one that is not where the prompt wants such a one.
+    named.sort(key=lambda item: any(one.fits(item) and one.quarter == _quarter(item) for one in asked))
+    if replaced:
+        new = {"shape": replaced["new_shape"], "stroke": 0.0}
+        if replaced["new_color"]:
+            new["color"] = replaced["new_color"]
+        return [_with(scene, item, _sized(replace(item, **new))) for item in named]
+    assert edit is not None
+    match edit.operation:
+        case Operation.RECOLOR:
+            return [_with(scene, item, replace(item, color=edit.new_color or item.color)) for item in named]
+        case Operation.MOVE:
+            return [after for item in named for after in _moved(rng, scene, item, asked)]
+        case Operation.REMOVE:
+            return [_with(scene, item, None) for item in named]
+        case Operation.RECOUNT if (edit.new_count or 0) < (edit.count or 0):
+            return [_with(scene, item, None) for item in named]
+        case _:
+            return _added(rng, scene, edit.shape, edit.color, asked)
+
+
+def _moved(rng: np.random.Generator, scene: Scene, item: SceneObject, asked: Sequence[Asked]) -> list[Scene]:
+    """To where the prompt wants it, or anywhere else, where it changes places with what stands there."""
+    first = {one.quarter for one in asked if one.fits(item)}
+    found = []
+    for quarter in sorted(QUARTERS, key=lambda quarter: quarter not in first):
+        there = [other for other in scene.objects if _quarter(other) == quarter and other is not item]
+        if quarter == _quarter(item) or len(there) > 1:
+            continue
+        cx, cy = _centre(rng, quarter)
+        after = _with(scene, item, replace(item, cx=cx, cy=cy))
+        found.append(_with(after, there[0], replace(there[0], cx=item.cx, cy=item.cy)) if there else after)
+    return found
+
+
+def _added(
+    rng: np.random.Generator, scene: Scene, shape: str, color: str | None, asked: Sequence[Asked]
+) -> list[Scene]:
+    """In a quarter where nothing stands, or nothing but what is malformed; first where the prompt wants it."""
+    first = {one.quarter for one in asked if one.shape == shape and color in (None, one.color)}
+    taken = {_quarter(other) for other in scene.objects if other.shape in SHAPES}
+    found = []
+    for quarter in sorted(QUARTERS, key=lambda quarter: quarter not in first):
+        if quarter not in taken:
+            left = tuple(other for other in scene.objects if _quarter(other) != quarter)
+            found.append(replace(scene, objects=(*left, _drawn(rng, shape, color, quarter))))
+    return found
 
 
 def meets(record: PromptRecord, scene: Scene) -> bool:
@@ -159,13 +217,12 @@ def drawn_rows(generator: FluxGenerator, seed: int, number: int) -> list[dict[st
     rows = []
     for record, image in zip(records, images, strict=True):
         scene = read_scene(image)
-        right = repaired(rng, record, scene)
-        if right is None:
+        told = told_edits(rng, record, scene)
+        after = obeyed(rng, record, scene, told) if told else None
+        if after is None:
             continue
-        after, num_edits = partly_mended(rng, scene, right)
         edited = paint_over(image, scene, after)
-        # As it is read again: what was painted must be what was meant.
-        if told := told_of(record, scene, read_scene(edited), num_edits):
+        if _same_things(read_scene(edited), after):  # what was painted must be what was meant
             rows.append(_row("drawing", image, edited, record, told))
     return rows
 
@@ -180,8 +237,9 @@ def rendered_rows(seed: int, number: int) -> list[dict[str, Any]]:
         before = spoilt(rng, right)
         if before.objects == right.objects or not meets(record, right):
             continue
-        after, num_edits = partly_mended(rng, before, right)
-        if told := told_of(record, before, after, num_edits):
+        told = told_edits(rng, record, before)
+        after = obeyed(rng, record, before, told) if told else None
+        if after is not None:
             found.append((record, before, after, told))
     before, after = render([one[1] for one in found]).images, render([one[2] for one in found]).images
     return [
@@ -224,14 +282,42 @@ def _row(task: str, source: np.ndarray, edited: np.ndarray, record: PromptRecord
 
 
 def _atoms(record: PromptRecord, scene: Scene) -> Sequence[AtomValue]:
-    return typed_atoms(record, [_seen(item) for item in scene.objects])
+    return typed_atoms(record, [_seen(item) for item in scene.objects if item.shape in SHAPES])
+
+
+def _same_things(one: Scene, other: Scene) -> bool:
+    """Whether the same things stand in the same quarters."""
+    return sorted((o.shape, o.color, _quarter(o)) for o in one.objects) == sorted(
+        (o.shape, o.color, _quarter(o)) for o in other.objects
+    )
+
+
+def _with(scene: Scene, item: SceneObject, new: SceneObject | None) -> Scene:
+    """The scene with another object in an object's place, or none."""
+    objects = [new if one is item else one for one in scene.objects]
+    return replace(scene, objects=tuple(one for one in objects if one is not None))
+
+
+def _sized(item: SceneObject) -> SceneObject:
+    low, high = _SIZES_PX
+    return replace(item, size=min(max(item.size, low), high))
+
+
+def _drawn(rng: np.random.Generator, shape: str, color: str | None, quarter: Quarter) -> SceneObject:
+    cx, cy = _centre(rng, quarter)
+    return SceneObject(shape, color or str(rng.choice(list(COLORS))), cx, cy, float(rng.uniform(*_SIZES_PX)))
+
+
+def _centre(rng: np.random.Generator, quarter: Quarter) -> tuple[float, float]:
+    right, below = (_CENTRE_PX[there] + float(rng.uniform(-_JITTER_PX, _JITTER_PX)) for there in quarter)
+    return right, below
 
 
 def _seen(item: SceneObject) -> DetectedObject:
     return DetectedObject(item.shape, 0.9, tuple(bounding_square(item).tolist()), item.color)
 
 
-def _quarter(item: SceneObject) -> tuple[bool, bool]:
+def _quarter(item: SceneObject) -> Quarter:
     return item.cx > FRAME_PX / 2, item.cy > FRAME_PX / 2
 
 

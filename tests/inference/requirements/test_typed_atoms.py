@@ -172,3 +172,47 @@ def test_a_crowd_is_shared_out():
     record = PromptRecord("p", "many", "rule", include=clauses)
     objects = [found(name, 3.0 * i, 5.0) for i, name in enumerate(("star", "ring", "heart", "cross", "square") * 4)]
     assert len(typed_atoms(record, objects, others=objects)) == 9
+
+
+THREE = PromptRecord(
+    "three",
+    "a blue square, a purple triangle below it, a white heart to its left",
+    "rule",
+    include=(
+        ObjectClause("square", 1, "blue"),
+        ObjectClause("triangle", 1, "purple", "below", 0),
+        ObjectClause("heart", 1, "white", "left of", 0),
+    ),
+)
+
+
+def told_of_three(*objects):
+    return {atom.mend for atom in failing(typed_atoms(THREE, objects)) if atom.mend}
+
+
+def test_where_two_places_are_wrong_both_moves_are_told_though_one_new_object_would_do_too():
+    there = [found("triangle", 8, 8, "purple"), found("square", 24, 8, "purple"), found("heart", 24, 24, "white")]
+    assert told_of_three(*there) == {
+        "Replace the purple square by a blue square.",
+        "Move the purple triangle below the blue square.",
+        "Move the white heart to the left of the blue square.",
+    }
+
+
+def test_objects_that_are_to_change_their_shapes_are_named_where_the_number_of_each_is_right():
+    swapped = [found("triangle", 24, 8, "blue"), found("square", 24, 24, "purple"), found("heart", 8, 8, "white")]
+    assert told_of_three(*swapped) == {
+        "Replace the blue triangle by a blue square.",
+        "Replace the purple square by a purple triangle.",
+    }
+
+
+def test_what_becomes_something_else_is_not_to_be_removed_too():
+    asked = (ObjectClause("ring", 2, "red"), ObjectClause("square", 1, "green"))
+    record = PromptRecord("rings", "two red rings, a green square", "rule", None, asked, (ObjectClause("ring", 3),))
+    rings = [found("ring", 8, 8), found("ring", 24, 8), found("ring", 24, 24, "green")]
+    told = {atom.mend for atom in failing(typed_atoms(record, rings)) if atom.mend}
+    assert told == {"Replace the green ring by a green square."}
+    more = [*rings, found("ring", 8, 24)]
+    told = {atom.mend for atom in failing(typed_atoms(record, more)) if atom.mend}
+    assert told == {"Replace the green ring by a green square.", "Remove one ring so that there are two."}
