@@ -176,7 +176,8 @@ def _ways(rng: np.random.Generator, record: PromptRecord, scene: Scene, sentence
 
 
 def _moved(rng: np.random.Generator, scene: Scene, item: SceneObject, asked: Sequence[Asked]) -> list[Scene]:
-    """To where the prompt wants it, or anywhere else, where it changes places with what stands there."""
+    """To where the prompt wants it, or anywhere else, where it changes places with what stands there; what is malformed
+    there gives way."""
     first = {one.quarter for one in asked if one.fits(item)}
     found = []
     for quarter in sorted(QUARTERS, key=lambda quarter: quarter not in first):
@@ -185,7 +186,9 @@ def _moved(rng: np.random.Generator, scene: Scene, item: SceneObject, asked: Seq
             continue
         cx, cy = _centre(rng, quarter)
         after = _with(scene, item, replace(item, cx=cx, cy=cy))
-        found.append(_with(after, there[0], replace(there[0], cx=item.cx, cy=item.cy)) if there else after)
+        for other in there:
+            after = _with(after, other, replace(other, cx=item.cx, cy=item.cy) if other.shape in SHAPES else None)
+        found.append(after)
     return found
 
 

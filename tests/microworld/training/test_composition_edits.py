@@ -88,6 +88,10 @@ def test_what_is_moved_onto_another_changes_places_with_it():
     after = composition_edits._moved(SIX, Scene(GREY, (first, second)), first, asked)[0]
     assert [composition_edits._quarter(o) for o in after.objects] == [(True, False), (False, False)]
 
+    blob = at("blob", "red", 23.5, 8.5)
+    after = composition_edits._moved(SIX, Scene(GREY, (first, blob)), first, asked)[0]
+    assert [(o.shape, composition_edits._quarter(o)) for o in after.objects] == [("circle", (True, False))]
+
 
 def test_a_malformed_thing_gives_way_to_what_is_added_in_its_place():
     blob = at("blob", "red", 23.5, 23.5)
