@@ -21,9 +21,9 @@ from inference.grounding.check import check_objects
 from inference.requirements.atoms import failing
 from inference.requirements.typed_atoms import typed_atoms
 from microworld.family import micro_flux
-from microworld.scenes.captions import PLACES, bounding_square
+from microworld.scenes.captions import PLACES, bounding_square, relations_between
 from microworld.scenes.compositions import KINDS, is_reserved_composition, sample_composition
-from microworld.scenes.instructions import Operation, parse_instruction, split_sentences
+from microworld.scenes.instructions import Edit, Operation, parse_instruction, split_sentences
 from microworld.scenes.long_captions import mentions
 from microworld.scenes.world import COLORS, FRAME_PX, SHAPES, Scene, SceneObject, random_background, render
 from microworld.training.pixel_scorer import read_scene
@@ -172,7 +172,7 @@ def _ways(rng: np.random.Generator, record: PromptRecord, scene: Scene, sentence
         case Operation.RECOUNT if (edit.new_count or 0) < (edit.count or 0):
             return [_with(scene, item, None) for item in named]
         case _:
-            return _added(rng, scene, edit.shape, edit.color, asked)
+            return [after for after in _added(rng, scene, edit.shape, edit.color, asked) if _stands(after, edit)]
 
 
 def _moved(rng: np.random.Generator, scene: Scene, item: SceneObject, asked: Sequence[Asked]) -> list[Scene]:
@@ -286,6 +286,15 @@ def _row(task: str, source: np.ndarray, edited: np.ndarray, record: PromptRecord
 
 def _atoms(record: PromptRecord, scene: Scene) -> Sequence[AtomValue]:
     return typed_atoms(record, [_seen(item) for item in scene.objects if item.shape in SHAPES])
+
+
+def _stands(scene: Scene, edit: Edit) -> bool:
+    """Whether the last object stands where the edit says, seen from one that it names."""
+    *others, new = scene.objects
+    named = [o for o in others if o.shape == edit.target and edit.target_color in (None, o.color)]
+    return edit.relation is None or any(
+        edit.relation in relations_between(bounding_square(new), bounding_square(o)) for o in named
+    )
 
 
 def _same_things(one: Scene, other: Scene) -> bool:

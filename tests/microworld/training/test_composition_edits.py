@@ -63,6 +63,11 @@ def test_what_is_told_is_done_and_nothing_else(kind):
         ("Add a star.", [("circle", "red", False, False), ("ring", "blue", True, False), ("star", None, True, True)]),
         ("Replace the red circle by a star.", [("star", "red", False, False), ("ring", "blue", True, False)]),
         ("Remove the ring.", [("circle", "red", False, False)]),
+        (
+            "Add a star below the ring.",
+            [("circle", "red", False, False), ("ring", "blue", True, False), ("star", None, True, True)],
+        ),
+        ("Add a star above the ring.", None),
         ("Draw a nice star.", None),
         ("Replace the green circle by a star.", None),
     ],
