@@ -161,7 +161,7 @@ def fake(tmp_path, monkeypatch):
 @pytest.fixture
 def at_once(fake):
     """A configuration whose server is up at once."""
-    return VllmServerConfig(fake.model, device="cpu", start_timeout_s=60)
+    return VllmServerConfig(fake.model, device="cpu", start_timeout_s=200)
 
 
 def test_two_processes_share_one_server_and_the_last_one_ends_it(fake, at_once):
