@@ -23,7 +23,7 @@ KEEP_ALL = ["--select.keep-bins", "easy", "medium", "hard"]
 
 def dashboard_of(log: Path) -> str | None:
     found = re.search(r"RAY_API_SERVER_ADDRESS='(http://[\d.]+:\d+)'", log.read_text())
-    return found and found[1]
+    return None if found is None else found[1]
 
 
 def answers(address: str) -> bool:
@@ -46,8 +46,8 @@ def head(tmp_path_factory):
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
     # It says where the dashboard is once its node has joined.
     wait_until(lambda: process.poll() is not None or dashboard_of(log) is not None, 400)
-    assert process.poll() is None, log.read_text()
     address = dashboard_of(log)
+    assert address is not None, log.read_text()
     wait_until(lambda: answers(address), 400)
     yield address
     os.killpg(process.pid, signal.SIGTERM)
