@@ -20,6 +20,8 @@ hypothesis.settings.load_profile("beside others")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray gives its workers way to everything else: a test that waits for them beside another's would starve.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# As clusters have it that we start: Ray reads it once a process, when the first test starts one, in whatever way.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 # Nor is a cluster given up that takes long to start beside others.
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "150")
 os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "150")
