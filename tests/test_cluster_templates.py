@@ -94,35 +94,43 @@ sleep() { command sleep 0.1; }
 srun() { echo "srun $*"; }
 scontrol() { echo "scontrol $*"; }
 python() { if [[ $1 == -c ]]; then echo 2; else trap 'exit 1' TERM; echo "python $*"
-    for i in {1..1000}; do command sleep 0.05; done; fi; }
+    for i in {1..5000}; do command sleep 0.05; done; fi; }
 """
 
 
-@pytest.mark.parametrize(("interrupted", "code"), [(True, 1), (True, 2), (False, 1)])
-def test_the_slurm_script_queues_itself_again_when_it_is_interrupted(tmp_path, interrupted, code):
-    assert subprocess.run(["bash", "-n", ROOT / "deploy" / "slurm.sbatch"]).returncode == 0
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    fake = FAKE_SLURM.replace("exit 1", f"exit {code}")
-    fake = fake if interrupted else fake.replace("1000", "1")
-    (tmp_path / ".venv" / "bin" / "activate").write_text(fake)
-    environment = {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "77", "SLURM_NNODES": "2"}
-    environment |= {"SLURMD_NODENAME": "node0", "PATH": "/usr/bin:/bin"}
-    script = subprocess.Popen(
-        ["bash", ROOT / "deploy" / "slurm.sbatch", "/runs/x", "--num-prompts", "64"],
-        env=environment,
+def held(script: Path, before: str, *arguments: object, **environment: str) -> subprocess.Popen:
+    """A script that says "held" and stands still before its first command that begins so, until a line comes."""
+    trap = f"""if [[ -z $was_held && $BASH_COMMAND == "{before}"* ]]; then was_held=1; echo held; read -r; fi"""
+    return subprocess.Popen(
+        ["bash", "-T", "-c", f"trap '{trap}' DEBUG; source {script}", "bash", *map(str, arguments)],
+        env={"PATH": "/usr/bin:/bin"} | environment,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.parametrize("when", ["while it starts", "at work"])
+@pytest.mark.parametrize(("interrupted", "code"), [(True, 1), (True, 143), (True, 2), (False, 1)])
+def test_the_slurm_script_queues_itself_again_when_it_is_interrupted(tmp_path, interrupted, code, when):
+    assert subprocess.run(["bash", "-n", ROOT / "deploy" / "slurm.sbatch"]).returncode == 0
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    fake = FAKE_SLURM.replace("exit 1", f"exit {code}")
+    fake = fake if interrupted else fake.replace("5000", "1")
+    (tmp_path / ".venv" / "bin" / "activate").write_text(fake)
+    environment = {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "77", "SLURM_NNODES": "2"}
+    environment |= {"SLURMD_NODENAME": "node0", "PATH": "/usr/bin:/bin"}
+    before = {"while it starts": "pipeline=\\$!", "at work": "wait"}[when]
+    script = held(ROOT / "deploy" / "slurm.sbatch", before, "/runs/x", "--num-prompts", "64", **environment)
     lines = []
-    while not lines or not lines[-1].startswith("python"):
-        lines.append(script.stdout.readline())
+    while "held" not in lines or not any(line.startswith("python") for line in lines):
+        lines.append(script.stdout.readline().rstrip())
     if interrupted:
         script.terminate()  # what `--signal=B:TERM@240` does
-    rest, _ = script.communicate(timeout=120)
-    flags = "--run /runs/x --runtime ray --preset flux --num-prompts 64"
-    assert lines[-1] == f"python -m pipelines run {flags}\n"
+    rest, _ = script.communicate("go on\n", timeout=200)
     lines += rest.splitlines()  # the nodes start beside the driver: their lines come before its line or after it
-    assert ("scontrol requeue 77" in lines) == (interrupted and code == 1)  # a usage error is final
+    assert "python -m pipelines run --run /runs/x --runtime ray --preset flux --num-prompts 64" in lines
+    assert ("scontrol requeue 77" in lines) == (interrupted and code in (1, 143))  # a usage error is final
     assert any("ray start --head" in line for line in lines)
     assert any("ray start --address=" in line for line in lines)
 
@@ -193,7 +201,7 @@ def test_only_work_that_may_succeed_is_tried_again(tmp_path, codes, ended, tries
 def test_a_job_that_is_told_to_stop_is_not_started_again(tmp_path):
     """TERM to the process group, as `ray job stop` sends it: the command gets one, finishes, and that is all."""
     heard = tmp_path / "heard"
-    command = f'trap "echo TERM >> {heard}; exit 1" TERM; echo ready; for i in $(seq 500); do sleep .05; done'
+    command = f'trap "echo TERM >> {heard}; exit 1" TERM; echo ready; for i in $(seq 5000); do sleep .05; done'
     script = subprocess.Popen(
         ["bash", ROOT / "deploy" / "until_done.sh", "bash", "-c", command],
         env={"PATH": "/usr/bin:/bin", "WAIT_S": "0"},
@@ -202,8 +210,27 @@ def test_a_job_that_is_told_to_stop_is_not_started_again(tmp_path):
     )
     assert script.stdout.readline() == b"ready\n"
     os.killpg(script.pid, signal.SIGTERM)
-    assert script.wait(30) == 1
+    assert script.wait(200) == 1
     assert heard.read_text() == "TERM\n"
+
+
+def test_a_job_that_is_told_to_stop_while_its_command_is_started_tells_it_all_the_same(tmp_path):
+    heard = tmp_path / "heard"
+    command = f'trap "echo TERM >> {heard}; exit 1" TERM; echo ready; for i in $(seq 5000); do sleep .05; done'
+    script = held(ROOT / "deploy" / "until_done.sh", "child=\\$!", "bash", "-c", command, WAIT_S="0")
+    assert {script.stdout.readline() for _ in range(2)} == {"held\n", "ready\n"}
+    script.terminate()
+    script.communicate("go on\n", timeout=100)
+    assert (script.returncode, heard.read_text()) == (1, "TERM\n")
+
+
+def test_a_job_that_is_told_to_stop_between_two_tries_makes_no_other(tmp_path):
+    tries = tmp_path / "tries"
+    script = held(ROOT / "deploy" / "until_done.sh", "sleep ", "bash", "-c", f"echo >> {tries}; exit 1", WAIT_S="0")
+    assert script.stdout.readline() == "held\n"
+    script.terminate()
+    script.communicate("go on\n", timeout=100)
+    assert (script.returncode, tries.read_text()) == (1, "\n")
 
 
 def test_no_retry_loop_of_the_files_takes_a_usage_error_for_bad_luck():

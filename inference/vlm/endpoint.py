@@ -12,7 +12,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -203,8 +203,19 @@ class EndpointVlm:
             self.config.max_image_pixels,
         )
         client = self._client_now() if missing else self._client
+        is_refused = threading.Event()
+
+        def ask(question: _Question) -> T:
+            if is_refused.is_set():  # as this one would be
+                raise CancelledError
+            try:
+                return self._ask(client, question, images, read)
+            except AccessError:
+                is_refused.set()
+                raise
+
         with ThreadPoolExecutor(self.config.concurrency) as pool:
-            futures = {key: pool.submit(self._ask, client, question, images, read) for key, question in missing.items()}
+            futures = {key: pool.submit(ask, question) for key, question in missing.items()}
             running = set(futures.values())
             while running:
                 done, running = wait(running, return_when=FIRST_EXCEPTION)

@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 
 _POLL_S = 0.2
-_LOOKS = 10
 _GRACE_S = 5.0
 
 
@@ -39,14 +38,14 @@ def guard_from_below(folder: Path, port: int, command: list[str]) -> int:
 
 def main(folder: Path, port: int, command: list[str]) -> int:
     """The command's exit code; 143 where it was ended from outside, or another guard was first."""
-    own = try_lock(folder / "guard")
-    for _ in range(_LOOKS):  # whoever looks whether there is a guard holds its lock for a moment
-        if own is not None:
-            break
-        time.sleep(_POLL_S / _LOOKS)
-        own = try_lock(folder / "guard")
-    if own is None:
-        return 143
+    while try_lock(folder / "guard") is None:
+        # Whoever looks whether there is a guard shares its lock for a moment, or for as long as it gets no time; a
+        # guard shares it with nobody.
+        shared = try_lock(folder / "guard", fcntl.LOCK_SH)
+        if shared is None:
+            return 143
+        os.close(shared)
+        time.sleep(_POLL_S / 10)
     end_orphans(folder)
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):

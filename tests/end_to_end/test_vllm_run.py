@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from microworld.weights_folder import MICRO_WEIGHTS
-from tests.support.processes import lines_above, processes_with
+from tests.support.processes import lines_above, processes_with, wait_until
 from tests.support.vllm_of_micro import vllm_processes
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,4 @@ def test_vllm_serves_a_run_under_ray_and_comes_back_when_it_is_killed(tmp_path):
     resumed = pipelines("resume", "--run", str(run), "--schedule", "staged")
     assert "starting vLLM" not in resumed.stderr
     assert {path: path.stat().st_mtime_ns for path in (run / "journal").rglob("*.json")} == journal
-    deadline = time.monotonic() + 60
-    while vllm_processes("raylet"):
-        assert time.monotonic() < deadline, "a process of vLLM stayed behind"
-        time.sleep(0.5)
+    wait_until(lambda: not vllm_processes("raylet"))

@@ -41,7 +41,7 @@ class Driver:
         self.process = CONTEXT.Process(target=drive, args=(str(run), str(self.output), environment))
         self.process.start()
 
-    def wait_for(self, condition, timeout_s: float = 90) -> None:
+    def wait_for(self, condition, timeout_s: float = 200) -> None:
         until = time.monotonic() + timeout_s
         lives = True
         while not condition():
@@ -55,7 +55,7 @@ class Driver:
         os.kill(self.process.pid, number)
 
     def end(self) -> int | None:
-        self.process.join(timeout=90)
+        self.process.join(timeout=200)
         return self.process.exitcode
 
     def printed(self) -> str:
@@ -123,14 +123,14 @@ def test_one_signal_finishes_the_block_at_hand_and_stops(tmp_path, undisturbed, 
 def test_two_signals_stop_at_once_in_the_middle_of_a_block(tmp_path, undisturbed):
     run = tmp_path / "run"
     calls = tmp_path / "calls.txt"
-    driver = Driver(run, TOY_SLEEP_S="60", TOY_CALLS=str(calls))
+    driver = Driver(run, TOY_SLEEP_S="600", TOY_CALLS=str(calls))
     driver.wait_for(calls.exists)
     driver.send(signal.SIGINT)
     driver.wait_for(lambda: "stopping after" in driver.printed())
     started = time.monotonic()
     driver.send(signal.SIGINT)
     assert driver.end() == 130
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 100  # it would be at the block for ten minutes
     assert blocks(run) == []
     assert Driver(run).end() == 0
     assert shards(run) == shards(undisturbed)
@@ -140,17 +140,17 @@ def test_what_hangs_is_named_and_is_in_quarantine_after_two_resumes(tmp_path):
     run = tmp_path / "run"
     config = toy_job.ToyConfig(num_prompts=3, unit_size=1)
     toy_job.create(str(run), config)
-    hangs = {"TOY_HANG": "p001", "TOY_LIMIT_S": "1"}
+    hangs = {"TOY_HANG": "p001", "TOY_LIMIT_S": "4"}
     for _ in range(2):  # the first time it may have been the worker
         driver = Driver(run, **hangs)
         assert driver.end() == 1
-        assert "draw_squares: at unit 1: no answer within 0:0" in driver.printed()
+        assert "draw_squares: at unit 1: no answer within 0:" in driver.printed()
     found = Driver(run, **hangs)
     assert found.end() == 0, found.printed()
     folder, _ = toy_job.open_run(str(run))
     (entry,) = folder.quarantined()
     assert (entry["prompt_id"], entry["unit"]) == ("p001", 1)
-    assert "no answer within 0:0" in entry["error"]
+    assert "no answer within 0:" in entry["error"]
     assert verify(folder, config, deep=True) == []
     assert list(run.glob("given_up/*/*")) == []
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from inference.interfaces import ChatRequest
+from inference.vlm.vllm_server import who_wait
 from inference.vlm.vlm import VlmConfig
-from pipelines.runtime.watch import Watchdog
+from pipelines.runtime.watch import Watchdog, WatchedTime
 from schemas.errors import WorkFailedError
 from tests.support import toy_runs
 from tests.support.fake_vllm import fake_vllm
@@ -71,10 +72,22 @@ def test_a_vllm_that_does_not_start_ends_the_run_and_puts_nothing_in_quarantine(
 
 
 def test_the_start_of_a_server_is_none_of_a_unit_s_time(tmp_path, monkeypatch, checks_ask):
-    fake, path, ended = fake_vllm(tmp_path, monkeypatch, seconds=4), tmp_path / "run", []
+    """The clock of who watches stands still, but for an hour at each look while somebody waits for the server."""
+    up, path, ended, waited = tmp_path / "up", tmp_path / "run", [], []
+    fake = fake_vllm(tmp_path, monkeypatch, until=up)
     checks_ask(fake)
+
+    def look(clock):
+        if who_wait:
+            waited.append(3600.0)
+            if len(waited) == 3:
+                up.touch()
+        return sum(waited)
+
+    monkeypatch.setattr(WatchedTime, "look", look)
     monkeypatch.setattr(Watchdog, "_end", lambda self, at, seconds: ended.append((at, seconds)))
-    monkeypatch.setattr(toy_runs, "QUICK", replace(toy_runs.QUICK, unit_limit_s=2.5))
+    monkeypatch.setattr(toy_runs, "QUICK", replace(toy_runs.QUICK, unit_limit_s=60.0))
     assert toy_runs.run(path)
     assert fake.starts == 1
+    assert len(waited) >= 3
     assert not ended

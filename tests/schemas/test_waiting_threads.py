@@ -10,7 +10,7 @@ SAY = "import os, sys, {package}; assert 'torch' not in sys.modules; print(os.en
 def said(package: str, **environment: str) -> str:
     without = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     command = [sys.executable, "-c", SAY.format(package=package)]
-    done = subprocess.run(command, env=without | environment, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, env=without | environment, capture_output=True, text=True, check=True, timeout=200)
     return done.stdout.strip()
 
 

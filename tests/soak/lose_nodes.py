@@ -53,8 +53,8 @@ class Report:
         return self.same_shards and not self.problems and not self.made_again and not self.exit_code
 
 
-def lose_nodes(seconds: float, every_s: float, seed: int = SEED) -> Report:
-    """One run of about so many seconds."""
+def lose_nodes(seconds: float, every_s: float, seed: int = SEED, most: int | None = None) -> Report:
+    """One run of about so many seconds. most: nodes that are lost; None: until it ends."""
     prompts = max(24, int(seconds * UNITS_PER_S) * UNIT_PROMPTS)
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="lose-nodes-") as folder:
@@ -73,7 +73,7 @@ def lose_nodes(seconds: float, every_s: float, seed: int = SEED) -> Report:
             try:
                 while driver.poll() is None:
                     until = time.monotonic() + every_s
-                    while driver.poll() is None and time.monotonic() < until:
+                    while driver.poll() is None and (lost == most or time.monotonic() < until):
                         time.sleep(0.1)
                     if driver.poll() is not None:
                         break

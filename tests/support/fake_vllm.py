@@ -13,6 +13,8 @@ starts = pathlib.Path({starts!r})
 with starts.open("a") as file:
     print("start", file=file)
 time.sleep({seconds!r})
+while not pathlib.Path({until!r}).exists():
+    time.sleep(0.02)
 if {broken!r}:
     raise SystemExit("no such card")
 port = int(sys.argv[sys.argv.index("--port") + 1])
@@ -56,14 +58,16 @@ class FakeVllm:
         return [pid for pid, line in found.items() if "vllm_guard" not in line]
 
 
-def fake_vllm(tmp_path, monkeypatch, broken: bool = False, seconds: float = 0.2) -> FakeVllm:
-    """From now on in this test, `vllm` is this one. seconds: until it is up. broken: it ends instead."""
+def fake_vllm(tmp_path, monkeypatch, broken: bool = False, seconds: float = 0.2, until: Path = Path("/")) -> FakeVllm:
+    """From now on in this test, `vllm` is this one. seconds: until it is up, and until this file is there. broken: it
+    ends instead."""
     package = tmp_path / "packages" / "vllm" / "entrypoints" / "openai"
     package.mkdir(parents=True)
     for folder in (package, *package.parents[:2]):
         (folder / "__init__.py").touch()
     fake = FakeVllm(str(tmp_path / "model"), tmp_path / "starts")
-    (package / "api_server.py").write_text(_SERVER.format(starts=str(fake.starts_file), broken=broken, seconds=seconds))
+    said = {"starts": str(fake.starts_file), "broken": broken, "seconds": seconds, "until": str(until)}
+    (package / "api_server.py").write_text(_SERVER.format(**said))
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(A_VLM)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "packages"), os.environ.get("PYTHONPATH", "")]))

@@ -1,10 +1,12 @@
 """Processes that stand still at a given place, so that whoever is to kill them at work is never late."""
 
+import functools
 import itertools
 import os
 import signal
 import time
 from types import ModuleType
+from typing import Any
 
 from schemas.storage import LocalStorage
 
@@ -19,6 +21,19 @@ def hold_commits(most: int, word: str) -> None:
         commit(self, path, data)
 
     LocalStorage.commit = held
+
+
+def hold_calls(owner: Any, name: str, most: int) -> None:
+    """From now on so many calls of a function of a class or module come back; the next one never does."""
+    call, counted = getattr(owner, name), itertools.count()
+
+    @functools.wraps(call)
+    def held(*arguments: Any, **options: Any) -> Any:
+        while next(counted) >= most:
+            time.sleep(60)
+        return call(*arguments, **options)
+
+    setattr(owner, name, held)
 
 
 def freeze_after(module: ModuleType, words: str) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from tests.support.chat_server import says
 
 KEY = "sk-hostile-0123456789abcdef"
-LONG_S = 30.0  # a behaviour that never ends gives up by itself: longer than any test waits
+LONG_S = 240.0  # a behaviour that never ends gives up by itself: longer than any test waits
 
 
 def _send(connection: socket.socket, body: bytes, status: str = "200 OK", headers: str = "") -> None:
@@ -128,6 +128,16 @@ BEHAVIOURS: dict[str, Callable[[socket.socket], None]] = {
     "a reset": _resets,
     "a hang-up": lambda connection: connection.close(),
 }
+
+
+NEVER_END = [
+    name for name in BEHAVIOURS if any(word in name for word in ("dripping", "endless", "silence", "early", "half"))
+]
+
+
+def patience_s(name: str) -> float:
+    """A time limit for a request: short where only that ends it; elsewhere longer than any machine is busy."""
+    return 1.0 if name in NEVER_END else 60.0
 
 
 class HostileServer:

@@ -20,7 +20,7 @@ def processes_with(word):
     return found
 
 
-def wait_until(holds, seconds=120.0):
+def wait_until(holds, seconds=200.0):
     """Looks ten times a second."""
     deadline = time.monotonic() + seconds
     while not holds():

@@ -63,11 +63,11 @@ def test_what_is_no_address_is_refused_with_what_is_one(address):
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_a_cluster_that_is_gone_is_named_at_once(monkeypatch, scheme):
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind(("127.0.0.1", 0))  # nobody else gets the port, and nobody listens there
         port = free.getsockname()[1]
-    monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:{port}")
-    with pytest.raises(InputError, match=f"no Ray cluster answers at {scheme}127.0.0.1:{port}: .*refused"):
-        join({})
+        monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:{port}")
+        with pytest.raises(InputError, match=f"no Ray cluster answers at {scheme}127.0.0.1:{port}: .*refused"):
+            join({})
 
 
 @pytest.mark.parametrize("says", [None, b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x00\x00\x00\x07"])

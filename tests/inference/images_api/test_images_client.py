@@ -35,7 +35,7 @@ class DictJournal(dict):
 
 
 def config_of(server, **changes):
-    said = {"model": MODEL, "size_px": 16, "timeout_s": 5.0, "retries": 1, "concurrency": 4}
+    said = {"model": MODEL, "size_px": 16, "timeout_s": 60.0, "retries": 1, "concurrency": 4}
     return ImagesApiGeneratorConfig(server.base_url, **said | changes)
 
 

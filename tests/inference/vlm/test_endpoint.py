@@ -1,6 +1,7 @@
 """EndpointVlm against a real HTTP server that misbehaves as endpoints do."""
 
 import json
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,7 @@ class DictJournal(dict):
 
 
 def vlm_at(server, journal=None, **changes):
-    config = EndpointConfig(server.base_url, "m", timeout_s=5.0, max_retries=1)
+    config = EndpointConfig(server.base_url, "m", timeout_s=60.0, max_retries=1)
     return EndpointVlm(replace(config, **changes), journal)
 
 
@@ -31,7 +32,12 @@ def questions(number):
 
 
 def test_answers_come_in_order_with_their_token_counts_and_the_limit_of_requests_at_once_holds():
+    second = threading.Event()
+
     def answer(payload, number):
+        if number == 1:
+            second.set()
+        second.wait(30)
         reply = says(f"to {text_of(payload)}")
         reply.seconds = 0.05
         return reply

@@ -2,11 +2,13 @@
 
 import logging
 import time
+from concurrent import futures
 
 import numpy as np
 import pytest
 
 from inference.interfaces import ChatRequest
+from inference.vlm import endpoint
 from inference.vlm.endpoint import EndpointConfig, EndpointVlm
 from inference.vlm.journal import StorageJournal
 from inference.vlm.vlm import VlmConfig
@@ -58,6 +60,13 @@ def test_a_wrong_key_names_its_variable_before_any_work(monkeypatch):
 
 def test_a_wrong_model_names_those_that_there_are_and_few_requests_are_lost(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def late(*arguments, **options):
+        found = futures.wait(*arguments, **options)
+        time.sleep(1)  # who waits for the answers gets no time when the first has come
+        return found
+
+    monkeypatch.setattr(endpoint, "wait", late)
     with openai_server() as (server, _):
         with pytest.raises(AccessError, match="one of its models: m, n"):
             vlm_at(server, model="nonesuch", concurrency=2).answer(requests(40))

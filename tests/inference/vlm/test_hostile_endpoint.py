@@ -22,13 +22,13 @@ from schemas.errors import RequestFailedError
 from schemas.storage import LocalStorage
 from schemas.terminal import say_error
 from tests.support.chat_server import Reply, chat_server, says
-from tests.support.hostile_server import BEHAVIOURS, KEY, body, hostile_server
+from tests.support.hostile_server import BEHAVIOURS, KEY, LONG_S, body, hostile_server, patience_s
 
 QUESTION = [ChatRequest("q")]
 
 
 def vlm_at(server, journal=None, **changes):
-    return EndpointVlm(EndpointConfig(server.base_url, "m", **{"timeout_s": 5.0, "max_retries": 0} | changes), journal)
+    return EndpointVlm(EndpointConfig(server.base_url, "m", **{"timeout_s": 60.0, "max_retries": 0} | changes), journal)
 
 
 def with_usage(usage):
@@ -140,11 +140,11 @@ def test_a_small_packed_answer_is_read():
 
 @pytest.mark.parametrize("status", [200, 400, 429])
 def test_an_answer_that_drips_has_a_deadline(status):
-    reply = Reply(says("x" * 500).body, status, drip_s=0.1)
+    reply = Reply(says("x" * 2000).body, status, drip_s=0.1)  # for more than three minutes
     started = time.monotonic()
     with chat_server(lambda payload, number: reply) as server, pytest.raises(Exception, match=r"lives|time"):
         vlm_at(server, timeout_s=0.5).answer(QUESTION)
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_no_behaviour_costs_more_than_it_may_or_leaves_what_does_not_read(name, 
         with hostile_server(BEHAVIOURS[name]) as server:
             for _ in range(2):
                 try:
-                    said.append(vlm_at(server, journal, timeout_s=1.0).answer(QUESTION)[0])
+                    said.append(vlm_at(server, journal, timeout_s=patience_s(name)).answer(QUESTION)[0])
                 except (openai.OpenAIError, RequestFailedError) as error:
                     told += "".join(traceback.format_exception(error))
                     say_error(error)
@@ -193,7 +193,7 @@ def test_no_behaviour_costs_more_than_it_may_or_leaves_what_does_not_read(name, 
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert time.monotonic() - started < 25
+    assert time.monotonic() - started < LONG_S / 2
     assert peak < 120 * 2**20
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*.json"))
     assert len(kept) < 2**20
@@ -230,11 +230,12 @@ def test_another_server_that_a_redirection_leads_to_gets_no_secret(monkeypatch):
 )
 def test_a_probe_of_a_server_has_a_deadline(name):
     started = time.monotonic()
+    lives = name in ("a page", "dripping headers")
     with hostile_server(BEHAVIOURS[name], lives=False) as server:
-        assert answers(f"{server.base_url}/models", 1.0) == (name in ("a page", "dripping headers"))
+        assert answers(f"{server.base_url}/models", 60.0 if lives else 1.0) == lives
     with hostile_server(BEHAVIOURS[name]) as server:
-        assert answers(f"{server.base_url}/models", 1.0)
-    assert time.monotonic() - started < 10
+        assert answers(f"{server.base_url}/models", 60.0)
+    assert time.monotonic() - started < LONG_S / 2
 
 
 @pytest.mark.parametrize(

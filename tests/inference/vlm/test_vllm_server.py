@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -42,15 +41,16 @@ def user(folder):
     return file
 
 
-def guards_of(mark):
-    return {pid: line for pid, line in processes_with(mark).items() if "vllm_guard" in line}
+def is_guarded(folder, mark, number=4):
+    """Whether so many processes name the mark, and the guard has said what it guards, which it does last."""
+    return len(processes_with(mark)) == number and bool(vllm_guard.read_state(folder))
 
 
 def test_the_guard_ends_the_whole_group_when_its_last_user_lets_go(tmp_path):
     mark = f"guarded-{os.getpid()}-a"
     first, second = user(tmp_path), user(tmp_path)
     guard = subprocess.Popen(sleeper(tmp_path, mark))
-    wait_until(lambda: len(processes_with(mark)) == 4)
+    wait_until(lambda: is_guarded(tmp_path, mark))
     first.close()
     time.sleep(1)
     assert len(processes_with(mark)) == 4
@@ -64,8 +64,8 @@ def test_the_guard_ends_the_rest_of_the_group_when_its_leader_is_killed(tmp_path
     mark = f"guarded-{os.getpid()}-b"
     with user(tmp_path):
         guard = subprocess.Popen(sleeper(tmp_path, mark))
-        wait_until(lambda: len(processes_with(mark)) == 4)
-        os.kill(min(processes_with(mark).keys() - guards_of(mark).keys()), signal.SIGKILL)
+        wait_until(lambda: is_guarded(tmp_path, mark))
+        os.kill(vllm_guard.read_state(tmp_path)["group"], signal.SIGKILL)
         wait_until(lambda: not processes_with(mark))
         guard.wait(60)
 
@@ -77,7 +77,7 @@ def test_a_user_that_is_killed_takes_the_group_along_and_who_started_it_does_not
         f"subprocess.Popen({sleeper(tmp_path, mark)!r})\ntime.sleep(600)"
     ).format(users=str(tmp_path / "users"))
     starter = subprocess.Popen([sys.executable, "-c", code])
-    wait_until(lambda: len(processes_with(mark)) == 5)  # the starter's own command line has it too
+    wait_until(lambda: is_guarded(tmp_path, mark, 5))  # the starter's own command line has it too
     other = user(tmp_path)
     starter.kill()
     starter.wait()
@@ -92,7 +92,7 @@ def test_the_guard_is_no_child_that_its_parent_s_killer_finds(tmp_path):
     mark = f"guarded-{os.getpid()}-d"
     with user(tmp_path):
         child = subprocess.Popen(sleeper(tmp_path, mark))
-        wait_until(lambda: len(processes_with(mark)) == 4)
+        wait_until(lambda: is_guarded(tmp_path, mark))
         child.kill()
         child.wait()
         assert len(processes_with(mark)) == 3
@@ -103,7 +103,7 @@ def test_a_guard_that_is_killed_takes_the_group_along(tmp_path):
     mark = f"guarded-{os.getpid()}-e"
     with user(tmp_path):
         child = subprocess.Popen(sleeper(tmp_path, mark))
-        wait_until(lambda: len(processes_with(mark)) == 4)
+        wait_until(lambda: is_guarded(tmp_path, mark))
         os.kill(vllm_guard.read_state(tmp_path)["guard"], signal.SIGKILL)
         wait_until(lambda: not processes_with(mark))
         assert child.wait(60) == 143
@@ -113,7 +113,7 @@ def test_the_next_guard_ends_what_was_left_when_all_that_watched_were_killed(tmp
     mark = f"guarded-{os.getpid()}-f"
     with user(tmp_path):
         child = subprocess.Popen(sleeper(tmp_path, mark))
-        wait_until(lambda: len(processes_with(mark)) == 4)
+        wait_until(lambda: is_guarded(tmp_path, mark))
         child.kill()
         child.wait()
         os.kill(vllm_guard.read_state(tmp_path)["guard"], signal.SIGKILL)
@@ -127,13 +127,24 @@ def test_a_second_guard_leaves_the_first_one_alone(tmp_path):
     mark = f"guarded-{os.getpid()}-g"
     with user(tmp_path):
         first = subprocess.Popen(sleeper(tmp_path, mark))
-        wait_until(lambda: len(processes_with(mark)) == 4)
+        wait_until(lambda: is_guarded(tmp_path, mark))
         state = vllm_guard.read_state(tmp_path)
         command = [sys.executable, vllm_guard.__file__, str(tmp_path), "2", sys.executable, "-c", "pass"]
         assert subprocess.run(command).returncode == 143
         assert vllm_guard.read_state(tmp_path) == state
         assert len(processes_with(mark)) == 4
     first.wait(60)
+
+
+def test_a_guard_waits_for_whoever_looks_whether_there_is_one_however_long_that_takes(tmp_path):
+    command = [sys.executable, vllm_guard.__file__, str(tmp_path), "1", sys.executable, "-c", "raise SystemExit(7)"]
+    looking = vllm_guard.try_lock(tmp_path / "guard", fcntl.LOCK_SH)
+    assert looking is not None
+    with user(tmp_path):
+        guard = subprocess.Popen(command)
+        time.sleep(2)  # a process that gets no time
+        os.close(looking)
+        assert guard.wait(60) == 7
 
 
 def test_the_guard_passes_the_exit_code_on(tmp_path):
@@ -150,7 +161,7 @@ def fake(tmp_path, monkeypatch):
 @pytest.fixture
 def at_once(fake):
     """A configuration whose server is up at once."""
-    return VllmServerConfig(fake.model, device="cpu", start_timeout_s=60)
+    return VllmServerConfig(fake.model, device="cpu", start_timeout_s=200)
 
 
 def test_two_processes_share_one_server_and_the_last_one_ends_it(fake, at_once):
@@ -282,17 +293,19 @@ def test_who_must_know_that_it_starts_has_it_started_when_it_is_opened(fake, tmp
 
 
 def test_threads_that_wait_for_one_start_fail_with_it_and_the_next_tries_again(tmp_path, monkeypatch):
-    broken = fake_vllm(tmp_path, monkeypatch, broken=True)
+    all_wait = tmp_path / "all_wait"
+    broken = fake_vllm(tmp_path, monkeypatch, broken=True, until=all_wait)
     vlm = vlm_config(broken).open()
-    together = threading.Barrier(6)
 
     def ask(number):
-        together.wait()
         with pytest.raises(WorkFailedError, match=r"after 2 starts; its last words(?s:.*)no such card"):
             vlm.answer([ChatRequest(f"Is it number {number}?")])
 
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(ask, range(6)))
+        asking = pool.map(ask, range(6))
+        wait_until(lambda: len(who_wait) == 6)
+        all_wait.touch()
+        list(asking)
     assert broken.starts == 2
     assert not who_wait
     with pytest.raises(WorkFailedError):

@@ -46,6 +46,7 @@ def test_a_visitor_filters_looks_closer_and_sees_no_error(browser, tmp_path: Pat
     page.locator("#outcome").get_by_text("Pairs").click()
     assert page.locator("article.pair:visible").count() == len(wanted) > 0
     assert page.locator("article.card:visible").count() == len(wanted)
+    page.wait_for_function("[...document.querySelectorAll('article.pair .frame img')].every(i => i.complete)")
     shown = page.locator("article.pair .frame img").evaluate_all("images => images.map(i => i.naturalWidth)")
     assert shown == [32] * (2 * len(wanted))
 

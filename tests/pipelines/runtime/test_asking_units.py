@@ -10,19 +10,24 @@ from pipelines.runtime import unit_worker
 from pipelines.runtime.byte_gate import ByteGate
 from schemas.errors import InputError, OutageError
 from tests.support import toy_runs
+from tests.support.processes import wait_until
 from tests.support.toy_job import CheckColors
 
 
 class AtOnce:
-    """How many calls are under way, and were at most."""
+    """How many calls are under way, and were at most. wanted: calls wait until there are so many."""
 
     def __init__(self):
-        self.now, self.most, self.lock = 0, 0, threading.Lock()
+        self.now, self.most, self.wanted, self.lock = 0, 0, 0, threading.Lock()
+        self.are_there = threading.Event()
 
     def __enter__(self):
         with self.lock:
             self.now += 1
             self.most = max(self.most, self.now)
+            if self.most == self.wanted:
+                self.are_there.set()
+        self.are_there.wait(60 if self.wanted else 0.2)
 
     def __exit__(self, *_):
         with self.lock:
@@ -36,7 +41,6 @@ def checks(monkeypatch):
 
     def ask(self, rows):
         with at_once:
-            time.sleep(0.2)
             return check(self, rows)
 
     monkeypatch.setattr(CheckColors, "is_client", classmethod(lambda cls, config: True))
@@ -46,6 +50,7 @@ def checks(monkeypatch):
 
 @pytest.mark.parametrize("units", [1, 4])
 def test_units_in_threads_give_the_same_shards(checks, undisturbed, tmp_path, units):
+    checks.wanted = units
     assert toy_runs.run(tmp_path / "run", schedule="staged", asking_units=units)
     assert checks.most == units
     assert toy_runs.shards(tmp_path / "run") == toy_runs.shards(undisturbed)
@@ -86,14 +91,15 @@ def test_the_gate_lets_in_what_fits_and_what_is_too_large_alone():
     def go(name, size):
         with gate.entered(size):
             inside.append(name)
-            let_out[name].wait(10)
+            let_out[name].wait(60)
         inside.remove(name)
 
     threads = {}
     for name, size in (("a", 6), ("b", 4), ("c", 20)):
         threads[name] = threading.Thread(target=go, args=(name, size))
         threads[name].start()
-        time.sleep(0.1)
+        wait_until(lambda name=name: name in inside or name == "c")
+    time.sleep(0.1)
     assert inside == ["a", "b"]
     let_out["a"].set()
     threads["a"].join()
@@ -101,8 +107,7 @@ def test_the_gate_lets_in_what_fits_and_what_is_too_large_alone():
     assert inside == ["b"]
     let_out["b"].set()
     threads["b"].join()
-    time.sleep(0.1)
-    assert inside == ["c"]
+    wait_until(lambda: inside == ["c"])
     let_out["c"].set()
     threads["c"].join()
     assert gate.inside == 0

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from unittest import mock
 
@@ -15,6 +14,7 @@ import psutil
 import pytest
 
 from tests.support import toy_runs
+from tests.support.processes import wait_until
 from tests.support.toy_job import open_run
 from tests.support.toy_runs import run_on_ray
 
@@ -69,9 +69,10 @@ class Killer(threading.Thread):
         while self.left and not self.over.wait(self.random.uniform(0.2, 1.0)):
             if workers := stage_workers():
                 victim = self.random.choice(workers)
-                victim.send_signal(signal.SIGKILL)
-                self.killed.append(victim.pid)
-                self.left -= 1
+                with contextlib.suppress(psutil.NoSuchProcess):  # it ended just now
+                    victim.send_signal(signal.SIGKILL)
+                    self.killed.append(victim.pid)
+                    self.left -= 1
         self.may_end.touch()
 
 
@@ -117,10 +118,8 @@ def test_the_driver_killed_and_started_again_goes_on_with_the_same_bytes(undistu
     environment |= {"TOY_HANG": LAST_PROMPT, "TOY_HANG_UNTIL": str(killed)}
     command = [sys.executable, "-c", script, str(path)]
     driver = subprocess.Popen(command, cwd=ROOT, env=environment)
-    deadline = time.time() + 120
-    while len(toy_runs.blocks(path)) < 3 and time.time() < deadline:
-        assert driver.poll() is None, "the driver ended before it could be killed"
-        time.sleep(0.05)
+    wait_until(lambda: len(toy_runs.blocks(path)) >= 3 or driver.poll() is not None, 300)
+    assert driver.poll() is None, "the driver ended before it could be killed"
     driver.kill()
     driver.wait()
     killed.touch()

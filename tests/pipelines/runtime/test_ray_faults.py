@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 import uuid
 from pathlib import Path
 
@@ -11,18 +10,12 @@ import pytest
 from pipelines.driver import RunOptions, drive
 from schemas.errors import StorageError
 from tests.support import toy_runs
+from tests.support.processes import wait_until
 from tests.support.s3_server import ENVIRONMENT, FlakyProxy, shared_server
 from tests.support.toy_job import ToyConfig, create, open_run
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 SMALL = ToyConfig(num_prompts=8)
-
-
-def wait_for(condition, timeout_s: float = 90) -> None:
-    until = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 class Driver(threading.Thread):
@@ -52,15 +45,15 @@ def test_a_node_that_dies_is_named_and_the_run_goes_on_when_another_joins(undist
             driver = Driver(path)
             driver.start()
             # The head has room for one of the three stages.
-            wait_for(lambda: len(toy_runs.blocks(path)) >= 3 and len(list((path / "logs").iterdir())) >= 3)
+            wait_until(lambda: len(toy_runs.blocks(path)) >= 3 and len(list((path / "logs").iterdir())) >= 3, 300)
             first_actors = len(list((path / "logs").iterdir()))
             committed = toy_runs.stamps(path)
             with caplog.at_level(logging.WARNING):
                 arena.lose_node()
-                wait_for(lambda: "the cluster has lost nodes" in caplog.text)
+                wait_until(lambda: "the cluster has lost nodes" in caplog.text, 300)
             arena.add_node()
             joined.touch()
-            driver.join(timeout=120)
+            driver.join(timeout=300)
             assert driver.complete
         finally:
             ray.shutdown()

@@ -11,9 +11,10 @@ from pipelines.driver import RunOptions, drive
 from pipelines.runtime.failures import FailurePolicy
 from tests.soak.arena import stage_worker
 from tests.support import toy_runs
+from tests.support.processes import wait_until
 from tests.support.toy_job import ToyConfig, create
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 def test_what_no_worker_comes_back_with_is_tried_elsewhere_and_then_found(tmp_path, monkeypatch, capsys):
@@ -35,9 +36,7 @@ def test_what_no_worker_comes_back_with_is_tried_elsewhere_and_then_found(tmp_pa
     since = time.time()
 
     def freeze() -> None:
-        until = time.monotonic() + 120
-        while time.monotonic() < until and not any(call[0] == "check_colors" for call in toy_runs.calls(calls)):
-            time.sleep(0.02)
+        wait_until(lambda: any(call[0] == "check_colors" for call in toy_runs.calls(calls)), 300)
         worker = stage_worker(path, "check_colors", since)
         if worker is not None:
             frozen.append(worker)
@@ -47,17 +46,24 @@ def test_what_no_worker_comes_back_with_is_tried_elsewhere_and_then_found(tmp_pa
     connect()
     try:
         freezing.start()
-        assert drive(folder, config, RunOptions(runtime="ray", failures=FailurePolicy(unit_limit_s=10.0)))
+        assert drive(folder, config, RunOptions(runtime="ray", failures=FailurePolicy(unit_limit_s=20.0)))
     finally:
         ray.shutdown()
-    freezing.join(5)
+    freezing.join(60)
     assert frozen
-    assert not psutil.pid_exists(frozen[0].pid) or frozen[0].status() == psutil.STATUS_ZOMBIE
+    wait_until(lambda: is_gone(frozen[0]))
     found = {entry["prompt_id"]: entry["error"] for entry in folder.quarantined()}
     assert set(found) == {"p001", "p004"}
-    assert "no answer within 0:10" in found["p001"]
+    assert "no answer within 0:20" in found["p001"]
     assert "its worker died" in found["p004"]
     assert verify(folder, config, deep=True) == []
     assert list(path.glob("given_up/*/*")) == []
     said = capsys.readouterr().err
-    assert "draw_squares: 1 workers: at work on unit 1 for 0:0" in said
+    assert "draw_squares: 1 workers: at work on unit 1 for 0:" in said
+
+
+def is_gone(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -4,11 +4,11 @@ import pytest
 
 from tests.soak.lose_nodes import lose_nodes
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 def test_a_run_over_four_nodes_ends_with_the_same_bytes_though_they_are_lost_one_after_the_other():
-    report = lose_nodes(seconds=25, every_s=6)
+    report = lose_nodes(seconds=25, every_s=6, most=4)  # so that it ends on a slow machine, too
     assert report.nodes_lost >= 1
     assert report.exit_code == 0
     assert report.problems == ()

@@ -4,15 +4,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from tests.support import toy_runs
+from tests.support.processes import wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[3]
 NUM_PROMPTS = 18
 
@@ -23,37 +23,36 @@ def begun(path: Path, stage: str) -> int:
 
 
 @pytest.mark.parametrize(("own_cluster", "to_group"), [(True, True), (False, False)], ids=["own, group", "joined"])
-def test_one_sigterm_finishes_the_blocks_at_hand(tmp_path, undisturbed, own_cluster, to_group):
+def test_one_sigterm_finishes_the_blocks_at_hand(tmp_path, undisturbed, monkeypatch, own_cluster, to_group):
     from tests.soak.arena import Arena
 
-    path, calls, said = tmp_path / "run", tmp_path / "calls", tmp_path / "said"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TOY_SLEEP_S": "1.5", "TOY_CALLS": str(calls)}
-    environment.pop("RAY_ADDRESS", None)
-    os.environ["TOY_CALLS"] = str(calls)  # workers of the joined cluster have its environment
-    arena = nullcontext(None) if own_cluster else Arena(sleep_s=1.5)
-    with arena as joined, open(said, "w") as output:
-        if joined is not None:
-            environment["RAY_ADDRESS"] = joined.address
+    path, calls, said, heard = tmp_path / "run", tmp_path / "calls", tmp_path / "said", tmp_path / "heard"
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("TOY_CALLS", str(calls))  # workers of the joined cluster have the environment of this moment
+    monkeypatch.setenv("TOY_HANG", "p004")  # the second unit is at work until the driver has heard
+    monkeypatch.setenv("TOY_HANG_UNTIL", str(heard))
+    with nullcontext() if own_cluster else Arena(sleep_s=0.1) as joined, open(said, "w") as output:
+        environment = {**os.environ} | ({} if joined is None else {"RAY_ADDRESS": joined.address})
         command = [sys.executable, "-m", "tests.soak.toy_on_ray", str(path), "0", str(NUM_PROMPTS)]
         driver = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
         )
         try:
-            deadline = time.monotonic() + 120
-            # A block is there and the next one is at work.
-            while begun(calls, "draw_squares") < 2 or not toy_runs.blocks(path):
-                assert time.monotonic() < deadline, said.read_text()
-                assert driver.poll() is None, said.read_text()
-                time.sleep(0.02)
+            # The blocks of the first unit are there.
+            wait_until(lambda: driver.poll() is not None or len(toy_runs.blocks(path)) == 3, 300)
+            wait_until(lambda: driver.poll() is not None or begun(calls, "draw_squares") == 2, 300)
+            assert driver.poll() is None, said.read_text()
             committed = toy_runs.stamps(path)
             if to_group:
                 os.killpg(driver.pid, signal.SIGTERM)
             else:
                 driver.terminate()
-            code = driver.wait(timeout=60)
+            wait_until(lambda: driver.poll() is not None or "stopping after" in said.read_text(), 300)
+            heard.touch()
+            code = driver.wait(timeout=300)
         finally:
             driver.kill()
-            del os.environ["TOY_CALLS"]
     words = said.read_text()
     assert code == 1, words
     assert "stopping after the block at hand" in words

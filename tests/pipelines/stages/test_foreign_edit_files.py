@@ -65,7 +65,7 @@ def test_folders_hidden_files_and_upper_case_suffixes_are_as_webdataset_takes_th
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 def test_of_a_tar_that_is_not_whole_the_whole_triplets_are_used_and_it_is_named(tmp_path, caplog, case):
     data, says = damaged(case, [*edit("1"), *edit("2"), ("3.json", said("x" * 900))])
     path = written(tmp_path, data)
