@@ -365,9 +365,10 @@ def draw_sheet(gain: Gain, name: str, path: Path, shown: int = 12) -> None:
             side = image.shape[0]
             color = "#16a34a" if is_right else "#dc2626"
             axis.add_patch(Rectangle((-0.5, -0.5), side, side, fill=False, lw=3, ec=color))
-        line[1].text(0, 0.95, textwrap.fill(wrong.prompt.text, 30), va="top", fontsize=8, transform=line[1].transAxes)
-        told = textwrap.fill(wrong.reflection, 30)
-        line[1].text(0, 0.5, told, va="top", fontsize=8, style="italic", color="#0369a1", transform=line[1].transAxes)
+        asked, told = textwrap.wrap(wrong.prompt.text, 30), textwrap.wrap(wrong.reflection, 30)
+        for lines, first, style in ((asked, 0, {}), (told, len(asked) + 0.5, {"style": "italic", "color": "#0369a1"})):
+            height = 0.95 - 0.105 * first  # of a line of 8 points in a row of 1.3 inches
+            line[1].text(0, height, "\n".join(lines), va="top", fontsize=8, transform=line[1].transAxes, **style)
     for axis, (_, way) in zip(axes[0][2:], ways, strict=True):
         axis.set_title(way, fontsize=9)
     axes[0][0].set_title("flawed", fontsize=9)
