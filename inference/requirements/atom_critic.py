@@ -115,8 +115,18 @@ def known_flaws(atoms: Sequence[AtomValue], score: float, config: AtomCriticConf
     if atoms and not wrong and score >= config.sure:
         return NOTHING_WRONG
     doubtful = sorted(atoms, key=lambda atom: atom.value)
-    mends = dict.fromkeys(atom.mend for atom in wrong or doubtful if atom.mend)
-    return " ".join(list(mends)[: config.max_told or None])
+    mends: dict[str, str] = {}
+    for atom in wrong or doubtful:
+        if atom.mend:
+            mends.setdefault(_subject(atom.mend), atom.mend)
+    return " ".join(list(mends.values())[: config.max_told or None])
+
+
+def _subject(mend: str) -> str:
+    """What tells mends apart: the object, of those that replace the only one of its name, for it cannot become two
+    things (of which a detector that is unsure may suggest both); any other mend as a whole."""
+    named, by, _ = mend.partition(" by ")
+    return named if by and named.startswith("Replace the ") else mend
 
 
 def _listed(record: PromptRecord, wrong: Sequence[AtomValue]) -> str:

@@ -23,6 +23,7 @@ HOLDS, WORST, BAD = (
     AtomValue("object", "a star", 0.01, "Add a star."),
     AtomValue("color", "the fox is red", 0.2, "Make the fox red."),
 )
+SHAPES = (("ring", 0.1), ("moon", 0.2))
 UNSURE = AtomValue("object", "a moon", 0.8, "Add a moon.")
 ASKED = AtomValue("question", "How many foxes are there?", 0.1)
 
@@ -62,6 +63,15 @@ def test_what_fails_is_said_the_worst_first_and_nobody_is_asked():
     assert case.calls == (0, 0)
     assert remark.cost.vlm_calls == remark.cost.vlm_prompt_tokens == 0
     assert Case(max_told=1).say(BAD, WORST).reflection == "Add a star."
+
+
+def test_no_object_is_to_become_two_things():
+    circle = AtomValue("object", "a circle", 0.1, "Replace the red star by a red circle.")
+    blue = AtomValue("color", "the star is blue", 0.2, "Replace the red star by a blue star.")
+    one_of = [AtomValue("count", name, value, f"Replace one red star by a {name}.") for name, value in SHAPES]
+    assert Case().say(blue, circle).reflection == "Replace the red star by a red circle."
+    assert Case().say(blue, BAD, circle).reflection == "Replace the red star by a red circle. Make the fox red."
+    assert Case(max_told=0).say(*one_of).reflection == "Replace one red star by a ring. Replace one red star by a moon."
 
 
 def test_an_image_that_meets_all_is_right_where_the_verifier_is_sure():
