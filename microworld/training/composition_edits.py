@@ -172,7 +172,11 @@ def _ways(rng: np.random.Generator, record: PromptRecord, scene: Scene, sentence
         case Operation.RECOUNT if (edit.new_count or 0) < (edit.count or 0):
             return [_with(scene, item, None) for item in named]
         case _:
-            return [after for after in _added(rng, scene, edit.shape, edit.color, asked) if _stands(after, edit)]
+            ways, missing = [scene], edit.new_count - (edit.count or 0) if edit.new_count else edit.count or 1
+            for _ in range(missing):
+                ways = [after for before in ways for after in _added(rng, before, edit.shape, edit.color, asked)]
+                ways = [after for after in ways if _stands(after, edit)]
+            return ways
 
 
 def _moved(rng: np.random.Generator, scene: Scene, item: SceneObject, asked: Sequence[Asked]) -> list[Scene]:

@@ -67,6 +67,15 @@ def test_what_is_told_is_done_and_nothing_else(kind):
             "Add a star below the ring.",
             [("circle", "red", False, False), ("ring", "blue", True, False), ("star", None, True, True)],
         ),
+        (
+            "Add two stars.",
+            [
+                ("circle", "red", False, False),
+                ("ring", "blue", True, False),
+                ("star", None, True, True),
+                ("star", None, False, True),
+            ],
+        ),
         ("Add a star above the ring.", None),
         ("Draw a nice star.", None),
         ("Replace the green circle by a star.", None),
@@ -122,4 +131,4 @@ def test_who_obeys_the_critic_again_and_again_comes_to_the_right_image():
             told = told_edits(rng, record, scene)
             scene = (obeyed(rng, record, scene, told) if told else None) or scene
         ends.append(num_failing(record, scene) == 0)
-    assert np.mean(ends) > 0.9
+    assert np.mean(ends) > 0.92
