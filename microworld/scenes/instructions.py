@@ -242,7 +242,7 @@ def parse_instruction(text: str) -> Edit | None:
 
     Case, white space and the final period do not matter. A plural without a number gives count None.
     """
-    words = " ".join(text.lower().strip().removesuffix(".").split())
+    words = _words(text)
     for operation, patterns in _PATTERNS.items():
         for pattern in patterns:
             if match := pattern.fullmatch(words):
@@ -250,6 +250,22 @@ def parse_instruction(text: str) -> Edit | None:
                 if edit is not None:
                     return edit
     return None
+
+
+def parse_replacement(text: str) -> Edit | None:
+    """What one object is to be replaced by, of another shape, colour or both ("Replace one red star by a blue ring.").
+    None for any other text. new_color: None where it keeps its own."""
+    said = _PATTERNS[Operation.RESHAPE][0].fullmatch(_words(text))
+    if said is None or said["n"] or not {said["noun"], said["newnoun"]} <= SHAPES.keys():
+        return None
+    is_one_of, new_shape, new_color = said["one"] is not None, said["newnoun"], said["newcolor"]
+    return Edit(
+        Operation.RESHAPE, said["noun"], said["color"], new_shape=new_shape, new_color=new_color, one_of=is_one_of
+    )
+
+
+def _words(text: str) -> str:
+    return " ".join(text.lower().strip().removesuffix(".").split())
 
 
 def _int(word: str) -> int:

@@ -10,7 +10,15 @@ from inference.grounding.reasons import Failure, FailureKind
 from inference.grounding.rule_reflection import write_reflection
 from inference.prompt_grammar import parse_prompt
 from microworld.scenes.captions import PLACES, RELATIONS
-from microworld.scenes.instructions import Edit, Operation, agrees, instruction, parse_instruction, split_sentences
+from microworld.scenes.instructions import (
+    Edit,
+    Operation,
+    agrees,
+    instruction,
+    parse_instruction,
+    parse_replacement,
+    split_sentences,
+)
 from microworld.scenes.world import COLORS, SHAPES
 from schemas.records import Check
 
@@ -174,3 +182,15 @@ def test_every_rule_reflection_is_read(text):
         assert reflection
         for sentence in split_sentences(reflection):
             assert parse_instruction(sentence) is not None, sentence
+
+
+def test_a_replacement_may_be_of_shape_and_colour():
+    both = "Replace one red star by a blue ring."
+    edit = parse_replacement(both)
+    assert edit == Edit(Operation.RESHAPE, "star", "red", new_shape="ring", new_color="blue", one_of=True)
+    assert parse_instruction(both) is None  # no single operation
+    recolored = parse_replacement("replace the red star by a blue star")
+    assert recolored == Edit(Operation.RESHAPE, "star", "red", new_shape="star", new_color="blue")
+    assert parse_replacement("Replace the star by a ring.") == Edit(Operation.RESHAPE, "star", new_shape="ring")
+    for other in ("Replace the two red stars by a blue ring.", "Make the star red.", "Replace the fox by a ring.", ""):
+        assert parse_replacement(other) is None
