@@ -21,6 +21,8 @@ ADDED: dict[str, Any] = {
     "generator.sizes": (),
     "generator.flux.shift": 0.0,
     "generator.flux.shared_noise": 0.0,
+    "generator.flux.lora_strength": 1.0,
+    "generator.diffusers.lora_strength": 1.0,
     "model.right_share": 0.0,
     "model.full": False,
     "comparisons.image": "",

@@ -75,6 +75,8 @@ class Arguments:
     train: bool = True
     """Whether runs that are missing are made; without, the table is of those that there are."""
     device: Literal["cpu", "cuda"] = "cpu"
+    bf16: bool | None = None
+    """As the trainer's flag of this name."""
     out: Path = Path("runs/ablate_corrector")
     num_held_out: int = 256
     gain: GainArguments = field(
@@ -157,7 +159,7 @@ def base_config(arguments: Arguments, seed: int) -> Config:
         start_from=arguments.start_from,
         optimizer=optimizer,
         loop=loop,
-        bf16=arguments.device == "cuda",
+        bf16=arguments.bf16,
         num_evaluated=arguments.num_held_out,
         held_out_batch=config.batch,
         encode=replace(config.encode, ahead=True, fast_noise=True, cache=arguments.out / "cache"),

@@ -25,7 +25,7 @@ from inference.generators.pipeline_classes import planned_pipeline
 from inference.generators.text_states import TextStates, batched
 from inference.interfaces import Generator
 from inference.vlm.endpoint import Journal
-from schemas.configuration import execution_field, model_field, resumable_field, template_field
+from schemas.configuration import added_field, execution_field, model_field, resumable_field, template_field
 from schemas.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,8 @@ class EditorCorrectorConfig:
     {reflection}, and {prompt} if it is wanted."""
     lora: str = model_field("")
     """Folder of a LoRA on top; empty for none."""
+    lora_strength: float = added_field(1.0)
+    """What `lora` is multiplied by."""
     steps: int = 0
     """Denoising steps; 0: the class's own."""
     guidance: float | None = None

@@ -36,6 +36,8 @@ class FluxGeneratorConfig:
     """Folder of a LoRA that lets the model draw in fewer steps; empty for none."""
     lora: str = model_field("")
     """Folder of a LoRA on top, such as a distilled concept; empty for none."""
+    lora_strength: float = added_field(1.0)
+    """What `lora` is multiplied by: below 1 it changes less, what it was made for and all else."""
     num_steps: int = 30
     """Denoising steps."""
     guidance: float = 3.5
@@ -136,13 +138,13 @@ class FluxGenerator:
             self.pipeline.scheduler = scheduler.from_config(
                 scheduler.config, use_dynamic_shifting=False, shift=config.shift
             )
-        for lora in (config.few_steps_lora, config.lora):
+        for lora, strength in ((config.few_steps_lora, 1.0), (config.lora, config.lora_strength)):
             if lora:
                 if config.quantization == "int8":
                     raise InputError(
                         "a LoRA on int8 weights", field="quantization", expected="none, fp8 or fp8_dynamic"
                     )
-                fuse_lora(self.pipeline, sound_model(lora))
+                fuse_lora(self.pipeline, sound_model(lora), strength)
         self._step_px = token_px(self.pipeline)
         check_drawable([self._default_size], self._step_px, "size_px")
         if config.quantization == "fp8":

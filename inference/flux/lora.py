@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -29,12 +30,15 @@ _PART = re.compile(
 _MAX_NAMED = 3
 
 
-def fuse_lora(pipeline: Any, folder: Path) -> None:
-    """Add the LoRA of a folder (rank and alpha are in its file's header, alpha = rank without one) to the weights.
+def fuse_lora(pipeline: Any, folder: Path, strength: float = 1.0) -> None:
+    """Add the LoRA of a folder (rank and alpha are in its file's header, alpha = rank without one), times `strength`,
+    to the weights.
 
-    InputError for a folder without one, for one that is no LoRA of this model, and for one of which a part would not be
-    used.
+    InputError for a folder without one, for one that is no LoRA of this model, for one of which a part would not be
+    used, and for a strength that is no number.
     """
+    if not math.isfinite(strength):
+        raise InputError(f"{strength}", field="lora_strength", expected="a number; 1 for the LoRA as it was trained")
     path = folder / WEIGHTS
     if not path.is_file():
         raise InputError(f"{folder} holds no LoRA", field="lora", expected=f"a folder with {WEIGHTS}")
@@ -54,7 +58,7 @@ def fuse_lora(pipeline: Any, folder: Path) -> None:
     if unused or said:
         raise _refusal(path, unused + said)
     components = [one for one in _components(pipeline) if any(name.startswith(f"{one}.") for name in modules)]
-    pipeline.fuse_lora(components=components)
+    pipeline.fuse_lora(components=components, lora_scale=strength)
     pipeline.unload_lora_weights()
 
 

@@ -19,7 +19,7 @@ from inference.generators.pipeline_classes import (
     planned_pipeline,
 )
 from inference.vlm.endpoint import Journal
-from schemas.configuration import execution_field, model_field, resumable_field
+from schemas.configuration import added_field, execution_field, model_field, resumable_field
 from schemas.errors import CorruptDataError, InputError
 from schemas.image_size import ImageSize
 
@@ -34,6 +34,8 @@ class DiffusersGeneratorConfig:
     """Local folder of a diffusers pipeline, or a hub id: Qwen/Qwen-Image, Tongyi-MAI/Z-Image-Turbo, ..."""
     lora: str = model_field("")
     """Folder of a LoRA on top, such as one for few steps; empty for none."""
+    lora_strength: float = added_field(1.0)
+    """What `lora` is multiplied by: below 1 it changes less, what it was made for and all else."""
     steps: int = 0
     """Denoising steps; 0: the class's own default."""
     guidance: float | None = None

@@ -29,6 +29,11 @@ class LoadsPipeline(Protocol):
         ...
 
     @property
+    def lora_strength(self) -> float:
+        """What it is multiplied by."""
+        ...
+
+    @property
     def dtype(self) -> str:
         """float32, bfloat16 or float16, of all weights and products."""
         ...
@@ -83,7 +88,7 @@ def open_pipeline(config: LoadsPipeline) -> Any:
     if config.lora:
         if not hasattr(pipeline, "load_lora_weights"):
             raise InputError(f"{type(pipeline).__name__} takes no LoRA", field="lora", expected="none")
-        fuse_lora(pipeline, sound_model(config.lora))
+        fuse_lora(pipeline, sound_model(config.lora), config.lora_strength)
     # Where a package for it is installed SDXL draws a mark into its images, elsewhere not.
     if getattr(pipeline, "watermark", None) is not None:
         pipeline.watermark = None

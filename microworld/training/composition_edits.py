@@ -1,8 +1,9 @@
 """`python -m microworld.training.composition_edits --out FILE.parquet`: edits of images for prompts that ask for much.
 
 What `edit_dataset` is for GenEval's forms, of `scenes.compositions`: the generator's own drawings, of which nearly all
-are wrong, and renders that are wrong in one to three things. Of each a critic of kind `atoms` says what would mend one
-or two of the things that fail, and exactly these sentences are obeyed; every other pixel stays, what else is wrong too.
+are wrong, what a corrector made of such, and renders that are wrong in one to three things. Of each a critic of kind
+`atoms` says what would mend one or two of the things that fail, and exactly these sentences are obeyed; every other
+pixel stays, what else is wrong too.
 (Edits that did something else than was told taught nothing: docs/findings/corrector.md.)
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from inference.flux.corrector import FluxCorrector, FluxCorrectorConfig
 from inference.flux.generator import FluxGenerator
 from inference.grounding.check import check_objects
 from inference.requirements.atoms import failing
@@ -41,6 +43,7 @@ QUARTERS = ((False, False), (True, False), (False, True), (True, True))
 Quarter = tuple[bool, bool]
 """Whether on the right, whether below."""
 _MAX_WAYS = 24
+_MAX_ROUNDS = 3
 _JITTER_PX, _SIZES_PX = 1.2, (8.5, 11.5)
 
 
@@ -52,6 +55,10 @@ class CompositionEditsConfig:
     """Parquet file to write."""
     num_drawings: int = 6_000
     """Images of the generator to start from; about three quarters of them can be mended."""
+    num_corrected: int = 0
+    """Images of a corrector to start from: what the later rounds of a search look at."""
+    corrector: str = "micro/corrector"
+    """Whose images these are."""
     num_renders: int = 8_000
     """Triplets of rendered scenes."""
     seed: int = 0
@@ -204,11 +211,15 @@ def meets(record: PromptRecord, scene: Scene) -> bool:
     return check_objects(record, objects).correct and len(objects) == len(mentions(record.text))
 
 
-def drawn_rows(generator: FluxGenerator, seed: int, number: int) -> list[dict[str, Any]]:
-    """Of `CHUNK` drawings those that could be mended."""
-    rng = np.random.default_rng([seed, 103, number])
+def drawn_rows(
+    generator: FluxGenerator, seed: int, number: int, corrector: FluxCorrector | None = None
+) -> list[dict[str, Any]]:
+    """Of `CHUNK` drawings those that could be mended. corrector: first draws each again, one to three times."""
+    rng = np.random.default_rng([seed, 106 if corrector else 103, number])
     records = [free_composition(rng) for _ in range(CHUNK)]
     images = generator.generate([record.text for record in records], rng.integers(2**48, size=CHUNK).tolist())
+    if corrector:
+        images = _corrected(corrector, rng, records, images)
     rows = []
     for record, image in zip(records, images, strict=True):
         scene = read_scene(image)
@@ -218,8 +229,29 @@ def drawn_rows(generator: FluxGenerator, seed: int, number: int) -> list[dict[st
             continue
         edited = paint_over(image, scene, after)
         if _same_things(read_scene(edited), after):  # what was painted must be what was meant
-            rows.append(_row("drawing", image, edited, record, told))
+            rows.append(_row("corrected" if corrector else "drawing", image, edited, record, told))
     return rows
+
+
+def _corrected(
+    corrector: FluxCorrector, rng: np.random.Generator, records: Sequence[PromptRecord], images: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Images that a chain of a search has after a few rounds, each by a critic's words of the one before."""
+    images = list(images)
+    rounds = rng.integers(1, _MAX_ROUNDS + 1, size=len(images))
+    for done in range(_MAX_ROUNDS):
+        told = {
+            i: words
+            for i, image in enumerate(images)
+            if done < rounds[i] and (words := told_edits(rng, records[i], read_scene(image)))
+        }
+        seeds = rng.integers(2**48, size=len(told)).tolist()
+        again = corrector.correct(
+            [images[i] for i in told], [records[i].text for i in told], list(told.values()), seeds
+        )
+        for i, image in zip(told, again, strict=True):
+            images[i] = image
+    return images
 
 
 def rendered_rows(seed: int, number: int) -> list[dict[str, Any]]:
@@ -250,10 +282,18 @@ def make_rows(config: CompositionEditsConfig) -> list[dict[str, Any]]:
     torch.set_num_threads(config.threads)
     generator = FluxGenerator(replace(micro_flux(batch_size=48), model=str(config.weights / "flux")))
     rows: list[dict[str, Any]] = []
-    num_drawn, num_rendered = -(-config.num_drawings // CHUNK), -(-config.num_renders // CHUNK)
+    num_drawn, num_corrected, num_rendered = (
+        -(-number // CHUNK) for number in (config.num_drawings, config.num_corrected, config.num_renders)
+    )
     for number in range(num_drawn):
         rows += drawn_rows(generator, config.seed, number)
         say(f"{len(rows)} of {(number + 1) * CHUNK} drawings mended, {num_drawn * CHUNK} in all")
+    if num_corrected:
+        corrector, before = FluxCorrector(FluxCorrectorConfig(config.corrector), generator), len(rows)
+        for number in range(num_corrected):
+            rows += drawn_rows(generator, config.seed, number, corrector)
+            mended = f"{len(rows) - before} of {(number + 1) * CHUNK}"
+            say(f"{mended} of the corrector's images mended, {num_corrected * CHUNK} in all")
     for number in range(num_rendered):
         rows += rendered_rows(config.seed, number)
     for number, row in enumerate(rows):
@@ -339,7 +379,7 @@ def main() -> None:
     config.out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(config.out) as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary, row_group_size=500)
-    counts = {task: sum(row["task"] == task for row in rows) for task in ("drawing", "render")}
+    counts = {task: sum(row["task"] == task for row in rows) for task in ("drawing", "corrected", "render")}
     say(f"{config.out}: {counts}")
 
 

@@ -1,11 +1,17 @@
 """LoRAs of others: every tensor is used, or the file is refused with the tensor's name."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import FluxPipeline
 from safetensors.torch import load_file, save_file
 
+from inference.editors.editor import EditorCorrectorConfig
+from inference.flux.generator import FluxGeneratorConfig
 from inference.flux.lora import WEIGHTS, fuse_lora
+from inference.generators.diffusers_generator import DiffusersGeneratorConfig
+from schemas.configuration import output_config
 from schemas.errors import InputError
 from tests.support.tiny_models import save_tiny_flux
 
@@ -69,6 +75,27 @@ def test_an_alpha_scales_what_is_added(pipeline, tmp_path):
     down, up = tensors.values()
     fuse_lora(pipeline, write(tmp_path / "lora", tensors | {f"{IN_TRANSFORMER}.alpha": torch.tensor(1.0)}))
     assert torch.allclose(layer_of(pipeline, IN_TRANSFORMER).weight, before + up @ down / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize("strength", [0.5, 0.0, -1.0])
+def test_a_strength_scales_what_is_added(pipeline, tmp_path, strength):
+    before = layer_of(pipeline, IN_TRANSFORMER).weight.detach().clone()
+    tensors = lora(pipeline, IN_TRANSFORMER)
+    down, up = tensors.values()
+    fuse_lora(pipeline, write(tmp_path / "lora", tensors), strength)
+    assert torch.allclose(layer_of(pipeline, IN_TRANSFORMER).weight, before + strength * up @ down, atol=1e-5)
+
+
+@pytest.mark.parametrize("strength", [float("nan"), float("inf")])
+def test_a_strength_that_is_no_number_is_refused(pipeline, tmp_path, strength):
+    with pytest.raises(InputError, match="lora_strength"):
+        fuse_lora(pipeline, write(tmp_path / "lora", lora(pipeline, IN_TRANSFORMER)), strength)
+
+
+@pytest.mark.parametrize("config", [FluxGeneratorConfig(), DiffusersGeneratorConfig(), EditorCorrectorConfig()])
+def test_at_full_strength_keys_are_what_they_were(config):
+    assert "lora_strength" not in output_config(config, {})
+    assert output_config(replace(config, lora_strength=0.5), {})["lora_strength"] == 0.5
 
 
 def without_prefix(tensors):

@@ -6,7 +6,7 @@ import pytest
 from inference.requirements.atoms import failing
 from microworld.scenes.compositions import KINDS, is_reserved_composition, sample_composition
 from microworld.scenes.instructions import split_sentences
-from microworld.scenes.world import Background, Scene, SceneObject
+from microworld.scenes.world import Background, Scene, SceneObject, render
 from microworld.training import composition_edits
 from microworld.training.composition_edits import (
     free_composition,
@@ -128,3 +128,31 @@ def test_who_obeys_the_critic_again_and_again_comes_to_the_right_image():
             scene = (obeyed(rng, record, scene, told) if told else None) or scene
         ends.append(num_failing(record, scene) == 0)
     assert np.mean(ends) > 0.92
+
+
+class Obedient:
+    """A corrector that draws the scene which is wanted, and writes down what it is told."""
+
+    def __init__(self, wanted):
+        self.wanted, self.told = wanted, []
+
+    def correct(self, images, prompts, reflections, seeds):
+        assert len(images) == len(prompts) == len(reflections) == len(seeds)
+        self.told += zip(prompts, reflections, strict=True)
+        return [self.wanted[prompt] for prompt in prompts]
+
+
+def test_a_corrector_is_told_what_fails_and_right_images_are_left_alone():
+    rng = np.random.default_rng(4)
+    records = [sample_composition(rng, KINDS[0]) for _ in range(12)]
+    right = [Scene(GREY, tuple(wanted_objects(rng, record))) for record in records]
+    wrong = [spoilt(rng, scene) for scene in right]
+    wanted = dict(zip([record.text for record in records], render(right).images, strict=True))
+    obedient = Obedient(wanted)
+    images = list(render(wrong[:6]).images) + list(render(right[6:]).images)
+    made = composition_edits._corrected(obedient, rng, records, images)
+    told = dict(obedient.told)
+    assert len(told) == len(obedient.told) >= 4  # what came out right is not drawn again
+    assert not told.keys() & {record.text for record in records[6:]}
+    for record, image, before in zip(records, made, images, strict=True):
+        assert (image == (wanted[record.text] if record.text in told else before)).all()
