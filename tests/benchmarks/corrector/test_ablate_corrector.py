@@ -12,13 +12,12 @@ from benchmarks.corrector import ablate_corrector, corrector_gain
 from benchmarks.corrector.ablate_corrector import (
     CHOICES,
     Arguments,
-    Measured,
     config_of,
     datasets_of,
     has_meaning,
     in_form,
-    tabulate,
 )
+from benchmarks.corrector.ablation_table import Measured, tabulate
 from inference.flux.condition_config import ConditionConfig
 from inference.flux.corrector import WEIGHTS, FluxCorrector, FluxCorrectorConfig
 from inference.flux.generator import FluxGenerator
