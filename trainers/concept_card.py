@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from inference.dual.concept import Concept
 from schemas.atomic_file import write_whole
 from schemas.digests import check_manifest
 from schemas.errors import CorruptDataError
@@ -49,10 +50,15 @@ def card(distilled: Distilled, config: DualProcessConfig, command: str = "") -> 
         "name": concept.name,
         "prompt": concept.prompt,
         "other_prompts": list(concept.other_prompts),
-        "questions": [
-            {"question": q.question, "answer": q.answer, "overlays": [type(o).__name__ for o in q.overlays]}
-            | ({"paraphrases": list(q.paraphrases)} if q.paraphrases else {})
-            for q in concept.questions
+        "questions": _questions(concept),
+        "also": [
+            {
+                "prompt": one.prompt,
+                "questions": _questions(one),
+                "probability_before": round(before.probability, 4),
+                "probability_after": round(after.probability, 4),
+            }
+            for one, (before, after) in zip(concept.also, distilled.also, strict=True)
         ],
         "command": command,
         "key": distilled.key,
@@ -69,6 +75,14 @@ def card(distilled: Distilled, config: DualProcessConfig, command: str = "") -> 
         "referee": _refereed(distilled, config),
         "config": json.loads(json.dumps(config.described(), default=str)),
     }
+
+
+def _questions(concept: Concept) -> list[dict[str, Any]]:
+    return [
+        {"question": q.question, "answer": q.answer, "overlays": [type(o).__name__ for o in q.overlays]}
+        | ({"paraphrases": list(q.paraphrases)} if q.paraphrases else {})
+        for q in concept.questions
+    ]
 
 
 def _refereed(distilled: Distilled, config: DualProcessConfig) -> dict[str, Any] | None:
@@ -108,6 +122,12 @@ def readme(distilled: Distilled, config: DualProcessConfig, command: str = "") -
     below = ", and below what the VLM was fooled by" if fooled else ""
     drawn = f"\n```bash\n{command}\n```\n" if command else ""
     others = ", ".join(f'"{prompt}"' for prompt in concept.other_prompts)
+    also = "".join(
+        f'\n- "{one.prompt}": {was.probability:.2f} before, {now.probability:.2f} after'
+        for one, (was, now) in zip(concept.also, distilled.also, strict=True)
+    )
+    if also:
+        also = f"\nIn turn with it these were taught:\n{also}\n"
     return f"""---
 base_model: {config.generator.model}
 tags: [lora, dual-process-distillation]
@@ -121,7 +141,7 @@ A LoRA of `{config.generator.model}` for "{concept.prompt}"{f" (also meant for {
 {verdict}
 The answers' probability on {len(distilled.before.images)} seeds that were not trained on: {before:.2f}
 before, {after:.2f} after.
-
+{also}
 ![Before (above) and after, the same seeds{below}](grid.png) ![The answers' probability while it was trained](curve.png)
 
 `{config.generator.pipeline}.load_lora_weights` loads this folder; draw with {config.generator.num_steps} steps at

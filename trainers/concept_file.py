@@ -3,6 +3,8 @@
     name: sunrise                          # letters, digits, - and _
     prompt: a photo of a sunrise
     other_prompts: [a photo of a sunrise at sea]     # optional: of the same concept, never trained on
+    also:                                  # optional: more prompts that are taught, a step each in turn
+      - prompt: a painting of a sunrise    # with the questions below, or with qa_pairs of its own
     qa_pairs:
       - question: Does the image show a sunrise?
         answer: "Yes"                      # optional; any text
@@ -158,7 +160,7 @@ class _Reader:
 
     def _concept(self, root: Any, at: str, more: Sequence[str], content: Any) -> Concept:
         """at: where it stands, before its fields' names. content: what its digest is of, beside its pictures."""
-        required, optional = ("name", "prompt", "qa_pairs"), ("other_prompts", *more)
+        required, optional = ("name", "prompt", "qa_pairs"), ("other_prompts", "also", *more)
         fields = self._mapping(root, at.rstrip("."), required, optional)
         if more:
             self._postfix = self._postfix_of(fields)
@@ -167,12 +169,32 @@ class _Reader:
             raise self._wrong(fields["name"], f"{name!r} is no name", f"{at}name", "1 to 64 letters, digits, - and _")
         listed = self._sequence(fields.get("other_prompts"), f"{at}other_prompts")
         others = tuple(self._text(node, f"{at}other_prompts") for node in listed)
-        pairs = self._sequence(fields["qa_pairs"], f"{at}qa_pairs")
-        if not pairs:
-            raise self._wrong(fields["qa_pairs"], "no questions", f"{at}qa_pairs", "one or more questions")
-        questions = tuple(self._question(node, f"{at}qa_pairs[{i}]") for i, node in enumerate(pairs))
+        questions = self._questions(fields["qa_pairs"], f"{at}qa_pairs")
         prompt = self._text(fields["prompt"], f"{at}prompt")
-        return Concept(name, prompt, questions, others, content_key(content, self._pictures))
+        also = self._also(fields.get("also"), f"{at}also", name, [prompt, *others], questions)
+        return Concept(name, prompt, questions, others, content_key(content, self._pictures), also)
+
+    def _questions(self, node: Any, field: str) -> tuple[QuestionAnswer, ...]:
+        pairs = self._sequence(node, field)
+        if not pairs:
+            raise self._wrong(node, "no questions", field, "one or more questions")
+        return tuple(self._question(pair, f"{field}[{i}]") for i, pair in enumerate(pairs))
+
+    def _also(
+        self, node: Any, field: str, name: str, said: list[str], questions: tuple[QuestionAnswer, ...]
+    ) -> tuple[Concept, ...]:
+        """said: prompts that are there already. questions: of those that bring none."""
+        found = []
+        for i, one in enumerate(self._sequence(node, field)):
+            at = f"{field}[{i}]"
+            fields = self._mapping(one, at, ("prompt",), ("qa_pairs",))
+            prompt = self._text(fields["prompt"], f"{at}.prompt")
+            if prompt in said:
+                raise self._wrong(fields["prompt"], f"{prompt!r} is there already", f"{at}.prompt", "another prompt")
+            said.append(prompt)
+            own = self._questions(fields["qa_pairs"], f"{at}.qa_pairs") if "qa_pairs" in fields else questions
+            found.append(Concept(name, prompt, own))
+        return tuple(found)
 
     def _question(self, node: Any, field: str) -> QuestionAnswer:
         optional = ("question", "answer", "paraphrases", "ref_images", "overlay_mode", "visual_prompt")

@@ -67,7 +67,8 @@ class Fooled:
 class Distilled:
     """What came of a concept. why_not: what keeps it from being learnt, for people; empty where it is. seconds: of
     training, all attempts together. looks: the referee's, none without one. fooled: None where the two have not
-    parted; after is then of the LoRA that is kept."""
+    parted; after is then of the LoRA that is kept. before and after are of the concept's prompt; also: both, of each
+    that is taught with it."""
 
     concept: Concept
     key: str
@@ -78,6 +79,7 @@ class Distilled:
     seconds: float
     looks: tuple[Look, ...] = ()
     fooled: Fooled | None = None
+    also: tuple[tuple[Evaluated, Evaluated], ...] = ()
 
     @property
     def converged(self) -> bool:

@@ -7,7 +7,7 @@ forgetting, Li and Hoiem 2016; the paper has nothing like it).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +47,13 @@ class KeptPrompts:
                     self._recorded.append(_Recorded(prompt, text, time, z, velocity))
                     z = later
 
-    def loss(self, seed: Sequence[int], count: int, taught: str) -> torch.Tensor:
+    def loss(self, seed: Sequence[int], count: int, taught: Collection[str] = ()) -> torch.Tensor:
         """Mean squared distance of the velocities now from those recorded, at `count` of (prompt, time); with a
-        gradient. seed: which are taken. taught: a prompt that is to change, and is none of them; 0 where no other is
+        gradient. seed: which are taken. taught: prompts that are to change, and are none of them; 0 where no other is
         kept."""
         import torch
 
-        others = [was for was in self._recorded if was.prompt != taught]
+        others = [was for was in self._recorded if was.prompt not in taught]
         if not others:
             return torch.zeros((), device=self._recorded[0].z.device, requires_grad=True)
         losses = []

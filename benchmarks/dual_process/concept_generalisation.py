@@ -9,14 +9,17 @@ What "other" means differs. A word's other prompts say the same in other words a
 generator cannot read (every such word is the unknown token to it). A tag's other prompts have the same form with other
 shapes and colours. They are reported apart, too.
 
-Every distillation is kept in --out: killed, the same command goes on. One takes 20 to 40 s alone on a core.
+`--taught 3` teaches the first three prompts in turn, a step each, and the others are those that are left.
+
+Every distillation is kept in --out: killed, the same command goes on. One takes 20 to 40 s alone on a core, of several
+prompts so many times as long.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +43,7 @@ NUM_OTHERS = 4
 WORDS = ("clover", "moon", "sunrise", "iceberg", "house", "wedding")  # of `commonsense.CONCEPT_PAIRS`
 TAGS = ("left of", "above", "three", "two colors")
 WHICH = ("trained", "others")
-PLOT = Path("docs/images/concept_generalisation.png")
+PLOTS = Path("docs/images")
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,18 @@ class Family:
     prompts: tuple[str, ...]
     descriptions: tuple[str, ...]
 
-    @property
-    def concepts(self) -> list[Concept]:
-        """A concept a prompt, with the questions that the VLM is asked about its images."""
-        found = []
+    def concepts(self, num_taught: int = 1) -> list[Concept]:
+        """A concept a prompt, with the questions that the VLM is asked about its images; the first so many are the
+        first one's, that is to be taught, too."""
+        found: list[Concept] = []
         for number, (prompt, description) in enumerate(zip(self.prompts, self.descriptions, strict=True)):
             # A word's question is that of its trained prompt, however the other prompts are worded.
             asked = self.prompts[0] if self.category == "word" else prompt
             questions = asked_about(CommonsensePair((asked, asked), (description, description)), 0)
-            others = {"other_prompts": self.prompts[1:]} if number == 0 else {}
-            found.append(concept_of(f"{self.name.replace(' ', '-')}-{number}", prompt, questions, **others))
-        return found
+            found.append(concept_of(f"{self.name.replace(' ', '-')}-{number}", prompt, questions))
+        first, also = found[0], found[1:num_taught]
+        others = self.prompts[num_taught:]
+        return [concept_of(first.name, first.prompt, first.questions, also, other_prompts=others), *found[1:]]
 
 
 def word_family(word: str) -> Family:
@@ -91,10 +95,13 @@ class Arguments:
     """What is distilled."""
 
     concepts: tuple[str, ...] = (*WORDS, *TAGS)
+    taught: int = 1
+    """Prompts of each that are taught, of five."""
     tries: int = 16
     """Images of each prompt, before and after."""
     steps: int = 0
-    """Training steps at most, to try the script out (figures go to --out then); 0: the preset's."""
+    """Training steps at most, to try the script out (figures go to --out then); 0: the preset's for each prompt that is
+    taught."""
     out: Path = Path("runs/concept_generalisation")
 
 
@@ -110,14 +117,16 @@ def main() -> None:
     circumstances = Circumstances.now(
         " ".join(["python -m benchmarks.dual_process.concept_generalisation", *sys.argv[1:]])
     )
-    models = DualProcess(setting_config("multi-step", arguments.tries, arguments.steps))
+    config = setting_config("multi-step", arguments.tries, arguments.steps)
+    models = DualProcess(replace(config, steps=config.steps * (1 if arguments.steps else arguments.taught)))
     judge = MicroDescriptionJudge()
     rows = []
     for name in arguments.concepts:
         family = word_family(name) if name in WORDS else tag_family(name)
-        first, *others = family.concepts
+        first, *others = family.concepts(arguments.taught)
         found = taught_images(models, first, arguments.out, others)
-        rows.append({**judged(family, found.drawn, judge), "steps": found.steps, "seconds": round(found.seconds, 1)})
+        row = {"taught": arguments.taught, "steps": found.steps, "seconds": round(found.seconds, 1)}
+        rows.append({**judged(family, found.drawn, judge), **row})
         print(f"{family.name}: {found.steps} steps, {found.seconds:.0f} s", flush=True)
     figures = {
         "arguments": {**asdict(arguments), "out": str(arguments.out)},
@@ -127,8 +136,9 @@ def main() -> None:
     print_tables(rows, figures["changes"])
     tried = arguments.out / "results.json" if arguments.steps else None
     against = "the same seeds of the generator before it was taught"
-    path = save("concept_generalisation", circumstances, figures, compared_with=against, path=tried)
-    picture = arguments.out / PLOT.name if arguments.steps else PLOT
+    name = "concept_generalisation" + (f"_{arguments.taught}_prompts" if arguments.taught > 1 else "")
+    path = save(name, circumstances, figures, compared_with=against, path=tried)
+    picture = (arguments.out if arguments.steps else PLOTS) / f"{name}.png"
     plot(rows, picture)
     print(f"figures: {path}; plot: {picture}")
 
@@ -148,8 +158,9 @@ def judged(family: Family, drawn: Sequence[Drawn], judge: MicroDescriptionJudge)
 
 
 def mean_of(row: dict[str, Any], which: str, name: str) -> float:
-    """The trained prompt's figure, or the mean of the others'. name: before, after, vlm_before, vlm_after."""
-    chosen = row["prompts"][:1] if which == "trained" else row["prompts"][1:]
+    """Mean over the trained prompts, or over the others. name: before, after, vlm_before, vlm_after."""
+    num_taught = row.get("taught", 1)
+    chosen = row["prompts"][:num_taught] if which == "trained" else row["prompts"][num_taught:]
     return float(np.mean([prompt[name] for prompt in chosen]))
 
 
@@ -178,7 +189,7 @@ def print_tables(rows: Sequence[dict[str, Any]], changed: dict[str, Any]) -> Non
             for which in WHICH
         ]
 
-    print("\nTrained on one prompt of a concept: images right by the judge, and the VLM's opinion, before -> after")
+    print("\nTrained on some prompts of a concept: images right by the judge, and the VLM's opinion, before -> after")
     header = ["concept", "trained prompt", "other prompts", "VLM, trained", "VLM, others"]
     print_table([*header, "trained on"], [[row["name"], *cells(row), row["prompts"][0]["prompt"]] for row in rows])
     print("What changed, 95 % over concepts:")

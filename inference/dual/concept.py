@@ -67,7 +67,8 @@ class Concept:
     """One thing to learn.
 
     digest: of everything here, reference pictures included. other_prompts: of the same concept, never trained on:
-    does what was learnt on `prompt` help them?
+    does what was learnt on `prompt` help them? also: what is taught in turn with `prompt`, a step each, with questions
+    of its own; none of these has an `also`.
     """
 
     name: str
@@ -75,9 +76,21 @@ class Concept:
     questions: tuple[QuestionAnswer, ...]
     other_prompts: tuple[str, ...] = ()
     digest: str = ""
+    also: tuple[Concept, ...] = ()
+
+    @property
+    def taught(self) -> tuple[Concept, ...]:
+        """What the steps of a training are of, in turn."""
+        return (self, *self.also)
 
 
-def concept_of(name: str, prompt: str, questions: Sequence[QuestionAnswer], **others: tuple[str, ...]) -> Concept:
+def concept_of(
+    name: str,
+    prompt: str,
+    questions: Sequence[QuestionAnswer],
+    also: Sequence[Concept] = (),
+    **others: tuple[str, ...],
+) -> Concept:
     """A concept of plain questions, with its digest: for those that are made by a program and not read from a file."""
     from schemas.configuration import content_key
 
@@ -85,4 +98,6 @@ def concept_of(name: str, prompt: str, questions: Sequence[QuestionAnswer], **ot
     for q in questions:
         said = (q.question, q.answer, [repr(prompt) for prompt in q.overlays])
         plain.append((*said, q.paraphrases) if q.paraphrases else said)  # digests of those without stay what they were
-    return Concept(name, prompt, tuple(questions), digest=content_key(name, prompt, plain, others), **others)
+    more = [[one.digest for one in also]] if also else []
+    digest = content_key(name, prompt, plain, others, *more)
+    return Concept(name, prompt, tuple(questions), digest=digest, also=tuple(also), **others)

@@ -68,6 +68,34 @@ def test_a_question_in_other_words(tmp_path):
     assert many.digest != plain.digest
 
 
+PLAIN = "name: a\nprompt: p\nqa_pairs: [{question: 'Is it?'}]\n"
+
+
+def test_prompts_that_are_taught_in_turn(tmp_path):
+    said = PLAIN + "also:\n- prompt: q\n- {prompt: r, qa_pairs: [{question: 'Is it there?', answer: 'No'}]}\n"
+    concept = read_concept(written(tmp_path, said))
+    assert [one.prompt for one in concept.taught] == ["p", "q", "r"]
+    asked = [[(q.question, q.answer) for q in one.questions] for one in concept.taught]
+    assert asked == [[("Is it?", "Yes")], [("Is it?", "Yes")], [("Is it there?", "No")]]
+    assert concept.digest != read_concept(written(tmp_path, PLAIN)).digest == content_key(PLAIN, [])
+
+
+@pytest.mark.parametrize(
+    ("also", "line", "field"),
+    [
+        ("- {prompt: p}", 5, r"also\[0\]\.prompt"),
+        ("- {prompt: q}\n- {prompt: q}", 6, r"also\[1\]\.prompt"),
+        ("- {qa_pairs: [{question: 'Is it?'}]}", 5, r"also\[0\]"),
+        ("- {prompt: q, qa_pairs: []}", 5, r"also\[0\]\.qa_pairs"),
+        ("- {prompt: q, name: b}", 5, r"also\[0\]"),
+        ("- q", 5, r"also\[0\]"),
+    ],
+)
+def test_what_cannot_be_taught_in_turn_is_named(tmp_path, also, line, field):
+    with pytest.raises(InputError, match=rf"(?s)concept.yaml:{line}:.*field: {field}"):
+        read_concept(written(tmp_path, f"{PLAIN}also:\n{also}\n"))
+
+
 def test_reference_pictures_belong_to_the_digest(tmp_path):
     text = (
         "name: layout\nprompt: a field\n"

@@ -10,9 +10,10 @@ from inference.dual.concept import QuestionAnswer, concept_of
 from schemas.errors import InputError
 from tests.support.tiny_models import save_tiny_flux
 from tests.support.tiny_teachers import QUESTION, tiny_dual_process, tiny_training
+from trainers.concept_training import ConceptTraining, why_not_all
 from trainers.denoiser import add_lora, remove_lora
 from trainers.distilled import Evaluated
-from trainers.dual_process import NotConvergedError, _Training, why_not_all
+from trainers.dual_process import NotConvergedError
 from trainers.dual_process_config import DualProcessConfig
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -61,9 +62,9 @@ def test_each_image_goes_its_own_way(flux, tmp_path):
     between = float(sure.mean())
     models = tiny_dual_process(flux, curriculum=between)
     parameters = add_lora(models.denoiser.network, 4, 4.0, models.config.targets, 0)
-    training = _Training(models, concept(), models.denoiser.encode("a star"), parameters, tmp_path)
+    training = ConceptTraining(models, concept(), [models.denoiser.encode("a star")], parameters, tmp_path)
     seen = pixels.clone().requires_grad_()
-    every, counts = training._asked_in_turn(seen, 0, (1, 2))
+    every, counts = training._asked_in_turn(training.concept.questions, seen, 0, (1, 2))
     remove_lora(models.denoiser.network)
     further = int(sure.argmax())
     assert counts.tolist() == [[True, True], [further == 0, further == 1]]

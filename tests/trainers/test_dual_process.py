@@ -14,12 +14,13 @@ from safetensors.torch import load_file, save_file
 from benchmarks.dual_process.gradient_memory import kept_for_gradient
 from inference.dual.concept import QuestionAnswer, concept_of
 from inference.flux.generator import FluxGenerator
-from schemas.errors import InputError, WorkFailedError
+from schemas.errors import InputError, StoppedError, WorkFailedError
 from tests.support.tiny_models import save_tiny_flux
 from tests.support.tiny_teachers import QUESTION, tiny_concept, tiny_dual_process, tiny_flux_config, tiny_training
 from trainers.concept_card import finished_key
+from trainers.concept_training import why_not_learnt
 from trainers.denoiser import add_lora, draw, remove_lora
-from trainers.dual_process import NotConvergedError, as_uint8, why_not_learnt
+from trainers.dual_process import NotConvergedError, as_uint8
 from trainers.dual_process_config import DualProcessConfig
 from trainers.flux_denoiser import LORA_TARGETS, FluxDenoiser
 from trainers.kept_prompts import KeptPrompts
@@ -200,12 +201,12 @@ def test_kept_prompts_are_drawn_as_before_while_the_concept_is_learnt(flux, tmp_
 def test_what_is_kept_costs_nothing_before_the_first_step(flux):
     denoiser = tiny_dual_process(flux).denoiser
     kept = KeptPrompts(denoiser, KEPT["keep_prompts"], [1, 2])
-    assert float(kept.loss((0, 1), 4, "")) == 0
+    assert float(kept.loss((0, 1), 4)) == 0
     parameters = add_lora(denoiser.network, 4, 4.0, LORA_TARGETS, 0)
-    assert float(kept.loss((0, 1), 4, "").detach()) == 0
+    assert float(kept.loss((0, 1), 4).detach()) == 0
     for parameter in parameters:
         parameter.data.normal_(std=0.5)
-    loss = kept.loss((0, 1), 4, "")
+    loss = kept.loss((0, 1), 4)
     loss.backward()
     assert float(loss.detach()) > 0
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in parameters)
@@ -224,10 +225,61 @@ def test_a_prompt_that_is_taught_is_not_kept_as_it_is(flux, tmp_path):
     for parameter in add_lora(denoiser.network, 4, 4.0, LORA_TARGETS, 0):
         parameter.data.normal_(std=0.5)
     with torch.no_grad():
-        told = float(both.loss((0,), 99, concept.prompt))
-        assert told == pytest.approx(float(other.loss((0,), 99, "")))
-        assert told != pytest.approx(float(both.loss((0,), 99, "")))
+        told = float(both.loss((0,), 99, [concept.prompt]))
+        assert told == pytest.approx(float(other.loss((0,), 99)))
+        assert told != pytest.approx(float(both.loss((0,), 99)))
     remove_lora(denoiser.network)
+
+
+RING = concept_of("star", "a photo of a blue ring", [QuestionAnswer("Is there a blue ring?")])
+
+
+def two_prompts():
+    return concept_of("star", "a photo of a red star", [QUESTION], also=[RING])
+
+
+def test_several_prompts_are_taught_in_turn_each_with_its_own_questions(flux, tmp_path, monkeypatch):
+    models, asked = tiny_dual_process(flux, steps=4, learning_rate=1e-9), []
+    losses = models.teacher.losses
+
+    def listened(pixels, question):
+        if pixels.requires_grad:
+            asked.append(question.question)
+        return losses(pixels, question)
+
+    monkeypatch.setattr(models.teacher, "losses", listened)
+    found = models.distill(two_prompts(), tmp_path / "both")
+    assert asked == [QUESTION.question, "Is there a blue ring?"] * 2
+    star, ring = (models.distill(one, tmp_path / one.prompt[-4:]) for one in (tiny_concept(), RING))
+    wanted = [(star if n % 2 == 0 else ring).curve[n].loss for n in range(4)]  # nothing is learnt at this rate
+    assert [point.loss for point in found.curve] == pytest.approx(wanted, rel=1e-4)
+    assert [point.loss for point in found.curve] != pytest.approx([point.loss for point in star.curve], rel=1e-4)
+    ((before, after),) = found.also
+    assert np.array_equal(before.images, ring.before.images)
+    card = json.loads((tmp_path / "both" / "card.json").read_text())
+    (told,) = card["also"]
+    assert (told["prompt"], [q["question"] for q in told["questions"]]) == (RING.prompt, ["Is there a blue ring?"])
+    assert told["probability_after"] == pytest.approx(after.probability, abs=1e-4)
+    assert f'"{RING.prompt}": {before.probability:.2f} before' in (tmp_path / "both" / "README.md").read_text()
+
+
+def test_a_killed_training_of_several_prompts_goes_on_with_the_one_whose_turn_it_is(flux, tmp_path):
+    models = tiny_dual_process(flux, steps=4, checkpoint_every=1)
+    whole, seen = models.distill(two_prompts(), tmp_path / "whole"), []
+    with pytest.raises(StoppedError):
+        models.distill(two_prompts(), tmp_path / "parts", seen.append, stop=lambda: len(seen) == 3)
+    parts = models.distill(two_prompts(), tmp_path / "parts")
+    assert [point.loss for point in parts.curve] == [point.loss for point in whole.curve]
+
+
+def test_a_prompt_of_several_that_is_not_learnt_is_named(flux, tmp_path):
+    models = tiny_dual_process(flux, steps=2, min_probability=0.99)
+    with pytest.raises(NotConvergedError, match="of 'a photo of a red star' the wanted"):
+        models.distill(two_prompts(), tmp_path)
+    kept = KeptPrompts(models.denoiser, ("a photo of a red star", RING.prompt), [1])
+    taught = [one.prompt for one in two_prompts().taught]
+    assert float(kept.loss((0,), 9, taught).detach()) == 0
+    assert models.key_of(two_prompts()) != models.key_of(tiny_concept())
 
 
 @pytest.mark.parametrize("changes", [{"keep_weight": 1.0}, {"keep_prompts": ("a",)}, {**KEPT, "keep_per_step": 0}])

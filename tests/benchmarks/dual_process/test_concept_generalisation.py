@@ -9,6 +9,7 @@ from benchmarks.dual_process.concept_generalisation import (
     WORDS,
     changes,
     judged,
+    mean_of,
     plot,
     tag_family,
     word_family,
@@ -27,9 +28,22 @@ def test_ten_concepts_of_five_prompts_each():
     assert len(found) == 10
     for family in found:
         assert len(set(family.prompts)) == len(family.descriptions) == 1 + NUM_OTHERS
-        assert [concept.prompt for concept in family.concepts] == list(family.prompts)
-        assert family.concepts[0].other_prompts == family.prompts[1:]
-        assert len({concept.digest for concept in family.concepts}) == 1 + NUM_OTHERS
+        concepts = family.concepts()
+        assert [concept.prompt for concept in concepts] == list(family.prompts)
+        assert concepts[0].other_prompts == family.prompts[1:]
+        assert len({concept.digest for concept in concepts}) == 1 + NUM_OTHERS
+        several = family.concepts(3)
+        assert [one.prompt for one in several[0].taught] == list(family.prompts[:3])
+        assert [one.questions for one in several[0].taught] == [one.questions for one in several[:3]]
+        assert several[0].other_prompts == family.prompts[3:]
+        assert [one.digest for one in several[1:]] == [one.digest for one in concepts[1:]]
+
+
+def test_what_is_taught_and_the_others_are_told_apart():
+    prompts = [{"prompt": str(n), "before": n / 10} for n in range(5)]
+    assert mean_of({"prompts": prompts}, "trained", "before") == 0
+    assert mean_of({"prompts": prompts, "taught": 3}, "trained", "before") == pytest.approx(0.1)
+    assert mean_of({"prompts": prompts, "taught": 3}, "others", "before") == pytest.approx(0.35)
 
 
 def test_words_are_ones_that_the_judge_reads_and_are_asked_about_in_one_way():
@@ -38,7 +52,7 @@ def test_words_are_ones_that_the_judge_reads_and_are_asked_about_in_one_way():
     for word in WORDS:
         family = word_family(word)
         assert all(word in prompt for prompt in family.prompts)
-        assert len({tuple(q.question for q in concept.questions) for concept in family.concepts}) == 1
+        assert len({tuple(q.question for q in concept.questions) for concept in family.concepts()}) == 1
 
 
 def test_tags_use_no_composition_that_is_kept_for_benchmarks():

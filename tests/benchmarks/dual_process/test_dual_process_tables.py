@@ -10,7 +10,7 @@ from benchmarks.dual_process.dual_process_tables import Arguments, plot, table_1
 from benchmarks.dual_process.dual_process_tasks import Tables, Task, asked_about, setting_config, unrelated_prompts
 from benchmarks.dual_process.known_pairs import KINDS, known_pairs
 from inference.judges.commonsense_t2i import CommonsensePair
-from trainers.dual_process import why_not_learnt
+from trainers.concept_training import why_not_learnt
 
 PAIRS = [
     CommonsensePair(("a photo of a sunrise", "a photo of a noon"), ("low", "high"), "sky"),
