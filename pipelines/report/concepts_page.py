@@ -34,6 +34,7 @@ class ShownConcept:
     grid: str | None = None
     curve: str | None = None
     referee: str = ""
+    also: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def grid_says(self) -> str:
@@ -66,6 +67,7 @@ def shown_concept(name: str, status: str, detail: str, read: Callable[[str], byt
         _picture(GRID, GRID_PX, read),
         _picture(CURVE, CURVE_PX, read),
         referee_says(card),
+        tuple((o["prompt"], o["probability_before"], o["probability_after"]) for o in card.get("also", [])),
     )
 
 
