@@ -338,6 +338,9 @@ def _cell(data: dict[str, float | None]) -> str:
     return cell_of(data, "+.3f")
 
 
+_LINE_POINTS = 10.5  # of a line of 8 points
+
+
 def draw_sheet(gain: Gain, name: str, path: Path, shown: int = 12) -> None:
     """A row an image: the flawed one, its reflection, again, and the corrector's ways; green frames are right."""
     import textwrap
@@ -350,12 +353,14 @@ def draw_sheet(gain: Gain, name: str, path: Path, shown: int = 12) -> None:
 
     ways = [("", "again"), *((name, arm) for arm in ARMS if (name, arm) in gain.turned)]
     rows = np.linspace(0, len(gain.wrong) - 1, min(shown, len(gain.wrong))).astype(int)
-    size = (2.6 + 1.25 * (1 + len(ways)), 1.3 * len(rows) + 0.3)
+    said = [[textwrap.wrap(text, 30) for text in (w.prompt.text, w.reflection)] for w in (gain.wrong[n] for n in rows)]
+    row_height = max(1.3, *(_LINE_POINTS * (1 + sum(map(len, texts))) / 72 for texts in said))
+    size = (2.6 + 1.25 * (1 + len(ways)), row_height * len(rows) + 0.3)
     widths = [1, 2, *[1] * len(ways)]
     figure, axes = plt.subplots(len(rows), len(widths), figsize=size, width_ratios=widths, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for line, number in zip(axes, rows, strict=True):
+    for line, number, (asked, told) in zip(axes, rows, said, strict=True):
         wrong = gain.wrong[number]
         pictures = [(line[0], wrong.image, False)]
         for axis, key in zip(line[2:], ways, strict=True):
@@ -365,10 +370,18 @@ def draw_sheet(gain: Gain, name: str, path: Path, shown: int = 12) -> None:
             side = image.shape[0]
             color = "#16a34a" if is_right else "#dc2626"
             axis.add_patch(Rectangle((-0.5, -0.5), side, side, fill=False, lw=3, ec=color))
-        asked, told = textwrap.wrap(wrong.prompt.text, 30), textwrap.wrap(wrong.reflection, 30)
-        for lines, first, style in ((asked, 0, {}), (told, len(asked) + 0.5, {"style": "italic", "color": "#0369a1"})):
-            height = 0.95 - 0.105 * first  # of a line of 8 points in a row of 1.3 inches
-            line[1].text(0, height, "\n".join(lines), va="top", fontsize=8, transform=line[1].transAxes, **style)
+        for lines, first, style in ((asked, 0, {}), (told, len(asked) + 0.3, {"style": "italic", "color": "#0369a1"})):
+            line[1].annotate(
+                "\n".join(lines),
+                (0, 1),
+                (0, -_LINE_POINTS * first),
+                "axes fraction",
+                "offset points",
+                va="top",
+                fontsize=8,
+                linespacing=1.2,
+                **style,
+            )
     for axis, (_, way) in zip(axes[0][2:], ways, strict=True):
         axis.set_title(way, fontsize=9)
     axes[0][0].set_title("flawed", fontsize=9)
