@@ -19,6 +19,7 @@ import numpy as np
 from inference.flux.corrector import FluxCorrector, FluxCorrectorConfig
 from inference.flux.generator import FluxGenerator
 from inference.grounding.check import check_objects
+from inference.interfaces import Corrector
 from inference.requirements.atoms import failing
 from inference.requirements.typed_atoms import typed_atoms
 from microworld.family import micro_flux
@@ -212,7 +213,7 @@ def meets(record: PromptRecord, scene: Scene) -> bool:
 
 
 def drawn_rows(
-    generator: FluxGenerator, seed: int, number: int, corrector: FluxCorrector | None = None
+    generator: FluxGenerator, seed: int, number: int, corrector: Corrector | None = None
 ) -> list[dict[str, Any]]:
     """Of `CHUNK` drawings those that could be mended. corrector: first draws each again, one to three times."""
     rng = np.random.default_rng([seed, 106 if corrector else 103, number])
@@ -234,7 +235,7 @@ def drawn_rows(
 
 
 def _corrected(
-    corrector: FluxCorrector, rng: np.random.Generator, records: Sequence[PromptRecord], images: Sequence[np.ndarray]
+    corrector: Corrector, rng: np.random.Generator, records: Sequence[PromptRecord], images: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
     """Images that a chain of a search has after a few rounds, each by a critic's words of the one before."""
     images = list(images)
