@@ -12,8 +12,8 @@ for ((tries = 0; tries <= 20; tries++)); do
   wait "$child"
   code=$?
   if [[ -n $stopped ]]; then
-    wait "$child"  # the first one ended when the signal came
-    exit $?
+    ((code > 128)) && { wait "$child"; code=$?; }  # the first wait ended when the signal came
+    exit "$code"
   fi
   case $code in 0 | 2 | 3 | 4 | 130) exit "$code" ;; esac
   echo "ended with $code; again in ${WAIT_S:-30} s" >&2

@@ -99,14 +99,15 @@ python() { if [[ $1 == -c ]]; then echo 2; else trap 'exit 1' TERM; echo "python
 
 
 def held(script: Path, before: str, *arguments: object, **environment: str) -> subprocess.Popen:
-    """A script that says "held" and stands still before its first command that begins so, until a line comes."""
+    """A script that says "held" and stands still before its first command that begins so, until a line comes. Nothing
+    that it says is read ahead: `communicate` would not see what a buffer holds."""
     trap = f"""if [[ -z $was_held && $BASH_COMMAND == "{before}"* ]]; then was_held=1; echo held; read -r; fi"""
     return subprocess.Popen(
         ["bash", "-T", "-c", f"trap '{trap}' DEBUG; source {script}", "bash", *map(str, arguments)],
         env={"PATH": "/usr/bin:/bin"} | environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        bufsize=0,
     )
 
 
@@ -124,11 +125,13 @@ def test_the_slurm_script_queues_itself_again_when_it_is_interrupted(tmp_path, i
     script = held(ROOT / "deploy" / "slurm.sbatch", before, "/runs/x", "--num-prompts", "64", **environment)
     lines = []
     while "held" not in lines or not any(line.startswith("python") for line in lines):
-        lines.append(script.stdout.readline().rstrip())
+        lines.append(script.stdout.readline().decode().rstrip())
     if interrupted:
         script.terminate()  # what `--signal=B:TERM@240` does
-    rest, _ = script.communicate("go on\n", timeout=200)
-    lines += rest.splitlines()  # the nodes start beside the driver: their lines come before its line or after it
+    rest, _ = script.communicate(b"go on\n", timeout=200)
+    lines += (
+        rest.decode().splitlines()
+    )  # the nodes start beside the driver: their lines come before its line or after it
     assert "python -m pipelines run --run /runs/x --runtime ray --preset flux --num-prompts 64" in lines
     assert ("scontrol requeue 77" in lines) == (interrupted and code in (1, 143))  # a usage error is final
     assert any("ray start --head" in line for line in lines)
@@ -218,18 +221,18 @@ def test_a_job_that_is_told_to_stop_while_its_command_is_started_tells_it_all_th
     heard = tmp_path / "heard"
     command = f'trap "echo TERM >> {heard}; exit 1" TERM; echo ready; for i in $(seq 5000); do sleep .05; done'
     script = held(ROOT / "deploy" / "until_done.sh", "child=\\$!", "bash", "-c", command, WAIT_S="0")
-    assert {script.stdout.readline() for _ in range(2)} == {"held\n", "ready\n"}
+    assert {script.stdout.readline() for _ in range(2)} == {b"held\n", b"ready\n"}
     script.terminate()
-    script.communicate("go on\n", timeout=100)
+    script.communicate(b"go on\n", timeout=100)
     assert (script.returncode, heard.read_text()) == (1, "TERM\n")
 
 
 def test_a_job_that_is_told_to_stop_between_two_tries_makes_no_other(tmp_path):
     tries = tmp_path / "tries"
     script = held(ROOT / "deploy" / "until_done.sh", "sleep ", "bash", "-c", f"echo >> {tries}; exit 1", WAIT_S="0")
-    assert script.stdout.readline() == "held\n"
+    assert script.stdout.readline() == b"held\n"
     script.terminate()
-    script.communicate("go on\n", timeout=100)
+    script.communicate(b"go on\n", timeout=100)
     assert (script.returncode, tries.read_text()) == (1, "\n")
 
 
