@@ -181,6 +181,10 @@ class Tables:
             images.append(
                 as_uint8(draw(denoiser, denoiser.encode(record.text), [evaluation_seed(record.prompt_id)]))[0]
             )
+        return self.right_images(records, images)
+
+    def right_images(self, records: list[PromptRecord], images: list[np.ndarray]) -> list[bool]:
+        """The judge on images (H, W, 3) of prompts."""
         found = self.judge.judge.find_objects(images)
         limits = self.judge.judge.config.thresholds
         return [judge_objects(p, o, limits).correct for p, o in zip(records, found, strict=True)]

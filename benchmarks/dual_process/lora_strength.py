@@ -21,7 +21,6 @@ from benchmarks.dual_process.dual_process_tasks import Tables, Task
 from benchmarks.dual_process.known_pairs import known_pairs
 from benchmarks.results_file import Circumstances, print_table, run_command, save
 from inference.flux.generator import FluxGenerator
-from inference.judges.geneval_scoring import judge_objects
 from inference.judges.intervals import Interval, mean_over_tags
 from microworld.family import micro_flux
 from microworld.scenes.evaluation_split import evaluation_seed
@@ -93,10 +92,7 @@ def _drawn(tables: Tables, task: Task, folder: Path, strength: float, tries: int
     images = list(FluxGenerator(flux).generate(prompts, seeds))
     own, other = pair.descriptions[task.side], pair.descriptions[1 - task.side]
     fits = tables.judge.fits(images[:tries], [own] * tries, [other] * tries)
-    judge = tables.judge.judge
-    found = judge.find_objects(images[tries:])
-    verdicts = [judge_objects(p, o, judge.config.thresholds) for p, o in zip(unrelated, found, strict=True)]
-    return float(np.mean(fits)), float(np.mean([verdict.correct for verdict in verdicts]))
+    return float(np.mean(fits)), float(np.mean(tables.right_images(unrelated, images[tries:])))
 
 
 def main() -> None:
