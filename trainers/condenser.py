@@ -13,7 +13,7 @@ from pathlib import Path
 from inference.interfaces import ChatRequest
 from inference.model_store import require_models
 from inference.vlm.prompts import fill_prompt, load_prompt
-from schemas.configuration import resumable_field
+from schemas.configuration import model_field, resumable_field
 from schemas.telling import telling
 from trainers.lessons import Lesson, LessonTrainable
 from trainers.loop import ALONE, LoopConfig, OptimizerConfig, Rank, TrainingLoop
@@ -50,6 +50,9 @@ class CondenserTrainingConfig:
     out: Path = resumable_field(Path("runs/condenser"))
     """Checkpoints, curves and short prompts to read; the condenser itself in `out/condenser`."""
     model: CondenserConfig = field(default_factory=CondenserConfig)
+    start_from: str = model_field("")
+    """An adapter of the base model that is trained further: a folder, a hub id, or a shipped one's name; its rank must
+    be `model.rank`."""
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2000, batch_size=32, micro_batch=8))
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(
@@ -99,7 +102,7 @@ def open_training(config: CondenserTrainingConfig, rank: Rank = ALONE) -> Traini
     training, held_out = hold_out_pairs(pairs, config.held_out_share, config.loop.seed)
     contents = contents_of(config.data, config.out / "cache")
     samples = TextPairs(training, config.loop.seed, contents)
-    require_models([config.model.base_model])
+    require_models([config.model.base_model, *filter(None, [config.start_from])])
     with telling(f"loading {config.model.base_model}"):
         trainable = CondenserTrainable(config, held_out, rank)
     return TrainingLoop(

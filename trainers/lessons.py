@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from inference.interfaces import ChatRequest
+from inference.sound_weights import sound_model
 from schemas.errors import InputError
 from trainers.checkpoint import exported
 from trainers.loop import ALONE, LoopConfig, Rank
 from trainers.optimizer import OptimizerConfig
-from trainers.vlm_lora import add_lora, recompute_layers, save_adapter
+from trainers.vlm_lora import add_lora, recompute_layers, restore_adapter, save_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +56,8 @@ class LessonTrainingConfig(Protocol):
     def out(self) -> Path: ...
     @property
     def model(self) -> LearnerConfig: ...
+    @property
+    def start_from(self) -> str: ...
     @property
     def loop(self) -> LoopConfig: ...
     @property
@@ -128,9 +131,17 @@ class LessonTrainable(ABC):
                     field="--model.full",
                     expected="--optimizer.name adamw --loop.ema-decay 0",
                 )
+            if config.start_from:
+                raise InputError(
+                    "an adapter under a training of all weights",
+                    field="--start-from",
+                    expected="none: --model.base-model takes the folder of an adapter, too",
+                )
             base.requires_grad_(True)
         else:
             self.model = add_lora(base, config.model.rank, task_type="CAUSAL_LM")
+            if config.start_from:
+                restore_adapter(self.model, sound_model(config.start_from))
         if config.recompute:
             recompute_layers(self.model)
         if self.is_sharded:

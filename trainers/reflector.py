@@ -23,7 +23,7 @@ from inference.search import NOTHING_WRONG
 from inference.vlm.grid import image_grid
 from inference.vlm.prompts import fill_prompt, load_prompt
 from inference.vlm.reflector_words import write_words
-from schemas.configuration import resumable_field, stable_seed
+from schemas.configuration import model_field, resumable_field, stable_seed
 from schemas.telling import telling
 from trainers.comparison_shards import ComparisonMembers
 from trainers.lessons import Lesson, LessonTrainable
@@ -74,6 +74,9 @@ class ReflectorTrainingConfig:
     out: Path = resumable_field(Path("runs/reflector"))
     """Checkpoints, curves and reflections to read; the reflector itself in `out/reflector`."""
     model: ReflectorConfig = field(default_factory=ReflectorConfig)
+    start_from: str = model_field("")
+    """An adapter of the base model that is trained further: a folder, a hub id, or a shipped one's name; its rank must
+    be `model.rank`."""
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=5000, batch_size=32, micro_batch=2))
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(
@@ -173,7 +176,7 @@ def open_training(config: ReflectorTrainingConfig, rank: Rank = ALONE) -> Traini
         config.loop.seed,
         config.comparisons,
     )
-    require_models([config.model.base_model])
+    require_models([config.model.base_model, *filter(None, [config.start_from])])
     with telling(f"loading {config.model.base_model}"):
         trainable = ReflectorTrainable(config, held_out, rank)
     return TrainingLoop(

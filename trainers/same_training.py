@@ -23,6 +23,7 @@ ADDED: dict[str, Any] = {
     "generator.flux.shared_noise": 0.0,
     "generator.flux.lora_strength": 1.0,
     "generator.diffusers.lora_strength": 1.0,
+    "start_from": "",
     "model.right_share": 0.0,
     "model.full": False,
     "comparisons.image": "",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from inference.model_store import require_models
+from inference.sound_weights import sound_model
 from inference.vlm.adapters import load_vlm
 from inference.vlm.prompts import load_prompt
 from inference.vlm.trained_verifier import (
@@ -28,7 +29,7 @@ from inference.vlm.trained_verifier import (
     vision_tower,
     write_description,
 )
-from schemas.configuration import resumable_field
+from schemas.configuration import model_field, resumable_field
 from schemas.errors import InputError
 from schemas.telling import telling
 from schemas.terminal import say
@@ -135,6 +136,9 @@ class VerifierTrainingConfig:
     out: Path = resumable_field(Path("runs/verifier"))
     """Checkpoints and curves; the verifier itself in `out/verifier`."""
     model: RewardModelConfig = field(default_factory=RewardModelConfig)
+    start_from: str = model_field("")
+    """A verifier of the base model that is trained further: a folder, a hub id, or a shipped one's name; its rank must
+    be `model.rank`."""
     variant: Variant = "bt"
     """Of the loss. margin, scaled: pairs have margins where the run's verifier scored them (`--filter.verifier`)."""
     pairs: Pairs = "undisputed"
@@ -167,6 +171,8 @@ class VerifierTrainable:
         torch.manual_seed(config.loop.seed)
         self.config, self._held_out, self._training = config, held_out, training
         self.reward_model = RewardModelInTraining(config.model)
+        if config.start_from:
+            self.reward_model.restore(sound_model(config.start_from))
         if config.recompute:
             recompute_layers(self.reward_model.model)
 
@@ -286,7 +292,7 @@ def open_training(config: VerifierTrainingConfig, rank: Rank = ALONE) -> Trainin
         say(f"verifier: {account}", flush=True)
     held_out, _ = choose_pairs(held_out, config)
     order = TrainingOrder(training, config.mix, config.loop.batch_size, config.loop.seed)
-    require_models([config.model.base_model])
+    require_models([config.model.base_model, *filter(None, [config.start_from])])
     with telling(f"loading {config.model.base_model}"):
         trainable = VerifierTrainable(config, held_out, training)
     return TrainingLoop(trainable, order, config.loop, config.optimizer, config.out, rank, config.model.device)

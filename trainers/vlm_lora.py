@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -59,16 +60,32 @@ def recompute_layers(model: Any) -> None:
 
 
 def restore_adapter(model: Any, folder: Path) -> None:
-    """What `save_adapter` wrote of a model of the same shape. MissingWeightsError where there is none; InputError for
-    another model's."""
-    from peft import set_peft_model_state_dict
+    """The weights of an adapter, this project's or anybody's of peft, for a LoRA of the same layers and rank; an alpha
+    that is not the rank is in the weights then. MissingWeightsError where there is none; InputError for another
+    model's, for one of another rank, and for what is no LoRA."""
+    from peft import PeftConfig, set_peft_model_state_dict
     from safetensors.torch import load_file
 
     path = folder / "adapter_model.safetensors"
     if not path.exists():
         raise MissingWeightsError("no adapter to go on from", file=str(path), expected="a trained one, or train anew")
     tensors = {name: value.float() for name, value in load_file(sound_weights(path)).items()}
-    found = set_peft_model_state_dict(model, tensors)
+    rank = model.peft_config["default"].r
+    try:
+        described: Any = PeftConfig.from_pretrained(str(folder))
+        was, alpha, by_root = described.r, described.lora_alpha, described.use_rslora
+    except (AttributeError, ValueError, TypeError) as error:
+        problem = f"tells no rank and alpha: {' '.join(str(error).split())[:200]}"
+        raise InputError(problem, file=str(folder / "adapter_config.json"), expected="a LoRA's") from error
+    if was != rank:
+        raise InputError(f"a LoRA of rank {was}", file=str(path), field="--model.rank", expected=f"{was}; it is {rank}")
+    scale = alpha / (math.sqrt(was) if by_root else was)
+    tensors = {name: value * scale if ".lora_B." in name else value for name, value in tensors.items()}
+    try:
+        found = set_peft_model_state_dict(model, tensors)
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:300]
+        raise InputError(f"does not fit: {said}", file=str(path), expected="an adapter of the base model") from error
     check_adapter(found.missing_keys, found.unexpected_keys, path)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import get_peft_model_state_dict
+from safetensors.torch import load_file
 
 from inference.interfaces import ChatRequest
 from inference.model_store import model_digest
@@ -17,7 +19,7 @@ from inference.vlm.in_process import InProcessVlm
 from inference.vlm.prompts import load_prompt
 from inference.vlm.reflector_words import words_of
 from microworld.family import micro_qwen
-from schemas.errors import InputError
+from schemas.errors import InputError, MissingWeightsError
 from tests.support.micro_shards import write_micro_shards
 from tests.support.micro_trainings import micro_reflector_training
 from tests.support.plain_shards import write_shards
@@ -135,6 +137,24 @@ def test_it_fits_and_its_adapter_answers_as_the_model_in_training(folders, tmp_p
     again = InProcessVlm(micro_qwen(str(merged))).first_word_probabilities([request], ("Make", "Add"))
     assert again == pytest.approx(told, abs=1e-5)
     assert merged_folder(folders[1], "0123", "float32") == folders[1]
+
+
+def test_it_goes_on_from_a_trained_one(folders, tmp_path):
+    open_training(config(folders, tmp_path / "first")).run()
+    start = tmp_path / "first" / "reflector"
+    further = replace(config(folders, tmp_path / "further"), start_from=str(start))
+    found = get_peft_model_state_dict(open_training(further).trainable.model)
+    kept = load_file(start / "adapter_model.safetensors")
+    assert found.keys() == kept.keys()
+    assert all(torch.equal(found[name], value.float()) for name, value in kept.items())
+    anew = get_peft_model_state_dict(open_training(config(folders, tmp_path / "anew")).trainable.model)
+    assert not any(torch.equal(found[name], value) for name, value in anew.items() if "lora_B" in name)
+    with pytest.raises(InputError, match=r"rank 4.*\n.*model.rank"):
+        open_training(replace(further, model=replace(further.model, rank=2)))
+    with pytest.raises(InputError, match="start-from"):
+        open_training(replace(further, model=replace(further.model, full=True)))
+    with pytest.raises(MissingWeightsError, match="nowhere"):
+        open_training(replace(further, start_from=str(tmp_path / "nowhere")))
 
 
 def test_an_adapters_digest_has_its_base_in_it(folders, tmp_path):

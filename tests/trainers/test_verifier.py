@@ -61,6 +61,21 @@ def test_it_fits_its_pairs_and_scores_the_same_after_loading(folders, tmp_path):
     assert model.score(images, prompts) == pytest.approx(expected, abs=0.1)  # saved in bfloat16
 
 
+def test_it_goes_on_from_a_trained_one(folders, tmp_path):
+    first = open_training(config(folders, tmp_path / "first"))
+    first.run()
+    further = replace(config(folders, tmp_path / "further"), start_from=str(tmp_path / "first" / "verifier"))
+    triplets = [PairDataset(first.order)[n] for n in range(4)]
+
+    def scores(training):
+        with torch.no_grad():
+            model = training.trainable.reward_model
+            return model.rewards([t.good for t in triplets], [t.prompt for t in triplets]).numpy()
+
+    assert scores(open_training(further)) == pytest.approx(scores(first), abs=0.02)  # saved in bfloat16
+    assert scores(open_training(replace(further, start_from=""))) != pytest.approx(scores(first), abs=0.02)
+
+
 def test_recomputed_layers_change_no_gradient(folders, tmp_path):
     assert_recomputing_changes_no_gradient(open_training, config(folders, tmp_path))
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from inference.vlm.adapters import load_vlm, merged_folder
 from schemas.errors import InputError
 from tests.support.tiny_vlm import save_tiny_vlm
-from trainers.vlm_lora import lora_targets, restore_adapter, save_adapter
+from trainers.vlm_lora import add_lora, lora_targets, restore_adapter, save_adapter
 
 FILE = "adapter_model.safetensors"
 
@@ -66,6 +66,29 @@ def test_what_would_be_applied_in_part_is_refused_by_name(base, adapter, how, sa
     if "fit" not in said:
         with pytest.raises(InputError, match=said):
             restore_adapter(adapted(base), adapter)
+
+
+@pytest.mark.parametrize("by_root", [False, True])
+def test_what_is_trained_further_begins_as_strong_as_it_was(base, tmp_path, by_root):
+    """An adapter of somebody's whose alpha is not its rank; a training's own alpha always is."""
+    model = load_vlm(base, "float32")[0]
+    targets = lora_targets(model)
+    theirs = LoraConfig(r=2, lora_alpha=3, use_rslora=by_root, target_modules=targets, init_lora_weights=False)
+    get_peft_model(model, theirs).save_pretrained(tmp_path)
+    model = add_lora(load_vlm(base, "float32")[0], 2)
+    restore_adapter(model, tmp_path)
+    merged, whole = model.merge_and_unload().state_dict(), load_vlm(tmp_path, "float32")[0].state_dict()
+    assert merged.keys() == whole.keys()
+    assert all(torch.allclose(merged[name], value, atol=1e-5) for name, value in whole.items())
+
+
+def test_what_is_no_lora_or_of_another_rank_is_not_trained_further(base, adapter):
+    with pytest.raises(InputError, match="a LoRA of rank 2"):
+        restore_adapter(add_lora(load_vlm(base, "float32")[0], 3), adapter)
+    described = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(described | {"peft_type": "IA3"}))
+    with pytest.raises(InputError, match="no rank and alpha"):
+        restore_adapter(add_lora(load_vlm(base, "float32")[0], 2), adapter)
 
 
 def test_a_merged_model_is_checked_before_it_is_served(adapter, tmp_path, monkeypatch):
