@@ -3,20 +3,20 @@
 Six kinds (`KINDS`): two coloured objects, three plain ones, two alike and another, three coloured ones, four plain and
 four coloured ones. They are said as the world's long captions say it ("a red star in the upper left and ..."), the only
 words in which the micro generator draws three objects at all; up to three of them with the background, as these do
-(beside four a reflection would no longer fit into the text encoder's 48 tokens). Places are corners of the frame, so
+(beside four a reflection would no longer fit into the text encoder's 64 tokens). Places are corners of the frame, so
 that some objects stand in a row or a column: these relations are what a prompt's record asks for, beside objects,
 counts and colours. Of the background it asks nothing.
 
 What a prompt is made of (its objects, wherever they stand) is reserved for benchmarks or free for training by a hash.
-`python -m microworld.scenes.compositions 600 FILE.jsonl` writes free ones, to search among and to harvest from.
+`python -m microworld.scenes.compositions --out FILE.jsonl` writes free ones, to search among and to harvest from.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,9 @@ import numpy as np
 from inference.requirements.clauses import as_entries
 from microworld.scenes.captions import PLACES, Caption, Clause, caption_from_clauses, composition, is_reserved
 from microworld.scenes.world import COLORS, SHAPES
+from schemas.atomic_file import replacing
 from schemas.records import ObjectClause, PromptRecord
+from schemas.terminal import say
 
 KINDS = ("two_colored", "three_plain", "two_alike", "three_colored", "four_plain", "four_colored")
 _CORNERS = {(0, 0): "upper left", (1, 0): "upper right", (0, 1): "lower left", (1, 1): "lower right"}
@@ -157,14 +159,29 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
+@dataclass(frozen=True)
+class CompositionsConfig:
+    """Which prompts, and where they go."""
+
+    out: Path
+    """A prompt file in GenEval's form, written anew."""
+    num_prompts: int = 600
+    """At least so many: as many of each of the six kinds."""
+    seed: int = 0
+
+
 def main() -> None:
     """Write free prompts, evenly over the kinds."""
-    number, path = int(sys.argv[1]), Path(sys.argv[2])
-    seed = int(sys.argv[3]) if len(sys.argv) > 3 else 0
-    free = compositions(
-        "composition", -(-number // len(KINDS)), seed, lambda record: not is_reserved_composition(record)
-    )
-    path.write_text("".join(json.dumps(metadata_line(record)) + "\n" for record in free))
+    import tyro
+
+    config = tyro.cli(CompositionsConfig, description=__doc__)
+    number = -(-config.num_prompts // len(KINDS))
+    free = compositions("composition", number, config.seed, lambda record: not is_reserved_composition(record))
+    lines = [json.dumps(metadata_line(record)) + "\n" for record in free]
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(config.out) as temporary:
+        temporary.write_text("".join(lines))
+    say(f"{len(lines)} prompts: {config.out}")
 
 
 if __name__ == "__main__":

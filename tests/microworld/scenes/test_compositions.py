@@ -61,7 +61,7 @@ def test_dev_and_test_share_no_set_of_objects_and_no_sealed_relation():
 
 def test_free_prompts_are_a_prompt_file_that_has_no_reserved_one(tmp_path, monkeypatch):
     path = tmp_path / "free.jsonl"
-    monkeypatch.setattr("sys.argv", ["compositions", "24", str(path)])
+    monkeypatch.setattr("sys.argv", ["compositions", "--num-prompts", "24", "--out", str(path)])
     compositions.main()
     known = Known(KnownWords(frozenset(SHAPES), frozenset(COLORS)))
     read = [record for _, record in numbered_prompts(str(path), known)]
