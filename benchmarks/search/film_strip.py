@@ -1,8 +1,9 @@
 """Draw what a search does: `python -m benchmarks.search.film_strip --run RUN --out docs/images/film_strip.png`.
 
 Of a finished search of the micro world: prompts with an image that the judge, which no search has seen, calls wrong,
-and that so many reflections (`--corrections`), one after another, turned right, with nothing in it that nobody asked
-for. The first of each kind of mend that is told apart by its sentences' first words, the shortest reflections first.
+and that so many reflections (`--corrections`), one after another, turned right, with all of it where the words say and
+nothing besides. The first of each kind of mend that is told apart by its sentences' first words, the shortest
+reflections first.
 """
 
 import textwrap
@@ -23,10 +24,13 @@ from commands.runs import open_run
 from inference.judges.geneval_scoring import judge_objects
 from inference.judges.segmentation_judge import SegmentationJudge
 from microworld.family import micro_segmentation_judge
+from microworld.scenes.captions import PLACES
+from microworld.scenes.long_captions import mentions
+from microworld.scenes.world import FRAME_PX
 from pipelines.jobs import resolve_chains
 from schemas.errors import InputError
 from schemas.images import decode_image
-from schemas.records import Candidate, PromptRow
+from schemas.records import Candidate, DetectedObject, PromptRecord, PromptRow
 
 LEAST_CHANGE = 6
 """Mean difference in grey levels of 255: what changed less, nobody sees at this size."""
@@ -75,11 +79,21 @@ def stories(rows: Sequence[PromptRow], corrections: int, most: int) -> list[Stor
         limits, prompt = judge.config.thresholds, story.row.prompt
         seen = judge.find_objects(images)
         verdicts = [judge_objects(prompt, objects, limits).correct for objects in seen]
-        if verdicts == [False] * corrections + [True] and len(seen[-1]) == sum(one.count for one in prompt.include):
+        if verdicts == [False] * corrections + [True] and _as_said(prompt, seen[-1]):
             found[kind] = story
         if len(found) == most:
             break
     return list(found.values())
+
+
+def _as_said(prompt: PromptRecord, objects: Sequence[DetectedObject]) -> bool:
+    """Whether nothing is there that nobody asked for, and whatever the words put into a corner is in it: GenEval's
+    rules, by which the judge goes, know neither."""
+    if len(objects) != sum(clause.count for clause in prompt.include):
+        return False
+    quarters = {(o.class_name, o.box[0] + o.box[2] > FRAME_PX, o.box[1] + o.box[3] > FRAME_PX) for o in objects}
+    corners = [(m.shape, place) for m in mentions(prompt.text) for place in m.attributes & set(PLACES) if " " in place]
+    return all((shape, place.endswith("right"), place.startswith("lower")) in quarters for shape, place in corners)
 
 
 def _way_to(row: PromptRow, last: Candidate, corrections: int) -> list[Candidate]:
