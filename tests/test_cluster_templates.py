@@ -129,9 +129,7 @@ def test_the_slurm_script_queues_itself_again_when_it_is_interrupted(tmp_path, i
     if interrupted:
         script.terminate()  # what `--signal=B:TERM@240` does
     rest, _ = script.communicate(b"go on\n", timeout=200)
-    lines += (
-        rest.decode().splitlines()
-    )  # the nodes start beside the driver: their lines come before its line or after it
+    lines += rest.decode().splitlines()  # the nodes start beside the driver: their lines come before its line or after
     assert "python -m pipelines run --run /runs/x --runtime ray --preset flux --num-prompts 64" in lines
     assert ("scontrol requeue 77" in lines) == (interrupted and code in (1, 143))  # a usage error is final
     assert any("ray start --head" in line for line in lines)
